@@ -1,0 +1,49 @@
+"""Every error that flowbench raises on purpose.
+
+A message says what failed, where (file, column, row, option) and what to do about it. Library code
+raises these and never exits the process; `flowbench.cli` turns each class into an exit code.
+"""
+
+
+class FlowbenchError(Exception):
+    """Base class of every error that flowbench raises on purpose."""
+
+
+class ConfigurationError(FlowbenchError, ValueError):
+    """An option, name or combination of options that cannot work."""
+
+
+class UnknownNameError(ConfigurationError):
+    """A name that is in no registry table, or a run that is not there."""
+
+
+class DataError(FlowbenchError, ValueError):
+    """A table that cannot be read, or that holds values which cannot be modelled."""
+
+
+class OutsideSupportError(DataError):
+    """Rows outside the domain on which a transform or a density is defined."""
+
+
+class RunFailedError(FlowbenchError):
+    """A fit that diverged and could not be rescued."""
+
+
+class IntegrationError(RunFailedError):
+    """An ODE solve that met its evaluation cap, underflowed its step or left the finite numbers."""
+
+
+class RunExistsError(FlowbenchError):
+    """A run folder that is already there and must not be overwritten."""
+
+
+class RunLockedError(FlowbenchError):
+    """A run folder that another process is writing to."""
+
+
+class DamagedFileError(FlowbenchError):
+    """A file that is damaged, was not written by flowbench, or breaks the rules of safe reading."""
+
+
+class InterruptedByUser(FlowbenchError):
+    """The user pressed Ctrl-C; what was learnt so far has been kept."""

@@ -1,0 +1,58 @@
+"""The base class of every part's options: frozen, complete, and strict about what it is given."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flowbench.errors import ConfigurationError
+
+
+class Options(BaseModel):
+    """Frozen options of one part; an unknown or impossible value fails at construction.
+
+    Raises `ConfigurationError` that names each offending option, what was given and what is allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigurationError(describe_validation_error(error, type(self))) from None
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], where: str = "") -> Self:
+        """Build the options from plain values; `where` prefixes option names in error messages."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigurationError(describe_validation_error(error, cls, where)) from None
+
+
+def describe_validation_error(error: ValidationError, options: type[BaseModel], where: str = "") -> str:
+    """One line per offending option: its dotted name, the complaint, and what was given."""
+    return "; ".join(_describe(detail, options, where) for detail in error.errors())
+
+
+def _describe(detail: Any, options: type[BaseModel], where: str) -> str:
+    path = ".".join(str(part) for part in ((where,) if where else ()) + tuple(detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        owner, name = _owner(options, detail["loc"])
+        allowed = ", ".join(f"`{field}`" for field in sorted(owner.model_fields)) or "none"
+        return f"unknown option `{path or name}`; allowed here: {allowed}"
+    complaint = detail["msg"].removeprefix("Value error, ")
+    complaint = complaint.replace("Input should", "must", 1) if complaint.startswith("Input") else complaint
+    subject = f"`{path}`: " if path else ""
+    given = "" if detail["type"] in {"value_error", "missing"} else f"; got {detail['input']!r}"
+    return f"{subject}{complaint}{given}"
+
+
+def _owner(options: type[BaseModel], location: Sequence[int | str]) -> tuple[type[BaseModel], str]:
+    for part in location[:-1]:
+        field = options.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        options = field.annotation
+    return options, str(location[-1])

@@ -1,0 +1,100 @@
+"""Tables of the interchangeable parts: name -> "module:Attribute".
+
+Tables hold strings, so listing names imports nothing and lower layers import nothing above them.
+To add a part, write one file and add one line here; the contract tests run over every entry.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from flowbench.errors import UnknownNameError
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A table of parts of one kind.
+
+    `kind` is the word that error messages use ("flow", "dataset"); `entries` maps each name to
+    "module:Attribute".
+    """
+
+    kind: str
+    entries: dict[str, str]
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order of the table."""
+        return tuple(self.entries)
+
+    def get(self, name: str) -> Any:
+        """Import and return the part called `name`; raises `UnknownNameError` if there is none."""
+        if name not in self.entries:
+            raise UnknownNameError(self.unknown(name))
+        module, _, attribute = self.entries[name].partition(":")
+        return getattr(import_module(module), attribute)
+
+    def unknown(self, name: str) -> str:
+        """The text of the error for a name that is not in the table."""
+        close = get_close_matches(name, self.entries, n=1)
+        hint = f"did you mean `{close[0]}`? " if close else ""
+        return f"unknown {self.kind} `{name}`; {hint}available: {', '.join(self.entries)}"
+
+
+TOYS = Registry(
+    "toy density",
+    {
+        "8gaussians": "flowbench.data.toys:EightGaussians",
+        "pinwheel": "flowbench.data.toys:Pinwheel",
+        "rings": "flowbench.data.toys:Rings",
+        "circles": "flowbench.data.toys:Circles",
+        "moons": "flowbench.data.toys:Moons",
+        "swissroll": "flowbench.data.toys:SwissRoll",
+        "2spirals": "flowbench.data.toys:TwoSpirals",
+        "checkerboard": "flowbench.data.toys:Checkerboard",
+    },
+)
+
+TRANSFORMS = Registry("transform", {"standardise": "flowbench.transforms.standardise:Standardise"})
+
+INTEGRATORS = Registry(
+    "integrator engine",
+    {
+        "torchdiffeq": "flowbench.ode.torchdiffeq_engine:TorchdiffeqIntegrator",
+        "per-row": "flowbench.ode.per_row_engine:PerRowIntegrator",
+    },
+)
+
+DIVERGENCES = Registry(
+    "divergence estimator",
+    {
+        "exact": "flowbench.ode.divergence:ExactDivergence",
+        "hutchinson": "flowbench.ode.divergence:Hutchinson",
+        "hutch++": "flowbench.ode.divergence:HutchPlusPlus",
+    },
+)
+
+FIELDS = Registry(
+    "velocity field",
+    {
+        "time-mlp": "flowbench.fields.time_mlp:TimeMLP",
+        "concatsquash": "flowbench.fields.concatsquash:ConcatSquash",
+    },
+)
+
+FLOWS = Registry(
+    "model",
+    {
+        "cnf": "flowbench.flows.continuous:ContinuousFlow",
+        "planar": "flowbench.flows.planar:PlanarFlow",
+        "gaussian": "flowbench.flows.gaussian:GaussianFlow",
+    },
+)
+
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "likelihood": "flowbench.objectives.likelihood:Likelihood",
+        "flow-matching": "flowbench.objectives.flow_matching:FlowMatching",
+    },
+)

@@ -1,0 +1,88 @@
+"""What `results.h5` holds, as plain numpy: no torch, so that reports can be made anywhere."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a run: its value and its units ("nats", "seconds", "evaluations", "1")."""
+
+    value: float
+    units: str
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Held-out rows and what the model says of them.
+
+    `row: (n,)` ids in the source table; `x: (n, d)` data units; `log_prob: (n,)` nats, data units;
+    `true_log_prob: (n,)` or None, for data whose density is known.
+    """
+
+    row: Integers
+    x: Floats
+    log_prob: Floats
+    true_log_prob: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows drawn from the model: `x: (m, d)` data units, `log_prob: (m,)` nats, data units."""
+
+    x: Floats
+    log_prob: Floats
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A density on a regular grid over two columns.
+
+    `x: (nx,)`, `y: (ny,)` coordinates in data units; `log_prob: (nx, ny)` nats, data units;
+    `true_log_prob: (nx, ny)` or None.
+    """
+
+    x: Floats
+    y: Floats
+    log_prob: Floats
+    true_log_prob: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Paths of samples from the base (time 0) to the data (time 1).
+
+    `time: (k,)`; `position: (k, p, d)` data units.
+    """
+
+    time: Floats
+    position: Floats
+
+
+@dataclass(frozen=True)
+class RowSplit:
+    """Row ids (int64) of the disjoint train, validation and test parts of the source table."""
+
+    train: Integers
+    validation: Integers
+    test: Integers
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a finished run knows; `columns` names the d columns of every `x`."""
+
+    columns: tuple[str, ...]
+    scored: ScoredRows
+    samples: Samples
+    split: RowSplit
+    metrics: dict[str, Metric]
+    grid: Grid | None = None
+    trajectory: Trajectory | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
