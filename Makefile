@@ -1,0 +1,61 @@
+# Each target makes the environment it needs in .venv; a stamp file says what is already installed there.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+ARGS ?=
+
+.DEFAULT_GOAL := help
+# Two installs into one environment must not run at the same time.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow lint clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed  ## compare three models on moons and Old Faithful (at most 5 minutes)
+	$(BIN)/flowbench compare moons faithful --models cnf,planar,gaussian --time-budget 30s --name demo
+	@test -f reports/demo/index.html
+	@echo "The report: $(CURDIR)/reports/demo/index.html"
+
+test: $(VENV)/.installed-test  ## run the tests; ARGS="-k planar" chooses some
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed-test  ## run the reproductions, which take minutes each
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.installed-dev  ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:  ## remove .venv, caches and build output; runs/, reports/ and datasets/ stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find cli.py flowbench tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(VENV)/pyvenv.cfg:
+	@for python in python3.11 python3; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "$$python -m venv $(VENV)"; \
+	    $$python -m venv $(VENV) && exit 0; \
+	    rm -rf $(VENV); \
+	    echo "make: $$python could not make $(VENV); on Debian and Ubuntu install python3-venv" >&2; \
+	    exit 1; \
+	  fi; \
+	done; \
+	echo "make: flowbench needs Python 3.11 or newer as python3.11 or python3; found $$(python3 --version 2>&1)" >&2; \
+	exit 1
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+	$(INSTALL) --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+# The type checker reads the tests' libraries too.
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+	$(INSTALL) --editable '.[test,dev]'
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
