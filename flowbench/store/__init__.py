@@ -1,0 +1,22 @@
+"""The run folder and the tables that users ask for: atomic writes, checked reads, no torch."""
+
+from flowbench.store.atomic import atomic_write
+from flowbench.store.results import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
+from flowbench.store.run import Run, check_run_name, list_runs
+from flowbench.store.tables import check_table_path, write_table
+
+__all__ = [
+    "Grid",
+    "Metric",
+    "Results",
+    "RowSplit",
+    "Run",
+    "Samples",
+    "ScoredRows",
+    "Trajectory",
+    "atomic_write",
+    "check_run_name",
+    "check_table_path",
+    "list_runs",
+    "write_table",
+]

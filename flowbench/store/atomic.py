@@ -1,0 +1,79 @@
+"""Files that are seen whole or not at all, and what to say when the disk refuses."""
+
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flowbench.errors import ConfigurationError, FlowbenchError, RunFailedError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def atomic_write(path: Path, verify: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; when the block ends well, that file becomes `path`.
+
+    The new file is passed to `verify`, which raises if it is not as it should be, flushed to the disk and
+    renamed, so that whatever happens a reader sees the old file or the new one. Raises
+    `ConfigurationError` when `path` cannot be written to and `RunFailedError` when the disk is full.
+    """
+    partial = partial_beside(path)
+    try:
+        with file_errors("write", path):
+            yield partial
+            _sync(partial)
+        if verify is not None:
+            verify(partial)
+        with file_errors("write", path):
+            os.replace(partial, path)
+            sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def partial_beside(path: Path) -> Path:
+    """A fresh hidden name in the folder of `path`, on the same file system, so that renaming is atomic."""
+    return path.with_name(f".{secrets.token_hex(6)}.partial")
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed writers left in `folder`; call it only where no other writer can be at work."""
+    with file_errors("write", folder):
+        for partial in folder.glob(".*.partial"):
+            partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` outlast a power cut, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        _sync(folder)
+
+
+@contextmanager
+def file_errors(action: str, path: Path) -> Iterator[None]:
+    """Turn the `OSError`s of the block into errors that say what to do; `action` is "read" or "write"."""
+    try:
+        yield
+    except OSError as error:
+        raise _explain(error, action, path) from error
+
+
+def _explain(error: OSError, action: str, path: Path) -> FlowbenchError:
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return RunFailedError(
+            f"cannot {action} {path}: {reason}; what was there before is unchanged. "
+            "Free some space, or work in another folder"
+        )
+    return ConfigurationError(f"cannot {action} {path}: {reason}; check the path and its permissions")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,89 @@
+"""Small text files: JSON and TOML, written atomically and read with care."""
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from flowbench.errors import ConfigurationError, DamagedFileError
+from flowbench.store.atomic import atomic_write, file_errors
+
+
+def to_json(value: Any) -> str:
+    """One line of strict JSON; numpy scalars become numbers, NaN and infinities (unknown to JSON) null."""
+    return json.dumps(_plain(value), allow_nan=False)
+
+
+def from_json(text: bytes | str, where: str) -> dict[str, Any]:
+    """The object that `text` holds; raises `DamagedFileError`, saying `where`, if it holds none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{where} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DamagedFileError(f"{where} must hold a JSON object, and holds a {type(value).__name__}")
+    return value
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` to `path` as an indented JSON object."""
+    text = json.dumps(_plain(values), allow_nan=False, indent=2)
+    with atomic_write(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read the JSON object in `path`."""
+    with file_errors("read", path):
+        text = path.read_bytes()
+    return from_json(text, str(path))
+
+
+def write_toml(path: Path, values: Mapping[str, Any]) -> None:
+    """Write nested tables of str, int, float, bool and lists to `path`; entries that are None are left out.
+
+    Raises `ConfigurationError` for anything else.
+    """
+    try:
+        text = tomli_w.dumps(_without_none(_plain(values, keep_non_finite=True))).encode()
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"the configuration cannot be written to {path}: {error}") from error
+    with atomic_write(path, verify=read_toml) as partial:
+        partial.write_bytes(text)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read the tables in `path`; raises `DamagedFileError` if it is not TOML."""
+    with file_errors("read", path):
+        text = path.read_bytes()
+    try:
+        return tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path} is not valid TOML: {error}") from error
+
+
+def _plain(value: Any, keep_non_finite: bool = False) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, keep_non_finite) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, keep_non_finite) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not (keep_non_finite or math.isfinite(value)):
+        return None
+    return value
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value

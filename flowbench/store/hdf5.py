@@ -1,0 +1,262 @@
+"""The layout of `results.h5`: one table of members, from which the file is written and checked.
+
+Every axis has a dimension scale, so that xarray shows `row`, `sample`, `column`, `x`, `y`, `time` and
+`particle` as dimensions; the scale `column` is shared by all groups and lies in the root.
+"""
+
+import io
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from flowbench.errors import ConfigurationError
+from flowbench.store.atomic import atomic_write
+from flowbench.store.documents import from_json, to_json
+from flowbench.store.results import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
+from flowbench.store.safe_hdf5 import UntrustedFile, open_untrusted
+
+SCHEMA_VERSION = 1
+MAX_CHUNK_BYTES = 1024**2
+
+_METRIC_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A dataset of a group; one whose only dimension has its own name is that dimension's scale.
+
+    `numbers` names the member and the axis that a scale does no more than number from 0.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    units: str
+    dtype: type[np.float64] | type[np.int64] = np.float64
+    optional: bool = False
+    numbers: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The members of a group, scales first, and the dataclass whose fields they are."""
+
+    part: type[Any]
+    members: tuple[Member, ...]
+
+
+_DATA_UNITS = "data units"
+LAYOUTS = {
+    "log_likelihood": Layout(
+        ScoredRows,
+        (
+            Member("row", ("row",), "1", np.int64),
+            Member("x", ("row", "column"), _DATA_UNITS),
+            Member("log_prob", ("row",), "nats"),
+            Member("true_log_prob", ("row",), "nats", optional=True),
+        ),
+    ),
+    "samples": Layout(
+        Samples,
+        (
+            Member("sample", ("sample",), "1", np.int64, numbers=("x", 0)),
+            Member("x", ("sample", "column"), _DATA_UNITS),
+            Member("log_prob", ("sample",), "nats"),
+        ),
+    ),
+    "split": Layout(
+        RowSplit,
+        (
+            Member("train", ("train",), "1", np.int64),
+            Member("validation", ("validation",), "1", np.int64),
+            Member("test", ("test",), "1", np.int64),
+        ),
+    ),
+    "grid": Layout(
+        Grid,
+        (
+            Member("x", ("x",), _DATA_UNITS),
+            Member("y", ("y",), _DATA_UNITS),
+            Member("log_prob", ("x", "y"), "nats"),
+            Member("true_log_prob", ("x", "y"), "nats", optional=True),
+        ),
+    ),
+    "trajectory": Layout(
+        Trajectory,
+        (
+            Member("time", ("time",), "1"),
+            Member("particle", ("particle",), "1", np.int64, numbers=("position", 1)),
+            Member("position", ("time", "particle", "column"), _DATA_UNITS),
+        ),
+    ),
+}
+_OPTIONAL_GROUPS = {"grid", "trajectory"}
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write `results` to `path`, atomically.
+
+    Raises `ConfigurationError` if arrays disagree in shape or a name cannot be stored.
+    """
+    parts = {
+        "log_likelihood": results.scored,
+        "samples": results.samples,
+        "split": results.split,
+        "grid": results.grid,
+        "trajectory": results.trajectory,
+    }
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs["provenance"] = to_json(results.provenance)
+        column = _write_columns(file, results.columns)
+        for name, part in parts.items():
+            if part is not None:
+                _write_group(file.create_group(name), LAYOUTS[name], vars(part), column)
+        _write_metrics(file.create_group("metrics"), results.metrics)
+    write_image(path, image, verify=True)
+
+
+def read_results(path: Path) -> Results:
+    """Read `path` as untrusted input; raises `DamagedFileError` that names the file and the member."""
+    with open_untrusted(path) as file:
+        version = file.integer("", "schema_version")
+        if version != SCHEMA_VERSION:
+            file.refuse("schema_version", f"is {version}; this flowbench reads version {SCHEMA_VERSION}")
+        groups = set(file.members())
+        for name in sorted(groups - {"column", "metrics", *LAYOUTS}):
+            file.refuse(name, "is not part of the layout")
+        columns = file.texts("column")
+        parts = {
+            name: _read_group(file, name, layout, len(columns))
+            for name, layout in LAYOUTS.items()
+            if name in groups or name not in _OPTIONAL_GROUPS
+        }
+        return Results(
+            columns=columns,
+            scored=parts["log_likelihood"],
+            samples=parts["samples"],
+            split=parts["split"],
+            metrics=_read_metrics(file),
+            grid=parts.get("grid"),
+            trajectory=parts.get("trajectory"),
+            provenance=from_json(file.text("", "provenance"), f"{path}: `provenance`"),
+        )
+
+
+def write_image(path: Path, image: io.BytesIO, *, verify: bool = False) -> None:
+    """Write an HDF5 file that was made in memory to `path`, atomically.
+
+    In memory, because the HDF5 library cannot close a file whose disk is full and takes the process down
+    with it.
+    """
+    with atomic_write(path, verify=read_results if verify else None) as partial:
+        partial.write_bytes(image.getbuffer())
+
+
+def write_array(
+    group: h5py.Group, name: str, values: NDArray[Any], dims: Mapping[str, h5py.Dataset | None], units: str
+) -> h5py.Dataset:
+    """Store `values` compressed and with checksums, its axes tied to `dims`: name -> scale.
+
+    A scale of None says that this array is itself the scale of that dimension.
+    """
+    filters: dict[str, Any] = {}
+    if values.size > 0 and values.ndim > 0:
+        chunks = chunk_shape(values.shape, values.dtype.itemsize)
+        filters = {"chunks": chunks, "compression": "gzip", "shuffle": True, "fletcher32": True}
+    dataset = group.create_dataset(name, data=values, **filters)
+    dataset.attrs["units"] = units
+    for axis, (dim, scale) in enumerate(dims.items()):
+        if scale is None:
+            dataset.make_scale(dim)
+        else:
+            dataset.dims[axis].attach_scale(scale)
+    return dataset
+
+
+def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """The whole array where it is small; otherwise its leading axes halved until a chunk is at most 1 MiB."""
+    chunk = list(shape)
+    while math.prod(chunk) * itemsize > MAX_CHUNK_BYTES:
+        axis = next(i for i, n in enumerate(chunk) if n > 1)
+        chunk[axis] = -(-chunk[axis] // 2)
+    return tuple(chunk)
+
+
+def _write_columns(file: h5py.File, columns: tuple[str, ...]) -> h5py.Dataset:
+    try:
+        dataset = file.create_dataset("column", data=list(columns), dtype=h5py.string_dtype())
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"the column names {columns} cannot be stored in HDF5: {error}") from error
+    dataset.make_scale("column")
+    return dataset
+
+
+def _write_group(group: h5py.Group, layout: Layout, values: Mapping[str, Any], column: h5py.Dataset) -> None:
+    scales = {"column": column}
+    sizes = {"column": len(column)}
+    for member in layout.members:
+        array = _values(member, values)
+        if array is None:
+            continue
+        expected = tuple(sizes.setdefault(dim, n) for dim, n in zip(member.dims, array.shape, strict=False))
+        if array.ndim != len(member.dims) or array.shape != expected:
+            raise ConfigurationError(
+                f"`{group.name[1:]}/{member.name}` has the shape {array.shape}; its axes are "
+                f"({', '.join(member.dims)}), of lengths {expected}"
+            )
+        dims = {dim: scales.get(dim) for dim in member.dims}
+        dataset = write_array(group, member.name, array, dims, member.units)
+        if member.dims == (member.name,):
+            scales[member.name] = dataset
+
+
+def _values(member: Member, values: Mapping[str, Any]) -> NDArray[Any] | None:
+    if member.numbers is not None:
+        numbered, axis = member.numbers
+        return np.arange(np.shape(values[numbered])[axis], dtype=member.dtype)
+    value = values[member.name]
+    if value is None and member.optional:
+        return None
+    return np.asarray(value, dtype=member.dtype)
+
+
+def _read_group(file: UntrustedFile, group: str, layout: Layout, columns: int) -> Any:
+    found = set(file.members(group))
+    for name in sorted(found - {member.name for member in layout.members}):
+        file.refuse(f"{group}/{name}", "is not part of the layout")
+    sizes = {"column": columns}
+    arrays = {}
+    for member in layout.members:
+        if member.optional and member.name not in found:
+            continue
+        shape = tuple(sizes.get(dim) for dim in member.dims)
+        array = file.array(f"{group}/{member.name}", member.dtype, shape)
+        sizes.update(zip(member.dims, array.shape, strict=True))
+        if member.numbers is None:
+            arrays[member.name] = array
+    return layout.part(**arrays)
+
+
+def _write_metrics(group: h5py.Group, metrics: Mapping[str, Metric]) -> None:
+    for name, metric in metrics.items():
+        if not _METRIC_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"a metric cannot be called `{name}`: use letters, digits, `_`, `.` and `-`, a letter first"
+            )
+        write_array(group, name, np.asarray(metric.value, dtype=np.float64), {}, metric.units)
+
+
+def _read_metrics(file: UntrustedFile) -> dict[str, Metric]:
+    found = {}
+    for name in file.members("metrics"):
+        member = f"metrics/{name}"
+        found[name] = Metric(float(file.array(member, np.float64, ())), file.text(member, "units"))
+    return found

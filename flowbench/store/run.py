@@ -1,0 +1,267 @@
+"""A run: one folder with everything that a fit was told, did and found."""
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from flowbench.errors import (
+    ConfigurationError,
+    DamagedFileError,
+    FlowbenchError,
+    RunExistsError,
+    RunLockedError,
+    UnknownNameError,
+)
+from flowbench.store.atomic import atomic_write, file_errors, partial_beside, remove_partials, sync_folder
+from flowbench.store.documents import from_json, read_json, read_toml, to_json, write_json, write_toml
+from flowbench.store.hdf5 import read_results, write_results
+from flowbench.store.results import Results
+from flowbench.store.tensors import Tensors, read_tensors, write_tensors
+
+CONFIG = "config.toml"
+INFO = "run.json"
+METRICS = "metrics.jsonl"
+MODEL = "model.safetensors"
+RESUME = "resume.safetensors"
+RESULTS = "results.h5"
+LOCK = ".lock"
+
+_NAME = re.compile(r"\w[\w.+=@,-]{0,99}")
+
+
+def check_run_name(name: str) -> str:
+    """Return `name` if a run may be called that; raises `ConfigurationError` otherwise.
+
+    Check names that a user gives before joining them to a folder: a path separator in one is refused here.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"a run cannot be called {name!r}: a name is a letter or digit, then up to 99 letters, digits "
+            "and `. _ - + = @ ,`"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run kept in the folder `path`; every property and method reads or writes the files there.
+
+    Whole files are replaced atomically, so a reader needs no lock; a writer holds `lock()`. Methods raise
+    `DamagedFileError` for files that are not as flowbench left them, `ConfigurationError` for files that
+    are not there or may not be touched, and `RunFailedError` when the disk is full.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any], info: Mapping[str, Any]) -> "Run":
+        """Make a run folder that holds `config` and `info`, to which `created` (UTC) is added.
+
+        Raises `RunExistsError` if there is a folder that is not empty, `ConfigurationError` for a name that
+        `check_run_name` refuses.
+        """
+        path = Path(path)
+        check_run_name(path.name)
+        # The folder is made under another name, so that no other process ever sees half of it.
+        partial = partial_beside(path)
+        try:
+            with file_errors("write", path):
+                partial.mkdir(parents=True)
+            write_toml(partial / CONFIG, config)
+            write_json(partial / INFO, {"created": datetime.now(UTC).isoformat(), **info})
+            with file_errors("write", path):
+                _move_new(partial, path)
+                sync_folder(path.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """The run in the folder `path`.
+
+        Raises `UnknownNameError` if nothing is there, `DamagedFileError` if it is no run folder.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise UnknownNameError(_no_such_run(path))
+        missing = [name for name in (CONFIG, INFO) if not (path / name).is_file()]
+        if missing:
+            raise DamagedFileError(f"{path} is not a run folder: it has no {' and no '.join(missing)}")
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from writing to the run; the system frees the lock of a process that dies.
+
+        Does not wait: raises `RunLockedError` if another process holds it.
+        """
+        lock = FileLock(self.path / LOCK)
+        with file_errors("write", self.path / LOCK):
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                raise RunLockedError(
+                    f"another process is writing to the run `{self.name}` ({self.path}); wait for it to end, "
+                    "or use another name"
+                ) from None
+        try:
+            remove_partials(self.path)
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, from config.toml."""
+        return read_toml(self.path / CONFIG)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Status, versions, seeds, times and the like, from run.json."""
+        return read_json(self.path / INFO)
+
+    def update_info(self, **fields: Any) -> None:
+        """Set `fields` in run.json and keep the others."""
+        write_json(self.path / INFO, self.info | fields)
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl; NaN and infinities become null."""
+        line = to_json(record).encode() + b"\n"
+        path = self.path / METRICS
+        with file_errors("write", path), path.open("ab+", buffering=0) as file:
+            _drop_torn_line(file.fileno())
+            _write_all(file.fileno(), line)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl, oldest first; a last line that a crash tore is left out."""
+        path = self.path / METRICS
+        if not path.exists():
+            return []
+        with file_errors("read", path):
+            *lines, _torn = path.read_bytes().split(b"\n")
+        return [from_json(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the records whose `step` is above `step`, so that a resumed fit logs them anew."""
+        kept = [record for record in self.metrics() if record.get("step", step) <= step]
+        with atomic_write(self.path / METRICS) as partial:
+            partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+
+    def save_model(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+        """Replace model.safetensors."""
+        write_tensors(self.path / MODEL, tensors, metadata)
+
+    def load_model(self) -> tuple[Tensors, dict[str, str]]:
+        """The tensors and the metadata of model.safetensors."""
+        return read_tensors(self._written(MODEL))
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a model was saved."""
+        return (self.path / MODEL).exists()
+
+    def save_resume(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+        """Replace resume.safetensors."""
+        write_tensors(self.path / RESUME, tensors, metadata)
+
+    def load_resume(self) -> tuple[Tensors, dict[str, str]]:
+        """The tensors and the metadata of resume.safetensors."""
+        return read_tensors(self._written(RESUME))
+
+    @property
+    def has_resume(self) -> bool:
+        """Whether a state to resume from was saved."""
+        return (self.path / RESUME).exists()
+
+    def write_results(self, results: Results) -> None:
+        """Replace results.h5."""
+        write_results(self.path / RESULTS, results)
+
+    def read_results(self) -> Results:
+        """The contents of results.h5."""
+        return read_results(self._written(RESULTS))
+
+    @property
+    def has_results(self) -> bool:
+        """Whether results were written."""
+        return (self.path / RESULTS).exists()
+
+    def _written(self, name: str) -> Path:
+        path = self.path / name
+        if not path.exists():
+            raise ConfigurationError(
+                f"the run `{self.name}` has no {name} yet: it ended too early; resume it or fit anew"
+            )
+        return path
+
+
+def list_runs(folder: Path) -> tuple[list[Run], list[str]]:
+    """The runs in `folder`, newest first, and one warning for each other folder that is there.
+
+    Hidden folders are left out. A folder that does not exist holds no runs.
+    """
+    dated: list[tuple[str, str, Run]] = []
+    warnings: list[str] = []
+    if not folder.exists():
+        return [], []
+    with file_errors("read", folder):
+        paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for path in paths:
+        try:
+            run = Run.open(path)
+            dated.append((str(run.info.get("created", "")), run.name, run))
+        except FlowbenchError as error:
+            warnings.append(str(error))
+    dated.sort(key=lambda entry: entry[:2], reverse=True)
+    return [run for _, _, run in dated], warnings
+
+
+def _move_new(partial: Path, path: Path) -> None:
+    try:
+        os.rename(partial, path)
+    except OSError as error:
+        if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR} and path.exists():
+            raise RunExistsError(
+                f"{path} is already there and not empty; choose another name or remove it"
+            ) from None
+        raise
+
+
+def _no_such_run(path: Path) -> str:
+    siblings = [run.name for run in list_runs(path.parent)[0]] if path.parent.is_dir() else []
+    close = get_close_matches(path.name, siblings, n=1)
+    hint = f"did you mean `{close[0]}`? " if close else ""
+    there = ", ".join(siblings[:10]) + (", ..." if len(siblings) > 10 else "")
+    return f"there is no run `{path.name}` in {path.parent}; {hint}runs there: {there or 'none'}"
+
+
+def _drop_torn_line(descriptor: int) -> None:
+    """Cut the file after its last newline: what follows is half a line, left by a writer that was killed."""
+    size = end = os.fstat(descriptor).st_size
+    while end > 0 and os.pread(descriptor, 1, end - 1) != b"\n":
+        end -= 1
+    if end < size:
+        os.ftruncate(descriptor, end)
+
+
+def _write_all(descriptor: int, line: bytes) -> None:
+    while line:
+        line = line[os.write(descriptor, line) :]

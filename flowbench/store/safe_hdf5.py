@@ -1,0 +1,152 @@
+"""Reading HDF5 files that may come from anywhere.
+
+HDF5 can point outside itself (soft and external links, external storage, virtual datasets), declare more
+data than any memory holds, ask for filter plug-ins and carry types that are rebuilt as Python objects. A
+file that does any of it is refused before the data are touched.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from flowbench.errors import DamagedFileError
+from flowbench.store.atomic import file_errors
+
+#: Bytes that the members which are read from one file may hold, all of them together.
+MAX_BYTES = 2 * 1024**3
+MAX_CHUNK_BYTES = 16 * 1024**2
+
+_CLASSES = {np.float64: h5py.h5t.FLOAT, np.int64: h5py.h5t.INTEGER}
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+#: Everything that h5py has been seen to raise on a damaged file.
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError, AttributeError)
+
+
+class UntrustedFile:
+    """An open HDF5 file whose members are checked, then read; a member is named by its path, "samples/x".
+
+    Every method raises `DamagedFileError` that names the file and the member.
+    """
+
+    def __init__(self, file: h5py.File, path: Path) -> None:
+        self._file = file
+        self._path = path
+        self._bytes_left = MAX_BYTES
+
+    def members(self, group: str = "") -> list[str]:
+        """The names directly inside `group`; the root is ""."""
+        opened = self._open(group)
+        if not isinstance(opened, h5py.h5g.GroupID):
+            self.refuse(group, "must be a group")
+        return list(h5py.Group(opened))
+
+    def array(self, member: str, dtype: type[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
+        """The values of a dataset of float64 or int64; None in `shape` stands for any length."""
+        dataset = self._dataset(member, _CLASSES[dtype])
+        if dataset.dtype.newbyteorder("=") != np.dtype(dtype):
+            self.refuse(member, f"must hold {np.dtype(dtype)}, and holds {dataset.dtype}")
+        found = dataset.shape
+        if len(found) != len(shape) or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
+            wanted = ", ".join("any" if n is None else str(n) for n in shape)
+            self.refuse(member, f"must have the shape ({wanted}), and has {found}")
+        self._spend(member, math.prod(found) * dataset.dtype.itemsize)
+        try:
+            return np.asarray(dataset[()], dtype=dtype)
+        except _DAMAGE as error:
+            self.refuse(member, f"cannot be read: {error}")
+
+    def texts(self, member: str) -> tuple[str, ...]:
+        """The values of a one-dimensional dataset of strings."""
+        dataset = self._dataset(member, h5py.h5t.STRING)
+        if len(dataset.shape) != 1:
+            self.refuse(member, f"must have one axis, and has the shape {dataset.shape}")
+        self._spend(member, dataset.shape[0] * dataset.dtype.itemsize)
+        found: list[str] = []
+        # One by one: many entries may share one long string, so their sum can be larger than the file.
+        for i in range(dataset.shape[0]):
+            text = dataset.asstr()[i]
+            self._spend(member, len(text))
+            found.append(text)
+        return tuple(found)
+
+    def text(self, member: str, attribute: str) -> str:
+        """A string attribute of `member`."""
+        return str(self._attribute(member, attribute, h5py.h5t.STRING))
+
+    def integer(self, member: str, attribute: str) -> int:
+        """An integer attribute of `member`."""
+        return int(self._attribute(member, attribute, h5py.h5t.INTEGER))
+
+    def refuse(self, member: str, complaint: str) -> NoReturn:
+        """Raise the error that `member` of this file is not as it must be."""
+        raise DamagedFileError(f"{self._path}: `{member or '/'}` {complaint}")
+
+    def _open(self, member: str) -> Any:
+        node = self._file.id
+        for name in filter(None, member.split("/")):
+            encoded = name.encode()
+            # The link is looked at, not followed: following an external one would open another file.
+            if not isinstance(node, h5py.h5g.GroupID) or not node.links.exists(encoded):
+                self.refuse(member, "is missing")
+            if node.links.get_info(encoded).type != h5py.h5l.TYPE_HARD:
+                self.refuse(member, "is a soft or external link, which is not allowed")
+            node = h5py.h5o.open(node, encoded)
+        return node if member else h5py.h5g.open(node, b"/")
+
+    def _dataset(self, member: str, type_class: int) -> h5py.Dataset:
+        opened = self._open(member)
+        if not isinstance(opened, h5py.h5d.DatasetID):
+            self.refuse(member, "must be a dataset")
+        if opened.get_type().get_class() != type_class:
+            self.refuse(member, "has a data type that is not allowed here")
+        if opened.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+            self.refuse(member, "is empty")
+        storage = opened.get_create_plist()
+        if storage.get_external_count() > 0:
+            self.refuse(member, "keeps its values in another file, which is not allowed")
+        if storage.get_layout() == h5py.h5d.VIRTUAL:
+            self.refuse(member, "is a virtual dataset, which is not allowed")
+        if any(storage.get_filter(i)[0] not in _FILTERS for i in range(storage.get_nfilters())):
+            self.refuse(member, "uses a filter other than gzip, shuffle and fletcher32")
+        dataset = h5py.Dataset(opened)
+        if dataset.chunks is not None:
+            size = math.prod(dataset.chunks) * opened.get_type().get_size()
+            if size > MAX_CHUNK_BYTES:
+                self.refuse(member, f"has chunks of {size} bytes; at most {MAX_CHUNK_BYTES} are allowed")
+        return dataset
+
+    def _attribute(self, member: str, name: str, type_class: int) -> Any:
+        opened = self._open(member)
+        if not h5py.h5a.exists(opened, name.encode()):
+            self.refuse(member, f"has no attribute `{name}`")
+        attribute = h5py.h5a.open(opened, name.encode())
+        if attribute.get_type().get_class() != type_class or attribute.shape != ():
+            self.refuse(member, f"has an attribute `{name}` of a type that is not allowed")
+        self._spend(member, attribute.get_type().get_size())
+        owner = h5py.Group(opened) if isinstance(opened, h5py.h5g.GroupID) else h5py.Dataset(opened)
+        value = owner.attrs[name]
+        return value.decode() if isinstance(value, bytes) else value
+
+    def _spend(self, member: str, size: int) -> None:
+        if size > self._bytes_left:
+            self.refuse(member, f"declares too much: a file may hold {MAX_BYTES} bytes, uncompressed")
+        self._bytes_left -= size
+
+
+@contextmanager
+def open_untrusted(path: Path) -> Iterator[UntrustedFile]:
+    """Open `path` for checked reading; anything that h5py stumbles over becomes a `DamagedFileError`."""
+    with file_errors("read", path):
+        path.open("rb").close()
+    try:
+        # Files are replaced whole and never written in place, so there is nothing to lock against.
+        with h5py.File(path, "r", locking=False) as file:
+            yield UntrustedFile(file, path)
+    except _DAMAGE as error:
+        raise DamagedFileError(f"{path} is not a whole HDF5 file: {error}") from error

@@ -1,0 +1,105 @@
+"""Tables that the user asked for: named columns as HDF5, CSV or Parquet, by the ending of the path."""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from flowbench.errors import ConfigurationError
+from flowbench.store.atomic import atomic_write
+from flowbench.store.documents import to_json
+from flowbench.store.hdf5 import write_array, write_image
+
+Columns = Mapping[str, NDArray[Any]]
+Attributes = Mapping[str, str | int | float]
+Units = Mapping[str, str]
+
+
+def write_table(path: Path, columns: Columns, attributes: Attributes, units: Units) -> None:
+    """Write equally long, numeric `columns: (n,)` to `path`, atomically, every float64 exactly.
+
+    The ending chooses the format: .h5 or .hdf5, .csv, .csv.gz, .parquet. `attributes` describe the file and
+    `units` the columns; HDF5 and Parquet keep both, CSV has no place for either. In HDF5 each column is a
+    dataset on the dimension `row`, numbered from 0 unless a column has that name. Raises
+    `ConfigurationError` for another ending, and for a column that the format cannot hold.
+    """
+    path = Path(path)
+    writer = _writer(path)
+    _check_columns(columns)
+    writer(path, columns, attributes, units)
+
+
+def check_table_path(path: Path) -> None:
+    """Raise `ConfigurationError` unless the ending of `path` is one that `write_table` knows."""
+    _writer(path)
+
+
+def _writer(path: Path) -> Callable[[Path, Columns, Attributes, Units], None]:
+    for ending, writer in _WRITERS.items():
+        if path.name.lower().endswith(ending):
+            return writer
+    raise ConfigurationError(f"cannot tell the format of {path}: it must end in {', '.join(_WRITERS)}")
+
+
+def _check_columns(columns: Columns) -> None:
+    lengths = {name: np.shape(values) for name, values in columns.items()}
+    if len(set(lengths.values())) != 1 or len(next(iter(lengths.values()))) != 1:
+        raise ConfigurationError(f"the columns of a table must be equally long; the shapes are {lengths}")
+    for name, values in columns.items():
+        if values.dtype.kind not in "fiu":
+            raise ConfigurationError(f"column `{name}` must be numeric to be written, and is {values.dtype}")
+
+
+def _write_hdf5(path: Path, columns: Columns, attributes: Attributes, units: Units) -> None:
+    unfit = [name for name in columns if "/" in name or "\0" in name or name in {"", "."}]
+    if unfit:
+        raise ConfigurationError(
+            f"column `{unfit[0]}` cannot be written to {path}: HDF5 allows no such name; "
+            "write .csv or .parquet instead"
+        )
+    rows = len(next(iter(columns.values())))
+    image = io.BytesIO()
+    with h5py.File(image, "w", track_order=True) as file:
+        file.attrs.update(attributes)
+        index = columns.get("row", np.arange(rows, dtype=np.int64))
+        row = write_array(file, "row", index, {"row": None}, units.get("row", "1"))
+        for name, values in columns.items():
+            if name != "row":
+                write_array(file, name, values, {"row": row}, units.get(name, "data units"))
+    write_image(path, image)
+
+
+def _write_csv(path: Path, columns: Columns, attributes: Attributes, units: Units) -> None:
+    import pandas as pd
+
+    # A fixed time stamp: the same table gives the same bytes.
+    compression: Any = {"method": "gzip", "mtime": 0} if path.name.lower().endswith(".gz") else None
+    with atomic_write(path) as partial:
+        pd.DataFrame(dict(columns)).to_csv(partial, index=False, na_rep="nan", compression=compression)
+
+
+def _write_parquet(path: Path, columns: Columns, attributes: Attributes, units: Units) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    fields = [
+        pa.field(name, pa.from_numpy_dtype(values.dtype), metadata={"units": units.get(name, "data units")})
+        for name, values in columns.items()
+    ]
+    schema = pa.schema(fields, metadata={"flowbench": to_json(attributes)})
+    table = pa.table([pa.array(values) for values in columns.values()], schema=schema)
+    with atomic_write(path) as partial:
+        parquet.write_table(table, partial)
+
+
+_WRITERS = {
+    ".h5": _write_hdf5,
+    ".hdf5": _write_hdf5,
+    ".csv": _write_csv,
+    ".csv.gz": _write_csv,
+    ".parquet": _write_parquet,
+}

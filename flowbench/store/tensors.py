@@ -1,0 +1,65 @@
+"""Named arrays in a safetensors file, with text metadata and a checksum; never a pickle."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from flowbench.errors import ConfigurationError, DamagedFileError
+from flowbench.store.atomic import atomic_write, file_errors
+from flowbench.store.documents import from_json
+
+Tensors = dict[str, NDArray[Any]]
+
+#: The format keeps metadata in no fixed order, so all of ours is one entry: the same content, the same bytes.
+_ENTRY = "flowbench"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+    """Write numeric arrays of any shape and text `metadata` to `path`, atomically.
+
+    Raises `ConfigurationError` for an array that is not numeric.
+    """
+    # The library stores the memory of an array as it lies, so a transposed view would come back scrambled.
+    dense = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    entry = json.dumps({"metadata": dict(metadata), "sha256": _digest(dense)}, sort_keys=True)
+    try:
+        content = save(dense, {_ENTRY: entry})
+    except SafetensorError as error:
+        raise ConfigurationError(f"the arrays cannot be written to {path}: {error}") from error
+    with atomic_write(path, verify=read_tensors) as partial:
+        partial.write_bytes(content)
+
+
+def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """The arrays and the metadata in `path`; raises `DamagedFileError` unless it is whole and was ours."""
+    with file_errors("read", path):
+        path.open("rb").close()
+    try:
+        with safe_open(path, framework="numpy") as file:
+            entry = (file.metadata() or {}).get(_ENTRY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedFileError(f"{path} is not a whole safetensors file: {error}") from error
+    if entry is None:
+        raise DamagedFileError(f"{path} was not written by flowbench: it has no `{_ENTRY}` metadata")
+    described = from_json(entry, f"the metadata of {path}")
+    metadata = described.get("metadata")
+    if not isinstance(metadata, dict) or described.get("sha256") != _digest(tensors):
+        raise DamagedFileError(f"{path} is damaged: its arrays are not those that its checksum was made from")
+    return tensors, metadata
+
+
+def _digest(tensors: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype.name} {tensor.shape}\n".encode())
+        digest.update(tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
