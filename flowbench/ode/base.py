@@ -1,0 +1,113 @@
+"""What the parts of a solve promise one another: a velocity, an integrator, a solution."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from flowbench import options
+from flowbench.errors import ConfigurationError, IntegrationError
+
+State = tuple[Tensor, ...]
+Derivative = Callable[[Tensor, State], State]
+
+
+class Velocity(Protocol):
+    """A time-dependent vector field v(t, x) on rows; t = 0 is the base, t = 1 is the data.
+
+    `t` is a scalar tensor () or one time per row (n,); `x` is (n, d). A row of the answer depends on
+    that row of `t` and `x` alone.
+    """
+
+    features: int
+    has_closed_form_divergence: bool
+
+    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        """The velocity (n, d)."""
+        ...
+
+    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """The velocity (n, d) and the Jacobian dv/dx times each of the `tangents` (k, n, d), (k, n, d)."""
+        ...
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The velocity (n, d) and its exact divergence (n,), where there is a closed form."""
+        ...
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The end of a solve and what it cost.
+
+    `state` has the shapes of the initial state. `nfe` counts the calls of the derivative in the forward
+    solve. `accepted` and `rejected` count steps; an engine that steps each row by itself gives the
+    largest count of any row.
+    """
+
+    state: State
+    nfe: int
+    accepted: int
+    rejected: int
+
+
+class Integrator(ABC):
+    """Solves dy/dt = f(t, y) for many rows at once; the options are frozen."""
+
+    Options: ClassVar[type[options.Options]]
+    options: options.Options
+
+    def integrate(
+        self, f: Derivative, state: State, t0: float, t1: float, *, parameters: Iterable[Tensor] = ()
+    ) -> Solution:
+        """Carry `state` from time `t0` to `t1`, which may be the earlier one.
+
+        `f(t, state)` returns one derivative for each tensor of `state`; the first axis of each is the
+        row, and all share dtype and device. `parameters` are the tensors that `f` depends on and that
+        need gradients; continuous adjoints give gradients to these and to `state` only.
+
+        Raises `ConfigurationError` for tensors or times that do not fit together, and
+        `IntegrationError` when the evaluation cap is met, the step underflows, or the state or its
+        derivative is not finite.
+        """
+        _check(state, t0, t1)
+        if t0 == t1 or len(state[0]) == 0:
+            return Solution(state, nfe=0, accepted=0, rejected=0)
+        return self._solve(f, state, t0, t1, tuple(p for p in parameters if p.requires_grad))
+
+    @abstractmethod
+    def _solve(
+        self, f: Derivative, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
+    ) -> Solution:
+        """`integrate` for checked arguments: at least one row, and t0 != t1."""
+
+
+def all_finite(state: State) -> bool:
+    """Whether every number of every tensor is finite."""
+    return all(bool(torch.isfinite(part).all()) for part in state)
+
+
+def _check(state: State, t0: float, t1: float) -> None:
+    if not (math.isfinite(t0) and math.isfinite(t1)):
+        raise ConfigurationError(f"integration times must be finite; got t0={t0}, t1={t1}")
+    if not state:
+        raise ConfigurationError("the state to integrate is empty; give at least one tensor")
+    first = state[0]
+    for number, part in enumerate(state, start=1):
+        if part.ndim == 0 or len(part) != len(first):
+            raise ConfigurationError(
+                f"tensor {number} of the state has shape {tuple(part.shape)}; "
+                f"its first axis must be the row, {len(first) if first.ndim else 'n'} of them"
+            )
+        if not part.is_floating_point() or part.dtype != first.dtype or part.device != first.device:
+            raise ConfigurationError(
+                f"tensor {number} of the state is {part.dtype} on {part.device} and tensor 1 is "
+                f"{first.dtype} on {first.device}; give all of them the same floating dtype and device"
+            )
+    if not all_finite(state):
+        raise IntegrationError(
+            f"the state at t={t0:g} is not finite before the first step; check the rows and the parameters"
+        )

@@ -1,0 +1,175 @@
+"""Divergences of a velocity field: exact, or estimated from random probes held fixed for a solve."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from flowbench import options
+from flowbench.errors import ConfigurationError
+from flowbench.ode.base import Velocity
+
+
+class DivergenceEstimator(ABC):
+    """tr(dv/dx) for each row; `exact` says whether the number carries no probe noise.
+
+    An integrator needs one function of (t, x) per solve: call `draw` once before the solve and hand the
+    probes to every `velocity_and_divergence` in it.
+    """
+
+    Options: ClassVar[type[options.Options]]
+    exact: ClassVar[bool]
+    options: options.Options
+
+    @abstractmethod
+    def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        """Probes for the rows `x` (n, d), in the dtype and on the device of `x`; None if none are needed.
+
+        Raises `ConfigurationError` if probes are needed and there is no `generator`.
+        """
+
+    @abstractmethod
+    def velocity_and_divergence(
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The velocity (n, d) and its divergence (n,) at `t`, () or (n,), and `x` (n, d)."""
+
+
+class ExactDivergenceOptions(options.Options):
+    """The exact divergence has no options."""
+
+    name: Literal["exact"] = "exact"
+
+
+class ExactDivergence(DivergenceEstimator):
+    """The field's closed form where it has one, else the d basis tangents pushed forward in one call."""
+
+    Options: ClassVar[type[options.Options]] = ExactDivergenceOptions
+    exact: ClassVar[bool] = True
+
+    def __init__(self, options: ExactDivergenceOptions) -> None:
+        self.options = options
+
+    def draw(self, x: Tensor, generator: torch.Generator | None) -> None:
+        """Nothing is drawn."""
+
+    def velocity_and_divergence(
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `DivergenceEstimator`; `probes` is not used."""
+        if field.has_closed_form_divergence:
+            return field.velocity_and_divergence(t, x)
+        rows, features = x.shape
+        basis = torch.eye(features, dtype=x.dtype, device=x.device)
+        velocity, columns = field.jvp(t, x, basis[:, None].expand(features, rows, features))
+        return velocity, columns.diagonal(dim1=0, dim2=2).sum(-1)
+
+
+class HutchinsonOptions(options.Options):
+    """Distribution of the probes, and how many are averaged."""
+
+    name: Literal["hutchinson"] = "hutchinson"
+    distribution: Literal["rademacher", "gaussian"] = "rademacher"
+    probes: int = Field(1, ge=1)
+
+
+class Hutchinson(DivergenceEstimator):
+    """The mean of e^T J e over random probes e with unit covariance (Hutchinson 1990).
+
+    Unbiased; Rademacher probes have the smaller variance, 2 (|S|_F^2 - sum_i J_ii^2) against 2 |S|_F^2
+    for Gaussian ones, S the symmetric part of J.
+    """
+
+    Options: ClassVar[type[options.Options]] = HutchinsonOptions
+    exact: ClassVar[bool] = False
+
+    def __init__(self, options: HutchinsonOptions) -> None:
+        self.options: HutchinsonOptions = options
+
+    def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Probes (k, n, d)."""
+        generator = _seeded(generator, self.options.name)
+        draw = _rademacher if self.options.distribution == "rademacher" else _gaussian
+        return draw(self.options.probes, x, generator)
+
+    def velocity_and_divergence(
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `DivergenceEstimator`."""
+        probes = _required(probes)
+        velocity, pushed = field.jvp(t, x, probes)
+        return velocity, (probes * pushed).sum(-1).mean(0)
+
+
+class HutchPlusPlusOptions(options.Options):
+    """Jacobian-vector products per evaluation: a third each for the sketch, its span and the rest."""
+
+    name: Literal["hutch++"] = "hutch++"
+    probes: int = Field(6, ge=3)
+
+
+class HutchPlusPlus(DivergenceEstimator):
+    """Hutch++ (Meyer, Musco, Musco and Woodruff 2021).
+
+    With Q an orthonormal basis of the span of J S, S a random sketch, and P = I - Q Q^T:
+    tr J = tr(Q^T J Q) + tr(P J P); the first term is computed, the second estimated as by Hutchinson.
+    Q is held constant in gradients, which keeps both the value and its gradient unbiased, since the
+    identity holds for any Q. Exact where the sketch has d columns or more.
+    """
+
+    Options: ClassVar[type[options.Options]] = HutchPlusPlusOptions
+    exact: ClassVar[bool] = False
+
+    def __init__(self, options: HutchPlusPlusOptions) -> None:
+        self.options: HutchPlusPlusOptions = options
+
+    def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The sketch (k, n, d), in general position, followed by the Rademacher probes of the rest."""
+        generator = _seeded(generator, self.options.name)
+        sketch = _gaussian(self._sketch_size, x, generator)
+        rest = _rademacher(self.options.probes - 2 * self._sketch_size, x, generator)
+        return torch.cat([sketch, rest])
+
+    def velocity_and_divergence(
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `DivergenceEstimator`."""
+        sketch, rest = _required(probes).tensor_split([self._sketch_size])
+        with torch.no_grad():
+            _, image = field.jvp(t, x, sketch)
+            span = torch.linalg.qr(image.permute(1, 2, 0)).Q.permute(2, 0, 1)
+            inside = torch.einsum("qnd,gnd->gqn", span, rest)
+            outside = rest - torch.einsum("qnd,gqn->gnd", span, inside)
+        velocity, pushed = field.jvp(t, x, torch.cat([span, outside]))
+        in_span, off_span = pushed.tensor_split([len(span)])
+        return velocity, (span * in_span).sum((0, 2)) + (outside * off_span).sum(-1).mean(0)
+
+    @property
+    def _sketch_size(self) -> int:
+        return self.options.probes // 3
+
+
+def _rademacher(count: int, x: Tensor, generator: torch.Generator) -> Tensor:
+    signs = torch.randint(0, 2, (count, *x.shape), generator=generator, device=generator.device)
+    return (2 * signs - 1).to(x)
+
+
+def _gaussian(count: int, x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn((count, *x.shape), generator=generator, dtype=x.dtype, device=generator.device).to(x)
+
+
+def _seeded(generator: torch.Generator | None, name: str) -> torch.Generator:
+    if generator is None:
+        raise ConfigurationError(
+            f"the divergence estimator `{name}` draws random probes and needs a generator; "
+            "pass one, or use the divergence `exact`"
+        )
+    return generator
+
+
+def _required(probes: Tensor | None) -> Tensor:
+    if probes is None:
+        raise TypeError("this divergence estimator needs the probes that `draw` returned")
+    return probes

@@ -1,0 +1,238 @@
+"""Dormand-Prince 5(4) with a step of its own for every row, so that no row depends on its batch."""
+
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from flowbench import options
+from flowbench.errors import ConfigurationError, IntegrationError
+from flowbench.ode.base import Derivative, Integrator, Solution, State
+
+# Dormand and Prince 1980: nodes, stages (the last one is the solution), and the error weights.
+NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+STAGES = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+
+# The controller of Hairer, Norsett and Wanner's DOPRI5 code: h <- h * 0.9 err^-0.17 last_err^0.04.
+SAFETY, EXPONENT, LAST_EXPONENT = 0.9, 0.17, 0.04
+SHRINK, GROW = 0.2, 10.0
+# A step that would leave less than this part of itself to do goes to the end instead.
+STRETCH = 1.01
+
+
+class PerRowOptions(options.Options):
+    """Accuracy, and the cap on calls of the derivative."""
+
+    name: Literal["per-row"] = "per-row"
+    atol: float = Field(1e-6, gt=0)
+    rtol: float = Field(1e-6, gt=0)
+    max_nfe: int = Field(10_000, ge=2 + len(NODES))
+
+
+class PerRowIntegrator(Integrator):
+    """Dormand and Prince's 5(4) pair, each row with its own time, step and error control; no gradients.
+
+    The local error of a row is measured as torchdiffeq measures a batch's: the largest, over the tensors
+    of the state, of the root mean square of error / (atol + rtol |y|). Rows that have arrived leave the
+    batch. `f` gets one time per row, (n,), and must treat every row by itself; then a row's answer does
+    not depend on the rows beside it beyond floating-point rounding. Step control: Hairer, Norsett and
+    Wanner 1993, II.4.
+    """
+
+    Options: ClassVar[type[options.Options]] = PerRowOptions
+    options: PerRowOptions
+
+    def __init__(self, options: PerRowOptions) -> None:
+        self.options = options
+
+    def _solve(
+        self, f: Derivative, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
+    ) -> Solution:
+        needs_gradient = bool(parameters) or any(part.requires_grad for part in state)
+        if needs_gradient and torch.is_grad_enabled():
+            raise ConfigurationError(
+                "the per-row engine gives no gradients; call it under torch.no_grad(), "
+                "or choose the engine `torchdiffeq`"
+            )
+        with torch.no_grad():
+            return self._march(_System(f, state, t0, t1, self.options))
+
+    def _march(self, system: "_System") -> Solution:
+        rows = _start(system)
+        end = torch.empty_like(rows.y)
+        rounds = accepted = rejected = 0
+        while len(rows.index):
+            self._check_cap(system, rows)
+            rounds += 1
+            remaining = system.span - rows.elapsed
+            last = STRETCH * rows.step >= remaining
+            step = torch.where(last, remaining, rows.step)
+            y, slope, error = _dormand_prince_step(system, rows, step)
+            # A row that left the finite numbers is rejected like one that was too inaccurate.
+            error = torch.where(torch.isfinite(error), error, torch.inf)
+            accept = error <= 1
+            done = accept & last
+            rows = rows.advance(step, y, slope, error, accept)
+            _check_step(system, rows, done, error)
+            if bool(done.any()):
+                end[rows.index[done]] = rows.y[done]
+                accepted = max(accepted, int(rows.accepted[done].max()))
+                rejected = max(rejected, rounds - int(rows.accepted[done].min()))
+                rows = rows.keep(~done)
+        return Solution(system.split(end), system.nfe, accepted, rejected)
+
+    def _check_cap(self, system: "_System", rows: "_Rows") -> None:
+        if system.nfe + len(NODES) <= self.options.max_nfe:
+            return
+        raise IntegrationError(
+            f"{system.where(rows, 0)} met its cap of {self.options.max_nfe} evaluations with "
+            f"{len(rows.index)} rows unfinished; raise `max_nfe`, or loosen `atol` and `rtol`"
+        )
+
+
+class _System:
+    """The rows' equation in elapsed time s >= 0: t = t0 + s or t0 - s; the state as one matrix (n, D)."""
+
+    def __init__(self, f: Derivative, state: State, t0: float, t1: float, options: PerRowOptions) -> None:
+        self.f = f
+        self.t0 = t0
+        self.t1 = t1
+        self.span = abs(t1 - t0)
+        self.sign = 1.0 if t1 > t0 else -1.0
+        self.options = options
+        self.nfe = 0
+        self.shapes = [part.shape[1:] for part in state]
+        self.start = _flatten(state)
+        widths = [shape.numel() for shape in self.shapes]
+        self.ends = list(accumulate(widths))[:-1]
+        # (n, D) @ (D, tensors) averages the columns of each tensor of the state.
+        owners = torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
+        self.averages = (one_hot(owners) / torch.tensor(widths)).to(self.start)
+        self.stages = [self.start.new_tensor(row) for row in STAGES]
+        self.error_weights = self.start.new_tensor(ERROR)
+
+    def slope(self, elapsed: Tensor, y: Tensor) -> Tensor:
+        """dy/ds (n, D) at the elapsed times (n,)."""
+        self.nfe += 1
+        t = (self.t0 + self.sign * elapsed).to(y.dtype)
+        return _flatten(self.f(t, self.split(y))).mul_(self.sign)
+
+    def split(self, y: Tensor) -> State:
+        """The matrix (n, D) as the tensors of the state."""
+        parts = y.tensor_split(self.ends, dim=1)
+        return tuple(part.reshape(-1, *shape) for part, shape in zip(parts, self.shapes, strict=True))
+
+    def norm(self, vector: Tensor, magnitude: Tensor) -> Tensor:
+        """Each row's norm (n,) of `vector` in units of the tolerance at `magnitude`, both (n, D)."""
+        ratio = vector / (self.options.atol + self.options.rtol * magnitude)
+        largest: Tensor = (ratio.square() @ self.averages).amax(1)
+        return largest.sqrt().double()
+
+    def where(self, rows: "_Rows", position: int) -> str:
+        """The beginning of a failure's text, for the row at `position` in the shrunken batch."""
+        t = self.t0 + self.sign * float(rows.elapsed[position])
+        return (
+            f"the per-row solve (atol={self.options.atol:g}, rtol={self.options.rtol:g}) from t={self.t0:g} "
+            f"to t={self.t1:g} stopped in row {int(rows.index[position]) + 1} of the batch at t={t:g} "
+            f"after {self.nfe} evaluations: it"
+        )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows still on their way; every tensor's first axis is the row. Times are float64."""
+
+    index: Tensor
+    y: Tensor
+    slope: Tensor
+    elapsed: Tensor
+    step: Tensor
+    last_error: Tensor
+    accepted: Tensor
+
+    def keep(self, mask: Tensor) -> Self:
+        """The rows where `mask` holds."""
+        positions = mask.nonzero().squeeze(1)
+        return type(self)(*(getattr(self, field.name)[positions] for field in fields(self)))
+
+    def advance(self, step: Tensor, y: Tensor, slope: Tensor, error: Tensor, accept: Tensor) -> Self:
+        """Move the rows of `accept` on, and choose every row's next step from its `error`."""
+        column = accept[:, None]
+        factor = SAFETY * error.pow(-EXPONENT) * self.last_error.pow(LAST_EXPONENT)
+        factor = torch.where(accept, factor.clamp(SHRINK, GROW), factor.clamp(SHRINK, 1.0))
+        return type(self)(
+            index=self.index,
+            y=torch.where(column, y, self.y),
+            slope=torch.where(column, slope, self.slope),
+            elapsed=torch.where(accept, self.elapsed + step, self.elapsed),
+            step=step * factor,
+            last_error=torch.where(accept, error.clamp(min=1e-4), self.last_error),
+            accepted=self.accepted + accept,
+        )
+
+
+def _flatten(state: State) -> Tensor:
+    return torch.cat([part.reshape(len(part), -1) for part in state], dim=1)
+
+
+def _start(system: _System) -> _Rows:
+    """All rows at the beginning, each with the starting step of Hairer, Norsett and Wanner 1993, II.4."""
+    y = system.start
+    zero = y.new_zeros(len(y), dtype=torch.float64)
+    slope = system.slope(zero, y)
+    size, speed = system.norm(y, y.abs()), system.norm(slope, y.abs())
+    trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed).clamp(max=system.span)
+    trial = torch.where(torch.isfinite(trial), trial, 1e-6)
+    bend = system.slope(trial, y + trial.to(y)[:, None] * slope) - slope
+    curvature = torch.nan_to_num(system.norm(bend, y.abs()) / trial, nan=torch.inf)
+    step = (0.01 / torch.maximum(speed, curvature)).pow(1 / 5)
+    return _Rows(
+        index=torch.arange(len(y), device=y.device),
+        y=y,
+        slope=slope,
+        elapsed=zero,
+        # An infinite curvature asks for no step at all; start small and let the error control decide.
+        step=torch.minimum(100 * trial, step).clamp(1e-3 * trial, torch.full_like(trial, system.span)),
+        last_error=torch.full_like(zero, 1e-4),
+        accepted=torch.zeros_like(zero, dtype=torch.int64),
+    )
+
+
+def _dormand_prince_step(system: _System, rows: _Rows, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The state (m, D) and slope (m, D) after `step` (m,), and the error (m,) in units of the tolerance."""
+    h = step.to(rows.y)[:, None]
+    slopes = rows.y.new_empty((len(ERROR), *rows.y.shape))
+    flat = slopes.flatten(1)
+    slopes[0] = rows.slope
+    y = rows.y
+    for number, (node, weights) in enumerate(zip(NODES, system.stages, strict=True), start=1):
+        y = torch.addcmul(rows.y, h, (weights @ flat[:number]).view_as(y))
+        slopes[number] = system.slope(rows.elapsed + node * step, y)
+    error = h * (system.error_weights @ flat).view_as(y)
+    return y, slopes[-1], system.norm(error, torch.maximum(rows.y.abs(), y.abs()))
+
+
+def _check_step(system: _System, rows: _Rows, done: Tensor, error: Tensor) -> None:
+    stuck = ~done & (rows.elapsed + rows.step <= rows.elapsed)
+    if not bool(stuck.any()):
+        return
+    position = int(stuck.nonzero()[0])
+    cause = (
+        "underflowed its step: the velocity changes faster than `atol` and `rtol` can follow; loosen them, "
+        "or integrate in float64"
+        if bool(torch.isfinite(error[position]))
+        else "met a velocity that is not finite; check that row for outliers, and the model's parameters"
+    )
+    raise IntegrationError(f"{system.where(rows, position)} {cause}")
