@@ -28,7 +28,7 @@ LAYERS: tuple[set[str], ...] = (
     {"flows"},
     {"objectives", "evaluation"},
     {"training", "report"},
-    {"comparison", "config", "environment", "estimator", "experiment", "home", "inference"},
+    {"comparison", "config", "doctor", "environment", "estimator", "experiment", "home", "inference"},
     {"studies"},
     {"cli", "terminal", "__main__"},
 )
@@ -70,6 +70,11 @@ class Module:
     def part(self) -> str:
         """`data` for flowbench.data.toys, `errors` for flowbench.errors, "" for flowbench itself."""
         return (self.name + "..").split(".")[1]
+
+    @property
+    def group(self) -> str:
+        """The package that may import this module whatever the layer; single modules are in one group."""
+        return ".".join(self.package.split(".")[:2])
 
     @property
     def layer(self) -> int:
@@ -182,7 +187,7 @@ def misplaced(package: Package, module: Module, each: Import) -> str:
         return "" if each.name == "__version__" else f"whose lazy `{each.name}` is for users only"
     if theirs.layer > module.layer:
         return "which is in a higher layer"
-    return "" if theirs.layer < module.layer or theirs.package == module.package else "a neighbour"
+    return "" if theirs.layer < module.layer or theirs.group == module.group else "a neighbour"
 
 
 def cycles(package: Package) -> list[str]:
@@ -283,7 +288,7 @@ def flowbench_package() -> Package:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_flowbench_keeps_the_rule(rule: Rule) -> None:
-    breaches = rule(flowbench_package())
+    breaches = sorted(set(rule(flowbench_package())))
     assert not breaches, "\n".join(["", *breaches])
 
 
@@ -332,6 +337,7 @@ ALLOWED: list[tuple[Rule, dict[str, str]]] = [
     (layers, {"flows/a.py": "import flowbench.ode.b\nfrom flowbench.flows import c", "flows/c.py": "",
               "ode/b.py": "from flowbench import __version__"}),
     (layers, {"registry.py": "import flowbench.errors", "errors.py": ""}),
+    (layers, {"data/a.py": "import flowbench.data.b.c", "data/b/c.py": ""}),
     (cycles, {"ode/__init__.py": "from .a import x", "ode/a.py": "from .b import y", "ode/b.py": ""}),
     (quick_start, {"cli.py": "def f():\n    import torch"}),
     (quick_start, {"cli.py": "import typing\nif typing.TYPE_CHECKING:\n    import torch"}),
