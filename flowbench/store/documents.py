@@ -14,9 +14,13 @@ from flowbench.errors import ConfigurationError, DamagedFileError
 from flowbench.store.atomic import atomic_write, file_errors
 
 
-def to_json(value: Any) -> str:
-    """One line of strict JSON; numpy scalars become numbers, NaN and infinities (unknown to JSON) null."""
-    return json.dumps(_plain(value), allow_nan=False)
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON, on one line unless `indent` is given.
+
+    numpy values become plain ones, NaN and infinities null, and text that is not valid Unicode (a file's
+    name may be) gets question marks.
+    """
+    return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, indent=indent)
 
 
 def from_json(text: bytes | str, where: str) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def from_json(text: bytes | str, where: str) -> dict[str, Any]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write `values` to `path` as an indented JSON object."""
-    text = json.dumps(_plain(values), allow_nan=False, indent=2)
+    text = to_json(values, indent=2)
     with atomic_write(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
@@ -71,11 +75,13 @@ def _plain(value: Any, keep_non_finite: bool = False) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, keep_non_finite) for key, item in value.items()}
+        return {_plain(str(key)): _plain(item, keep_non_finite) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, keep_non_finite) for item in value]
     if isinstance(value, Path):
-        return str(value)
+        value = str(value)
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
     if isinstance(value, float) and not (keep_non_finite or math.isfinite(value)):
         return None
     return value

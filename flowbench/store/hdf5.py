@@ -7,7 +7,7 @@ Every axis has a dimension scale, so that xarray shows `row`, `sample`, `column`
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from flowbench.store.safe_hdf5 import UntrustedFile, open_untrusted
 
 SCHEMA_VERSION = 1
 MAX_CHUNK_BYTES = 1024**2
+#: The format of HDF5 1.10, the first whose own structures carry checksums everywhere.
+LIBRARY_VERSIONS = ("v110", "v110")
 
 _METRIC_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
 
@@ -112,9 +114,9 @@ def write_results(path: Path, results: Results) -> None:
         "trajectory": results.trajectory,
     }
     image = io.BytesIO()
-    with h5py.File(image, "w") as file:
+    with h5py.File(image, "w", libver=LIBRARY_VERSIONS) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs["provenance"] = to_json(results.provenance)
+        write_text(file, "provenance", to_json(results.provenance))
         column = _write_columns(file, results.columns)
         for name, part in parts.items():
             if part is not None:
@@ -172,13 +174,19 @@ def write_array(
         chunks = chunk_shape(values.shape, values.dtype.itemsize)
         filters = {"chunks": chunks, "compression": "gzip", "shuffle": True, "fletcher32": True}
     dataset = group.create_dataset(name, data=values, **filters)
-    dataset.attrs["units"] = units
+    write_text(dataset, "units", units)
     for axis, (dim, scale) in enumerate(dims.items()):
         if scale is None:
             dataset.make_scale(dim)
         else:
             dataset.dims[axis].attach_scale(scale)
     return dataset
+
+
+def write_text(owner: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
+    """Set the attribute `name` to `text`; raises `ConfigurationError` for text that HDF5 cannot hold."""
+    value = _fixed_length([text])
+    owner.attrs.create(name, value[0], dtype=value.dtype)
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -191,12 +199,24 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 def _write_columns(file: h5py.File, columns: tuple[str, ...]) -> h5py.Dataset:
-    try:
-        dataset = file.create_dataset("column", data=list(columns), dtype=h5py.string_dtype())
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"the column names {columns} cannot be stored in HDF5: {error}") from error
+    dataset = file.create_dataset("column", data=_fixed_length(columns), fletcher32=True)
+    write_text(dataset, "_Encoding", "utf-8")  # tells xarray to show text, not bytes
     dataset.make_scale("column")
     return dataset
+
+
+def _fixed_length(texts: Sequence[str]) -> NDArray[Any]:
+    """Fixed length, because HDF5 keeps strings of variable length where no checksum covers them."""
+    try:
+        encoded = [text.encode() for text in texts]
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"{error.object!r} cannot be stored in HDF5: it is not valid Unicode"
+        ) from None
+    if any(b"\0" in text for text in encoded):
+        raise ConfigurationError(f"{list(texts)} cannot be stored in HDF5: there is a zero byte in it")
+    length = max(1, *map(len, encoded)) if encoded else 1
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
 
 
 def _write_group(group: h5py.Group, layout: Layout, values: Mapping[str, Any], column: h5py.Dataset) -> None:

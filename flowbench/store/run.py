@@ -1,7 +1,6 @@
 """A run: one folder with everything that a fit was told, did and found."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -38,7 +37,9 @@ RESUME = "resume.safetensors"
 RESULTS = "results.h5"
 LOCK = ".lock"
 
-_NAME = re.compile(r"\w[\w.+=@,-]{0,99}")
+#: Characters that separate paths or mean something to a shell or another system's files.
+_FORBIDDEN = re.compile(r"""[/\\:*?"<>|]""")
+_MAX_NAME = 100
 
 
 def check_run_name(name: str) -> str:
@@ -46,10 +47,11 @@ def check_run_name(name: str) -> str:
 
     Check names that a user gives before joining them to a folder: a path separator in one is refused here.
     """
-    if not _NAME.fullmatch(name):
+    plain = name.isprintable() and name == name.strip() and not _FORBIDDEN.search(name)
+    if not plain or not 0 < len(name) <= _MAX_NAME or name[0] in ".-" or name[-1] == ".":
         raise ConfigurationError(
-            f"a run cannot be called {name!r}: a name is a letter or digit, then up to 99 letters, digits "
-            "and `. _ - + = @ ,`"
+            f"a run cannot be called {name!r}: use 1 to {_MAX_NAME} printable characters other than "
+            '`/ \\ : * ? " < > |`, and neither a point at an end nor `-` at the start'
         )
     return name
 
@@ -95,9 +97,10 @@ class Run:
         Raises `UnknownNameError` if nothing is there, `DamagedFileError` if it is no run folder.
         """
         path = Path(path)
-        if not path.exists():
-            raise UnknownNameError(_no_such_run(path))
-        missing = [name for name in (CONFIG, INFO) if not (path / name).is_file()]
+        with file_errors("read", path):
+            if not path.exists():
+                raise UnknownNameError(_no_such_run(path))
+            missing = [name for name in (CONFIG, INFO) if not (path / name).is_file()]
         if missing:
             raise DamagedFileError(f"{path} is not a run folder: it has no {' and no '.join(missing)}")
         return cls(path)
@@ -163,7 +166,7 @@ class Run:
         """Drop the records whose `step` is above `step`, so that a resumed fit logs them anew."""
         kept = [record for record in self.metrics() if record.get("step", step) <= step]
         with atomic_write(self.path / METRICS) as partial:
-            partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+            partial.write_text("".join(to_json(record) + "\n" for record in kept), encoding="utf-8")
 
     def save_model(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
         """Replace model.safetensors."""

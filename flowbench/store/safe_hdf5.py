@@ -55,29 +55,18 @@ class UntrustedFile:
         if len(found) != len(shape) or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
             wanted = ", ".join("any" if n is None else str(n) for n in shape)
             self.refuse(member, f"must have the shape ({wanted}), and has {found}")
-        self._spend(member, math.prod(found) * dataset.dtype.itemsize)
-        try:
-            return np.asarray(dataset[()], dtype=dtype)
-        except _DAMAGE as error:
-            self.refuse(member, f"cannot be read: {error}")
+        return self._read(member, dataset).astype(dtype, copy=False)
 
     def texts(self, member: str) -> tuple[str, ...]:
-        """The values of a one-dimensional dataset of strings."""
+        """The values of a one-dimensional dataset of fixed-length strings."""
         dataset = self._dataset(member, h5py.h5t.STRING)
         if len(dataset.shape) != 1:
             self.refuse(member, f"must have one axis, and has the shape {dataset.shape}")
-        self._spend(member, dataset.shape[0] * dataset.dtype.itemsize)
-        found: list[str] = []
-        # One by one: many entries may share one long string, so their sum can be larger than the file.
-        for i in range(dataset.shape[0]):
-            text = dataset.asstr()[i]
-            self._spend(member, len(text))
-            found.append(text)
-        return tuple(found)
+        return tuple(value.decode() for value in self._read(member, dataset))
 
     def text(self, member: str, attribute: str) -> str:
-        """A string attribute of `member`."""
-        return str(self._attribute(member, attribute, h5py.h5t.STRING))
+        """A fixed-length string attribute of `member`."""
+        return bytes(self._attribute(member, attribute, h5py.h5t.STRING)).decode()
 
     def integer(self, member: str, attribute: str) -> int:
         """An integer attribute of `member`."""
@@ -99,11 +88,18 @@ class UntrustedFile:
             node = h5py.h5o.open(node, encoded)
         return node if member else h5py.h5g.open(node, b"/")
 
+    def _read(self, member: str, dataset: h5py.Dataset) -> NDArray[Any]:
+        self._spend(member, math.prod(dataset.shape) * dataset.dtype.itemsize)
+        try:
+            return np.asarray(dataset[()])
+        except _DAMAGE as error:
+            self.refuse(member, f"cannot be read: {error}")
+
     def _dataset(self, member: str, type_class: int) -> h5py.Dataset:
         opened = self._open(member)
         if not isinstance(opened, h5py.h5d.DatasetID):
             self.refuse(member, "must be a dataset")
-        if opened.get_type().get_class() != type_class:
+        if not _has_class(opened, type_class):
             self.refuse(member, "has a data type that is not allowed here")
         if opened.get_space().get_simple_extent_type() == h5py.h5s.NULL:
             self.refuse(member, "is empty")
@@ -126,17 +122,27 @@ class UntrustedFile:
         if not h5py.h5a.exists(opened, name.encode()):
             self.refuse(member, f"has no attribute `{name}`")
         attribute = h5py.h5a.open(opened, name.encode())
-        if attribute.get_type().get_class() != type_class or attribute.shape != ():
+        if not _has_class(attribute, type_class) or attribute.shape != ():
             self.refuse(member, f"has an attribute `{name}` of a type that is not allowed")
         self._spend(member, attribute.get_type().get_size())
         owner = h5py.Group(opened) if isinstance(opened, h5py.h5g.GroupID) else h5py.Dataset(opened)
-        value = owner.attrs[name]
-        return value.decode() if isinstance(value, bytes) else value
+        return owner.attrs[name]
 
     def _spend(self, member: str, size: int) -> None:
         if size > self._bytes_left:
             self.refuse(member, f"declares too much: a file may hold {MAX_BYTES} bytes, uncompressed")
         self._bytes_left -= size
+
+
+def _has_class(stored: Any, type_class: int) -> bool:
+    """Whether a dataset or an attribute is of this class, and strings are of fixed length.
+
+    Damage in the heap where values of variable length are kept can send the library into an endless loop.
+    """
+    found = stored.get_type()
+    if found.get_class() != type_class:
+        return False
+    return type_class != h5py.h5t.STRING or not found.is_variable_str()
 
 
 @contextmanager

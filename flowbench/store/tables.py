@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flowbench.errors import ConfigurationError
 from flowbench.store.atomic import atomic_write
 from flowbench.store.documents import to_json
-from flowbench.store.hdf5 import write_array, write_image
+from flowbench.store.hdf5 import LIBRARY_VERSIONS, write_array, write_image, write_text
 
 Columns = Mapping[str, NDArray[Any]]
 Attributes = Mapping[str, str | int | float]
@@ -30,7 +30,7 @@ def write_table(path: Path, columns: Columns, attributes: Attributes, units: Uni
     path = Path(path)
     writer = _writer(path)
     _check_columns(columns)
-    writer(path, columns, attributes, units)
+    writer(path, columns, attributes, dict.fromkeys(columns, "data units") | {"row": "1"} | dict(units))
 
 
 def check_table_path(path: Path) -> None:
@@ -63,13 +63,17 @@ def _write_hdf5(path: Path, columns: Columns, attributes: Attributes, units: Uni
         )
     rows = len(next(iter(columns.values())))
     image = io.BytesIO()
-    with h5py.File(image, "w", track_order=True) as file:
-        file.attrs.update(attributes)
+    with h5py.File(image, "w", libver=LIBRARY_VERSIONS, track_order=True) as file:
+        for name, value in attributes.items():
+            if isinstance(value, str):
+                write_text(file, name, value)
+            else:
+                file.attrs[name] = value
         index = columns.get("row", np.arange(rows, dtype=np.int64))
-        row = write_array(file, "row", index, {"row": None}, units.get("row", "1"))
+        row = write_array(file, "row", index, {"row": None}, units["row"])
         for name, values in columns.items():
             if name != "row":
-                write_array(file, name, values, {"row": row}, units.get(name, "data units"))
+                write_array(file, name, values, {"row": row}, units[name])
     write_image(path, image)
 
 
@@ -87,7 +91,7 @@ def _write_parquet(path: Path, columns: Columns, attributes: Attributes, units: 
     from pyarrow import parquet
 
     fields = [
-        pa.field(name, pa.from_numpy_dtype(values.dtype), metadata={"units": units.get(name, "data units")})
+        pa.field(name, pa.from_numpy_dtype(values.dtype), metadata={"units": units[name]})
         for name, values in columns.items()
     ]
     schema = pa.schema(fields, metadata={"flowbench": to_json(attributes)})
