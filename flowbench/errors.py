@@ -43,7 +43,3 @@ class RunLockedError(FlowbenchError):
 
 class DamagedFileError(FlowbenchError):
     """A file that is damaged, was not written by flowbench, or breaks the rules of safe reading."""
-
-
-class InterruptedByUser(FlowbenchError):
-    """The user pressed Ctrl-C; what was learnt so far has been kept."""

@@ -1,11 +1,12 @@
 """The base class of every part's options: frozen, complete, and strict about what it is given."""
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
 
 from flowbench.errors import ConfigurationError
+from flowbench.registry import Registry
 
 
 class Options(BaseModel):
@@ -31,6 +32,36 @@ class Options(BaseModel):
             raise ConfigurationError(describe_validation_error(error, cls, where)) from None
 
 
+class PartOptions(Options):
+    """Options of an interchangeable part; `name` is the part's name in its registry table."""
+
+    name: str
+
+
+def part_of(registry: Registry, default: str) -> Any:
+    """A field type for the options of an interchangeable part: a mapping with a `name` from `registry`.
+
+    The mapping {"name": "time-mlp", "width": 128} becomes `TimeMLP.Options(width=128)`; without a name it
+    describes the part called `default`. Options objects pass unchanged.
+    """
+
+    def parse(value: Any) -> Any:
+        if isinstance(value, PartOptions):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a {registry.kind} is given by its name or by a table of options")
+        name = value.get("name", default)
+        try:
+            options: type[PartOptions] = registry.get(name).Options
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return options.model_validate({**value, "name": name})
+
+    return Annotated[SerializeAsAny[PartOptions], BeforeValidator(parse)]
+
+
 def describe_validation_error(error: ValidationError, options: type[BaseModel], where: str = "") -> str:
     """One line per offending option: its dotted name, the complaint, and what was given."""
     return "; ".join(_describe(detail, options, where) for detail in error.errors())
@@ -52,7 +83,9 @@ def _describe(detail: Any, options: type[BaseModel], where: str) -> str:
 def _owner(options: type[BaseModel], location: Sequence[int | str]) -> tuple[type[BaseModel], str]:
     for part in location[:-1]:
         field = options.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
             break
         options = field.annotation
     return options, str(location[-1])

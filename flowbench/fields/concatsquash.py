@@ -13,7 +13,7 @@ from flowbench.fields.activations import ACTIVATIONS, ActivationName
 from flowbench.fields.base import VelocityField, seeded_linear, time_column
 
 
-class ConcatSquashOptions(options.Options):
+class ConcatSquashOptions(options.PartOptions):
     """Widths of the hidden layers, their activation, and the length of FFJORD's own time.
 
     With `per_feature` a width is that many units for each feature. A longer time lets the same weights
@@ -34,7 +34,7 @@ class ConcatSquash(VelocityField):
     tau = T (1 - t). Each layer is `ConcatSquashLinear`.
     """
 
-    Options: ClassVar[type[options.Options]] = ConcatSquashOptions
+    Options: ClassVar[type[options.PartOptions]] = ConcatSquashOptions
     options: ConcatSquashOptions
 
     def __init__(self, features: int, options: ConcatSquashOptions, generator: torch.Generator) -> None:

@@ -1,7 +1,8 @@
 """A two-hidden-layer velocity field with a time embedding and a closed-form divergence."""
 
 import math
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -16,15 +17,24 @@ from flowbench.fields.base import VelocityField, seeded_linear, time_column
 # stretch before the data needs a resolution of its own.
 TIME_FLOOR = 1e-3
 
+# Multi-scale inputs cost one product of hidden size per column in the exact divergence.
+MAX_MULTISCALE = 16
+SCALES = 6
+
 SILU = ACTIVATIONS["silu"]
 
 
-class TimeMLPOptions(options.Options):
-    """`width` of both hidden layers; `octaves` of sines and cosines in the time embedding."""
+class TimeMLPOptions(options.PartOptions):
+    """`width` of both hidden layers, `octaves` of sines and cosines in the time embedding.
+
+    `scales` is the number of octaves in which each column is seen: 0 keeps the divergence in closed form,
+    more resolves sharper densities. By default 6 where rows have at most `MAX_MULTISCALE` columns, else 0.
+    """
 
     name: Literal["time-mlp"] = "time-mlp"
-    width: int = Field(256, ge=1)
+    width: int = Field(128, ge=1)
     octaves: int = Field(3, ge=0, le=16)
+    scales: int | None = Field(None, ge=0, le=16)
 
 
 class TimeMLP(VelocityField):
@@ -34,16 +44,19 @@ class TimeMLP(VelocityField):
     path, where x_t has the standard deviation s; the network, which starts at zero, learns the
     departure from it (preconditioned as in Karras et al. 2022).
 
-    net(y, t) = W3 silu(W2 silu(W1 y + T1 e(t)) + T2 e(t)) + b3, so that
-    tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1 with d1, d2 the derivatives of the activations: one product
-    of the size of W2 per row, whatever the number of features. e(t) holds t and
-    l = log(1 - t + 1e-3) / log(1e-3), each with the sine and cosine of 2^j pi / 2 times itself.
+    net(y, t) = W3 silu(W2 silu(W1 phi(y) + T1 e(t)) + T2 e(t)) + b3. e(t) holds t and
+    l = log(1 - t + 1e-3) / log(1e-3), each with the sine and cosine of 2^j pi / 2 times itself. phi(y) holds
+    y and, for each scale k, a_k sin(2^k y) and a_k cos(2^k y), with a_k = exp(-(2^k (1 - t) / s)^2 / 2): what
+    the noise at time t leaves of that wave, as in the integrated encoding of Barron et al. (2021).
+
+    Without scales phi(y) = y and tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1, with d1, d2 the derivatives of
+    the activations: one product of the size of W2 per row, whatever the number of features.
     """
 
-    Options: ClassVar[type[options.Options]] = TimeMLPOptions
+    Options: ClassVar[type[options.PartOptions]] = TimeMLPOptions
     options: TimeMLPOptions
-    has_closed_form_divergence = True
     frequencies: Tensor
+    scales: Tensor
 
     def __init__(self, features: int, options: TimeMLPOptions, generator: torch.Generator) -> None:
         super().__init__(features)
@@ -53,48 +66,72 @@ class TimeMLP(VelocityField):
         # Two layers rather than one of twice the width: splitting its output costs a copy in every backward.
         self.time_first = seeded_linear(embedded, width, generator)
         self.time_second = seeded_linear(embedded, width, generator)
-        self.first = seeded_linear(features, width, generator, bias=False)
+        scales = options.scales
+        if scales is None:
+            scales = SCALES if features <= MAX_MULTISCALE else 0
+        self.has_closed_form_divergence = scales == 0
+        self.first = seeded_linear(features * (1 + 2 * scales), width, generator, bias=False)
         self.second = seeded_linear(width, width, generator, bias=False)
         self.last = seeded_linear(width, features, generator)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
         frequencies = math.pi / 2 * 2.0 ** torch.arange(options.octaves)
         self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("scales", 2.0 ** torch.arange(scales), persistent=False)
 
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """The velocity (n, d)."""
-        time = time_column(t, x)
-        drift, scale = _gaussian_path(time)
-        shift1, shift2 = self._time_shifts(time)
-        hidden = SILU.value(torch.addmm(shift1, x / scale, self.first.weight.T))
+        path = _Path.at(time_column(t, x))
+        shift1, shift2 = self._time_shifts(path.time)
+        hidden = SILU.value(torch.addmm(shift1, self._inputs(x / path.scale, path), self.first.weight.T))
         hidden = SILU.value(torch.addmm(shift2, hidden, self.second.weight.T))
-        velocity: Tensor = drift * x + self.last(hidden) / scale
+        velocity: Tensor = path.drift * x + self.last(hidden) / path.scale
         return velocity
 
     def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and the Jacobian times each of the `tangents` (k, n, d), in one pass."""
-        drift, scale, hidden, slope1, slope2 = self._hidden(t, x)
-        pushed = functional.linear(tangents / scale, self.first.weight) * slope1
+        path, hidden, slope1, slope2 = self._hidden(t, x)
+        pushed = self._push_inputs(x / path.scale, path, tangents / path.scale)
+        pushed = functional.linear(pushed, self.first.weight) * slope1
         pushed = functional.linear(pushed, self.second.weight) * slope2
         pushed = functional.linear(pushed, self.last.weight)
-        return drift * x + self.last(hidden) / scale, drift * tangents + pushed / scale
+        velocity = path.drift * x + self.last(hidden) / path.scale
+        return velocity, path.drift * tangents + pushed / path.scale
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The velocity (n, d) and its divergence (n,) in closed form."""
-        drift, scale, hidden, slope1, slope2 = self._hidden(t, x)
+        """The velocity (n, d) and its divergence (n,) in closed form; only without scales."""
+        if not self.has_closed_form_divergence:
+            return super().velocity_and_divergence(t, x)
+        path, hidden, slope1, slope2 = self._hidden(t, x)
         coupling = self.second.weight * (self.first.weight @ self.last.weight).T
         trace = (functional.linear(slope1, coupling) * slope2).sum(-1, keepdim=True)
-        divergence = self.features * drift + trace / scale.square()
-        return drift * x + self.last(hidden) / scale, divergence.squeeze(-1)
+        divergence = self.features * path.drift + trace / path.scale.square()
+        return path.drift * x + self.last(hidden) / path.scale, divergence.squeeze(-1)
 
-    def _hidden(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Drift and scale of the path, the second hidden layer, and both layers' slopes."""
-        time = time_column(t, x)
-        drift, scale = _gaussian_path(time)
-        shift1, shift2 = self._time_shifts(time)
-        hidden, slope1 = SILU.value_and_derivative(torch.addmm(shift1, x / scale, self.first.weight.T))
+    def _hidden(self, t: Tensor, x: Tensor) -> tuple["_Path", Tensor, Tensor, Tensor]:
+        """The path at t, the second hidden layer, and both layers' slopes."""
+        path = _Path.at(time_column(t, x))
+        shift1, shift2 = self._time_shifts(path.time)
+        inputs = self._inputs(x / path.scale, path)
+        hidden, slope1 = SILU.value_and_derivative(torch.addmm(shift1, inputs, self.first.weight.T))
         hidden, slope2 = SILU.value_and_derivative(torch.addmm(shift2, hidden, self.second.weight.T))
-        return drift, scale, hidden, slope1, slope2
+        return path, hidden, slope1, slope2
+
+    def _inputs(self, y: Tensor, path: "_Path") -> Tensor:
+        """phi(y): (n, d (1 + 2 scales))."""
+        if not len(self.scales):
+            return y
+        angles, weights = y.unsqueeze(-1) * self.scales, path.visibility(self.scales)
+        return torch.cat([y, (weights * angles.sin()).flatten(1), (weights * angles.cos()).flatten(1)], -1)
+
+    def _push_inputs(self, y: Tensor, path: "_Path", tangents: Tensor) -> Tensor:
+        """The derivative of phi at y: (n, d) along `tangents` (k, n, d)."""
+        if not len(self.scales):
+            return tangents
+        angles, weights = y.unsqueeze(-1) * self.scales, path.visibility(self.scales) * self.scales
+        sines = tangents.unsqueeze(-1) * (weights * angles.cos())
+        cosines = tangents.unsqueeze(-1) * (-weights * angles.sin())
+        return torch.cat([tangents, sines.flatten(2), cosines.flatten(2)], -1)
 
     def _time_shifts(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """What the time (m, 1) adds before either activation, each (m, width)."""
@@ -105,7 +142,23 @@ class TimeMLP(VelocityField):
         return self.time_first(embedding), self.time_second(embedding)
 
 
-def _gaussian_path(time: Tensor) -> tuple[Tensor, Tensor]:
-    """(2t - 1) / s^2 and s of the linear path between standard normals."""
-    variance = time.square() + (1 - time).square()
-    return (2 * time - 1) / variance, variance.sqrt()
+@dataclass(frozen=True)
+class _Path:
+    """The linear path between standard normals at times (m, 1), m = 1 or n.
+
+    `scale` is its standard deviation s, `drift` the (2t - 1) / s^2 of the velocity that follows it.
+    """
+
+    time: Tensor
+    scale: Tensor
+    drift: Tensor
+
+    @classmethod
+    def at(cls, time: Tensor) -> Self:
+        variance = time.square() + (1 - time).square()
+        return cls(time, variance.sqrt(), (2 * time - 1) / variance)
+
+    def visibility(self, scales: Tensor) -> Tensor:
+        """What the noise leaves of a wave at each of the `scales` (m,): (m, 1, scales) factors."""
+        noise = ((1 - self.time) / self.scale).unsqueeze(-1)
+        return torch.exp(-0.5 * (scales * noise).square())

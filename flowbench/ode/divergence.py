@@ -19,7 +19,7 @@ class DivergenceEstimator(ABC):
     probes to every `velocity_and_divergence` in it.
     """
 
-    Options: ClassVar[type[options.Options]]
+    Options: ClassVar[type[options.PartOptions]]
     exact: ClassVar[bool]
     options: options.Options
 
@@ -37,7 +37,7 @@ class DivergenceEstimator(ABC):
         """The velocity (n, d) and its divergence (n,) at `t`, () or (n,), and `x` (n, d)."""
 
 
-class ExactDivergenceOptions(options.Options):
+class ExactDivergenceOptions(options.PartOptions):
     """The exact divergence has no options."""
 
     name: Literal["exact"] = "exact"
@@ -46,7 +46,7 @@ class ExactDivergenceOptions(options.Options):
 class ExactDivergence(DivergenceEstimator):
     """The field's closed form where it has one, else the d basis tangents pushed forward in one call."""
 
-    Options: ClassVar[type[options.Options]] = ExactDivergenceOptions
+    Options: ClassVar[type[options.PartOptions]] = ExactDivergenceOptions
     exact: ClassVar[bool] = True
 
     def __init__(self, options: ExactDivergenceOptions) -> None:
@@ -67,7 +67,7 @@ class ExactDivergence(DivergenceEstimator):
         return velocity, columns.diagonal(dim1=0, dim2=2).sum(-1)
 
 
-class HutchinsonOptions(options.Options):
+class HutchinsonOptions(options.PartOptions):
     """Distribution of the probes, and how many are averaged."""
 
     name: Literal["hutchinson"] = "hutchinson"
@@ -82,7 +82,7 @@ class Hutchinson(DivergenceEstimator):
     for Gaussian ones, S the symmetric part of J.
     """
 
-    Options: ClassVar[type[options.Options]] = HutchinsonOptions
+    Options: ClassVar[type[options.PartOptions]] = HutchinsonOptions
     exact: ClassVar[bool] = False
 
     def __init__(self, options: HutchinsonOptions) -> None:
@@ -103,7 +103,7 @@ class Hutchinson(DivergenceEstimator):
         return velocity, (probes * pushed).sum(-1).mean(0)
 
 
-class HutchPlusPlusOptions(options.Options):
+class HutchPlusPlusOptions(options.PartOptions):
     """Jacobian-vector products per evaluation: a third each for the sketch, its span and the rest."""
 
     name: Literal["hutch++"] = "hutch++"
@@ -119,7 +119,7 @@ class HutchPlusPlus(DivergenceEstimator):
     identity holds for any Q. Exact where the sketch has d columns or more.
     """
 
-    Options: ClassVar[type[options.Options]] = HutchPlusPlusOptions
+    Options: ClassVar[type[options.PartOptions]] = HutchPlusPlusOptions
     exact: ClassVar[bool] = False
 
     def __init__(self, options: HutchPlusPlusOptions) -> None:

@@ -32,7 +32,7 @@ SHRINK, GROW = 0.2, 10.0
 STRETCH = 1.01
 
 
-class PerRowOptions(options.Options):
+class PerRowOptions(options.PartOptions):
     """Accuracy, and the cap on calls of the derivative."""
 
     name: Literal["per-row"] = "per-row"
@@ -51,7 +51,7 @@ class PerRowIntegrator(Integrator):
     Wanner 1993, II.4.
     """
 
-    Options: ClassVar[type[options.Options]] = PerRowOptions
+    Options: ClassVar[type[options.PartOptions]] = PerRowOptions
     options: PerRowOptions
 
     def __init__(self, options: PerRowOptions) -> None:

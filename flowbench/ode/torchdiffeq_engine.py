@@ -14,6 +14,8 @@ from flowbench.ode.base import Derivative, Integrator, Solution, State, all_fini
 Adaptive = Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"]
 FixedGrid = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams"]
 
+Method = Literal[Adaptive, FixedGrid]
+
 ADAPTIVE_METHODS: tuple[str, ...] = get_args(Adaptive)
 FIXED_GRID_METHODS: tuple[str, ...] = get_args(FixedGrid)
 
@@ -21,7 +23,7 @@ FIXED_GRID_METHODS: tuple[str, ...] = get_args(FixedGrid)
 ADAMS_ORDER = 5
 
 
-class TorchdiffeqOptions(options.Options):
+class TorchdiffeqOptions(options.PartOptions):
     """Method, accuracy, cap on evaluations, and how gradients are taken.
 
     `steps` is the number of equal steps of a fixed-grid method. `seminorm` leaves the parameters'
@@ -29,7 +31,7 @@ class TorchdiffeqOptions(options.Options):
     """
 
     name: Literal["torchdiffeq"] = "torchdiffeq"
-    method: Adaptive | FixedGrid = "dopri5"
+    method: Method = "dopri5"
     atol: float = Field(1e-5, gt=0)
     rtol: float = Field(1e-5, gt=0)
     steps: int | None = Field(None, ge=1)
@@ -62,7 +64,7 @@ class TorchdiffeqIntegrator(Integrator):
     through the continuous adjoint equation ("adjoint").
     """
 
-    Options: ClassVar[type[options.Options]] = TorchdiffeqOptions
+    Options: ClassVar[type[options.PartOptions]] = TorchdiffeqOptions
     options: TorchdiffeqOptions
 
     def __init__(self, options: TorchdiffeqOptions) -> None:
@@ -128,7 +130,7 @@ class _Monitor:
         t = t.clamp(min(self.t0, self.t1), max(self.t0, self.t1))
         if self.nfe >= self.options.max_nfe:
             raise IntegrationError(
-                f"{self._where(float(t))} met its cap of {self.options.max_nfe} evaluations; "
+                f"{self._where(t.item())} met its cap of {self.options.max_nfe} evaluations; "
                 f"raise `max_nfe`, loosen `atol` and `rtol`, or, in training, lower the learning rate"
             )
         self.nfe += 1
@@ -144,28 +146,33 @@ class _Monitor:
     def callback_step(self, t: Tensor, state: State, dt: Tensor) -> None:
         """Called by torchdiffeq before each step of the forward solve."""
         self.steps += 1
-        self._check_step(float(t), state, float(dt))
+        # torchdiffeq chooses its first step from f; that choice is no part of the answer's gradient.
+        dt.detach_()
+        self._check_step(t.item(), state, dt.item())
 
     def callback_step_adjoint(self, t: Tensor, state: State, dt: Tensor) -> None:
         """Called by torchdiffeq before each step of the adjoint solve, in its own increasing time."""
-        self._check_step(float(t) if self.t0 < self.t1 else -float(t), state, float(dt))
+        self._check_step(t.item() if self.t0 < self.t1 else -t.item(), state, dt.item())
 
     def check_finite(self, t: float, state: State) -> None:
         """Raise if the state is not finite."""
         if not all_finite(state):
             raise IntegrationError(
                 f"{self._where(t)} left the finite numbers; "
-                f"check the rows for outliers, take more steps, or lower the learning rate"
+                f"check the rows for outliers, take more steps, or, in training, lower the learning rate"
             )
 
     def _check_step(self, t: float, state: State, dt: float) -> None:
         self.check_finite(t, state)
         if t + dt == t or t - dt == t:
-            raise IntegrationError(
-                f"{self._where(t)} underflowed its step (dt={dt:g}): the velocity there is not finite, or "
-                f"changes faster than `atol` and `rtol` can follow in {state[0].dtype}; loosen them, "
-                f"integrate in float64, or lower the learning rate"
+            # torchdiffeq takes a step of exactly zero when the last one's error was not a number.
+            cause = (
+                f"underflowed its step ({dt:g}): the velocity changes faster than `atol` and `rtol` can follow "
+                f"in {state[0].dtype}; loosen them, integrate in float64"
+                if dt
+                else "met a velocity that is not finite on its next step; check the rows for outliers"
             )
+            raise IntegrationError(f"{self._where(t)} {cause}, or, in training, lower the learning rate")
 
     def _where(self, t: float) -> str:
         options = self.options

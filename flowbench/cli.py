@@ -1,0 +1,474 @@
+"""The command line: the only place that parses arguments, prints, or exits."""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from flowbench import errors, terminal
+from flowbench.registry import FLOWS, TOYS
+
+if TYPE_CHECKING:
+    from flowbench.config import RunConfig
+    from flowbench.experiment import Watch
+    from flowbench.store import Run
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+datasets_app = typer.Typer(no_args_is_help=True, help="List and describe data sets.")
+runs_app = typer.Typer(no_args_is_help=True, help="List and describe runs.")
+app.add_typer(datasets_app, name="datasets")
+app.add_typer(runs_app, name="runs")
+
+#: Most specific first.
+EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (errors.RunFailedError, 1),
+    (errors.ConfigurationError, 2),
+    (errors.DataError, 3),
+    (errors.RunExistsError, 4),
+    (errors.RunLockedError, 4),
+    (errors.DamagedFileError, 5),
+)
+INTERNAL, INTERRUPTED = 70, 130
+
+
+def main() -> None:
+    """Run the command line and exit with the documented code."""
+    sys.exit(run_app(sys.argv[1:]))
+
+
+def run_app(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; a mistake of the user's becomes one line on stderr."""
+    try:
+        code = app(list(arguments), standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except TyperException as error:
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        terminal.say(f"error: {text.rstrip('.')}; see `flowbench --help`")
+        return 2
+    except errors.FlowbenchError as error:
+        terminal.say(f"error: {error}")
+        return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), INTERNAL)
+    except (KeyboardInterrupt, typer.Abort):
+        terminal.say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has left; point stdout elsewhere so that Python's exit stays silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("FLOWBENCH_DEBUG"):
+            traceback.print_exc()
+        hint = "set FLOWBENCH_DEBUG=1 for the traceback, and please report it"
+        terminal.say(f"internal error: {type(error).__name__}: {error}; {hint}")
+        return INTERNAL
+
+
+def _complete_dataset(incomplete: str) -> list[str]:
+    return [name for name in TOYS.names() if name.startswith(incomplete)]
+
+
+def _complete_run(incomplete: str) -> list[str]:
+    return [path.name for path in sorted(Path("runs").glob(f"{incomplete}*")) if path.is_dir()]
+
+
+HomeOption = Annotated[Path, typer.Option("--home", help="Folder with runs/, reports/ and datasets/ in it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+DatasetArgument = Annotated[
+    str, typer.Argument(help="A data set's name or a table's path.", autocompletion=_complete_dataset)
+]
+RunArgument = Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=_complete_run)]
+PresetOption = Annotated[str, typer.Option(help="A recipe: default, or ffjord for cnf.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with options, as in a run folder.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="part.option=value, such as flow.field.width=128; repeatable."),
+]
+BudgetOption = Annotated[str | None, typer.Option("--time-budget", help="Training time: 60s, 5m, 1h.")]
+StepsOption = Annotated[int | None, typer.Option(help="Training steps.")]
+ColumnsOption = Annotated[str | None, typer.Option(help="Columns of the table, comma-separated.")]
+RowsOption = Annotated[int | None, typer.Option(help="Rows to draw of a toy density.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads.")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of weights, batches and samples.")]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File to write: .h5, .csv, .csv.gz or .parquet.")
+]
+
+
+def _overrides(
+    time_budget: str | None,
+    steps: int | None,
+    columns: str | None,
+    rows: int | None,
+    threads: int | None,
+    device: str | None,
+) -> dict[str, Any]:
+    return {
+        "plan.seconds": parse_duration(time_budget) if time_budget is not None else None,
+        "plan.steps": steps,
+        "data.columns": [name.strip() for name in columns.split(",")] if columns is not None else None,
+        "data.rows": rows,
+        "threads": threads,
+        "device": device,
+    }
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in "90", "90s", "1.5m" or "2h"; raises `ConfigurationError` for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", text.strip())
+    if not match or float(match[1]) == 0:
+        raise errors.ConfigurationError(f"`--time-budget` takes a time such as 60s, 5m or 1h; got `{text}`")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+@app.command()
+def fit(
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="A data set's name or a table's path.", autocompletion=_complete_dataset),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(FLOWS.names())} (default: cnf).")
+    ] = None,
+    preset: PresetOption = "default",
+    time_budget: BudgetOption = None,
+    steps: StepsOption = None,
+    columns: ColumnsOption = None,
+    rows: RowsOption = None,
+    seed: SeedOption = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder in runs/.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with this interrupted run.", autocompletion=_complete_run)
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    home: HomeOption = Path(),
+) -> int:
+    """Learn the density of a data set; prints the run's folder."""
+    from flowbench import config as configuration
+    from flowbench import experiment
+    from flowbench.home import Home
+
+    place = Home(home)
+    if resume is not None:
+        given = {"DATASET": dataset, "--model": model, "--config": config, "--set": settings, "--name": name}
+        extra = [option for option, value in given.items() if value]
+        if extra:
+            raise errors.ConfigurationError(
+                f"`--resume` goes on with a run as it was; it takes no {extra[0]}"
+            )
+        run = place.run(resume)
+        with terminal.ProgressLine(run.name) as line, terminal.stop_on_signals() as stop:
+            return _report_fit(experiment.resume(run, home=place, watch=_watch(line, stop)), json)
+    if dataset is None:
+        raise errors.ConfigurationError("`flowbench fit` needs a data set, or `--resume RUN`")
+    overrides = _overrides(time_budget, steps, columns, rows, threads, device) | {"seed": seed}
+    resolved = configuration.resolve(
+        dataset, model, preset=preset, file=config, overrides=overrides, settings=settings or ()
+    )
+    if dry_run:
+        return _print_configs([resolved], json)
+    with terminal.ProgressLine(f"{dataset} {resolved.flow.name}") as line, terminal.stop_on_signals() as stop:
+        run = experiment.fit(resolved, home=place, name=name, command=_command(), watch=_watch(line, stop))
+    return _report_fit(run, json)
+
+
+@app.command()
+def sample(
+    run: RunArgument,
+    n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw.")] = 1000,
+    output: OutputOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    json: JsonOption = False,
+    home: HomeOption = Path(),
+) -> None:
+    """Draw rows from a run, with their log-likelihoods; writes samples.h5 in the run's folder by default."""
+    from flowbench import inference
+    from flowbench.home import Home
+
+    opened = Home(home).run(run)
+    path = output or opened.path / "samples.h5"
+    drawn = inference.sample(opened, n, seed=seed)
+    drawn.save(path, opened)
+    _answer({"file": str(path), "rows": n, "mean_log_prob": float(drawn.log_prob.mean())}, str(path), json)
+
+
+@app.command()
+def score(
+    run: RunArgument,
+    table: Annotated[str, typer.Argument(help="A table's path or a data set's name.")],
+    output: OutputOption = None,
+    json: JsonOption = False,
+    home: HomeOption = Path(),
+) -> None:
+    """Log-likelihood of every row of a table under a run; writes scores.h5 in the run's folder by default."""
+    from flowbench import inference
+    from flowbench.home import Home
+
+    opened = Home(home).run(run)
+    path = output or opened.path / "scores.h5"
+    scored = inference.score(opened, table, home=Home(home))
+    scored.save(path, opened)
+    answer = {
+        "file": str(path),
+        "rows": len(scored.row),
+        "mean_log_prob": float(scored.log_prob.mean()),
+        "solver_error": scored.solver_error,
+    }
+    _answer(answer, str(path), json)
+
+
+@app.command()
+def compare(
+    datasets: Annotated[
+        list[str], typer.Argument(help="Names or paths of data sets.", autocompletion=_complete_dataset)
+    ],
+    models: Annotated[str, typer.Option(help="Models, comma-separated.")] = "cnf,planar,gaussian",
+    seeds: Annotated[int, typer.Option(min=1, help="Fits of each model, with seeds 0, 1, ...")] = 1,
+    name: Annotated[str | None, typer.Option(help="Name of the report's folder in reports/.")] = None,
+    preset: PresetOption = "default",
+    time_budget: BudgetOption = None,
+    steps: StepsOption = None,
+    columns: ColumnsOption = None,
+    rows: RowsOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    home: HomeOption = Path(),
+) -> int:
+    """Fit the models that are missing and write a report that compares them; prints its path."""
+    from flowbench import config as configuration
+    from flowbench.comparison import compare as compare_runs
+    from flowbench.home import Home
+
+    place = Home(home)
+    overrides = _overrides(time_budget, steps, columns, rows, threads, device)
+    chosen = _listed(models, "--models")
+    configs = [
+        configuration.resolve(
+            dataset,
+            model,
+            preset=preset if preset in FLOWS.get(model).presets else "default",
+            file=config,
+            overrides=overrides | {"seed": seed},
+            settings=settings or (),
+        )
+        for dataset in datasets
+        for model in chosen
+        for seed in range(seeds)
+    ]
+    if dry_run:
+        return _print_configs(configs, json)
+    title = name or "-".join(Path(dataset).name.partition(".")[0] for dataset in datasets)
+    with terminal.ProgressLine(title) as line, terminal.stop_on_signals() as stop:
+
+        def watch(resolved: "RunConfig") -> "Watch":
+            line.begin(f"{Path(resolved.data.dataset).name} {resolved.flow.name} (seed {resolved.seed})")
+            return _watch(line, stop)
+
+        runs, paths = compare_runs(
+            configs, place.reports / title, home=place, title=name, command=_command(), watch=watch
+        )
+    if paths is None:
+        terminal.say("interrupted before every model was fitted; the same command goes on from here")
+        return INTERRUPTED
+    _answer({"report": str(paths.html), "runs": [str(run.path) for run in runs]}, str(paths.html), json)
+    return 0
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[str], typer.Argument(help="Names or folders of runs.", autocompletion=_complete_run)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write (default: reports/ and the runs' names)."),
+    ] = None,
+    json: JsonOption = False,
+    home: HomeOption = Path(),
+) -> None:
+    """Write a report on runs that are there; prints its path."""
+    from flowbench.home import Home
+    from flowbench.report import write_report
+
+    place = Home(home)
+    opened = [place.run(run) for run in runs]
+    folder = output or place.reports / "-".join(run.name for run in opened)
+    paths = write_report(opened, folder)
+    _answer({"report": str(paths.html), "runs": [str(run.path) for run in opened]}, str(paths.html), json)
+
+
+@datasets_app.command("list")
+def list_datasets(json: JsonOption = False, home: HomeOption = Path()) -> None:
+    """Name every data set there is: toys, scikit-learn's tables, and the files in datasets/."""
+    from flowbench import data
+    from flowbench.home import Home
+
+    found = data.list_datasets(Home(home).datasets)
+    if json:
+        terminal.write_json([asdict(one) for one in found])
+        return
+    rows = [(d.name, d.kind, str(d.rows or "-"), str(d.columns or "-"), d.description) for d in found]
+    terminal.write_table(("name", "kind", "rows", "columns", "description"), rows)
+
+
+@datasets_app.command("show")
+def show_dataset(dataset: DatasetArgument, json: JsonOption = False, home: HomeOption = Path()) -> None:
+    """Describe a data set: where it is from, and each column's range and spread."""
+    from flowbench import data
+    from flowbench.home import Home
+
+    loaded = data.load_dataset(dataset, columns=None, rows=None, seed=0, folder=Home(home).datasets)
+    described = data.describe_dataset(loaded)
+    if json:
+        terminal.write_json(asdict(described))
+        return
+    source = loaded.provenance
+    terminal.write(f"{loaded.name}: {len(loaded.rows):,} rows, {loaded.features} columns")
+    terminal.write(f"source: {source.source}; sha256 {source.sha256}")
+    if described.entropy is not None:
+        terminal.write(f"entropy: {described.entropy:.6f} nats")
+    numbers = [
+        (
+            c.name,
+            *(f"{value:.6g}" for value in (c.minimum, c.maximum, c.mean, c.standard_deviation)),
+            f"{c.distinct}",
+        )
+        for c in described.columns
+    ]
+    terminal.write_table(("column", "min", "max", "mean", "sd", "distinct"), numbers)
+
+
+@runs_app.command("list")
+def list_runs(json: JsonOption = False, home: HomeOption = Path()) -> None:
+    """Name the runs in runs/, newest first."""
+    from flowbench.home import Home
+    from flowbench.store import list_runs as find_runs
+
+    runs, warnings = find_runs(Home(home).runs)
+    for warning in warnings:
+        terminal.say(f"warning: {warning}")
+    if json:
+        terminal.write_json([{"name": run.name, "path": str(run.path), **run.info} for run in runs])
+        return
+    rows = [
+        (run.name, run.info["model"], run.info["dataset"]["name"], run.info["status"], run.info["started"])
+        for run in runs
+    ]
+    terminal.write_table(("name", "model", "dataset", "status", "started"), rows)
+
+
+@runs_app.command("show")
+def show_run(run: RunArgument, json: JsonOption = False, home: HomeOption = Path()) -> None:
+    """Describe a run: its configuration, how it ended and its metrics."""
+    from flowbench.home import Home
+
+    opened = Home(home).run(run)
+    metrics = opened.read_results().metrics if opened.has_results else {}
+    if json:
+        values = {name: asdict(metric) for name, metric in metrics.items()}
+        terminal.write_json({"info": opened.info, "config": opened.config, "metrics": values})
+        return
+    info = opened.info
+    terminal.write(f"{opened.name}: {info['model']} on {info['dataset']['name']}, {info['status']}")
+    rows = [(name, f"{metric.value:.6g}", metric.units) for name, metric in sorted(metrics.items())]
+    terminal.write_table(("metric", "value", "units"), rows)
+
+
+@app.command()
+def doctor(json: JsonOption = False, home: HomeOption = Path()) -> int:
+    """Check versions, devices and write access, and run a self-test of some ten seconds."""
+    from flowbench.doctor import examine
+    from flowbench.home import Home
+
+    checks = examine(Home(home))
+    if json:
+        terminal.write_json([asdict(check) for check in checks])
+    else:
+        terminal.write_table(
+            ("check", "verdict", "detail"),
+            [(c.name, "ok" if c.passed else "FAILED", c.detail) for c in checks],
+        )
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def _watch(line: terminal.ProgressLine, stop: terminal.StopRequest) -> "Watch":
+    from flowbench.experiment import Watch
+
+    return Watch(
+        on_start=lambda run: terminal.say(f"run folder: {run.path}"),
+        on_progress=line.update,
+        on_stage=line.stage,
+        should_stop=stop,
+    )
+
+
+def _report_fit(run: "Run", json: bool) -> int:
+    info = run.info
+    if info["status"] == "interrupted":
+        terminal.say(f"interrupted; go on with `flowbench fit --resume {run.name}`")
+    metrics = run.read_results().metrics if run.has_results else {}
+    if metrics:
+        terminal.say(_summary({name: metric.value for name, metric in metrics.items()}))
+    values = {name: metric.value for name, metric in metrics.items()}
+    _answer({"run": str(run.path), "status": info["status"], "metrics": values}, str(run.path), json)
+    return INTERRUPTED if info["status"] == "interrupted" else 0
+
+
+def _summary(metrics: dict[str, float]) -> str:
+    error = metrics.get("test_nll_standard_error", float("nan"))
+    parts = [f"test NLL {metrics['test_nll']:.4f} ± {error:.4f} nats"]
+    if "kl_to_truth" in metrics:
+        error = metrics.get("kl_to_truth_standard_error", float("nan"))
+        parts.append(f"KL(true || model) {metrics['kl_to_truth']:.4f} ± {error:.4f} nats")
+    if "nfe" in metrics:
+        parts.append(f"nfe {metrics['nfe']:.0f}, solver error at most {metrics['solver_error']:.1e} nats")
+    return "; ".join(parts)
+
+
+def _answer(values: dict[str, Any], line: str, json: bool) -> None:
+    if json:
+        terminal.write_json(values)
+    else:
+        terminal.write(line)
+
+
+def _print_configs(configs: Iterable["RunConfig"], json: bool) -> int:
+    import tomli_w
+
+    values = [config.to_values() for config in configs]
+    if json:
+        terminal.write_json(values if len(values) > 1 else values[0])
+    else:
+        terminal.write("\n".join(tomli_w.dumps(one) for one in values).rstrip())
+    return 0
+
+
+def _listed(text: str, option: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise errors.ConfigurationError(f"`{option}` takes names with commas between them; got `{text}`")
+    return names
+
+
+def _command() -> list[str]:
+    return ["flowbench", *sys.argv[1:]]

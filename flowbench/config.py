@@ -1,0 +1,157 @@
+"""The whole configuration of a run: defaults, a TOML file and the command line, in rising order."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from flowbench.errors import ConfigurationError, UnknownNameError
+from flowbench.evaluation.options import EvaluationOptions
+from flowbench.options import Options, part_of
+from flowbench.registry import FLOWS, TOYS, TRANSFORMS
+from flowbench.training.plan import TrainingPlan
+
+Values = dict[str, Any]
+
+#: A newcomer gets a good answer within a minute.
+DEFAULT_SECONDS = 60.0
+
+
+class DataOptions(Options):
+    """`dataset` is a name or a path; `columns` selects some of a table's; `rows` is a toy's size.
+
+    `seed` draws a toy's rows and every data set's split; runs that share it share their test rows.
+    """
+
+    dataset: str
+    columns: tuple[str, ...] | None = None
+    rows: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+
+
+class SplitOptions(Options):
+    """Fractions of the rows that train, choose and test the model; they add up to 1."""
+
+    train: float = Field(default=0.8, gt=0, lt=1)
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    test: float = Field(default=0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if abs(self.train + self.validation + self.test - 1) > 1e-9:
+            total = self.train + self.validation + self.test
+            raise ValueError(f"`train`, `validation` and `test` must add up to 1; they make {total:g}")
+        return self
+
+
+class RunConfig(Options):
+    """Everything that decides the outcome of a run, apart from the data themselves.
+
+    `seed` draws initial weights, batches and samples. `threads` is torch's number of CPU
+    threads (its own choice if None).
+    """
+
+    data: DataOptions
+    split: SplitOptions = SplitOptions()
+    transforms: tuple[part_of(TRANSFORMS, "standardise"), ...] = ({"name": "standardise"},)  # type: ignore[valid-type]
+    flow: part_of(FLOWS, "cnf") = {"name": "cnf"}  # type: ignore[valid-type]
+    plan: TrainingPlan
+    evaluation: EvaluationOptions = EvaluationOptions()
+    seed: NonNegativeInt = 0
+    threads: PositiveInt | None = None
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+
+    def to_values(self) -> Values:
+        """Plain values, without unset ones, from which `RunConfig.parse` makes an equal configuration."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def resolve(
+    dataset: str,
+    model: str | None = None,
+    *,
+    preset: str = "default",
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+) -> RunConfig:
+    """The configuration for `dataset`: the preset, then `file`, then `overrides`, then `settings`.
+
+    `settings` are "part.option=value" strings with TOML values (bare words are strings). Raises
+    `ConfigurationError` for anything unknown or impossible, naming it.
+    """
+    given = _merge(read_file(file) if file else {}, _nest(overrides or {}))
+    for setting in settings:
+        given = _merge(given, parse_setting(setting))
+    flow = given.get("flow", {})
+    chosen = model or (flow.get("name") if isinstance(flow, Mapping) else flow) or "cnf"
+    values = _merge(preset_values(preset, chosen, toy=dataset in TOYS.entries), given)
+    values = _merge(values, {"data": {"dataset": dataset}, "flow": {"name": chosen}})
+    plan = values["plan"]
+    if plan.get("phases") and not plan.get("steps") and not plan.get("seconds"):
+        plan["seconds"] = DEFAULT_SECONDS
+    return RunConfig.parse(values)
+
+
+def preset_values(preset: str, model: str, *, toy: bool) -> Values:
+    """The configuration that `preset` stands for, for a model and a kind of data."""
+    flow = FLOWS.get(model)
+    if preset == "default":
+        return {"plan": dict(flow.default_plan)}
+    if preset not in flow.presets:
+        names = ", ".join(("default", *flow.presets))
+        raise UnknownNameError(f"unknown preset `{preset}` for model `{model}`; available: {names}")
+    values: Values = flow.presets[preset]("toy" if toy else "table")
+    return values
+
+
+def read_file(path: Path) -> Values:
+    """A TOML configuration file; raises `ConfigurationError` if it cannot be read or parsed."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the configuration file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}") from None
+
+
+def parse_setting(text: str) -> Values:
+    """ "flow.field.width=128" as {"flow": {"field": {"width": 128}}}."""
+    key, separator, value = text.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not separator or not all(parts):
+        raise ConfigurationError(f"`--set` takes part.option=value, such as flow.layers=16; got `{text}`")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    return _nest({".".join(parts): parsed})
+
+
+def _nest(flat: Mapping[str, Any]) -> Values:
+    """Dotted keys as nested tables; keys whose value is None are left out."""
+    nested: Values = {}
+    for key, value in flat.items():
+        if value is not None:
+            *parents, last = key.split(".")
+            branch: Values = {last: value}
+            for parent in reversed(parents):
+                branch = {parent: branch}
+            nested = _merge(nested, branch)
+    return nested
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
+    """`over` on top of `base`, table by table; a part given by another name replaces the part whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if not (isinstance(below, Mapping) and isinstance(value, Mapping)):
+            merged[key] = value
+        elif "name" in value and "name" in below and value["name"] != below["name"]:
+            merged[key] = dict(value)
+        else:
+            merged[key] = _merge(below, value)
+    return merged

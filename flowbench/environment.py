@@ -1,0 +1,58 @@
+"""What a run was made with: versions, host and source commit."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = (
+    "flowbench-density",
+    "torch",
+    "torchdiffeq",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "h5py",
+    "safetensors",
+)
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def describe_host() -> dict[str, str | int]:
+    """The machine, as far as speed depends on it."""
+    return {
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count() or 0,
+        "python": sys.implementation.name,
+    }
+
+
+def source_commit() -> str | None:
+    """The commit of the checkout that flowbench runs from, or None if it is not a checkout."""
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

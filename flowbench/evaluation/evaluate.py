@@ -1,0 +1,99 @@
+"""Everything a finished run says about its model, computed once and stored."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flowbench.data import Dataset, Split
+from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
+from flowbench.evaluation.likelihood import coarsen, reported_likelihoods
+from flowbench.evaluation.options import EvaluationOptions
+from flowbench.flows.density_model import DensityModel
+from flowbench.store import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
+
+Floats = NDArray[np.float64]
+
+
+@torch.no_grad()
+def evaluate(
+    model: DensityModel,
+    dataset: Dataset,
+    split: Split,
+    options: EvaluationOptions,
+    generator: torch.Generator,
+    *,
+    training_metrics: dict[str, Metric],
+    provenance: dict[str, Any],
+) -> Results:
+    """Score test rows, draw samples, tabulate the density and follow paths, all in data units.
+
+    Raises `IntegrationError` if a solve fails.
+    """
+    began = time.process_time()
+    scored, metrics = _score_test_rows(model, dataset, split, options)
+    exact = model.for_evaluation(options.integrator)
+    x, log_prob = exact.sample_and_log_prob(options.samples, generator)
+    grid = None
+    if dataset.features == 2 and options.grid:
+        grid = _grid(model, dataset, options)
+        metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
+    trajectory = _trajectory(exact, options, generator)
+    metrics["evaluation_cpu_seconds"] = Metric(time.process_time() - began, "seconds")
+    return Results(
+        columns=dataset.column_names,
+        scored=scored,
+        samples=Samples(x.numpy(), log_prob.numpy()),
+        split=RowSplit(split.train, split.validation, split.test),
+        metrics={**training_metrics, **metrics},
+        grid=grid,
+        trajectory=trajectory,
+        provenance=provenance,
+    )
+
+
+def _score_test_rows(
+    model: DensityModel, dataset: Dataset, split: Split, options: EvaluationOptions
+) -> tuple[ScoredRows, dict[str, Metric]]:
+    rows = split.test[: options.test_rows]
+    x = dataset.rows[rows]
+    likelihoods = reported_likelihoods(model, torch.from_numpy(x), options.integrator, options.error_rows)
+    log_prob = likelihoods.log_prob.numpy()
+    metrics = _mean_metrics("test_nll", -log_prob)
+    metrics["parameters"] = Metric(sum(p.numel() for p in model.flow.parameters()), "1")
+    if likelihoods.nfe is not None and likelihoods.solver_error is not None:
+        metrics["nfe"] = Metric(likelihoods.nfe, "evaluations")
+        metrics["solver_error"] = Metric(likelihoods.solver_error, "nats")
+    truth = None
+    if dataset.density is not None:
+        truth = dataset.density.log_prob(x)
+        metrics |= _mean_metrics("kl_to_truth", truth - log_prob)
+        metrics["entropy"] = Metric(dataset.density.entropy, "nats")
+    return ScoredRows(rows, x, log_prob, truth), metrics
+
+
+def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:
+    """The mean of per-row values and its standard error (none for a single row)."""
+    metrics = {name: Metric(float(values.mean()), "nats")}
+    if len(values) > 1:
+        metrics[f"{name}_standard_error"] = Metric(float(values.std(ddof=1) / np.sqrt(len(values))), "nats")
+    return metrics
+
+
+def _grid(model: DensityModel, dataset: Dataset, options: EvaluationOptions) -> Grid:
+    density = dataset.density
+    x, y = grid_axes(density.box if density else data_box(dataset.rows), options.grid)
+    # A picture needs no sixth digit; the stated likelihoods above are solved at the full tolerance.
+    coarse = model.for_evaluation(coarsen(options.integrator))
+    log_prob = tabulate(lambda points: coarse.log_prob(torch.from_numpy(points)).numpy(), x, y)
+    return Grid(x, y, log_prob, tabulate(density.log_prob, x, y) if density else None)
+
+
+def _trajectory(
+    model: DensityModel, options: EvaluationOptions, generator: torch.Generator
+) -> Trajectory | None:
+    times = torch.linspace(0, 1, 11, dtype=torch.float64)
+    position = model.trajectory(options.paths, times, generator) if options.paths else None
+    return None if position is None else Trajectory(times.numpy(), position.numpy())

@@ -1,0 +1,288 @@
+"""From a configuration to a run: load, split, transform, train, evaluate, store."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowbench.config import RunConfig
+from flowbench.data import Dataset, Split, load_dataset
+from flowbench.environment import describe_host, describe_versions, source_commit
+from flowbench.errors import ConfigurationError, DamagedFileError, DataError, FlowbenchError, RunExistsError
+from flowbench.evaluation.evaluate import evaluate
+from flowbench.flows.density_model import DensityModel
+from flowbench.home import Home
+from flowbench.registry import FLOWS, TRANSFORMS
+from flowbench.store import Metric, Run
+from flowbench.training.state import TrainingState, from_arrays, to_arrays
+from flowbench.training.trainer import Progress, Trainer
+
+#: Independent random streams drawn from a run's seed.
+WEIGHTS, TRAINING, EVALUATION = range(3)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the caller of a fit wants to hear, and how it asks for an end."""
+
+    on_start: Callable[[Run], None] = lambda run: None
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_stage: Callable[[str], None] = lambda stage: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An untrained model whose transforms are fitted on the train rows, and the rows in model space."""
+
+    config: RunConfig
+    model: DensityModel
+    train: Tensor
+    validation: Tensor
+    validation_log_det: float
+
+
+def random_stream(seed: int, purpose: int, device: str = "cpu") -> torch.Generator:
+    """The generator of one purpose of a run (`WEIGHTS`, `TRAINING`, `EVALUATION`)."""
+    state = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0]))
+
+
+def build_model(config: RunConfig, columns: tuple[str, ...]) -> DensityModel:
+    """A model of `columns` with unfitted transforms and the initial weights of the run's seed."""
+    transforms = [TRANSFORMS.get(options.name)(columns, options) for options in config.transforms]
+    generator = random_stream(config.seed, WEIGHTS)
+    flow = FLOWS.get(config.flow.name)(len(columns), config.flow, generator)
+    return DensityModel(columns, transforms, flow)
+
+
+def prepare(
+    config: RunConfig, columns: tuple[str, ...], train: NDArray[np.float64], validation: NDArray[np.float64]
+) -> Prepared:
+    """A model of `columns`, ready to train on rows `(n, d)` and validate on rows `(m, d)`, data units."""
+    model = build_model(config, columns)
+    rows = torch.tensor(train)
+    for transform in model.transforms:
+        transform.fit(rows)  # type: ignore[operator]
+        rows, _ = transform.to_model(rows)  # type: ignore[operator]
+    chosen, log_det = model.to_model(torch.tensor(validation[: config.plan.validation_rows]))
+    flow = model.flow.to(config.device)
+    flow.initialise(rows.float().to(config.device))
+    return Prepared(
+        config, model, rows.float().to(config.device), chosen.float().to(config.device), log_det.mean().item()
+    )
+
+
+def make_trainer(
+    prepared: Prepared, watch: Watch, on_validation: Callable[[Progress], None] = lambda progress: None
+) -> Trainer:
+    """The trainer of a prepared model, drawing from the run's own random stream."""
+    config = prepared.config
+    return Trainer(
+        prepared.model.flow,
+        config.plan,
+        prepared.train,
+        prepared.validation,
+        validation_log_det=prepared.validation_log_det,
+        generator=random_stream(config.seed, TRAINING, config.device),
+        on_progress=watch.on_progress,
+        on_validation=on_validation,
+        should_stop=watch.should_stop,
+    )
+
+
+def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
+    """The data set of a configuration and its split; raises as `load_dataset` does."""
+    data, split = config.data, config.split
+    dataset = load_dataset(
+        data.dataset, columns=data.columns, rows=data.rows, seed=data.seed, folder=datasets
+    )
+    return dataset, Split.draw(len(dataset.rows), (split.train, split.validation, split.test), data.seed)
+
+
+def fit(
+    config: RunConfig,
+    *,
+    home: Home | None = None,
+    name: str | None = None,
+    command: Sequence[str] = (),
+    watch: Watch | None = None,
+) -> Run:
+    """Fit a model and store everything it says in a new run folder, which is returned.
+
+    The run's status tells how it ended: "finished", or "interrupted" where `watch.should_stop` asked for
+    an end (the best weights are kept, and `resume` goes on). Raises `DataError`, `ConfigurationError`,
+    `RunExistsError` before anything is written; `RunFailedError` if training diverges.
+    """
+    home, watch = home or Home(), watch or Watch()
+    _use_machine(config)
+    path = home.new_run_path(name, f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}")
+    if path.exists():
+        raise RunExistsError(f"the run {path} exists already; choose another `--name`, or `--resume` it")
+    work = _Work.begin(config, home)
+    run = Run.create(path, config.to_values(), work.describe(command))
+    with run.lock():
+        _train_and_evaluate(run, work, None, watch)
+    return run
+
+
+def resume(run: Run, *, home: Home | None = None, watch: Watch | None = None) -> Run:
+    """Go on with a run that was interrupted or killed, from its last saved state.
+
+    With a budget in steps and one thread, the weights end up the same, bit for bit, as those of a run that
+    was never interrupted. Raises `RunExistsError` if the run is finished, `RunLockedError` if it is under
+    way, `DataError` if the table has changed since.
+    """
+    home, watch = home or Home(), watch or Watch()
+    if run.info.get("status") == "finished":
+        raise RunExistsError(f"the run {run.path} is finished; there is nothing to resume")
+    config = RunConfig.parse(run.config)
+    _use_machine(config)
+    with run.lock():
+        work = _Work.begin(config, home)
+        if work.dataset.provenance.sha256 != run.info["dataset"]["sha256"]:
+            raise DataError(
+                f"the data set `{config.data.dataset}` has changed since the run {run.path} began"
+            )
+        state = TrainingState.unpack(*run.load_resume()) if run.has_resume else None
+        _train_and_evaluate(run, work, state, watch)
+    return run
+
+
+def load_model(run: Run) -> DensityModel:
+    """The fitted model of a run; raises `DamagedFileError` if the weights do not fit the configuration."""
+    tensors, _ = run.load_model()
+    try:
+        model = build_model(RunConfig.parse(run.config), tuple(run.info["dataset"]["columns"]))
+        model.load_state_dict(from_arrays(tensors))
+    except (RuntimeError, KeyError, TypeError, ConfigurationError) as error:
+        raise DamagedFileError(f"the model in {run.path} does not fit its configuration: {error}") from None
+    return model
+
+
+def _use_machine(config: RunConfig) -> None:
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if config.device != "cpu" and not torch.cuda.is_available():
+        raise ConfigurationError(f"device `{config.device}` is not there; use `--device cpu`")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a run is made of before its first step."""
+
+    config: RunConfig
+    dataset: Dataset
+    split: Split
+    prepared: Prepared
+
+    @classmethod
+    def begin(cls, config: RunConfig, home: Home) -> Self:
+        """Load, split and transform the data and build the model."""
+        dataset, split = load_rows(config, home.datasets)
+        rows = dataset.rows
+        prepared = prepare(config, dataset.column_names, rows[split.train], rows[split.validation])
+        return cls(config, dataset, split, prepared)
+
+    def describe(self, command: Sequence[str]) -> dict[str, Any]:
+        """What `run.json` says of a run that begins."""
+        return {
+            "status": "running",
+            "command": list(command),
+            "model": self.config.flow.name,
+            "dataset": {
+                "name": self.dataset.name,
+                **asdict(self.dataset.provenance),
+                "rows": len(self.dataset.rows),
+                "columns": list(self.dataset.column_names),
+            },
+            "split": {
+                "train": len(self.split.train),
+                "validation": len(self.split.validation),
+                "test": len(self.split.test),
+            },
+            "seed": self.config.seed,
+            "device": self.config.device,
+            "started": _now(),
+            "versions": describe_versions(),
+            "commit": source_commit(),
+            "host": describe_host(),
+        }
+
+
+def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watch: Watch) -> None:
+    def keep(progress: Progress) -> None:
+        run.append_metrics({key: value for key, value in asdict(progress).items() if key not in _UNLOGGED})
+        run.save_resume(*trainer.state().pack())
+        watch.on_progress(progress)
+
+    with _status_on_failure(run):
+        run.update_info(status="running")
+        watch.on_start(run)
+        trainer = make_trainer(work.prepared, watch, keep)
+        if state is not None:
+            run.truncate_metrics(state.counters.step)
+            trainer.load(state)
+        try:
+            outcome = trainer.run()
+        finally:
+            _save_model(run, work.prepared.model)
+        if outcome == "interrupted":
+            run.save_resume(*trainer.state().pack())
+            run.update_info(status="interrupted")
+            return
+        watch.on_stage("evaluating")
+        counters = trainer.counters
+        results = evaluate(
+            work.prepared.model.cpu(),
+            work.dataset,
+            work.split,
+            work.config.evaluation,
+            random_stream(work.config.seed, EVALUATION),
+            training_metrics={
+                "validation_nll": Metric(counters.best_nll, "nats"),
+                "cpu_seconds": Metric(counters.cpu_seconds, "seconds"),
+                "wall_seconds": Metric(counters.wall_seconds, "seconds"),
+            },
+            provenance={"run": run.name, **run.info["dataset"], "seed": work.config.seed},
+        )
+        run.write_results(results)
+        run.update_info(
+            status="finished",
+            outcome=outcome,
+            finished=_now(),
+            wall_seconds=counters.wall_seconds,
+            cpu_seconds=counters.cpu_seconds,
+            test_rows_scored=len(results.scored.row),
+        )
+
+
+#: Of a `Progress`, what only the progress line needs.
+_UNLOGGED = {"fraction", "seconds_left", "best_nll"}
+
+
+def _save_model(run: Run, model: DensityModel) -> None:
+    run.save_model(to_arrays(model.state_dict()), {"columns": ",".join(model.columns)})
+
+
+@contextmanager
+def _status_on_failure(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.update_info(status="interrupted")
+        raise
+    except FlowbenchError as error:
+        run.update_info(status="failed", error=str(error))
+        raise
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,133 @@
+"""Transforms and a flow together: a density over the rows of a table, in the table's own units."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from flowbench.flows.base import Flow, base_log_prob
+from flowbench.options import PartOptions
+from flowbench.transforms.base import Transform
+
+#: Rows carried through the model at once: flat memory for tables of any length.
+CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-densities `log_prob: (n,)`, float64, nats, data units, and the evaluations the solves took.
+
+    `nfe` is the largest of the chunks', or None for a flow that solves no equation.
+    """
+
+    log_prob: Tensor
+    nfe: int | None
+
+
+class DensityModel(nn.Module):
+    """A density over rows in data units: fitted transforms in front of a flow.
+
+    `columns` names the d columns, in the order of every `x: (n, d)`.
+    """
+
+    def __init__(self, columns: Sequence[str], transforms: Sequence[Transform], flow: Flow) -> None:
+        super().__init__()
+        self.columns = tuple(columns)
+        self.transforms = nn.ModuleList(transforms)
+        self.flow = flow
+
+    def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Through the transforms: `x: (n, d)`, float64, data units, to `z: (n, d)` and log|det dz/dx|."""
+        log_det = x.new_zeros(len(x))
+        for transform in self._transforms():
+            x, part = transform.to_model(x)
+            log_det = log_det + part
+        return x, log_det
+
+    def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Back through the transforms: `z: (n, d)` to `x: (n, d)` in data units and log|det dx/dz|."""
+        z = z.double()
+        log_det = z.new_zeros(len(z))
+        for transform in reversed(self._transforms()):
+            z, part = transform.to_data(z)
+            log_det = log_det + part
+        return z, log_det
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of `x: (n, d)` in data units: `(n,)`, float64, nats; raises as `score` does."""
+        return self.score(x).log_prob
+
+    def score(self, x: Tensor) -> Scores:
+        """Log-densities of `x: (n, d)` in data units, and what they cost.
+
+        Raises `OutsideSupportError` for rows a transform cannot map, `IntegrationError` if a solve fails.
+        """
+        parts = [self._score(part) for part in torch.split(x.double(), CHUNK)]
+        nfes = [part.nfe for part in parts if part.nfe is not None]
+        return Scores(torch.cat([part.log_prob for part in parts]), max(nfes, default=None))
+
+    def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw `n` rows `(n, d)` in data units and their log-densities `(n,)`, float64, nats."""
+        parts = [self._sample(size, generator) for size in _chunk_sizes(n)]
+        return torch.cat([x for x, _ in parts]), torch.cat([log_prob for _, log_prob in parts])
+
+    def trajectory(self, n: int, times: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Paths `(k, n, d)` of `n` samples at `times: (k,)`, data units; None without a time axis."""
+        like = next(self.flow.parameters())
+        z = torch.randn(n, self.flow.features, generator=generator, dtype=like.dtype, device=like.device)
+        path = self.flow.trajectory(z, times)
+        return None if path is None else torch.stack([self.to_data(z)[0] for z in path])
+
+    def for_evaluation(self, integrator: PartOptions) -> Self:
+        """The same model, with the flow as `Flow.for_evaluation` gives it."""
+        return type(self)(self.columns, self._transforms(), self.flow.for_evaluation(integrator))
+
+    def as_distribution(self, generator: torch.Generator) -> "FlowDistribution":
+        """A `torch.distributions.Distribution` over rows in data units, drawing from `generator`."""
+        return FlowDistribution(self, generator)
+
+    def _transforms(self) -> list[Transform]:
+        return list(self.transforms)  # type: ignore[arg-type]
+
+    def _score(self, x: Tensor) -> Scores:
+        z, log_det = self.to_model(x)
+        mapped = self.flow.to_base(z.to(next(self.flow.parameters()).dtype))
+        log_prob = (base_log_prob(mapped.value) + mapped.log_det).double()
+        return Scores(log_prob + log_det, mapped.nfe)
+
+    def _sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        z, log_prob = self.flow.sample_and_log_prob(n, generator)
+        x, log_det = self.to_data(z)
+        return x, log_prob.double() - log_det
+
+
+class FlowDistribution(Distribution):
+    """A `DensityModel` seen as a distribution with event shape (d,); `rsample` is not offered."""
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.real_vector
+
+    def __init__(self, model: DensityModel, generator: torch.Generator) -> None:
+        super().__init__(event_shape=torch.Size([len(model.columns)]), validate_args=False)
+        self.model = model
+        self.generator = generator
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of `value: (..., d)`: `(...)`, float64, nats, data units."""
+        flat = value.reshape(-1, value.shape[-1])
+        return self.model.log_prob(flat).reshape(value.shape[:-1])
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw `sample_shape + (d,)` values in data units."""
+        shape = torch.Size(sample_shape)
+        x, _ = self.model.sample_and_log_prob(shape.numel(), self.generator)
+        return x.reshape(shape + self.event_shape)
+
+
+def _chunk_sizes(n: int) -> Iterator[int]:
+    for start in range(0, n, CHUNK):
+        yield min(CHUNK, n - start)

@@ -1,0 +1,47 @@
+"""The folder that runs, reports and tables are taken from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowbench.store import Run, check_run_name
+
+
+@dataclass(frozen=True)
+class Home:
+    """A working folder with `runs/`, `reports/` and `datasets/` in it."""
+
+    path: Path = Path()
+
+    @property
+    def runs(self) -> Path:
+        """Where runs are kept."""
+        return self.path / "runs"
+
+    @property
+    def reports(self) -> Path:
+        """Where reports are written."""
+        return self.path / "reports"
+
+    @property
+    def datasets(self) -> Path:
+        """Where tables are found by name."""
+        return self.path / "datasets"
+
+    def run(self, name: str) -> Run:
+        """Open a run by its name in `runs/`, or by its folder; raises as `Run.open` does."""
+        inside = self.runs / name
+        return Run.open(inside if inside.is_dir() or not Path(name).is_dir() else Path(name))
+
+    def new_run_path(self, name: str | None, stem: str) -> Path:
+        """The folder of a new run: `name` as given, or the first free of stem, stem-2, stem-3, ..."""
+        if name is not None:
+            return self.runs / check_run_name(name)
+        return next(path for path in self._numbered(stem) if not path.exists())
+
+    def _numbered(self, stem: str) -> Iterator[Path]:
+        yield self.runs / stem
+        number = 2
+        while True:
+            yield self.runs / f"{stem}-{number}"
+            number += 1

@@ -1,0 +1,146 @@
+"""What a person at a terminal sees: progress, tables, errors, and Ctrl-C."""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from flowbench.training.trainer import Progress as TrainingProgress
+
+#: Seconds between progress lines where there is no terminal to redraw.
+PLAIN_INTERVAL = 5.0
+
+
+def error_console() -> Console:
+    """Where progress and messages go; rich honours NO_COLOR."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A message on stderr."""
+    error_console().print(text, markup=False)
+
+
+def write(text: str) -> None:
+    """A result on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def write_json(value: Any) -> None:
+    """A result on stdout as JSON; numbers that JSON cannot hold become null."""
+    from flowbench.store.documents import to_json
+
+    write(to_json(value, indent=2))
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout; plain tab-separated lines where that is not a terminal."""
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            write("\t".join(row))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table, markup=False)
+
+
+class StopRequest:
+    """Set by the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        say("stopping after this step, keeping the best so far; press Ctrl-C again to stop at once")
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM inside the block into a request to stop."""
+    request = StopRequest()
+    earlier = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+class ProgressLine:
+    """One line that follows a fit: redrawn on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        console = error_console()
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._last = -math.inf
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(20),
+                TextColumn("{task.fields[text]}"),
+            )
+            self._bar = Progress(*columns, console=console, transient=True)
+
+    def __enter__(self) -> "ProgressLine":
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task(self._label, total=1.0, text="preparing")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def begin(self, label: str) -> None:
+        """Follow another fit from here on."""
+        self._label, self._last = label, -math.inf
+        if self._bar:
+            self._bar.update(self._task, description=label, completed=0.0, text="preparing")
+
+    def update(self, progress: "TrainingProgress") -> None:
+        """Show where training stands."""
+        text = describe(progress)
+        if self._bar:
+            self._bar.update(self._task, completed=progress.fraction, text=text)
+        elif time.monotonic() - self._last >= PLAIN_INTERVAL:
+            self._last = time.monotonic()
+            say(f"{self._label}: {text}")
+
+    def stage(self, name: str) -> None:
+        """Show what is being done after training."""
+        if self._bar:
+            self._bar.update(self._task, completed=1.0, text=name)
+        else:
+            say(f"{self._label}: {name}")
+
+
+def describe(progress: "TrainingProgress") -> str:
+    """Step, objective, validation NLL, nfe, rows a second and time left, in one line."""
+    parts = [f"step {progress.step:,}", progress.objective]
+    if math.isfinite(progress.validation_nll):
+        parts.append(f"validation NLL {progress.validation_nll:.4f} nats (best {progress.best_nll:.4f})")
+    if progress.nfe is not None:
+        parts.append(f"nfe {progress.nfe}")
+    parts += [f"{progress.rows_per_second:,.0f} rows/s", f"{progress.seconds_left:.0f} s left"]
+    return ", ".join(parts)

@@ -1,0 +1,64 @@
+"""What a training run does: a list of phases inside one budget."""
+
+from typing import Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from flowbench.options import Options, part_of
+from flowbench.registry import OBJECTIVES
+
+
+class Phase(Options):
+    """One objective with its optimiser settings, for a `share` of the budget.
+
+    Adam (Kingma and Ba 2015) with decoupled weight decay; the learning rate warms up linearly over
+    `warmup_steps` and, unless `schedule` is "constant", falls to zero along a cosine at the phase's end.
+    `clip_norm` bounds the gradient's norm (0: no bound).
+    """
+
+    objective: part_of(OBJECTIVES, "likelihood") = {"name": "likelihood"}  # type: ignore[valid-type]
+    share: PositiveFloat = 1.0
+    batch_size: PositiveInt = 512
+    learning_rate: PositiveFloat = 2e-3
+    warmup_steps: NonNegativeInt = 100
+    schedule: str = Field(default="cosine", pattern="^(cosine|constant)$")
+    weight_decay: NonNegativeFloat = 0.0
+    clip_norm: NonNegativeFloat = 10.0
+
+
+class TrainingPlan(Options):
+    """Phases, the budget they share, and how progress is judged.
+
+    The budget is `steps` optimiser steps, `seconds` of wall time, or whichever of the two ends first.
+    Validation is on the first `validation_rows` validation rows, with the exponential moving average of
+    the weights (decay min(`ema_decay`, (i + 1) / (i + 10)) at step i): every `validation_steps` steps, or
+    by default every fortieth of the budget, taking at most a tenth of the time. Training stops early when
+    `patience` validations in a row bring nothing (0: never); the best weights are kept.
+    """
+
+    phases: tuple[Phase, ...] = (Phase(),)
+    steps: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    validation_rows: PositiveInt = 1000
+    validation_steps: PositiveInt | None = None
+    patience: NonNegativeInt = 12
+    max_rollbacks: NonNegativeInt = 5
+
+    @model_validator(mode="after")
+    def _has_budget(self) -> Self:
+        if self.phases and self.steps is None and self.seconds is None:
+            raise ValueError(
+                "a training plan needs a budget: set `steps`, `seconds` (`--time-budget`) or both"
+            )
+        return self
+
+    def phase_at(self, fraction: float) -> tuple[int, float]:
+        """The phase that runs when `fraction` of the budget is spent, and the spent fraction of the phase."""
+        total = sum(phase.share for phase in self.phases)
+        for index, phase in enumerate(self.phases):
+            share = phase.share / total
+            if fraction < share or index == len(self.phases) - 1:
+                return index, min(fraction / share, 1.0)
+            fraction -= share
+        return 0, 1.0

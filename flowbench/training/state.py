@@ -1,0 +1,107 @@
+"""The state of a training run as named tensors and plain values, to be saved and resumed bit for bit."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowbench.errors import DamagedFileError
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Where a run stands; NLLs in nats, data units, and times in seconds since its first step."""
+
+    step: int = 0
+    phase: int = 0
+    phase_step: int = 0
+    stale: int = 0
+    rollbacks: int = 0
+    rate_scale: float = 1.0
+    nll: float = math.inf
+    best_nll: float = math.inf
+    validated_at: float = 0.0
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Weights, their average, the best average, the optimiser, the random state and the counters."""
+
+    flow: Tensors
+    ema: Tensors
+    best: Tensors
+    optimizer: Tensors
+    generator: Tensor
+    counters: Counters
+
+    def pack(self) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+        """Named arrays and text, as a safetensors file holds them."""
+        groups = {"flow": self.flow, "ema": self.ema, "best": self.best, "optimizer": self.optimizer}
+        arrays = {
+            f"{group}/{name}": array
+            for group, part in groups.items()
+            for name, array in to_arrays(part).items()
+        }
+        arrays["generator"] = self.generator.numpy()
+        return arrays, {"counters": json.dumps(dataclasses.asdict(self.counters))}
+
+    @classmethod
+    def unpack(cls, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> Self:
+        """Undo `pack`; raises `DamagedFileError` if something is missing."""
+
+        def group(prefix: str) -> Tensors:
+            return from_arrays({k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
+
+        try:
+            counters = Counters(**json.loads(metadata["counters"]))
+            generator = torch.from_numpy(np.array(arrays["generator"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedFileError(
+                f"the saved training state is incomplete ({error}); start the run afresh"
+            ) from None
+        return cls(group("flow/"), group("ema/"), group("best/"), group("optimizer/"), generator, counters)
+
+
+def to_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Tensors as numpy arrays on the CPU."""
+    return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Tensors:
+    """Numpy arrays as tensors that own their memory."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+
+def copy_tensors(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Detached copies."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """The optimiser's state, one tensor a parameter and quantity, named "<index>/<quantity>"."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}/{key}": value.detach().clone() for i, part in state.items() for key, value in part.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` took."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition("/")
+        state.setdefault(int(index), {})[key] = tensor.clone()
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

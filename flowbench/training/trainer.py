@@ -1,0 +1,313 @@
+"""The training loop: phases inside a budget, validated averages, guards, and a state that resumes exactly."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from flowbench.errors import IntegrationError, RunFailedError
+from flowbench.flows.base import Flow, base_log_prob
+from flowbench.objectives.base import Objective
+from flowbench.registry import OBJECTIVES
+from flowbench.training.plan import Phase, TrainingPlan
+from flowbench.training.state import (
+    Counters,
+    TrainingState,
+    copy_tensors,
+    optimizer_tensors,
+    restore_optimizer,
+)
+
+Outcome = Literal["finished", "stopped early", "interrupted"]
+
+#: Share of the time that validation may take when the budget is a time.
+VALIDATION_SHARE = 0.1
+VALIDATIONS = 40
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands, for a progress line and for the log.
+
+    `loss` is the mean since the last record; `validation_nll` is in nats, data units; `fraction` is the
+    share of the budget that is spent and `seconds_left` an estimate.
+    """
+
+    step: int
+    phase: int
+    objective: str
+    loss: float
+    learning_rate: float
+    validation_nll: float
+    best_nll: float
+    nfe: int | None
+    rows_per_second: float
+    wall_seconds: float
+    cpu_seconds: float
+    fraction: float
+    seconds_left: float
+
+
+class Trainer:
+    """Trains `flow` on `train: (n, d)` in model space by the phases of `plan`.
+
+    `validation: (m, d)` are the fixed rows that choose the weights; `validation_log_det` is the mean
+    log|det| of the transforms there, which puts the NLL into data units. `generator` draws batches and all
+    noise. `on_progress` is called at most a few times a second; `on_validation` after each validation, when
+    `state()` may be saved. `should_stop` is asked between steps.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        plan: TrainingPlan,
+        train: Tensor,
+        validation: Tensor,
+        *,
+        validation_log_det: float,
+        generator: torch.Generator,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_validation: Callable[[Progress], None] = lambda progress: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.flow = flow
+        self.plan = plan
+        self.train = train
+        self.validation = validation[: plan.validation_rows]
+        self.validation_log_det = validation_log_det
+        self.generator = generator
+        self.on_progress = on_progress
+        self.on_validation = on_validation
+        self.should_stop = should_stop
+        self.objectives: list[Objective] = [
+            OBJECTIVES.get(p.objective.name)(p.objective) for p in plan.phases
+        ]
+        for objective in self.objectives:
+            objective.check(flow)
+        self.counters = Counters()
+        self.ema = copy_tensors(flow.state_dict())
+        self.best = copy_tensors(flow.state_dict())
+        self.optimizer = self._new_optimizer()
+        self._safe = self.state()
+        self._losses: list[float] = []
+        self._nfe: int | None = None
+        self._validation_seconds = 0.0
+        self._clock = _Clock()
+        self._last_event = 0.0
+        self._learning_rate = 0.0
+
+    def state(self) -> TrainingState:
+        """Everything a resumed run needs to go on as if it had never stopped; the tensors are copies."""
+        return TrainingState(
+            flow=copy_tensors(self.flow.state_dict()),
+            ema=copy_tensors(self.ema),
+            best=copy_tensors(self.best),
+            optimizer=optimizer_tensors(self.optimizer),
+            generator=self.generator.get_state(),
+            counters=self.counters,
+        )
+
+    def load(self, state: TrainingState) -> None:
+        """Go on from `state`, bit for bit where the budget is in steps."""
+        self.counters = state.counters
+        self._restore(state)
+        self.best = copy_tensors(state.best)
+        self.generator.set_state(state.generator)
+        self._safe = state
+        self._clock = _Clock(state.counters.wall_seconds, state.counters.cpu_seconds)
+
+    def run(self) -> Outcome:
+        """Train to the end of the budget and leave the best weights in the flow.
+
+        Raises `RunFailedError` if the loss keeps leaving the finite numbers or solves keep failing; the
+        best weights so far are then in the flow as well.
+        """
+        try:
+            outcome = self._run()
+        finally:
+            self.flow.load_state_dict(self.best)
+        return outcome
+
+    def _run(self) -> Outcome:
+        if self.counters.step == 0 and not math.isfinite(self.counters.best_nll):
+            self._validate()
+        while self.plan.phases and (spent := self._spent()) < 1:
+            if self.should_stop():
+                self._validate()
+                return "interrupted"
+            index, fraction = self.plan.phase_at(spent)
+            if index != self.counters.phase:
+                self._enter(index)
+            self._step(self.plan.phases[index], self.objectives[index], fraction)
+            if self._validation_due():
+                self._validate()
+                if self.plan.patience and self.counters.stale >= self.plan.patience:
+                    return "stopped early"
+        if self._losses:
+            self._validate()
+        return "finished"
+
+    def _enter(self, phase: int) -> None:
+        """Begin a phase from the best weights so far, with a fresh optimiser."""
+        self.flow.load_state_dict(self.best)
+        self.ema = copy_tensors(self.best)
+        self.optimizer = self._new_optimizer()
+        self.counters = self.counters.replace(phase=phase, phase_step=0, stale=0)
+        self._safe = self.state()
+
+    def _step(self, phase: Phase, objective: Objective, fraction: float) -> None:
+        rows = torch.randint(len(self.train), (phase.batch_size,), generator=self.generator)
+        self._learning_rate = self._rate(phase, fraction)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate
+            group["weight_decay"] = phase.weight_decay
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            loss = objective(self.flow, self.train[rows], self.generator).total
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), phase.clip_norm or math.inf)
+            fault = (
+                "" if math.isfinite(loss.item()) and math.isfinite(norm.item()) else "the loss is not finite"
+            )
+        except IntegrationError as error:
+            fault = str(error)
+        if fault:
+            self._roll_back(fault, objective)
+            return
+        self.optimizer.step()
+        self._average()
+        self._losses.append(loss.item())
+        self.counters = self.counters.replace(
+            step=self.counters.step + 1, phase_step=self.counters.phase_step + 1
+        )
+        self._announce()
+
+    def _rate(self, phase: Phase, fraction: float) -> float:
+        warmup = min(1.0, (self.counters.phase_step + 1) / (phase.warmup_steps + 1))
+        decay = (1 + math.cos(math.pi * fraction)) / 2 if phase.schedule == "cosine" else 1.0
+        return phase.learning_rate * self.counters.rate_scale * warmup * decay
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        step = self.counters.phase_step
+        decay = min(self.plan.ema_decay, (step + 1) / (step + 10))
+        current = self.flow.state_dict()
+        torch._foreach_lerp_([self.ema[name] for name in current], list(current.values()), 1 - decay)
+
+    def _roll_back(self, fault: str, objective: Objective) -> None:
+        """Return to the last validated state at half the learning rate, or give up with a diagnosis."""
+        name, step = objective.options.name, self.counters.step
+        if self.counters.rollbacks >= self.plan.max_rollbacks:
+            raise RunFailedError(
+                f"training with `{name}` failed at step {step}, after {self.counters.rollbacks} returns to "
+                "the last good weights at ever lower learning rates "
+                f"(now {self._learning_rate:.2g}): {fault}; "
+                "lower `learning_rate`, raise `batch_size`, or look for extreme values in the table"
+            )
+        self._restore(self._safe)
+        self.counters = self.counters.replace(
+            step=step + 1, rollbacks=self.counters.rollbacks + 1, rate_scale=self.counters.rate_scale / 2
+        )
+
+    def _restore(self, state: TrainingState) -> None:
+        self.flow.load_state_dict(state.flow)
+        self.ema = copy_tensors(state.ema)
+        self.optimizer = self._new_optimizer()
+        restore_optimizer(self.optimizer, state.optimizer)
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.flow.parameters(), lr=0.0, weight_decay=0.0, fused=True)
+
+    def _spent(self) -> float:
+        """The share of the budget that is used up."""
+        by_steps = self.counters.step / self.plan.steps if self.plan.steps else 0.0
+        by_time = self._clock.wall() / self.plan.seconds if self.plan.seconds else 0.0
+        return max(by_steps, by_time)
+
+    def _validation_due(self) -> bool:
+        if self.plan.validation_steps or self.plan.steps:
+            interval = self.plan.validation_steps or max(1, (self.plan.steps or 0) // VALIDATIONS)
+            return self.counters.step % interval == 0
+        wait = max((self.plan.seconds or 0.0) / VALIDATIONS, self._validation_seconds / VALIDATION_SHARE)
+        return self._clock.wall() - self.counters.validated_at >= wait
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Judge the averaged weights on the validation rows, keep them if they are the best so far."""
+        began = time.monotonic()
+        current = copy_tensors(self.flow.state_dict())
+        self.flow.load_state_dict(self.ema)
+        nll = self._validation_nll()
+        self.flow.load_state_dict(current)
+        better = nll < self.counters.best_nll
+        if better:
+            self.best = copy_tensors(self.ema)
+        self._validation_seconds = time.monotonic() - began
+        self.counters = self.counters.replace(
+            best_nll=min(nll, self.counters.best_nll),
+            nll=nll,
+            stale=0 if better else self.counters.stale + 1,
+            validated_at=self._clock.wall(),
+            wall_seconds=self._clock.wall(),
+            cpu_seconds=self._clock.cpu(),
+        )
+        self._safe = self.state()
+        self.on_validation(self._progress())
+        self._losses = []
+
+    def _validation_nll(self) -> float:
+        """NLL of the validation rows in data units, nats; infinite where the model breaks down."""
+        try:
+            # The same probes every time, so that a stochastic divergence does not add noise to the choice.
+            mapped = self.flow.to_base(
+                self.validation, torch.Generator(self.validation.device).manual_seed(0)
+            )
+        except IntegrationError:
+            return math.inf
+        self._nfe = mapped.nfe
+        log_prob = (base_log_prob(mapped.value) + mapped.log_det).double().mean().item()
+        return -log_prob - self.validation_log_det if math.isfinite(log_prob) else math.inf
+
+    def _announce(self) -> None:
+        now = time.monotonic()
+        if now - self._last_event > 0.2:
+            self._last_event = now
+            self.on_progress(self._progress())
+
+    def _progress(self) -> Progress:
+        wall, spent = self._clock.wall(), self._spent()
+        phase = self.plan.phases[self.counters.phase] if self.plan.phases else None
+        rows = self.counters.step * phase.batch_size if phase else 0
+        return Progress(
+            step=self.counters.step,
+            phase=self.counters.phase,
+            objective=phase.objective.name if phase else "closed form",
+            loss=sum(self._losses) / len(self._losses) if self._losses else math.nan,
+            learning_rate=self._learning_rate,
+            validation_nll=self.counters.nll,
+            best_nll=self.counters.best_nll,
+            nfe=self._nfe,
+            rows_per_second=rows / wall if wall > 0 else 0.0,
+            wall_seconds=wall,
+            cpu_seconds=self._clock.cpu(),
+            fraction=min(spent, 1.0),
+            seconds_left=wall * (1 - spent) / spent if 0 < spent < 1 else 0.0,
+        )
+
+
+class _Clock:
+    """Wall and CPU seconds of training, counted on from an earlier part of the same run."""
+
+    def __init__(self, wall: float = 0.0, cpu: float = 0.0) -> None:
+        self._wall = time.monotonic() - wall
+        self._cpu = time.process_time() - cpu
+
+    def wall(self) -> float:
+        return time.monotonic() - self._wall
+
+    def cpu(self) -> float:
+        return time.process_time() - self._cpu

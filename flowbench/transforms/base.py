@@ -1,0 +1,37 @@
+"""The contract of a transform: a bijection between data units and model space."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from flowbench import options
+
+
+class Transform(nn.Module, ABC):
+    """A bijection between data units and the space in which flows are trained, fitted on train rows only.
+
+    Its parameters are float64 buffers, so that they are saved with the model and never trained.
+    """
+
+    Options: ClassVar[type[options.PartOptions]]
+
+    def __init__(self, columns: tuple[str, ...], options: options.PartOptions) -> None:
+        super().__init__()
+        self.columns = columns
+        self.options = options
+
+    @abstractmethod
+    def fit(self, x: Tensor) -> None:
+        """Learn the parameters from train rows `x: (n, d)`, float64, data units.
+
+        Raises `DataError` if the rows do not determine them.
+        """
+
+    @abstractmethod
+    def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `x: (n, d)` in data units to `z: (n, d)` and log|det dz/dx|: `(n,)`, nats."""
+
+    @abstractmethod
+    def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `z: (n, d)` to `x: (n, d)` in data units and log|det dx/dz|: `(n,)`, nats."""
