@@ -169,11 +169,14 @@ def write_array(
 
     A scale of None says that this array is itself the scale of that dimension.
     """
-    filters: dict[str, Any] = {}
-    if values.size > 0 and values.ndim > 0:
-        chunks = chunk_shape(values.shape, values.dtype.itemsize)
-        filters = {"chunks": chunks, "compression": "gzip", "shuffle": True, "fletcher32": True}
-    dataset = group.create_dataset(name, data=values, **filters)
+    if values.ndim == 0:
+        dataset = _create_scalar(group, name, values)
+    else:
+        filters: dict[str, Any] = {}
+        if values.size > 0:
+            chunks = chunk_shape(values.shape, values.dtype.itemsize)
+            filters = {"chunks": chunks, "compression": "gzip", "shuffle": True, "fletcher32": True}
+        dataset = group.create_dataset(name, data=values, **filters)
     write_text(dataset, "units", units)
     for axis, (dim, scale) in enumerate(dims.items()):
         if scale is None:
@@ -196,6 +199,17 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
         axis = next(i for i, n in enumerate(chunk) if n > 1)
         chunk[axis] = -(-chunk[axis] // 2)
     return tuple(chunk)
+
+
+def _create_scalar(group: h5py.Group, name: str, value: NDArray[Any]) -> h5py.Dataset:
+    """A number kept in its own header, whose checksum covers it: what is not chunked has no other."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.COMPACT)
+    space = h5py.h5s.create(h5py.h5s.SCALAR)
+    kind = h5py.h5t.py_create(value.dtype, logical=True)
+    dataset = h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, dcpl=properties))
+    dataset[()] = value
+    return dataset
 
 
 def _write_columns(file: h5py.File, columns: tuple[str, ...]) -> h5py.Dataset:
