@@ -167,8 +167,8 @@ class _Monitor:
         if t + dt == t or t - dt == t:
             # torchdiffeq takes a step of exactly zero when the last one's error was not a number.
             cause = (
-                f"underflowed its step ({dt:g}): the velocity changes faster than `atol` and `rtol` can follow "
-                f"in {state[0].dtype}; loosen them, integrate in float64"
+                f"underflowed its step ({dt:g}): the velocity changes faster than `atol` and `rtol` can "
+                f"follow in {state[0].dtype}; loosen them, integrate in float64"
                 if dt
                 else "met a velocity that is not finite on its next step; check the rows for outliers"
             )

@@ -1,0 +1,161 @@
+"""Divergence estimators on linear fields, whose divergence is a trace."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from flowbench.errors import ConfigurationError
+from flowbench.ode.divergence import (
+    DivergenceEstimator,
+    ExactDivergence,
+    ExactDivergenceOptions,
+    Hutchinson,
+    HutchinsonOptions,
+    HutchPlusPlus,
+    HutchPlusPlusOptions,
+)
+from flowbench.registry import DIVERGENCES
+
+DRAWS = 20_000
+TIME = torch.tensor(0.3, dtype=torch.float64)
+
+
+class Linear:
+    """v(t, x) = (1 + t) A x."""
+
+    has_closed_form_divergence = False
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+        self.features = len(matrix)
+
+    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        return (1 + t) * x @ self.matrix.T
+
+    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        return self.velocity(t, x), self.velocity(t, tangents)
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.velocity(t, x), (1 + t) * self.matrix.trace().expand(len(x))
+
+
+def random_field(features: int, seed: int = 3) -> Linear:
+    generator = torch.Generator().manual_seed(seed)
+    return Linear(torch.randn(features, features, generator=generator, dtype=torch.float64))
+
+
+def estimate(estimator: DivergenceEstimator, field: Linear, rows: int, seed: int = 11) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, field.features, generator=generator, dtype=torch.float64)
+    velocity, divergence = estimator.velocity_and_divergence(field, TIME, x, estimator.draw(x, generator))
+    torch.testing.assert_close(velocity, field.velocity(TIME, x))
+    assert divergence.shape == (rows,)
+    return divergence
+
+
+NOISY = [
+    Hutchinson(HutchinsonOptions()),
+    Hutchinson(HutchinsonOptions(distribution="gaussian")),
+    Hutchinson(HutchinsonOptions(probes=4)),
+    HutchPlusPlus(HutchPlusPlusOptions(probes=3)),
+    HutchPlusPlus(HutchPlusPlusOptions(probes=7)),
+]
+
+
+@pytest.mark.parametrize("estimator", NOISY, ids=lambda e: str(e.options))
+@pytest.mark.parametrize("features", [2, 5])
+def test_estimators_are_unbiased(estimator: DivergenceEstimator, features: int) -> None:
+    field = random_field(features)
+    divergence = estimate(estimator, field, DRAWS)
+    expected = (1 + TIME) * field.matrix.trace()
+    noise = float(divergence.std()) / math.sqrt(DRAWS)
+    assert abs(float(divergence.mean() - expected)) < 4 * noise + 1e-9
+    assert not estimator.exact
+
+
+def test_variances_are_those_of_theory() -> None:
+    """Gaussian 2 |S|^2, Rademacher 2 (|S|^2 - sum S_ii^2), S the symmetric part; k probes divide by k."""
+    field = random_field(5)
+    symmetric = (1 + TIME) * (field.matrix + field.matrix.T) / 2
+    gaussian = 2 * float(symmetric.square().sum())
+    rademacher = gaussian - 2 * float(symmetric.diagonal().square().sum())
+    for probes in (1, 3):
+        for distribution, expected in (("gaussian", gaussian), ("rademacher", rademacher)):
+            estimator = Hutchinson(HutchinsonOptions(distribution=distribution, probes=probes))
+            variance = float(estimate(estimator, field, DRAWS).var())
+            assert variance == pytest.approx(expected / probes, rel=0.1)
+    assert rademacher < gaussian
+
+
+def test_hutch_plus_plus_beats_hutchinson_on_a_dominated_spectrum() -> None:
+    """For the same number of products, where a few directions carry the trace."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(12, 12, generator=generator, dtype=torch.float64)).Q
+    field = Linear(basis @ torch.diag(4.0 ** -torch.arange(12, dtype=torch.float64)) @ basis.T)
+    spread = {
+        estimator: float(estimate(estimator, field, 2_000).std())
+        for estimator in (
+            Hutchinson(HutchinsonOptions(probes=9)),
+            HutchPlusPlus(HutchPlusPlusOptions(probes=9)),
+        )
+    }
+    hutchinson, hutch_plus_plus = spread.values()
+    assert hutch_plus_plus < 0.2 * hutchinson
+
+
+@pytest.mark.parametrize("features, probes", [(1, 3), (2, 6), (3, 11)])
+def test_hutch_plus_plus_is_exact_where_its_sketch_spans(features: int, probes: int) -> None:
+    field = random_field(features)
+    divergence = estimate(HutchPlusPlus(HutchPlusPlusOptions(probes=probes)), field, 50)
+    torch.testing.assert_close(divergence, ((1 + TIME) * field.matrix.trace()).expand(50))
+
+
+def test_hutch_plus_plus_survives_a_field_that_is_zero() -> None:
+    divergence = estimate(HutchPlusPlus(HutchPlusPlusOptions()), Linear(torch.zeros(4, 4).double()), 10)
+    assert torch.equal(divergence, torch.zeros(10, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("features", [1, 2, 43])
+@pytest.mark.parametrize("closed_form", [True, False])
+def test_exact_is_the_trace(features: int, closed_form: bool) -> None:
+    field = random_field(features)
+    field.has_closed_form_divergence = closed_form
+    estimator = ExactDivergence(ExactDivergenceOptions())
+    divergence = estimate(estimator, field, 7)
+    torch.testing.assert_close(divergence, ((1 + TIME) * field.matrix.trace()).expand(7))
+    assert estimator.exact
+
+
+@pytest.mark.parametrize("name", DIVERGENCES.names())
+def test_draws_depend_on_the_generator_alone(name: str) -> None:
+    estimator = DIVERGENCES.get(name)(DIVERGENCES.get(name).Options())
+    x = torch.zeros(6, 3, dtype=torch.float32)
+    before = torch.get_rng_state()
+    first, again = (estimator.draw(x, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    if estimator.exact:
+        assert first is None and again is None
+        assert estimator.draw(x, None) is None
+        return
+    assert torch.equal(first, again) and first.dtype == x.dtype and first.shape[1:] == x.shape
+    with pytest.raises(ConfigurationError, match="needs a generator"):
+        estimator.draw(x, None)
+
+
+def test_rademacher_probes_are_signs() -> None:
+    probes = Hutchinson(HutchinsonOptions(probes=2)).draw(torch.zeros(500, 3), torch.Generator())
+    assert probes.shape == (2, 500, 3)
+    assert set(probes.unique().tolist()) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize("options", [{"probes": 0}, {"distribution": "uniform"}])
+def test_impossible_hutchinson_options_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError):
+        HutchinsonOptions(**options)
+
+
+def test_hutch_plus_plus_needs_three_products() -> None:
+    with pytest.raises(ConfigurationError, match="`probes`: must be greater than or equal to 3; got 2"):
+        HutchPlusPlusOptions(probes=2)

@@ -1,0 +1,120 @@
+"""The per-row engine: no row's answer may depend on its batch, and all agree with torchdiffeq's."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from flowbench.errors import ConfigurationError
+from flowbench.ode.base import State
+from flowbench.ode.per_row_engine import ERROR, NODES, STAGES, PerRowIntegrator, PerRowOptions
+from flowbench.ode.torchdiffeq_engine import TorchdiffeqIntegrator, TorchdiffeqOptions
+
+
+def pendulum(t: Tensor, state: State) -> State:
+    """A driven pendulum beside a quantity that piles up; both depend on time."""
+    angle, speed = state[0].unbind(1)
+    push = torch.sin(9 * t)
+    return torch.stack([speed, push - 25 * torch.sin(angle)], dim=1), angle.square() * push
+
+
+def start(rows: int, dtype: torch.dtype = torch.float64) -> State:
+    generator = torch.Generator().manual_seed(7)
+    x = 3 * torch.randn(rows, 2, generator=generator, dtype=torch.float64)
+    return x.to(dtype), torch.zeros(rows, dtype=dtype)
+
+
+def solve(state: State, tolerance: float = 1e-6, t0: float = 1.0, t1: float = 0.0) -> State:
+    integrator = PerRowIntegrator(PerRowOptions(atol=tolerance, rtol=tolerance))
+    return integrator.integrate(pendulum, state, t0, t1).state
+
+
+@pytest.mark.parametrize("t0, t1", [(0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
+def test_a_row_does_not_depend_on_its_batch(tolerance: float, t0: float, t1: float) -> None:
+    state = start(40)
+    together = solve(state, tolerance, t0, t1)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    shuffled = solve(tuple(part[order] for part in state), tolerance, t0, t1)
+    for got, expected in zip(shuffled, together, strict=True):
+        torch.testing.assert_close(got, expected[order], atol=1e-9, rtol=0)
+    for row in range(40):
+        alone = solve(tuple(part[row : row + 1] for part in state), tolerance, t0, t1)
+        for got, expected in zip(alone, together, strict=True):
+            torch.testing.assert_close(got[0], expected[row], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("t0, t1", [(0.0, 1.0), (1.0, 0.0)])
+def test_agrees_with_torchdiffeq_at_a_tight_tolerance(t0: float, t1: float) -> None:
+    state = start(30)
+    options = TorchdiffeqOptions(method="dopri8", atol=1e-12, rtol=1e-12)
+    expected = TorchdiffeqIntegrator(options).integrate(pendulum, state, t0, t1).state
+    for got, reference in zip(solve(state, 1e-11, t0, t1), expected, strict=True):
+        torch.testing.assert_close(got, reference, atol=1e-8, rtol=0)
+
+
+def test_error_follows_the_tolerance() -> None:
+    state = start(30)
+    exact = solve(state, 1e-12)[0]
+    for tolerance in (1e-3, 1e-5, 1e-7, 1e-9):
+        error = float((solve(state, tolerance)[0] - exact).abs().max())
+        assert error < 1e3 * tolerance
+
+
+def test_float32_keeps_its_type() -> None:
+    got = solve(start(30, torch.float32), 1e-5)
+    assert {part.dtype for part in got} == {torch.float32}
+    torch.testing.assert_close(got[0].double(), solve(start(30))[0], atol=2e-3, rtol=0)
+
+
+def test_rows_step_by_themselves() -> None:
+    """Slow rows finish with few steps while a fast one goes on: rows that arrived are not evaluated again."""
+    rate = torch.full((100, 1), 0.1, dtype=torch.float64)
+    rate[0] = 60.0
+    sizes = []
+
+    def oscillate(t: Tensor, state: State) -> State:
+        x, rates = state
+        sizes.append(len(x))
+        return rates * torch.stack([x[:, 1], -x[:, 0]], dim=1), torch.zeros_like(rates)
+
+    x = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(100, 2)
+    solution = PerRowIntegrator(PerRowOptions()).integrate(oscillate, (x, rate), 0.0, 1.0)
+    expected = torch.cat([rate.cos(), -rate.sin()], dim=1)
+    torch.testing.assert_close(solution.state[0], expected, atol=1e-3, rtol=0)
+    assert sizes[0] == 100 and sizes[-1] == 1
+    assert sum(sizes) < 0.3 * 100 * len(sizes)
+
+
+def test_states_of_any_shape() -> None:
+    cube = torch.arange(24, dtype=torch.float64).reshape(4, 2, 3)
+    solution = PerRowIntegrator(PerRowOptions(atol=1e-10, rtol=1e-10)).integrate(
+        lambda t, state: (-state[0], t), (cube, torch.zeros(4, dtype=torch.float64)), 0.0, 2.0
+    )
+    torch.testing.assert_close(solution.state[0], cube * torch.tensor(-2.0).double().exp())
+    torch.testing.assert_close(solution.state[1], torch.full((4,), 2.0, dtype=torch.float64))
+
+
+def test_gradients_are_refused() -> None:
+    x, total = start(3)
+    integrator = PerRowIntegrator(PerRowOptions())
+    weight = torch.ones(1, requires_grad=True)
+    with pytest.raises(ConfigurationError, match=r"no gradients.*no_grad.*torchdiffeq"):
+        integrator.integrate(pendulum, (x.clone().requires_grad_(), total), 0.0, 1.0)
+    with pytest.raises(ConfigurationError, match=r"no gradients"):
+        integrator.integrate(pendulum, (x, total), 0.0, 1.0, parameters=[weight])
+    with torch.no_grad():
+        integrator.integrate(pendulum, (x, total), 0.0, 1.0, parameters=[weight])
+
+
+def test_tableau_satisfies_the_order_conditions() -> None:
+    """Rows sum to the nodes; the solution integrates 1, c, ..., c^4 exactly, its embedded partner to c^3."""
+    nodes = torch.tensor((0.0, *NODES), dtype=torch.float64)
+    for node, row in zip(NODES, STAGES, strict=True):
+        assert sum(row) == pytest.approx(node, abs=1e-14)
+    solution = torch.tensor((*STAGES[-1], 0.0), dtype=torch.float64)
+    error = torch.tensor(ERROR, dtype=torch.float64)
+    for power in range(5):
+        assert float(solution @ nodes**power) == pytest.approx(1 / (power + 1), abs=1e-14)
+    for power in range(4):
+        assert float(error @ nodes**power) == pytest.approx(0, abs=1e-14)
+    assert abs(float(error @ nodes**4)) > 1e-4
