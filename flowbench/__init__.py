@@ -1,16 +1,17 @@
 """flowbench: a density-modelling workbench for continuous normalizing flows.
 
-The names below are imported when they are first used, so that `import flowbench` stays fast.
+The names below are found when they are first used, so that `import flowbench` stays fast.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowbench.data import load_dataset
     from flowbench.estimator import FlowDensity
     from flowbench.experiment import fit, load_model
+
+    __version__: str
 
 __all__ = ["FlowDensity", "__version__", "fit", "load_dataset", "load_model"]
 
@@ -21,13 +22,10 @@ _HOMES = {
     "load_model": "flowbench.experiment",
 }
 
-try:
-    __version__ = version("flowbench-density")
-except PackageNotFoundError:  # a checkout that was not installed
-    __version__ = "0+unknown"
-
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module `flowbench` has no attribute `{name}`")
     return getattr(import_module(_HOMES[name]), name)
@@ -35,3 +33,12 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("flowbench-density")
+    except PackageNotFoundError:  # a checkout that was not installed
+        return "0+unknown"
