@@ -4,7 +4,7 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flowbench.errors import ConfigurationError, FlowbenchError, RunFailedError
@@ -31,7 +31,8 @@ def atomic_write(path: Path, verify: Callable[[Path], object] | None = None) -> 
             os.replace(partial, path)
             sync_folder(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it was renamed, or could not even be made
+            partial.unlink()
 
 
 def partial_beside(path: Path) -> Path:

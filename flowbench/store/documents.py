@@ -17,10 +17,13 @@ from flowbench.store.atomic import atomic_write, file_errors
 def to_json(value: Any, indent: int | None = None) -> str:
     """Strict JSON, on one line unless `indent` is given.
 
-    numpy values become plain ones, NaN and infinities null, and text that is not valid Unicode (a file's
-    name may be) gets question marks.
+    numpy values become plain ones, NaN and infinities null, and text that is not valid Unicode (as a file's
+    name may be) gets question marks. Raises `ConfigurationError` for values of other types.
     """
-    return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, indent=indent)
+    try:
+        return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, indent=indent)
+    except TypeError as error:
+        raise ConfigurationError(f"cannot be stored as JSON: {error}") from error
 
 
 def from_json(text: bytes | str, where: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Tables that the user asked for: named columns as HDF5, CSV or Parquet, by the ending of the path."""
 
+import gzip
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -80,10 +81,14 @@ def _write_hdf5(path: Path, columns: Columns, attributes: Attributes, units: Uni
 def _write_csv(path: Path, columns: Columns, attributes: Attributes, units: Units) -> None:
     import pandas as pd
 
-    # A fixed time stamp: the same table gives the same bytes.
-    compression: Any = {"method": "gzip", "mtime": 0} if path.name.lower().endswith(".gz") else None
-    with atomic_write(path) as partial:
-        pd.DataFrame(dict(columns)).to_csv(partial, index=False, na_rep="nan", compression=compression)
+    frame = pd.DataFrame(dict(columns))
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        if path.name.lower().endswith(".gz"):
+            # Neither a time stamp nor a name inside: the same table gives the same bytes.
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
+                frame.to_csv(compressed, index=False, na_rep="nan")
+        else:
+            frame.to_csv(file, index=False, na_rep="nan")
 
 
 def _write_parquet(path: Path, columns: Columns, attributes: Attributes, units: Units) -> None:

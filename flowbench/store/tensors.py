@@ -28,7 +28,7 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
     """
     # The library stores the memory of an array as it lies, so a transposed view would come back scrambled.
     dense = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    entry = json.dumps({"metadata": dict(metadata), "sha256": _digest(dense)}, sort_keys=True)
+    entry = json.dumps({"metadata": dict(metadata), "sha256": _digest(dense, metadata)}, sort_keys=True)
     try:
         content = save(dense, {_ENTRY: entry})
     except SafetensorError as error:
@@ -51,13 +51,13 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise DamagedFileError(f"{path} was not written by flowbench: it has no `{_ENTRY}` metadata")
     described = from_json(entry, f"the metadata of {path}")
     metadata = described.get("metadata")
-    if not isinstance(metadata, dict) or described.get("sha256") != _digest(tensors):
-        raise DamagedFileError(f"{path} is damaged: its arrays are not those that its checksum was made from")
+    if not isinstance(metadata, dict) or described.get("sha256") != _digest(tensors, metadata):
+        raise DamagedFileError(f"{path} is damaged: its contents do not match their checksum")
     return tensors, metadata
 
 
-def _digest(tensors: Mapping[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype.name} {tensor.shape}\n".encode())
