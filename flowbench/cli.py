@@ -350,7 +350,7 @@ def show_dataset(dataset: DatasetArgument, json: JsonOption = False, home: HomeO
     numbers = [
         (
             c.name,
-            *(f"{value:.6g}" for value in (c.minimum, c.maximum, c.mean, c.standard_deviation)),
+            *(f"{value:.6g}" for value in (c.minimum, c.maximum, c.mean, c.sd)),
             f"{c.distinct}",
         )
         for c in described.columns

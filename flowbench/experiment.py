@@ -168,8 +168,7 @@ def load_model(run: Run) -> DensityModel:
 
 
 def _use_machine(config: RunConfig) -> None:
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads)
     if config.device != "cpu" and not torch.cuda.is_available():
         raise ConfigurationError(f"device `{config.device}` is not there; use `--device cpu`")
 

@@ -10,6 +10,9 @@ from torch.nn.functional import softplus
 from flowbench import options
 from flowbench.flows.base import Flow, Mapped
 
+#: How far w.u stays above -1, where a layer would fold.
+MARGIN = 1e-5
+
 
 class PlanarOptions(options.PartOptions):
     """`layers` planar maps in a row; `initial_scale` is how far each moves a row at the start."""
@@ -23,7 +26,7 @@ class PlanarFlow(Flow):
     """Layers x -> x + u tanh(w.x + b) from data to base (Rezende and Mohamed 2015, eq. 10).
 
     Each layer is invertible at every step of training: u is replaced by u + (m(w.u) - w.u) w / |w|^2 with
-    m(a) = softplus(a) - 1, so that w.u > -1 (their appendix A.1). Sampling inverts a layer through the
+    m(a) = softplus(a) - 1 (their appendix A.1) raised by `MARGIN`, so that w.u > -1 in arithmetic too. Sampling inverts a layer through the
     scalar equation a + (w.u) tanh(a + b) = w.y, which is monotone in a = w.x.
     """
 
@@ -44,8 +47,8 @@ class PlanarFlow(Flow):
         """The constrained `u: (layers, d)` and `w.u: (layers,)`, which is above -1."""
         raw = (self.w * self.u).sum(1)
         squared = self.w.square().sum(1).clamp_min(torch.finfo(self.w.dtype).tiny)
-        u = self.u + ((softplus(raw) - 1 - raw) / squared).unsqueeze(1) * self.w
-        return u, (self.w * u).sum(1)
+        product = softplus(raw) - (1 - MARGIN)
+        return self.u + ((product - raw) / squared).unsqueeze(1) * self.w, product
 
     def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
         us, products = self._layers()
@@ -75,10 +78,9 @@ def solve_monotone(y: Tensor, c: Tensor, b: Tensor, tolerance: float = 1e-10) ->
     """The root a of a + c tanh(a + b) = y for every `y: (n,)`; scalars c > -1 and b.
 
     Newton steps kept inside a bracket, with bisection where they leave it or slow down. Converges to
-    `tolerance`, relative to 1 + |a|, or to the precision of y's dtype where that is coarser. The root
-    carries no gradient.
+    `tolerance`, or to the precision of y's dtype where that is coarser. The root carries no gradient.
     """
-    tolerance = max(tolerance, 4 * torch.finfo(y.dtype).eps)
+    eps = torch.finfo(y.dtype).eps
     with torch.no_grad():
         low, high = y - c.abs(), y + c.abs()
         root = y - c * torch.tanh(y + b)
@@ -94,6 +96,6 @@ def solve_monotone(y: Tensor, c: Tensor, b: Tensor, tolerance: float = 1e-10) ->
             usable = (2 * newton.abs() < step.abs()) & (root - newton > low) & (root - newton < high)
             step = torch.where(usable, newton, root - (low + high) / 2)
             root = root - step
-            if (step.abs() <= tolerance * (1 + root.abs())).all():
+            if (step.abs() <= (4 * eps * root.abs()).clamp_min(max(tolerance, 4 * eps))).all():
                 break
     return root

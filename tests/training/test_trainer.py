@@ -1,0 +1,183 @@
+"""The training loop: phases, averages, guards, interruption and exact resumption."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from flowbench.errors import ConfigurationError, IntegrationError, RunFailedError
+from flowbench.flows.base import Flow
+from flowbench.objectives.base import LossTerms
+from flowbench.objectives.likelihood import Likelihood
+from flowbench.registry import FLOWS
+from flowbench.training.plan import TrainingPlan
+from flowbench.training.state import TrainingState
+from flowbench.training.trainer import Progress, Trainer
+
+
+def make_flow(name: str = "planar", **values: object) -> Flow:
+    flow_class = FLOWS.get(name)
+    return flow_class(2, flow_class.Options.parse(values), torch.Generator().manual_seed(0))
+
+
+def cloud(n: int, seed: int = 0) -> Tensor:
+    z = torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+    return torch.stack([z[:, 0], z[:, 1] + z[:, 0] ** 2 / 2], 1)
+
+
+def make_trainer(flow: Flow | None = None, plan: dict[str, object] | None = None, **hooks: object) -> Trainer:
+    values = {"phases": [{"batch_size": 64}], "steps": 60, **(plan or {})}
+    return Trainer(
+        flow or make_flow(layers=4),
+        TrainingPlan.parse(values),
+        cloud(500),
+        cloud(200, seed=1),
+        validation_log_det=0.0,
+        generator=torch.Generator().manual_seed(2),
+        **hooks,  # type: ignore[arg-type]
+    )
+
+
+def test_a_plan_without_a_budget_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="needs a budget"):
+        TrainingPlan.parse({"phases": [{}]})
+
+
+def test_phases_share_the_budget() -> None:
+    plan = TrainingPlan.parse({"phases": [{"share": 3}, {"share": 1}], "steps": 100})
+    assert plan.phase_at(0.0) == (0, 0.0)
+    assert plan.phase_at(0.6) == (0, pytest.approx(0.8))
+    assert plan.phase_at(0.75) == (1, pytest.approx(0.0))
+    assert plan.phase_at(0.9) == (1, pytest.approx(0.6))
+
+
+def test_training_lowers_the_validation_nll_and_leaves_the_best_weights() -> None:
+    seen: list[Progress] = []
+    trainer = make_trainer(plan={"steps": 200}, on_validation=seen.append)
+    assert trainer.run() == "finished"
+    assert seen[-1].best_nll < seen[0].validation_nll - 0.1
+    assert trainer.counters.step == 200
+    final = -trainer.flow.log_prob(trainer.validation).double().mean().item()
+    assert final == pytest.approx(min(p.validation_nll for p in seen), abs=1e-6)
+
+
+def test_the_first_step_of_the_average_is_the_weights_themselves_but_for_a_tenth() -> None:
+    trainer = make_trainer(plan={"steps": 1})
+    before = {key: value.clone() for key, value in trainer.flow.state_dict().items()}
+    weights: dict[str, Tensor] = {}
+    trainer.on_validation = lambda progress: weights.update(
+        {key: value.clone() for key, value in trainer.flow.state_dict().items()}
+    )
+    trainer.run()
+    for key, start in before.items():
+        # At step 0 the decay is (0 + 1) / (0 + 10).
+        expected = start + 0.9 * (weights[key] - start)
+        assert torch.allclose(trainer.ema[key], expected, atol=1e-6)
+
+
+def test_cosine_schedule_with_warm_up() -> None:
+    trainer = make_trainer(plan={"phases": [{"learning_rate": 1.0, "warmup_steps": 9}]})
+    phase = trainer.plan.phases[0]
+    assert trainer._rate(phase, 0.0) == pytest.approx(0.1)
+    trainer.counters = trainer.counters.replace(phase_step=50)
+    assert trainer._rate(phase, 0.5) == pytest.approx(0.5)
+    assert trainer._rate(phase, 1.0) == pytest.approx(0.0)
+
+
+def test_stops_early_when_validation_stands_still() -> None:
+    plan = {"steps": 10_000, "validation_steps": 5, "patience": 3, "phases": [{"learning_rate": 1e-12}]}
+    trainer = make_trainer(plan=plan)
+    assert trainer.run() == "stopped early"
+    assert trainer.counters.step < 200
+
+
+def test_an_interrupted_run_keeps_its_best_weights() -> None:
+    trainer = make_trainer(plan={"steps": 1000})
+    trainer.should_stop = lambda: trainer.counters.step >= 120
+    assert trainer.run() == "interrupted"
+    assert trainer.counters.step == 120
+    assert math.isfinite(trainer.counters.best_nll)
+
+
+def test_two_phases_change_the_objective() -> None:
+    flow = make_flow("cnf", field={"name": "time-mlp", "width": 16, "scales": 0})
+    seen: list[str] = []
+    phases = [
+        {"objective": "flow-matching", "share": 2, "batch_size": 32},
+        {"objective": "likelihood", "batch_size": 32},
+    ]
+    trainer = make_trainer(
+        flow,
+        {"phases": phases, "steps": 12, "validation_steps": 2},
+        on_validation=lambda progress: seen.append(progress.objective),
+    )
+    trainer.run()
+    assert seen[1] == "flow-matching"
+    assert seen[-1] == "likelihood"
+
+
+def faulty(fails: Callable[[int], bool], error: Exception | None = None) -> type[Likelihood]:
+    """Maximum likelihood that breaks down at the calls for which `fails` holds."""
+
+    class Faulty(Likelihood):
+        calls = 0
+
+        def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+            Faulty.calls += 1
+            loss = super().__call__(flow, batch, generator)
+            if not fails(Faulty.calls):
+                return loss
+            if error is not None:
+                raise error
+            return LossTerms(loss.total * math.nan)
+
+    return Faulty
+
+
+@pytest.mark.parametrize("error", [None, IntegrationError("the solve met its cap")])
+def test_a_breakdown_rolls_back_and_lowers_the_rate(error: Exception | None) -> None:
+    trainer = make_trainer(plan={"steps": 100})
+    trainer.objectives = [faulty(lambda call: call == 37, error)(Likelihood.Options())]
+    assert trainer.run() == "finished"
+    assert trainer.counters.rollbacks == 1
+    assert trainer.counters.rate_scale == 0.5
+    assert all(torch.isfinite(tensor).all() for tensor in trainer.flow.state_dict().values())
+
+
+def test_a_hopeless_run_fails_with_a_diagnosis_and_the_best_weights() -> None:
+    trainer = make_trainer(plan={"steps": 100, "max_rollbacks": 2})
+    trainer.objectives = [faulty(lambda call: call > 30)(Likelihood.Options())]
+    with pytest.raises(RunFailedError, match=r"`likelihood` failed at step \d+, after 2 returns.*not finite"):
+        trainer.run()
+    assert all(torch.equal(trainer.flow.state_dict()[key], best) for key, best in trainer.best.items())
+
+
+@pytest.mark.parametrize("name", FLOWS.names())
+def test_resumes_bit_for_bit(name: str) -> None:
+    """Stopped after any validation and rebuilt from the packed state, the weights end up the same."""
+    values = {"field": {"name": "time-mlp", "width": 16, "scales": 2}} if name == "cnf" else {}
+
+    def trainer() -> Trainer:
+        flow = make_flow(name, **values)
+        flow.initialise(cloud(500))
+        plan = {**flow.default_plan, "steps": 40, "validation_steps": 10}
+        return make_trainer(flow, plan)
+
+    states: list[TrainingState] = []
+    whole = trainer()
+    whole.on_validation = lambda progress: states.append(whole.state())
+    whole.run()
+    expected = whole.flow.state_dict()
+    for state in states:
+        resumed = trainer()
+        resumed.load(TrainingState.unpack(*state.pack()))
+        resumed.run()
+        assert all(torch.equal(expected[key], tensor) for key, tensor in resumed.flow.state_dict().items())
+        assert resumed.counters.best_nll == whole.counters.best_nll
+
+
+def test_training_needs_a_continuous_flow_for_flow_matching() -> None:
+    with pytest.raises(ConfigurationError, match="needs a continuous flow; train `PlanarFlow` with"):
+        make_trainer(plan={"phases": [{"objective": "flow-matching"}]})
