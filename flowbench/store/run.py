@@ -156,7 +156,7 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl, oldest first; a last line that a crash tore is left out."""
         path = self.path / METRICS
-        if not path.exists():
+        if not self._has(METRICS):
             return []
         with file_errors("read", path):
             *lines, _torn = path.read_bytes().split(b"\n")
@@ -179,7 +179,7 @@ class Run:
     @property
     def has_model(self) -> bool:
         """Whether a model was saved."""
-        return (self.path / MODEL).exists()
+        return self._has(MODEL)
 
     def save_resume(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
         """Replace resume.safetensors."""
@@ -192,7 +192,7 @@ class Run:
     @property
     def has_resume(self) -> bool:
         """Whether a state to resume from was saved."""
-        return (self.path / RESUME).exists()
+        return self._has(RESUME)
 
     def write_results(self, results: Results) -> None:
         """Replace results.h5."""
@@ -205,15 +205,18 @@ class Run:
     @property
     def has_results(self) -> bool:
         """Whether results were written."""
-        return (self.path / RESULTS).exists()
+        return self._has(RESULTS)
 
     def _written(self, name: str) -> Path:
-        path = self.path / name
-        if not path.exists():
+        if not self._has(name):
             raise ConfigurationError(
                 f"the run `{self.name}` has no {name} yet: it ended too early; resume it or fit anew"
             )
-        return path
+        return self.path / name
+
+    def _has(self, name: str) -> bool:
+        with file_errors("read", self.path / name):
+            return (self.path / name).exists()
 
 
 def list_runs(folder: Path) -> tuple[list[Run], list[str]]:
@@ -223,9 +226,9 @@ def list_runs(folder: Path) -> tuple[list[Run], list[str]]:
     """
     dated: list[tuple[str, str, Run]] = []
     warnings: list[str] = []
-    if not folder.exists():
-        return [], []
     with file_errors("read", folder):
+        if not folder.exists():
+            return [], []
         paths = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     for path in paths:
         try:
