@@ -26,8 +26,9 @@ class PlanarFlow(Flow):
     """Layers x -> x + u tanh(w.x + b) from data to base (Rezende and Mohamed 2015, eq. 10).
 
     Each layer is invertible at every step of training: u is replaced by u + (m(w.u) - w.u) w / |w|^2 with
-    m(a) = softplus(a) - 1 (their appendix A.1) raised by `MARGIN`, so that w.u > -1 in arithmetic too. Sampling inverts a layer through the
-    scalar equation a + (w.u) tanh(a + b) = w.y, which is monotone in a = w.x.
+    m(a) = softplus(a) - 1 (their appendix A.1) raised by `MARGIN`, so that w.u > -1 in arithmetic too.
+    Sampling inverts a layer through the scalar equation a + (w.u) tanh(a + b) = w.y, which is monotone in
+    a = w.x.
     """
 
     Options: ClassVar[type[options.PartOptions]] = PlanarOptions

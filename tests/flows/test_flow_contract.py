@@ -118,7 +118,7 @@ def test_log_det_against_autodiff(name: str, values: dict[str, object]) -> None:
 @every_flow
 def test_fitted_density_integrates_to_one(name: str, values: dict[str, object]) -> None:
     model = fitted(name, values).for_evaluation(INTEGRATORS.get("per-row").Options(atol=1e-6, rtol=1e-6))
-    # Standardised, the box is fourteen standard deviations wide; the sum's spacing is far below the density's.
+    # The box is fourteen standard deviations wide, and the spacing far below the density's features.
     mean, scale = model.transforms[0].mean, model.transforms[0].scale
     axis = torch.linspace(-7, 7, 141, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis) * scale + mean
