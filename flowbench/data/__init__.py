@@ -1,0 +1,21 @@
+"""Datasets: toy densities that are known exactly, bundled tables, and the user's own."""
+
+from flowbench.data.catalogue import DatasetSummary, list_datasets, load_dataset
+from flowbench.data.dataset import Column, Dataset, Provenance, Split
+from flowbench.data.description import ColumnSummary, DatasetDescription, describe_dataset
+from flowbench.data.tables import Table, read_table
+
+__all__ = [
+    "Column",
+    "ColumnSummary",
+    "Dataset",
+    "DatasetDescription",
+    "DatasetSummary",
+    "Provenance",
+    "Split",
+    "Table",
+    "describe_dataset",
+    "list_datasets",
+    "load_dataset",
+    "read_table",
+]

@@ -1,0 +1,196 @@
+"""Datasets by name: toys, scikit-learn's tables, and table files."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowbench.data.dataset import Column, Dataset, Provenance
+from flowbench.data.formats import file_errors, read_raw_table, table_suffix
+from flowbench.data.sklearn_tables import SKLEARN_TABLES
+from flowbench.data.tables import Table, leave_out_hint, read_table, select_columns
+from flowbench.errors import ConfigurationError, DataError, UnknownNameError
+from flowbench.registry import TOYS, Registry
+
+DEFAULT_TOY_ROWS = 100_000
+# Fewer cannot be split into 80, 10 and 10 per cent.
+FEWEST_ROWS = 10
+_TOY_COLUMNS = ("x", "y")
+# Files up to this size are opened to list their rows and columns.
+_QUICK_TO_READ_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class _Facts:
+    source: str
+    licence: str
+    description: str
+
+
+# By the sha256 of the file's bytes, so that a changed file does not inherit the facts.
+_KNOWN_FILES = {
+    "35755e109446ec911891b1eae5cb33bc2f18367ce712145e4f9d27d19f575bad": _Facts(
+        "Azzalini and Bowman (1990), via R's `datasets`",
+        "facts; no claim known",
+        "eruptions of Old Faithful: duration and waiting time, in minutes",
+    ),
+    "f204db2c753b0937caac3cb35258562c14f073e4bbc76be24b4c51ce22767a93": _Facts(
+        "Gorman, Williams and Fraser (2014); Horst, Hill and Gorman (2020), `palmerpenguins`",
+        "CC0",
+        "three species of penguins; 11 rows have missing cells",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """A line of the list of datasets; `rows` and `columns` are None where only reading would tell."""
+
+    name: str
+    kind: Literal["toy", "scikit-learn", "file"]
+    rows: int | None
+    columns: int | None
+    description: str
+
+
+def load_dataset(
+    name_or_path: str,
+    *,
+    columns: Sequence[str] | None = None,
+    rows: int | None = None,
+    seed: int = 0,
+    folder: Path = Path("datasets"),
+    for_fit: bool = True,
+) -> Dataset:
+    """A toy, a table of scikit-learn, a file of `folder` by its name, or any table file by its path.
+
+    `columns` selects columns, in this order. `rows` is how many rows of a toy to draw (default 100,000) and
+    `seed` what to draw them with. `for_fit` also refuses a file that no density can be learnt from: fewer
+    than ten rows, or a constant column; without it a single row will do. Raises `UnknownNameError` for a
+    name or column that is not there, `ConfigurationError` for an option that does not apply, and
+    `DataError` for a file that cannot be read or used.
+    """
+    if name_or_path in TOYS.entries:
+        return _draw_toy(name_or_path, columns, DEFAULT_TOY_ROWS if rows is None else rows, seed)
+    if rows is not None:
+        raise ConfigurationError(f"`rows` is for toys; `{name_or_path}` is a table, used whole")
+    if name_or_path in SKLEARN_TABLES:
+        return _load_sklearn(name_or_path, columns)
+    return _load_file(_find_file(name_or_path, folder), columns, for_fit)
+
+
+def list_datasets(folder: Path = Path("datasets")) -> list[DatasetSummary]:
+    """Every dataset that has a name: toys, scikit-learn's tables, and the table files of `folder`."""
+    toys = [DatasetSummary(name, "toy", None, 2, TOYS.get(name).description) for name in TOYS.names()]
+    tables = [
+        DatasetSummary(name, "scikit-learn", table.rows, table.columns, table.description)
+        for name, table in SKLEARN_TABLES.items()
+    ]
+    return toys + tables + [_summarise_file(path) for path in _table_files(folder)]
+
+
+def _draw_toy(name: str, columns: Sequence[str] | None, rows: int, seed: int) -> Dataset:
+    if rows < FEWEST_ROWS:
+        raise ConfigurationError(f"`rows` must be at least {FEWEST_ROWS}; got {rows}")
+    density = TOYS.get(name)()
+    wanted = select_columns(_TOY_COLUMNS, columns, name)
+    sample = density.sample(rows, np.random.default_rng(seed))[:, wanted]
+    provenance = Provenance(
+        source=f"drawn with seed {seed} from the density of FFJORD's toy (Grathwohl et al. 2019)",
+        sha256=_sha256_of_rows(sample),
+        description=density.description,
+    )
+    return Dataset(
+        name,
+        tuple(Column(_TOY_COLUMNS[index]) for index in wanted),
+        sample,
+        provenance,
+        density if wanted == [0, 1] else None,
+    )
+
+
+def _load_sklearn(name: str, columns: Sequence[str] | None) -> Dataset:
+    facts = SKLEARN_TABLES[name]
+    table = facts.load()
+    wanted = select_columns(table.names, columns, name)
+    rows = table.rows[:, wanted]
+    provenance = Provenance(facts.source, _sha256_of_rows(rows), facts.licence, facts.description)
+    return Dataset(name, tuple(Column(table.names[index]) for index in wanted), rows, provenance)
+
+
+def _load_file(path: Path, columns: Sequence[str] | None, for_fit: bool) -> Dataset:
+    table = read_table(path, columns)
+    with file_errors(path):
+        if for_fit:
+            _check_can_be_fitted(table)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = _KNOWN_FILES.get(sha256, _Facts(str(path), "", ""))
+    provenance = Provenance(facts.source, sha256, facts.licence, facts.description)
+    return Dataset(_stem(path), tuple(map(Column, table.names)), table.rows, provenance)
+
+
+def _check_can_be_fitted(table: Table) -> None:
+    n = len(table.rows)
+    if n < FEWEST_ROWS:
+        raise DataError(f"{n} rows are too few to learn a density from; at least {FEWEST_ROWS} are needed")
+    varies = np.ptp(table.rows, axis=0) > 0
+    constant = [name for name, kept in zip(table.names, varies, strict=True) if not kept]
+    if constant:
+        value = table.rows[0, table.names.index(constant[0])]
+        also = f"; so are {', '.join(f'`{name}`' for name in constant[1:])}" if constant[1:] else ""
+        hint = leave_out_hint(table.names, constant) or "give a table with columns that vary"
+        raise DataError(f"column `{constant[0]}` is constant: {value:g} from row 1 to row {n}{also}; {hint}")
+
+
+def _find_file(name: str, folder: Path) -> Path:
+    path = Path(name)
+    exists = os.path.exists(name)
+    if os.sep in name or (table_suffix(path) and exists):
+        return path
+    named = [file for file in _table_files(folder) if name in (_stem(file), file.name)]
+    if len(named) > 1:
+        choices = ", ".join(str(file) for file in named)
+        raise ConfigurationError(f"the dataset `{name}` could be any of {choices}; give the path of one")
+    if not named and (table_suffix(path) or exists):
+        return path
+    if not named:
+        known = Registry("dataset", {summary.name: summary.kind for summary in list_datasets(folder)})
+        raise UnknownNameError(f"{known.unknown(name)}; or give the path of a table file")
+    return named[0]
+
+
+def _table_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    with file_errors(folder):
+        return sorted(path for path in folder.iterdir() if table_suffix(path) and path.is_file())
+
+
+def _summarise_file(path: Path) -> DatasetSummary:
+    rows = columns = None
+    description = f"{path.stat().st_size / 2**20:.1f} MiB"
+    if path.stat().st_size <= _QUICK_TO_READ_BYTES:
+        try:
+            with file_errors(path):
+                content = path.read_bytes()
+                raw = read_raw_table(path)
+            rows, columns = raw.n_rows, len(raw.names)
+            facts = _KNOWN_FILES.get(hashlib.sha256(content).hexdigest())
+            description = facts.description if facts else path.name
+        except DataError as error:
+            description = f"cannot be read: {error}"
+    return DatasetSummary(_stem(path), "file", rows, columns, description)
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(table_suffix(path) or "")] or path.name
+
+
+def _sha256_of_rows(rows: NDArray[np.float64]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()
