@@ -205,6 +205,7 @@ def _create_scalar(group: h5py.Group, name: str, value: NDArray[Any]) -> h5py.Da
     """A number kept in its own header, whose checksum covers it: what is not chunked has no other."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.COMPACT)
+    properties.set_obj_track_times(False)  # the same results give the same bytes
     space = h5py.h5s.create(h5py.h5s.SCALAR)
     kind = h5py.h5t.py_create(value.dtype, logical=True)
     dataset = h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, dcpl=properties))
