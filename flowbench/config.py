@@ -64,7 +64,7 @@ class RunConfig(Options):
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
 
     def to_values(self) -> Values:
-        """Plain values, without unset ones, from which `RunConfig.parse` makes an equal configuration."""
+        """Plain values, without unset ones, from which `RunConfig` makes an equal configuration."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
@@ -92,7 +92,7 @@ def resolve(
     plan = values["plan"]
     if plan.get("phases") and not plan.get("steps") and not plan.get("seconds"):
         plan["seconds"] = DEFAULT_SECONDS
-    return RunConfig.parse(values)
+    return RunConfig(**values)
 
 
 def preset_values(preset: str, model: str, *, toy: bool) -> Values:

@@ -143,7 +143,7 @@ def resume(run: Run, *, home: Home | None = None, watch: Watch | None = None) ->
     home, watch = home or Home(), watch or Watch()
     if run.info.get("status") == "finished":
         raise RunExistsError(f"the run {run.path} is finished; there is nothing to resume")
-    config = RunConfig.parse(run.config)
+    config = RunConfig(**run.config)
     _use_machine(config)
     with run.lock():
         work = _Work.begin(config, home)
@@ -160,7 +160,7 @@ def load_model(run: Run) -> DensityModel:
     """The fitted model of a run; raises `DamagedFileError` if the weights do not fit the configuration."""
     tensors, _ = run.load_model()
     try:
-        model = build_model(RunConfig.parse(run.config), tuple(run.info["dataset"]["columns"]))
+        model = build_model(RunConfig(**run.config), tuple(run.info["dataset"]["columns"]))
         model.load_state_dict(from_arrays(tensors))
     except (RuntimeError, KeyError, TypeError, ConfigurationError) as error:
         raise DamagedFileError(f"the model in {run.path} does not fit its configuration: {error}") from None

@@ -1,6 +1,6 @@
 """The base class of every part's options: frozen, complete, and strict about what it is given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
@@ -17,19 +17,11 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigurationError(describe_validation_error(error, type(self))) from None
-
-    @classmethod
-    def parse(cls, values: dict[str, Any], where: str = "") -> Self:
-        """Build the options from plain values; `where` prefixes option names in error messages."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigurationError(describe_validation_error(error, cls, where)) from None
+            raise _OptionsError(error, type(self)) from None
 
 
 class PartOptions(Options):
@@ -57,35 +49,35 @@ def part_of(registry: Registry, default: str) -> Any:
             options: type[PartOptions] = registry.get(name).Options
         except ConfigurationError as error:
             raise ValueError(str(error)) from None
-        return options.model_validate({**value, "name": name})
+        return options(**{**value, "name": name})
 
     return Annotated[SerializeAsAny[PartOptions], BeforeValidator(parse)]
 
 
-def describe_validation_error(error: ValidationError, options: type[BaseModel], where: str = "") -> str:
-    """One line per offending option: its dotted name, the complaint, and what was given."""
+class _OptionsError(ConfigurationError):
+    """What is wrong with options; kept whole, so that the options around them can name it in full."""
+
+    def __init__(self, error: ValidationError, options: type[BaseModel]) -> None:
+        super().__init__(_describe_all(error, options, ""))
+        self.error = error
+        self.options = options
+
+
+def _describe_all(error: ValidationError, options: type[BaseModel], where: str) -> str:
+    """The dotted name of each offending option, the complaint and what was given, in one line."""
     return "; ".join(_describe(detail, options, where) for detail in error.errors())
 
 
 def _describe(detail: Any, options: type[BaseModel], where: str) -> str:
     path = ".".join(str(part) for part in ((where,) if where else ()) + tuple(detail["loc"]))
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, _OptionsError):
+        return _describe_all(cause.error, cause.options, path)
     if detail["type"] == "extra_forbidden":
-        owner, name = _owner(options, detail["loc"])
-        allowed = ", ".join(f"`{field}`" for field in sorted(owner.model_fields)) or "none"
-        return f"unknown option `{path or name}`; allowed here: {allowed}"
+        allowed = ", ".join(f"`{field}`" for field in sorted(options.model_fields)) or "none"
+        return f"unknown option `{path}`; allowed here: {allowed}"
     complaint = detail["msg"].removeprefix("Value error, ")
     complaint = complaint.replace("Input should", "must", 1) if complaint.startswith("Input") else complaint
     subject = f"`{path}`: " if path else ""
     given = "" if detail["type"] in {"value_error", "missing"} else f"; got {detail['input']!r}"
     return f"{subject}{complaint}{given}"
-
-
-def _owner(options: type[BaseModel], location: Sequence[int | str]) -> tuple[type[BaseModel], str]:
-    for part in location[:-1]:
-        field = options.model_fields.get(str(part))
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
-            break
-        options = field.annotation
-    return options, str(location[-1])

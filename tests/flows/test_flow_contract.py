@@ -34,7 +34,7 @@ every_flow = pytest.mark.parametrize(("name", "values"), VARIANTS)
 
 def build(name: str, values: dict[str, object], features: int, seed: int = 0) -> Flow:
     flow_class = FLOWS.get(name)
-    return flow_class(features, flow_class.Options.parse(values), torch.Generator().manual_seed(seed))
+    return flow_class(features, flow_class.Options(**values), torch.Generator().manual_seed(seed))
 
 
 def perturbed(flow: Flow, seed: int = 1) -> Flow:
@@ -59,7 +59,7 @@ def fitted(name: str, values: dict[str, object]) -> DensityModel:
     z, _ = transform.to_model(x)
     flow = build(name, values, 2)
     flow.initialise(z.float())
-    plan = TrainingPlan.parse({**flow.default_plan, "steps": 150, "patience": 0})
+    plan = TrainingPlan(**{**flow.default_plan, "steps": 150, "patience": 0})
     generator = torch.Generator().manual_seed(3)
     Trainer(flow, plan, z[:1800].float(), z[1800:].float(), validation_log_det=0.0, generator=generator).run()
     return DensityModel(("a", "b"), [transform], flow)

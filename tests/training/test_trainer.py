@@ -19,7 +19,7 @@ from flowbench.training.trainer import Progress, Trainer
 
 def make_flow(name: str = "planar", **values: object) -> Flow:
     flow_class = FLOWS.get(name)
-    return flow_class(2, flow_class.Options.parse(values), torch.Generator().manual_seed(0))
+    return flow_class(2, flow_class.Options(**values), torch.Generator().manual_seed(0))
 
 
 def cloud(n: int, seed: int = 0) -> Tensor:
@@ -31,7 +31,7 @@ def make_trainer(flow: Flow | None = None, plan: dict[str, object] | None = None
     values = {"phases": [{"batch_size": 64}], "steps": 60, **(plan or {})}
     return Trainer(
         flow or make_flow(layers=4),
-        TrainingPlan.parse(values),
+        TrainingPlan(**values),
         cloud(500),
         cloud(200, seed=1),
         validation_log_det=0.0,
@@ -42,11 +42,11 @@ def make_trainer(flow: Flow | None = None, plan: dict[str, object] | None = None
 
 def test_a_plan_without_a_budget_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="needs a budget"):
-        TrainingPlan.parse({"phases": [{}]})
+        TrainingPlan(**{"phases": [{}]})
 
 
 def test_phases_share_the_budget() -> None:
-    plan = TrainingPlan.parse({"phases": [{"share": 3}, {"share": 1}], "steps": 100})
+    plan = TrainingPlan(**{"phases": [{"share": 3}, {"share": 1}], "steps": 100})
     assert plan.phase_at(0.0) == (0, 0.0)
     assert plan.phase_at(0.6) == (0, pytest.approx(0.8))
     assert plan.phase_at(0.75) == (1, pytest.approx(0.0))

@@ -1,0 +1,94 @@
+"""How a configuration is put together, checked and kept."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowbench.config import RunConfig, parse_setting, resolve
+from flowbench.errors import ConfigurationError, UnknownNameError
+from flowbench.registry import FLOWS
+
+
+@pytest.mark.parametrize("model", FLOWS.names())
+@pytest.mark.parametrize("preset", ["default", "ffjord"])
+@pytest.mark.parametrize("dataset", ["moons", "wine"])
+def test_every_preset_survives_toml(model: str, preset: str, dataset: str) -> None:
+    if preset != "default" and preset not in FLOWS.get(model).presets:
+        with pytest.raises(UnknownNameError, match=f"unknown preset `ffjord` for model `{model}`"):
+            resolve(dataset, model, preset=preset)
+        return
+    config = resolve(dataset, model, preset=preset)
+    values = tomllib.loads(tomli_w.dumps(config.to_values()))
+    assert RunConfig(**values) == config
+    assert values == config.to_values()
+
+
+def test_command_line_over_file_over_preset(tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text('[plan]\nsteps = 10\n[flow]\nname = "planar"\nlayers = 5\ninitial_scale = 0.5\n')
+    config = resolve("moons", file=file, overrides={"plan.steps": 20}, settings=["flow.layers=6"])
+    assert config.flow.name == "planar"
+    assert config.flow.layers == 6
+    assert config.flow.initial_scale == 0.5
+    assert config.plan.steps == 20
+    assert (
+        config.plan.phases[0].learning_rate == FLOWS.get("planar").default_plan["phases"][0]["learning_rate"]
+    )
+
+
+def test_choosing_another_part_drops_the_options_of_the_first() -> None:
+    config = resolve("moons", "cnf", settings=["flow.field.name=concatsquash", "flow.divergence=hutchinson"])
+    assert config.flow.field.name == "concatsquash"
+    assert config.flow.divergence.probes == 1
+
+
+def test_a_run_without_a_budget_gets_a_minute() -> None:
+    assert resolve("moons").plan.seconds == 60
+    assert resolve("moons", overrides={"plan.steps": 5}).plan.seconds is None
+    assert resolve("moons", "gaussian").plan.seconds is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("flow.feild.width=3", r"unknown option `flow\.feild`; allowed here: .*`field`"),
+        ("flow.field.widht=3", r"unknown option `flow\.field\.widht`; allowed here: .*`width`"),
+        ("flow.field.width=-1", r"`flow\.field\.width`: must be greater than or equal to 1; got -1"),
+        ("flow.field.width=big", r"`flow\.field\.width`: must be a valid integer"),
+        ("flow.field.name=mlp", r"unknown velocity field `mlp`; .*available: time-mlp, concatsquash"),
+        ("evaluation.integrator.atol=0", r"`evaluation\.integrator\.atol`: must be greater than 0; got 0"),
+        ("plan.steps=nan", r"`plan\.steps`"),
+        ("split.test=0.5", r"must add up to 1; they make 1\.4"),
+        ("device=tpu", r"`device`"),
+        ("nothing", r"`--set` takes part\.option=value"),
+        ("=3", r"`--set` takes part\.option=value"),
+    ],
+)
+def test_a_wrong_option_is_named(setting: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        resolve("moons", "cnf", settings=[setting])
+
+
+@given(
+    path=st.lists(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), min_size=1, max_size=4),
+    value=st.one_of(
+        st.integers(-(2**62), 2**62), st.booleans(), st.floats(allow_nan=False), st.text(max_size=20)
+    ),
+)
+def test_settings_take_toml_values(path: list[str], value: object) -> None:
+    text = tomli_w.dumps({"value": value}).removeprefix("value = ").strip()
+    parsed: object = parse_setting(f"{'.'.join(path)}={text}")
+    for part in path:
+        assert isinstance(parsed, dict)
+        parsed = parsed[part]
+    assert parsed == value
+
+
+def test_bare_words_are_strings() -> None:
+    assert parse_setting("flow.field.activation = softplus") == {
+        "flow": {"field": {"activation": "softplus"}}
+    }

@@ -1,0 +1,76 @@
+"""The scikit-learn face, by scikit-learn's own checks, and the torch distribution."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from flowbench import FlowDensity
+from flowbench.errors import ConfigurationError
+
+TINY = {"flow.field.width": 8, "flow.field.scales": 1}
+
+
+@parametrize_with_checks(
+    [
+        FlowDensity("gaussian"),
+        FlowDensity("planar", steps=10),
+        FlowDensity("cnf", steps=10, options=TINY),
+    ]
+)
+def test_sklearn_checks(estimator: FlowDensity, check: object) -> None:
+    check(estimator)
+
+
+def cloud(n: int = 2000) -> np.ndarray:
+    return np.random.default_rng(0).multivariate_normal([5, -1], [[4, 1.5], [1.5, 1]], n)
+
+
+def test_a_gaussian_is_found_in_the_units_of_the_rows() -> None:
+    x = cloud()
+    density = FlowDensity("gaussian", random_state=0).fit(x)
+    truth = multivariate_normal([5, -1], [[4, 1.5], [1.5, 1]])
+    fresh = truth.rvs(5000, random_state=1)
+    assert (truth.logpdf(fresh) - density.score_samples(fresh)).mean() == pytest.approx(0, abs=0.01)
+    assert density.score(fresh) == pytest.approx(density.score_samples(fresh).mean())
+    assert density.sample(4000, random_state=0).mean(0) == pytest.approx([5, -1], abs=0.15)
+
+
+def test_repeats_exactly_with_a_seed() -> None:
+    x = cloud(300)
+    one, two = (FlowDensity("cnf", steps=15, options=TINY, random_state=3).fit(x) for _ in range(2))
+    assert np.array_equal(one.score_samples(x), two.score_samples(x))
+    assert np.array_equal(one.sample(5, random_state=1), two.sample(5, random_state=1))
+
+
+def test_in_a_pipeline_and_a_grid_search() -> None:
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), FlowDensity("planar", steps=5, random_state=0)),
+        {"flowdensity__options": [{"flow.layers": 2}, {"flow.layers": 4}]},
+        cv=2,
+    ).fit(cloud(200))
+    assert np.isfinite(search.best_score_)
+
+
+def test_wrong_options_are_value_errors() -> None:
+    with pytest.raises(ConfigurationError, match="unknown model `gausian`; did you mean `gaussian`"):
+        FlowDensity("gausian").fit(cloud(50))
+    with pytest.raises(ValueError, match=r"unknown option `flow\.field\.widht`"):
+        FlowDensity("cnf", steps=1, options={"flow.field.widht": 3}).fit(cloud(50))
+
+
+def test_as_a_torch_distribution() -> None:
+    x = cloud(300)
+    density = FlowDensity("planar", steps=20, random_state=0).fit(x)
+    distribution = density.model_.as_distribution(torch.Generator().manual_seed(0))
+    assert isinstance(distribution, torch.distributions.Distribution)
+    assert distribution.event_shape == (2,)
+    drawn = distribution.sample((3, 4))
+    assert drawn.shape == (3, 4, 2)
+    assert distribution.log_prob(drawn).shape == (3, 4)
+    assert distribution.log_prob(torch.tensor(x[:7])).numpy() == pytest.approx(density.score_samples(x[:7]))
+    assert distribution.sample().shape == (2,)

@@ -1,0 +1,217 @@
+"""Runs from end to end: what is stored, what is kept after an interruption, and exact resumption."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray
+
+from flowbench.config import RunConfig, resolve
+from flowbench.errors import DataError, RunExistsError, RunFailedError
+from flowbench.experiment import Watch, fit, load_model, resume
+from flowbench.home import Home
+from flowbench.inference import sample, score
+from flowbench.registry import FLOWS
+from flowbench.store import Run
+
+SMALL = ["evaluation.test_rows=60", "evaluation.samples=40", "evaluation.grid=20", "evaluation.paths=5"]
+TINY_CNF = [
+    "flow.field.width=16",
+    "flow.field.scales=1",
+    "plan.phases=[{objective='flow-matching',batch_size=32}]",
+]
+
+
+def small(dataset: str, model: str, steps: int | None = 20, **overrides: object) -> RunConfig:
+    settings = SMALL + (TINY_CNF if model == "cnf" else [])
+    if dataset in {"moons"}:
+        overrides = {"data.rows": 800, **overrides}
+    if model == "gaussian":
+        steps = None
+    return resolve(dataset, model, overrides={"plan.steps": steps, **overrides}, settings=settings)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+@pytest.mark.parametrize("model", FLOWS.names())
+@pytest.mark.parametrize("dataset", ["moons", "iris"])
+def test_a_run_holds_everything_the_layout_lists(model: str, dataset: str, home: Home) -> None:
+    run = fit(small(dataset, model), home=home)
+    names = {path.name for path in run.path.iterdir()}
+    assert {
+        "config.toml", "run.json", "metrics.jsonl", "model.safetensors", "resume.safetensors", "results.h5"
+    } <= names  # fmt: skip
+    assert run.info["status"] == "finished"
+    results = run.read_results()
+    assert (
+        len(results.split.train) + len(results.split.validation) + len(results.split.test)
+        == run.info["dataset"]["rows"]
+    )
+    assert set(results.scored.row) <= set(results.split.test)
+    assert results.metrics["test_nll"].value == pytest.approx(-results.scored.log_prob.mean())
+    assert ("nfe" in results.metrics) == (model == "cnf")
+    assert (results.trajectory is not None) == (model == "cnf")
+    assert (results.grid is not None) == (dataset == "moons")
+    assert ("kl_to_truth" in results.metrics) == (dataset == "moons")
+
+
+@pytest.mark.parametrize("model", FLOWS.names())
+def test_stored_likelihoods_equal_a_fresh_score_of_the_same_rows(model: str, home: Home) -> None:
+    run = fit(small("iris", model), home=home)
+    stored = run.read_results().scored
+    scored = score(run, "iris", home=home)
+    assert np.abs(scored.log_prob[stored.row] - stored.log_prob).max() < 1e-9
+
+
+def test_results_open_in_xarray_with_named_dimensions(home: Home) -> None:
+    run = fit(small("moons", "cnf"), home=home)
+    expected = {
+        "log_likelihood": {"log_prob": ("row",), "x": ("row", "column"), "true_log_prob": ("row",)},
+        "samples": {"log_prob": ("sample",), "x": ("sample", "column")},
+        "grid": {"log_prob": ("x", "y"), "true_log_prob": ("x", "y")},
+        "trajectory": {"position": ("time", "particle", "column")},
+    }
+    stored = run.read_results().scored
+    for group, variables in expected.items():
+        with xarray.open_dataset(run.path / "results.h5", engine="h5netcdf", group=group) as dataset:
+            for name, dimensions in variables.items():
+                assert dataset[name].dims == dimensions
+            if group == "log_likelihood":
+                assert dataset["log_prob"].attrs["units"] == "nats"
+                assert np.array_equal(dataset["log_prob"], stored.log_prob)
+                assert np.array_equal(dataset["row"], stored.row)
+
+
+def test_samples_are_in_the_tables_own_units(home: Home) -> None:
+    run = fit(small("iris", "gaussian"), home=home)
+    drawn = sample(run, 4000, seed=1)
+    rows = run.read_results()
+    assert drawn.columns == rows.columns
+    from sklearn.datasets import load_iris
+
+    table = load_iris().data
+    assert np.abs(drawn.x.mean(0) - table.mean(0)).max() < 0.3
+    assert np.abs(drawn.x.std(0) / table.std(0) - 1).max() < 0.2
+    again = sample(run, 4000, seed=1)
+    assert np.array_equal(drawn.x, again.x)
+    assert not np.array_equal(drawn.x, sample(run, 4000, seed=2).x)
+
+
+def test_same_seed_same_weights_another_seed_others(home: Home) -> None:
+    first, second = (load_model(fit(small("iris", "planar"), home=home)).state_dict() for _ in range(2))
+    other = load_model(fit(small("iris", "planar", seed=1), home=home)).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not torch.equal(first["flow.u"], other["flow.u"])
+
+
+def test_a_given_name_is_never_overwritten(home: Home) -> None:
+    config = small("iris", "gaussian")
+    run = fit(config, home=home, name="mine")
+    before = (run.path / "results.h5").read_bytes()
+    with pytest.raises(RunExistsError, match="exists already"):
+        fit(config, home=home, name="mine")
+    assert (run.path / "results.h5").read_bytes() == before
+    assert fit(config, home=home).path.name == "iris-gaussian"
+    assert fit(config, home=home).path.name == "iris-gaussian-2"
+
+
+def test_an_interrupted_run_can_be_used_and_resumed(home: Home) -> None:
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 8
+
+    run = fit(small("iris", "planar"), home=home, watch=Watch(should_stop=stop))
+    assert run.info["status"] == "interrupted"
+    assert np.isfinite(score(run, "iris", home=home).log_prob).all()
+    assert resume(run, home=home).info["status"] == "finished"
+    steps = [record["step"] for record in run.metrics()]
+    assert steps == sorted(steps)
+    with pytest.raises(RunExistsError, match="finished"):
+        resume(run, home=home)
+
+
+def test_a_changed_table_is_not_resumed_on(home: Home, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    rows = np.random.default_rng(0).normal(size=(50, 2))
+    np.savetxt(table, rows, delimiter=",", header="a,b", comments="")
+    run = fit(small(str(table), "planar"), home=home, watch=Watch(should_stop=lambda: True))
+    np.savetxt(table, rows + 1, delimiter=",", header="a,b", comments="")
+    with pytest.raises(DataError, match="has changed since"):
+        resume(run, home=home)
+
+
+def test_a_failed_fit_keeps_its_folder_and_says_why(home: Home) -> None:
+    config = small(
+        "iris", "planar", 50, **{"plan.max_rollbacks": 1, "plan.phases": [{"learning_rate": 1e30}]}
+    )
+    with pytest.raises(RunFailedError, match="failed at step"):
+        fit(config, home=home, name="wild")
+    run = Run.open(home.runs / "wild")
+    assert run.info["status"] == "failed"
+    assert "failed at step" in run.info["error"]
+    assert np.isfinite(score(run, "iris", home=home).log_prob).all()
+
+
+@pytest.mark.parametrize("model", ["cnf", "planar"])
+def test_killed_and_resumed_ends_bit_for_bit_alike(model: str, home: Home) -> None:
+    """SIGKILL in the middle of a fit in another process, resumed there, against a run left alone."""
+    settings = [f"--set={one}" for one in SMALL + (TINY_CNF if model == "cnf" else [])]
+    steps = 200
+    command = [
+        sys.executable, "-m", "flowbench", "fit", "moons", "--model", model, "--rows", "800",
+        "--steps", str(steps), "--home", str(home.path), *settings,
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--name", "whole"], env=environment, check=True, capture_output=True)
+    killed = subprocess.Popen(
+        [*command, "--name", "killed"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    run_path = home.runs / "killed"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and killed.poll() is None:
+        lines = (
+            (run_path / "metrics.jsonl").read_text().count("\n")
+            if (run_path / "metrics.jsonl").exists()
+            else 0
+        )
+        if lines > 5:
+            break
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    run = Run.open(run_path)
+    assert run.info["status"] == "running", "the fit ended before it could be killed"
+    resume_command = [
+        sys.executable,
+        "-m",
+        "flowbench",
+        "fit",
+        "--resume",
+        "killed",
+        "--home",
+        str(home.path),
+    ]
+    subprocess.run(resume_command, env=environment, check=True, capture_output=True)
+    assert run.info["status"] == "finished"
+    whole = Run.open(home.runs / "whole")
+    expected, resumed = whole.load_model()[0], run.load_model()[0]
+    assert set(expected) == set(resumed)
+    for name, array in expected.items():
+        assert array.tobytes() == resumed[name].tobytes(), name
+    assert np.array_equal(whole.read_results().scored.log_prob, run.read_results().scored.log_prob)
+    timing = {"wall_seconds", "cpu_seconds", "rows_per_second"}
+    logs = [
+        [{k: v for k, v in line.items() if k not in timing} for line in r.metrics()] for r in (whole, run)
+    ]
+    assert logs[0] == logs[1]
