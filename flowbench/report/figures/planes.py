@@ -1,0 +1,160 @@
+"""Two columns: densities and samples side by side, in one frame and on one colour scale."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from flowbench.report.comparison import Floats
+from flowbench.report.figures.style import (
+    DATA,
+    MUTED,
+    SAMPLES,
+    Picture,
+    finish,
+    frame,
+    new_figure,
+    plain_ticks,
+    short,
+)
+from flowbench.report.grouping import cell_edges
+from flowbench.report.numbers import plural
+from flowbench.store import Grid
+
+COLOUR_MAP = "viridis"
+#: At most this many dots in a panel: more of them hide the density that they show.
+MAX_DOTS = 2000
+WIDTH = 2.6
+SMALL_WIDTH = 1.75
+#: Of the densest cells this share may be brighter than the scale, so that one spike does not darken the rest.
+CLIPPED = 0.001
+
+Limits = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The frame that all panels of a data set share: column names, limits, top of the colour scale."""
+
+    names: tuple[str, str]
+    x: Limits
+    y: Limits
+    brightest: float
+
+    def outside(self, points: Floats) -> int:
+        """How many of `points: (n, 2)` lie beyond the limits."""
+        low, high = np.array([self.x, self.y]).T
+        return int(np.sum(np.any((points < low) | (points > high), axis=1)))
+
+
+def shared_plane(names: tuple[str, str], grids: Sequence[Grid]) -> Plane:
+    """A frame around all `grids`, with a colour scale up to the brightest cell.
+
+    That is the brightest cell of the true density where it is known, which a spike of a model cannot
+    stretch, and otherwise of the models, all but `CLIPPED` of their cells.
+    """
+    truths = [_density(grid.true_log_prob) for grid in grids if grid.true_log_prob is not None]
+    if truths:
+        brightest = max(float(density.max()) for density in truths)
+    else:
+        brightest = max(float(np.quantile(_density(grid.log_prob), 1 - CLIPPED)) for grid in grids)
+    edges = [(cell_edges(grid.x), cell_edges(grid.y)) for grid in grids]
+    x, y = ((min(each[axis][0] for each in edges), max(each[axis][1] for each in edges)) for axis in (0, 1))
+    return Plane(names, x, y, brightest if np.isfinite(brightest) and brightest > 0 else 1.0)
+
+
+def draw_density(
+    plane: Plane, grid: Grid, log_prob: Floats, *, what: str, key: str, rows: Floats | None = None
+) -> Picture:
+    """One density on the grid, with the `rows: (n, 2)` that it should explain as open dots on top."""
+    figure, axes = new_panel(plane)
+    # The ground of the scale, where a density was not tabulated.
+    axes.set_facecolor(colormaps[COLOUR_MAP](0.0))
+    axes.imshow(
+        _density(log_prob).T,
+        origin="lower",
+        extent=(*cell_edges(grid.x), *cell_edges(grid.y)),
+        cmap=COLOUR_MAP,
+        vmin=0,
+        vmax=plane.brightest,
+        aspect="auto",
+        interpolation="bilinear",
+    )
+    if rows is not None:
+        axes.scatter(
+            rows[:MAX_DOTS, 0],
+            rows[:MAX_DOTS, 1],
+            s=2.2 * _dot_size(len(rows)),
+            facecolors="none",
+            edgecolors="white",
+            linewidths=0.7,
+            alpha=0.85,
+            rasterized=True,
+        )
+    return finish(figure, f"Density of {what} over {_plane_name(plane)}.", key)
+
+
+def draw_dots(plane: Plane, points: Floats, *, what: str, key: str, data: bool = False) -> Picture:
+    """`points: (n, 2)` as dots, the first `MAX_DOTS` of them."""
+    figure, axes = new_panel(plane)
+    shown = points[:MAX_DOTS]
+    axes.scatter(
+        shown[:, 0],
+        shown[:, 1],
+        s=_dot_size(len(shown)),
+        color=DATA if data else SAMPLES,
+        alpha=0.8,
+        linewidths=0,
+        rasterized=True,
+    )
+    return finish(figure, f"{plural(len(shown), 'dot')}: {what} over {_plane_name(plane)}.", key)
+
+
+def draw_colour_bar(plane: Plane, *, key: str) -> Picture:
+    """The scale of every density panel."""
+    figure = new_figure(3.6, 0.55)
+    axes = figure.add_subplot()
+    scale = ScalarMappable(Normalize(0, plane.brightest), COLOUR_MAP)
+    bar = figure.colorbar(scale, cax=axes, orientation="horizontal", extend="max")
+    bar.outline.set_edgecolor(MUTED)
+    plain_ticks(bar.ax.xaxis, 5)
+    return finish(
+        figure, f"Colour scale: density from 0, dark, to {plane.brightest:.3g} and above, bright.", key
+    )
+
+
+def new_panel(plane: Plane, panel_width: float = WIDTH, *, named: bool = True) -> tuple[Figure, Axes]:
+    """An empty panel in the shape of the plane, with its limits, its ticks and, if `named`, its names."""
+    width, height = plane.x[1] - plane.x[0], plane.y[1] - plane.y[0]
+    # Columns of like range keep their shape; others fill a square.
+    ratio = height / width if 0.5 <= height / width <= 2 else 1.0
+    figure = new_figure(panel_width, 0.45 + (panel_width - 0.6) * ratio)
+    axes = figure.add_subplot()
+    frame(axes)
+    axes.set(xlim=plane.x, ylim=plane.y)
+    if named:
+        axes.set(xlabel=short(plane.names[0]), ylabel=short(plane.names[1]))
+    # Neither dots nor images may move the limits that all panels share.
+    axes.autoscale(False)
+    plain_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
+    return figure, axes
+
+
+def _density(log_prob: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        return np.nan_to_num(np.exp(log_prob), nan=0.0, posinf=np.finfo(np.float64).max)
+
+
+def _dot_size(count: int) -> float:
+    """Area of a dot, in points squared: few dots are large, many are small."""
+    return float(np.clip(3000 / max(count, 1), 2.2, 14))
+
+
+def _plane_name(plane: Plane) -> str:
+    return f"{short(plane.names[0])} and {short(plane.names[1])}"

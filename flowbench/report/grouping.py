@@ -1,0 +1,253 @@
+"""Runs that may be compared: by data set and identical test rows, then by model and options."""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowbench.report.comparison import (
+    Estimate,
+    Floats,
+    PairedDifference,
+    compare_paired,
+    estimate_mean,
+    spread,
+)
+from flowbench.report.records import RunRecord
+from flowbench.store import Results
+
+#: At most this many options are named to tell two configurations of one model apart.
+MAX_NAMED_OPTIONS = 2
+MAX_LABEL = 60
+
+Integers = NDArray[np.int64]
+
+
+def cell_edges(centres: Floats) -> tuple[float, float]:
+    """The outer edges of the evenly spaced cells around `centres: (k,)`."""
+    half = (centres[-1] - centres[0]) / max(len(centres) - 1, 1) / 2
+    return float(centres[0] - half), float(centres[-1] + half)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedRun:
+    """A run with results, its test rows in ascending order of their ids.
+
+    `x: (n, d)` data units; `log_prob: (n,)` and `true_log_prob: (n,)` or None, nats, data units.
+    """
+
+    record: RunRecord
+    results: Results
+    row: Integers
+    x: Floats
+    log_prob: Floats
+    true_log_prob: Floats | None
+
+    @cached_property
+    def nll(self) -> Estimate:
+        """Test NLL with the standard error over rows."""
+        return estimate_mean(-self.log_prob)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal for two runs whose likelihoods can be paired: same data, columns and test rows."""
+        digest = hashlib.sha256()
+        dataset = self.record.dataset
+        for name in (dataset.get("name", ""), dataset.get("sha256", ""), *self.results.columns):
+            digest.update(str(name).encode(errors="backslashreplace") + b"\0")
+        digest.update(self.row.tobytes())
+        digest.update(self.x.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def on_grid(self) -> NDArray[np.bool_] | None:
+        """For each sample whether it lies on the grid: `(m,)`; None where there is no grid."""
+        grid = self.results.grid
+        if grid is None:
+            return None
+        low, high = np.array([cell_edges(grid.x), cell_edges(grid.y)]).T
+        samples = self.results.samples.x
+        return np.asarray(np.all((samples >= low) & (samples <= high), axis=1))
+
+    @property
+    def configuration(self) -> tuple[str, str]:
+        """Equal for two runs that differ in their seeds alone."""
+        return self.record.model, repr(sorted(self.record.options.items()))
+
+
+@dataclass(frozen=True, eq=False)
+class ModelGroup:
+    """The runs of one model with the same options, which differ in their seeds.
+
+    Row by row the log-likelihoods are averaged over the runs first. Every standard error therefore speaks
+    of the test rows alone, and what the seed does is told apart, by `nll_spread`.
+    """
+
+    label: str
+    runs: tuple[FittedRun, ...]
+
+    @cached_property
+    def log_prob(self) -> Floats:
+        """Log-likelihood of each test row, averaged over the runs: `(n,)`, nats, data units."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.mean([run.log_prob for run in self.runs], axis=0))
+
+    @cached_property
+    def nll(self) -> Estimate:
+        """Test NLL averaged over the runs, with the standard error over rows."""
+        return estimate_mean(-self.log_prob)
+
+    @cached_property
+    def nll_spread(self) -> float | None:
+        """Standard deviation of the test NLL over the runs; None for a single run."""
+        return spread([run.nll.mean for run in self.runs])
+
+    @cached_property
+    def kl(self) -> Estimate | None:
+        """KL(truth || model) in nats, estimated on the test rows; None where the truth is unknown."""
+        truth = self.runs[0].true_log_prob
+        if truth is None:
+            return None
+        with np.errstate(invalid="ignore"):
+            return estimate_mean(truth - self.log_prob)
+
+    @cached_property
+    def impossible_rows(self) -> int:
+        """Test rows whose log-likelihood is not a finite number in at least one run."""
+        return int(np.sum(~np.isfinite(self.log_prob)))
+
+    @cached_property
+    def samples_on_grid(self) -> Estimate | None:
+        """Share of the samples of all runs that lie on the grid; None where there is no grid or no sample."""
+        inside = [run.on_grid for run in self.runs if run.on_grid is not None]
+        together = np.concatenate(inside).astype(np.float64) if inside else np.empty(0)
+        return estimate_mean(together) if together.size else None
+
+    def mean_metric(self, name: str) -> float | None:
+        """The mean of a metric over the runs that have it."""
+        values = self._values(name)
+        return math.fsum(values) / len(values) if values else None
+
+    def max_metric(self, name: str) -> float | None:
+        """The largest value of a metric over the runs that have it."""
+        return max(self._values(name), default=None)
+
+    def _values(self, name: str) -> list[float]:
+        return [value for run in self.runs if (value := run.record.metric(name)) is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """Models scored on the same rows of one data set, best first.
+
+    `x: (n, d)` are those rows in data units. `superseded` runs were left out for a newer one with the same
+    model, options and seed.
+    """
+
+    columns: tuple[str, ...]
+    x: Floats
+    models: tuple[ModelGroup, ...]
+    superseded: tuple[RunRecord, ...]
+
+    @property
+    def best(self) -> ModelGroup:
+        """The model with the lowest test NLL."""
+        return self.models[0]
+
+    @property
+    def record(self) -> RunRecord:
+        """The run that speaks for the data set."""
+        return self.best.runs[0].record
+
+    @property
+    def name(self) -> str:
+        """The data set's name."""
+        return str(self.record.dataset.get("name", "unnamed data"))
+
+    @property
+    def sha256(self) -> str:
+        """The data set's fingerprint; empty where it is unknown."""
+        return str(self.record.dataset.get("sha256", ""))
+
+    @cached_property
+    def entropy(self) -> float | None:
+        """Entropy of the true density in nats: the floor of every NLL; None where it is unknown."""
+        return next(
+            (value for each in self.models if (value := each.mean_metric("entropy")) is not None), None
+        )
+
+    @cached_property
+    def differences(self) -> tuple[PairedDifference | None, ...]:
+        """For each model its NLL minus that of the best, paired over rows; None for the best itself."""
+        best = -self.best.log_prob
+        return (None, *(compare_paired(-model.log_prob, best) for model in self.models[1:]))
+
+
+def group_runs(records: Iterable[RunRecord]) -> tuple[Section, ...]:
+    """Group the records that have results; the order of first appearance decides that of the sections.
+
+    Raises `DataError` if a run holds no scored rows.
+    """
+    groups: dict[str, list[FittedRun]] = defaultdict(list)
+    for record in records:
+        if record.results is not None:
+            run = _fitted(record, record.results)
+            groups[run.fingerprint].append(run)
+    return tuple(_section(group) for group in groups.values())
+
+
+def _fitted(record: RunRecord, results: Results) -> FittedRun:
+    scored = results.scored
+    order = np.argsort(scored.row, kind="stable")
+    truth = None if scored.true_log_prob is None else scored.true_log_prob[order]
+    return FittedRun(record, results, scored.row[order], scored.x[order], scored.log_prob[order], truth)
+
+
+def _section(runs: Sequence[FittedRun]) -> Section:
+    kept = _newest_per_seed(runs)
+    by_options: dict[tuple[str, str], list[FittedRun]] = defaultdict(list)
+    for run in kept:
+        by_options[run.configuration].append(run)
+    labels = _labels([group[0].record for group in by_options.values()])
+    models = [
+        ModelGroup(label, tuple(sorted(group, key=_seed_order)))
+        for label, group in zip(labels, by_options.values(), strict=True)
+    ]
+    models.sort(key=lambda model: (not model.nll.is_finite, model.nll.mean if model.nll.is_finite else 0.0))
+    superseded = tuple(run.record for run in runs if run not in kept)
+    return Section(runs[0].results.columns, runs[0].x, tuple(models), superseded)
+
+
+def _newest_per_seed(runs: Sequence[FittedRun]) -> list[FittedRun]:
+    # A repeat with the same seed is not another draw: counted as one, it would fake a small spread.
+    newest: dict[tuple[tuple[str, str], int | None], FittedRun] = {}
+    for run in runs:
+        key = (run.configuration, run.record.seed)
+        if key not in newest or run.record.text("started") > newest[key].record.text("started"):
+            newest[key] = run
+    return list(newest.values())
+
+
+def _seed_order(run: FittedRun) -> tuple[int, str]:
+    return (-1 if run.record.seed is None else run.record.seed, run.record.name)
+
+
+def _labels(records: Sequence[RunRecord]) -> list[str]:
+    """A name for each configuration: the model's, with the options that tell it from its namesakes."""
+    labels = []
+    for record in records:
+        namesakes = [each for each in records if each.model == record.model]
+        keys = sorted({key for each in namesakes for key in each.options})
+        telling = [key for key in keys if len({each.options.get(key) for each in namesakes}) > 1]
+        named = [f"{key}={record.options.get(key, 'unset')}" for key in telling[:MAX_NAMED_OPTIONS]]
+        label = f"{record.model} ({', '.join(named)})" if named else record.model
+        labels.append(label if len(label) <= MAX_LABEL else f"{record.model} ({record.name})")
+    return [
+        label if labels.count(label) == 1 else f"{record.model} ({record.name})"
+        for label, record in zip(labels, records, strict=True)
+    ]

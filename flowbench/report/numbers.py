@@ -1,0 +1,93 @@
+"""How numbers are written: the uncertainty decides the digits."""
+
+import math
+from collections.abc import Iterable
+
+from flowbench.report.comparison import Estimate, PairedDifference
+
+DASH = "–"
+MINUS = "−"
+DEFAULT_DECIMALS = 3
+MAX_DECIMALS = 8
+
+
+def decimals_for(uncertainty: float | None) -> int:
+    """Decimals that show two significant digits of `uncertainty`."""
+    if uncertainty is None or not math.isfinite(uncertainty) or uncertainty <= 0:
+        return DEFAULT_DECIMALS
+    # Through the rounded text, so that 0.0996 counts as 0.10 and not as 0.0996.
+    exponent = int(f"{uncertainty:.1e}".partition("e")[2])
+    return min(max(1 - exponent, 0), MAX_DECIMALS)
+
+
+def shared_decimals(uncertainties: Iterable[float | None]) -> int:
+    """Decimals for a whole column: two significant digits of the largest uncertainty, one of the smallest."""
+    known = [each for each in uncertainties if each is not None and math.isfinite(each) and each > 0]
+    if not known:
+        return DEFAULT_DECIMALS
+    return max(decimals_for(max(known)), decimals_for(min(known)) - 1)
+
+
+def fixed(value: float | None, decimals: int) -> str:
+    """`value` with thousands separators and a true minus sign; a dash where there is no number."""
+    if value is None or math.isnan(value):
+        return DASH
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    text = f"{value:,.{decimals}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", MINUS)
+
+
+def with_error(estimate: Estimate | None, decimals: int | None = None) -> str:
+    """ "2.834 ± 0.012", a mean and its standard error, which decides the digits unless they are given."""
+    if estimate is None:
+        return DASH
+    if decimals is None:
+        decimals = decimals_for(estimate.standard_error)
+    if estimate.standard_error is None:
+        return fixed(estimate.mean, decimals)
+    return f"{fixed(estimate.mean, decimals)} ± {fixed(estimate.standard_error, decimals)}"
+
+
+def with_half_width(difference: PairedDifference) -> str:
+    """ "0.123 ± 0.022", the size of a difference and half the length of its interval."""
+    decimals = decimals_for(difference.half_width)
+    return f"{fixed(abs(difference.mean), decimals)} ± {fixed(difference.half_width, decimals)}"
+
+
+def with_interval(difference: PairedDifference, decimals: int) -> str:
+    """ "+0.123 [0.101, 0.145]", a difference and its interval."""
+    mean, low, high = (fixed(each, decimals) for each in (difference.mean, difference.low, difference.high))
+    sign = "+" if not mean.startswith(MINUS) and mean.strip("0.,") else ""
+    return f"{sign}{mean} [{low}, {high}]"
+
+
+def significant(value: float | None, digits: int = 2) -> str:
+    """A positive number to a few significant digits: "0.00012", "3.4e−5"."""
+    if value is None or not math.isfinite(value):
+        return fixed(value, 0)
+    if value == 0:
+        return "0"
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
+    if not -4 <= exponent <= 15:
+        return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("-", MINUS)
+    return fixed(value, max(digits - 1 - exponent, 0))
+
+
+def seconds(value: float | None) -> str:
+    """A time in seconds: tenths below a hundred, whole seconds above."""
+    if value is not None and 0 < value < 0.1:
+        return significant(value, 1)
+    return fixed(value, 1 if value is not None and abs(value) < 100 else 0)
+
+
+def count(value: float | None) -> str:
+    """A whole number; a mean of whole numbers keeps one decimal."""
+    return fixed(value, 0 if value is None or not math.isfinite(value) or value == round(value) else 1)
+
+
+def plural(number: int, noun: str) -> str:
+    """ "1 test row", "1,000 test rows"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,160 @@
+"""Writes a report: one page that needs nothing else, its tables in Markdown, its numbers in JSON."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from flowbench.errors import DataError
+from flowbench.report.document import describe_report
+from flowbench.report.grouping import Section, group_runs
+from flowbench.report.markdown import escape_markdown
+from flowbench.report.records import RunRecord, read_runs
+from flowbench.report.tables import (
+    Table,
+    cost_table,
+    facts,
+    likelihood_table,
+    moment,
+    run_table,
+    unfinished_table,
+)
+from flowbench.report.wording import cautions, verdict
+from flowbench.store import Run, atomic_write
+from flowbench.store.atomic import file_errors
+from flowbench.store.documents import write_json
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """The files of a report."""
+
+    html: Path
+    markdown: Path
+    json: Path
+
+
+@dataclass(frozen=True, eq=False)
+class SectionText:
+    """What is written about one data set; `key` names it within the page."""
+
+    key: str
+    section: Section
+    verdict: str
+    cautions: Sequence[str]
+    facts: Sequence[tuple[str, str]]
+    likelihood: Table
+    cost: Table
+    runs: Table
+
+    @property
+    def title(self) -> str:
+        """The data set's name."""
+        return self.section.name
+
+
+def write_report(runs: Sequence[Run], folder: Path, *, title: str | None = None) -> ReportPaths:
+    """Compare `runs` and write index.html, report.md and report.json into `folder`, which is made.
+
+    Runs on the same test rows of the same data set are compared with one another; runs without results are
+    listed. Each file is replaced atomically. Raises `DataError` if no run has results, `DamagedFileError`
+    for a run that is damaged, `ConfigurationError` if `folder` cannot be written to.
+    """
+    records = read_runs(runs)
+    unfinished = [record for record in records if record.results is None]
+    sections = group_runs(records)
+    if not sections:
+        given = [f"`{record.name}` ({record.text('status') or 'unfinished'})" for record in unfinished]
+        raise DataError(
+            f"nothing to report: no run has results yet (given: {', '.join(given) or 'none'}); "
+            "let a fit finish, or resume one that was interrupted"
+        )
+    texts = [_describe(f"data-{n}", each, sections, unfinished) for n, each in enumerate(sections, start=1)]
+    title = title or f"Density models on {_listed(dict.fromkeys(section.name for section in sections))}"
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    paths = ReportPaths(folder / "index.html", folder / "report.md", folder / "report.json")
+    context = {
+        "title": title,
+        "created": moment(created),
+        "sections": texts,
+        "unfinished": unfinished_table(unfinished) if unfinished else None,
+        "made_with": _made_with(records),
+    }
+    html, markdown = _render_html(context), _render_markdown(context)
+    described = [(text.section, text.verdict, text.cautions) for text in texts]
+    with file_errors("write", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_json(paths.json, describe_report(title, created, described, unfinished))
+    _write_text(paths.markdown, markdown)
+    _write_text(paths.html, html)
+    return paths
+
+
+def _describe(
+    key: str, section: Section, sections: Sequence[Section], unfinished: Sequence[RunRecord]
+) -> SectionText:
+    return SectionText(
+        key=key,
+        section=section,
+        verdict=verdict(section),
+        cautions=cautions(section, sections, unfinished),
+        facts=facts(section),
+        likelihood=likelihood_table(section),
+        cost=cost_table(section),
+        runs=run_table(section),
+    )
+
+
+def _render_markdown(context: dict[str, Any]) -> str:
+    # `finalize` is to Markdown what autoescape is to HTML: every value passes through it.
+    return _environment(finalize=escape_markdown).get_template("report.md.j2").render(context)
+
+
+def _render_html(context: dict[str, Any]) -> str:
+    # Drawing needs seaborn, which takes seconds to import.
+    from flowbench.report.figures.style import figure_style
+    from flowbench.report.views import galleries
+
+    with figure_style():
+        drawn = {text.key: galleries(text.section, text.key) for text in context["sections"]}
+    template = _environment(autoescape=True).get_template("report.html.j2")
+    return template.render(context, galleries=drawn)
+
+
+def _environment(**options: Any) -> Environment:
+    options |= {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    return Environment(loader=PackageLoader("flowbench.report"), **options)
+
+
+def _write_text(path: Path, text: str) -> None:
+    # A name from a foreign file may hold half a surrogate pair, which UTF-8 cannot.
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="replace")
+
+
+def _made_with(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
+    """Pairs (term, different values) of what the runs were made with and on."""
+    versions, hosts, commands = [], [], []
+    for record in records:
+        versions.append(_pairs(record.info.get("versions")))
+        hosts.append(_pairs(record.info.get("host")))
+        command = record.info.get("command")
+        commands.append(shlex.join(map(str, command)) if isinstance(command, list) else str(command or ""))
+    pairs = [("versions", versions), ("machine", hosts), ("command", commands)]
+    distinct = [(term, [value for value in dict.fromkeys(values) if value]) for term, values in pairs]
+    return [(term, values) for term, values in distinct if values]
+
+
+def _pairs(values: object) -> str:
+    if not isinstance(values, dict):
+        return ""
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,102 @@
+"""What the report takes from a run folder.
+
+`run.json` and `config.toml` may come from elsewhere or from another version, so nothing in them is
+relied upon: what is missing or of the wrong type is unknown, and every text is shown escaped.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from flowbench.store import Results, Run
+
+#: Options that say which random numbers a run used, or what a data set was called; not what was fitted.
+NOT_OPTIONS = ("seed", "data.dataset")
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """One run: what its folder says of it, and its `results` unless it has none."""
+
+    name: str
+    info: Mapping[str, Any]
+    options: Mapping[str, str]
+    history: tuple[Mapping[str, Any], ...]
+    results: Results | None
+
+    @property
+    def model(self) -> str:
+        """The model's name in the registry."""
+        return self.text("model") or "unknown model"
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of weights, batches and samples."""
+        seed = self.info.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    @property
+    def dataset(self) -> Mapping[str, Any]:
+        """What is known of the table: name, source, sha256, licence, description, rows, columns."""
+        dataset = self.info.get("dataset")
+        return dataset if isinstance(dataset, Mapping) else {}
+
+    def text(self, key: str) -> str:
+        """An entry of the run's information as text; empty where it is unknown."""
+        value = self.info.get(key)
+        return "" if value is None else str(value)
+
+    def metric(self, name: str) -> float | None:
+        """A metric of the results; None where it is absent or not finite."""
+        metric = self.results.metrics.get(name) if self.results else None
+        return metric.value if metric and math.isfinite(metric.value) else None
+
+    def series(self, key: str, objective: str | None = None) -> list[tuple[float, float]]:
+        """Pairs (training wall seconds, value of `key`) from the training log, finite ones only.
+
+        With `objective`, only those of its phases. What was logged before the first step is left out,
+        unless it is all there is, as for a fit in closed form.
+        """
+        trained = [each for each in self.history if each.get("step") != 0] or self.history
+        records = (each for each in trained if objective is None or each.get("objective") == objective)
+        pairs = ((record.get("wall_seconds"), record.get(key)) for record in records)
+        return [(float(x), float(y)) for x, y in pairs if _is_finite(x) and _is_finite(y)]
+
+
+def read_runs(runs: Iterable[Run]) -> list[RunRecord]:
+    """Read each run once, in the order given; raises `DamagedFileError` as `Run` does."""
+    unique = {run.path.resolve(): run for run in runs}
+    return [
+        RunRecord(
+            name=run.name,
+            info=run.info,
+            options=_flatten(run.config),
+            history=tuple(run.metrics()),
+            results=run.read_results() if run.has_results else None,
+        )
+        for run in unique.values()
+    ]
+
+
+def _flatten(values: Mapping[str, Any]) -> dict[str, str]:
+    """Nested options as {"plan.phases.0.objective.name": "likelihood"}, without `NOT_OPTIONS`."""
+    flat: dict[str, str] = {}
+
+    def visit(value: Any, path: str) -> None:
+        if isinstance(value, Mapping):
+            for key, below in value.items():
+                visit(below, f"{path}.{key}" if path else str(key))
+        elif isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value):
+            for index, below in enumerate(value):
+                visit(below, f"{path}.{index}")
+        elif path not in NOT_OPTIONS:
+            flat[path] = value if isinstance(value, str) else json.dumps(value, default=str)
+
+    visit(values, "")
+    return flat
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,250 @@
+"""The tables of a report as text, the same for the page and for Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flowbench.report.comparison import CONFIDENCE
+from flowbench.report.grouping import FittedRun, ModelGroup, Section
+from flowbench.report.numbers import (
+    DASH,
+    count,
+    decimals_for,
+    fixed,
+    plural,
+    seconds,
+    shared_decimals,
+    significant,
+    with_error,
+    with_interval,
+)
+from flowbench.report.records import RunRecord
+
+SHA256_SHOWN = 12
+COLUMNS_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts: `rows` as wide as `header`, the first cell of each being its name.
+
+    `numeric` tells for each column whether it holds numbers; `marked` is the index of the row to
+    emphasise, if any; `notes` stand below.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[bool, ...]
+    notes: tuple[str, ...] = ()
+    marked: int | None = None
+
+
+def likelihood_table(section: Section) -> Table:
+    """Test NLL of each model, its distance to the best, and on toys to the truth."""
+    repeated = any(len(model.runs) > 1 for model in section.models)
+    toy = any(model.kl is not None for model in section.models)
+    models = section.models
+    nll_decimals = shared_decimals(model.nll.standard_error for model in models)
+    columns = {
+        "model": [model.label for model in models],
+        "test NLL (nats)": [with_error(model.nll, nll_decimals) for model in models],
+        f"difference to the best [{CONFIDENCE:.0%}]": _difference_cells(section),
+    }
+    if toy:
+        # The smallest is the one that matters, so it decides.
+        errors = [model.kl.standard_error for model in models if model.kl and model.kl.standard_error]
+        decimals = decimals_for(min(errors, default=None))
+        columns["KL(true || model)"] = [with_error(model.kl, decimals) for model in models]
+    if repeated:
+        decimals = shared_decimals(model.nll_spread for model in models)
+        columns["spread over seeds"] = [fixed(model.nll_spread, decimals) for model in models]
+        columns["runs"] = [str(len(model.runs)) for model in models]
+    rows = list(zip(*columns.values(), strict=True))
+    if section.entropy is not None:
+        floor = {"model": "entropy (floor)", "test NLL (nats)": fixed(section.entropy, nll_decimals)}
+        rows.append(tuple(floor.get(name, "") for name in columns))
+    return Table(
+        title="Held-out likelihood",
+        header=tuple(columns),
+        rows=tuple(rows),
+        numeric=(False, *(True for _ in rows[0][1:])),
+        notes=_likelihood_notes(section, repeated),
+        marked=0 if section.best.nll.is_finite else None,
+    )
+
+
+def _difference_cells(section: Section) -> list[str]:
+    decimals = shared_decimals(each.half_width for each in section.differences if each)
+    compared = section.best.nll.is_finite and len(section.models) > 1
+    others = [with_interval(each, decimals) if each else DASH for each in section.differences[1:]]
+    return ["best" if compared else DASH, *others]
+
+
+def _likelihood_notes(section: Section, repeated: bool) -> tuple[str, ...]:
+    notes = [
+        f"Mean over {plural(len(section.x), 'test row')}, in nats and data units, ± standard error; "
+        "lower is better."
+    ]
+    if len(section.models) > 1:
+        notes.append(
+            "Differences are paired row by row. Each interval stands alone, uncorrected for the number "
+            "of models."
+        )
+    if repeated:
+        notes.append(
+            "A model's likelihoods are averaged over its runs first, so standard errors and intervals speak "
+            "of the test rows; the spread is the standard deviation of the NLL over the runs."
+        )
+    elif len(section.models) > 1:
+        notes.append("One run per model: how far the NLL moves with the seed was not measured.")
+    return tuple(notes)
+
+
+def cost_table(section: Section) -> Table:
+    """What each model cost, and how well its likelihoods were solved; means over the runs."""
+    gridded = any(model.mean_metric("grid_mass") is not None for model in section.models)
+    header = (
+        "model",
+        "parameters",
+        "training CPU (s)",
+        "training wall (s)",
+        "evaluation CPU (s)",
+        "nfe",
+        "solver error (nats)",
+        *(("mass on the grid", "samples on the grid") if gridded else ()),
+    )
+    rows = tuple(
+        (
+            model.label,
+            count(model.mean_metric("parameters")),
+            seconds(model.mean_metric("cpu_seconds")),
+            seconds(model.mean_metric("wall_seconds")),
+            seconds(model.mean_metric("evaluation_cpu_seconds")),
+            count(model.mean_metric("nfe")),
+            significant(model.max_metric("solver_error")),
+            *(_grid_cells(model) if gridded else ()),
+        )
+        for model in section.models
+    )
+    notes = [
+        "nfe: evaluations of the velocity field for one likelihood solve. Solver error: the largest change "
+        "of a row's log-likelihood when the tolerance is tightened. A dash: the model solves no equation."
+    ]
+    if gridded:
+        notes.append(
+            "Mass on the grid: the model's density summed over the pictured grid. It should equal the share "
+            "of the model's samples there, and be 1 where the grid holds them all."
+        )
+    return Table("Cost and checks", header, rows, (False, *(True for _ in header[1:])), tuple(notes))
+
+
+def _grid_cells(model: ModelGroup) -> tuple[str, str]:
+    share = model.samples_on_grid
+    return fixed(model.mean_metric("grid_mass"), 4), fixed(share.mean if share else None, 4)
+
+
+def run_table(section: Section) -> Table:
+    """Every run behind the section, one row each."""
+    header = (
+        "run",
+        "model",
+        "seed",
+        "status",
+        "test NLL (nats)",
+        "validation NLL",
+        "CPU (s)",
+        "wall (s)",
+        "started",
+    )
+    runs = [(model.label, run) for model in section.models for run in model.runs]
+    decimals = shared_decimals(run.nll.standard_error for _, run in runs)
+    rows = tuple(_run_row(label, run, decimals) for label, run in runs)
+    return Table("Runs", header, rows, (False, False, True, False, True, True, True, True, False))
+
+
+def _run_row(label: str, run: FittedRun, decimals: int) -> tuple[str, ...]:
+    record = run.record
+    return (
+        record.name,
+        label,
+        _seed(record),
+        record.text("status") or DASH,
+        with_error(run.nll, decimals),
+        fixed(record.metric("validation_nll"), decimals),
+        seconds(record.metric("cpu_seconds")),
+        seconds(record.metric("wall_seconds")),
+        moment(record.text("started")),
+    )
+
+
+def unfinished_table(unfinished: Sequence[RunRecord]) -> Table:
+    """Runs without results, with what is known of them."""
+    header = (
+        "run",
+        "data set",
+        "model",
+        "seed",
+        "status",
+        "last step",
+        "last validation NLL",
+        "started",
+        "reason",
+    )
+    rows = []
+    for record in unfinished:
+        validations = record.series("validation_nll")
+        step = record.history[-1].get("step") if record.history else None
+        rows.append(
+            (
+                record.name,
+                str(record.dataset.get("name", DASH)),
+                record.model,
+                _seed(record),
+                record.text("status") or DASH,
+                count(step if isinstance(step, int | float) else None),
+                fixed(validations[-1][1] if validations else None, 3),
+                moment(record.text("started")),
+                record.text("error") or DASH,
+            )
+        )
+    numeric = (False, False, False, True, False, True, True, False, False)
+    return Table("Runs without results", header, tuple(rows), numeric)
+
+
+def facts(section: Section) -> list[tuple[str, str]]:
+    """What was fitted, as pairs (term, value); what is unknown is left out."""
+    dataset, record = section.record.dataset, section.record
+    split = record.info.get("split")
+    parts = split if isinstance(split, dict) else {}
+    names = [name for name in ("train", "validation", "test") if _is_count(parts.get(name))]
+    rows = dataset.get("rows")
+    shape = f"{count(rows)} rows × " if _is_count(rows) else ""
+    shown = list(section.columns[:COLUMNS_SHOWN])
+    if len(section.columns) > len(shown):
+        shown.append(f"and {len(section.columns) - len(shown)} more")
+    runs = [run for model in section.models for run in model.runs]
+    seeds = sorted({run.record.seed for run in runs if run.record.seed is not None})
+    pairs = [
+        ("what", str(dataset.get("description", ""))),
+        ("source", str(dataset.get("source", ""))),
+        ("sha256", section.sha256[:SHA256_SHOWN]),
+        ("licence", str(dataset.get("licence", ""))),
+        ("table", f"{shape}{plural(len(section.columns), 'column')}: {', '.join(shown)}"),
+        ("split", ", ".join(f"{count(parts[name])} {name}" for name in names)),
+        ("scored", plural(len(section.x), "test row")),
+        ("seeds", ", ".join(map(str, seeds))),
+    ]
+    return [(term, value) for term, value in pairs if value]
+
+
+def moment(text: str) -> str:
+    """An ISO time to the minute: "2026-05-01 12:30"; a dash where it is unknown."""
+    return text[:16].replace("T", " ") or DASH
+
+
+def _seed(record: RunRecord) -> str:
+    return DASH if record.seed is None else str(record.seed)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,210 @@
+"""One section of the page: which figures a data set gets, and what is written beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from flowbench.report.comparison import Floats
+from flowbench.report.figures.corner import MAX_COLUMNS, corner_limits, draw_corner
+from flowbench.report.figures.curves import Curve, draw_curves, draw_differences
+from flowbench.report.figures.paths import draw_paths, path_plane
+from flowbench.report.figures.planes import (
+    MAX_DOTS,
+    Plane,
+    draw_colour_bar,
+    draw_density,
+    draw_dots,
+    shared_plane,
+)
+from flowbench.report.figures.style import Picture, short
+from flowbench.report.grouping import FittedRun, ModelGroup, Section
+from flowbench.report.numbers import plural
+from flowbench.store import Grid
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A titled picture, or a picture and the one below it; `note` says what the eye cannot see."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Panels that belong together, under one heading."""
+
+    title: str
+    kind: Literal["single", "pairs", "small", "corner", "curves"]
+    panels: tuple[Panel, ...]
+    caption: str = ""
+    scale: Picture | None = None
+
+
+def galleries(section: Section, key: str) -> list[Gallery]:
+    """All galleries of a section; `key` is unique in the page."""
+    made = [
+        _differences(section, f"{key}-differences"),
+        _plane_gallery(section, f"{key}-plane"),
+        _corner_gallery(section, f"{key}-corner"),
+        *_path_galleries(section, f"{key}-paths"),
+        _curves(section, f"{key}-curves"),
+    ]
+    return [gallery for gallery in made if gallery is not None]
+
+
+def _differences(section: Section, key: str) -> Gallery | None:
+    models = [
+        (model.label, series, difference)
+        for series, (model, difference) in enumerate(zip(section.models, section.differences, strict=True))
+        if model is section.best or difference is not None
+    ]
+    if len(models) < 2:
+        return None
+    alt = f"Test NLL of each model above that of {section.best.label}, with intervals, as in the table."
+    return Gallery("", "single", (Panel("", (draw_differences(models, alt=alt, key=key),)),))
+
+
+def _plane_gallery(section: Section, key: str) -> Gallery | None:
+    grids = _grids(section)
+    if not grids:
+        return None
+    plane = shared_plane((section.columns[0], section.columns[1]), grids)
+    panels = [_truth_panel(section, plane, grids, key)]
+    known = panels[0].title == "truth"
+    rows = None if known else section.x
+    for number, (model, run) in enumerate(_shown_runs(section)):
+        name, grid, samples = f"{key}-{number}", run.results.grid, run.results.samples.x
+        pictures = [draw_dots(plane, samples, what=f"samples of {model.label}", key=f"{name}-samples")]
+        if grid is not None:
+            density = draw_density(
+                plane, grid, grid.log_prob, what=model.label, key=f"{name}-density", rows=rows
+            )
+            pictures.insert(0, density)
+        panels.append(Panel(model.label, tuple(pictures), _describe_dots(plane, samples, "sample")))
+    ground = "" if known else " Circles on the densities are the test rows; the true density is not known."
+    caption = (
+        f"Each model's density, on one colour scale, and up to {MAX_DOTS:,} rows drawn from it.{ground}"
+        f"{_seeds_shown(section)}"
+    )
+    return Gallery(
+        "Densities and samples", "pairs", tuple(panels), caption, draw_colour_bar(plane, key=f"{key}-scale")
+    )
+
+
+def _truth_panel(section: Section, plane: Plane, grids: Sequence[Grid], key: str) -> Panel:
+    dots = draw_dots(plane, section.x, what="test rows", key=f"{key}-data", data=True)
+    note = _describe_dots(plane, section.x, "test row")
+    for grid in grids:
+        if grid.true_log_prob is not None:
+            truth = draw_density(plane, grid, grid.true_log_prob, what="the truth", key=f"{key}-truth")
+            return Panel("truth", (truth, dots), note)
+    return Panel("test rows", (dots,), note)
+
+
+def _grids(section: Section) -> list[Grid]:
+    """The tabulated densities of the pictured runs, where there are two columns."""
+    grids = [run.results.grid for _, run in _shown_runs(section)]
+    return [grid for grid in grids if grid is not None] if len(section.columns) == 2 else []
+
+
+def _describe_dots(plane: Plane, points: Floats, noun: str) -> str:
+    """How many of the dots of a panel there are, and how many of them are not seen."""
+    shown = points[:MAX_DOTS]
+    part = f"{len(shown):,} of " if len(shown) < len(points) else ""
+    outside = plane.outside(shown)
+    beyond = f", {outside:,} outside" if outside else ""
+    return f"{part}{plural(len(points), noun)}{beyond}"
+
+
+def _corner_gallery(section: Section, key: str) -> Gallery | None:
+    if _grids(section):
+        return None
+    limits = corner_limits(section.x)
+    panels = []
+    for number, (model, run) in enumerate(_shown_runs(section)):
+        samples = run.results.samples.x
+        picture = draw_corner(
+            section.columns, limits, section.x, samples, what=model.label, key=f"{key}-{number}"
+        )
+        panels.append(Panel(model.label, (picture,)))
+    left_out = section.columns[MAX_COLUMNS:]
+    caption = (
+        "Outlines and dots are the test rows, filled shades the samples: column by column on the diagonal, "
+        "pair by pair below it."
+    )
+    if left_out:
+        caption += f" Shown are the first {MAX_COLUMNS} columns; left out: {', '.join(map(short, left_out))}."
+    return Gallery("Data against samples", "corner", tuple(panels), caption + _seeds_shown(section))
+
+
+def _path_galleries(section: Section, key: str) -> list[Gallery]:
+    shown = [(m, r.results.trajectory) for m, r in _shown_runs(section) if r.results.trajectory is not None]
+    if len(section.columns) < 2 or not shown:
+        return []
+    plane = path_plane((section.columns[0], section.columns[1]), [trajectory for _, trajectory in shown])
+    columns = len(section.columns)
+    which = f" Only the first two of {columns} columns are shown." if columns > 2 else ""
+    return [
+        Gallery(
+            f"From base to data: {model.label}",
+            "small",
+            tuple(
+                Panel(title, (picture,))
+                for title, picture in draw_paths(plane, trajectory, what=model.label, key=f"{key}-{number}")
+            ),
+            f"Time 0 is the base, time 1 the data; {short(section.columns[0])} runs to the right and "
+            f"{short(section.columns[1])} upwards. Colour: how far right a particle began.{which}",
+        )
+        for number, (model, trajectory) in enumerate(shown)
+    ]
+
+
+def _curves(section: Section, key: str) -> Gallery | None:
+    panels = []
+    validations = _series(section, "validation_nll", None)
+    if any(len(curve.points) > 1 for curve in validations):
+        picture = draw_curves(
+            validations,
+            ylabel="validation NLL (nats)",
+            alt="Validation NLL of each run against its training time.",
+            key=f"{key}-validation",
+            floor=section.entropy,
+        )
+        panels.append(Panel("validation", (picture,)))
+    for number, objective in enumerate(_objectives(section)):
+        losses = [curve for curve in _series(section, "loss", objective) if len(curve.points) > 1]
+        if losses:
+            picture = draw_curves(
+                losses,
+                ylabel="training loss",
+                alt=f"Training loss of the objective {objective} of each run against its training time.",
+                key=f"{key}-{number}",
+            )
+            panels.append(Panel(f"training loss: {objective}", (picture,)))
+    return Gallery("Learning curves", "curves", tuple(panels)) if panels else None
+
+
+def _series(section: Section, value: str, objective: str | None) -> list[Curve]:
+    curves = [
+        Curve(model.label, series, run.record.series(value, objective))
+        for series, model in enumerate(section.models)
+        for run in model.runs
+    ]
+    return [curve for curve in curves if curve.points]
+
+
+def _objectives(section: Section) -> list[str]:
+    records = (record for model in section.models for run in model.runs for record in run.record.history)
+    return list(dict.fromkeys(str(record["objective"]) for record in records if record.get("objective")))
+
+
+def _shown_runs(section: Section) -> list[tuple[ModelGroup, FittedRun]]:
+    """Each model with the run that is pictured: the first by seed, not the prettiest."""
+    return [(model, model.runs[0]) for model in section.models]
+
+
+def _seeds_shown(section: Section) -> str:
+    repeated = any(len(model.runs) > 1 for model in section.models)
+    return " Of several runs of a model, the one with the lowest seed is shown." if repeated else ""

@@ -1,0 +1,150 @@
+"""The verdict on each data set, and what it does not settle, in plain words."""
+
+from collections.abc import Sequence
+
+from flowbench.report.comparison import CONFIDENCE
+from flowbench.report.grouping import Section
+from flowbench.report.numbers import decimals_for, fixed, plural, significant, with_error, with_half_width
+from flowbench.report.records import RunRecord
+
+#: With fewer test rows than this an interval from their mean and spread is a rough one.
+FEW_ROWS = 100
+#: A density's mass on its grid may differ this much from the share of its samples there, beside the
+#: sampling error of the latter.
+MASS_TOLERANCE = 0.01
+
+
+def verdict(section: Section) -> str:
+    """Which model is best, by how much, and whether that is more than the luck of the test rows."""
+    best = section.best
+    if not best.nll.is_finite:
+        return "No model gives every test row a finite likelihood, so none is better than another."
+    sentences = [_lead(section)] if len(section.models) > 1 else [_alone(section)]
+    if best.kl is not None and best.kl.is_finite:
+        size = f"{with_error(best.kl)} nat (± standard error)"
+        sentences.append(f"The KL divergence of {best.label} from the true density is {size}.")
+    return " ".join(sentences)
+
+
+def _alone(section: Section) -> str:
+    best = section.best
+    rows = plural(best.nll.rows, "test row")
+    return f"{best.label} scores {with_error(best.nll)} nats per row (± standard error, {rows})."
+
+
+def _lead(section: Section) -> str:
+    best = section.best.label
+    rows = plural(section.best.nll.rows, "shared test row")
+    (second, difference), *others = list(zip(section.models, section.differences, strict=True))[1:]
+    terms = f"nat per row ({CONFIDENCE:.0%} interval, {rows})"
+    if difference is None and not second.nll.is_finite:
+        return f"{best} is the only model that gives every test row a finite likelihood ({rows})."
+    if difference is None:
+        return f"{best} scores best, but {rows} cannot tell a difference from luck."
+    size = f"{with_half_width(difference)} {terms}"
+    if difference.is_resolved:
+        sentences = [f"{best} is better than {second.label} by {size}."]
+    else:
+        pair = f"{best} and {second.label}"
+        sentences = [f"The difference between {pair} is not resolved: {best} leads by {size}."]
+    compared = [(model.label, each) for model, each in others if each is not None]
+    resolved = [f"than {label} by {with_half_width(each)}" for label, each in compared if each.is_resolved]
+    level = [label for label, each in compared if not each.is_resolved]
+    if resolved:
+        subject = "It is also" if difference.is_resolved else f"{best} is"
+        sentences.append(f"{subject} better {_listed(resolved)}.")
+    if level:
+        sentences.append(f"Its lead over {_listed(level)} is not resolved.")
+    return " ".join(sentences)
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence[RunRecord]) -> list[str]:
+    """What a reader has to know before leaning on the verdict; empty where nothing stands against it."""
+    return [
+        *_about_rows(section, sections),
+        *_about_seeds(section),
+        *_about_likelihoods(section),
+        *_about_runs(section, unfinished),
+    ]
+
+
+def _about_rows(section: Section, sections: Sequence[Section]) -> list[str]:
+    notes = []
+    rows = len(section.x)
+    if 1 < rows < FEW_ROWS and len(section.models) > 1:
+        notes.append(f"The intervals rest on {rows} test rows only; take them as rough.")
+    namesakes = [each for each in sections if each is not section and each.name == section.name]
+    if any(each.sha256 == section.sha256 for each in namesakes):
+        notes.append(
+            "Other runs on this data set were scored on different test rows or columns. They are not "
+            "comparable with these row by row, and stand in a section of their own."
+        )
+    if any(each.sha256 != section.sha256 for each in namesakes):
+        notes.append(
+            "Another data set of this report has the same name and other contents (see the sha256); "
+            "the two are not comparable."
+        )
+    return notes
+
+
+def _about_seeds(section: Section) -> list[str]:
+    if len(section.models) < 2:
+        return []
+    first, second = section.models[:2]
+    difference = section.differences[1]
+    if difference is None or first.nll_spread is None or second.nll_spread is None:
+        return []
+    # The standard error that the seeds alone put on the difference of the two means.
+    error = (first.nll_spread**2 / len(first.runs) + second.nll_spread**2 / len(second.runs)) ** 0.5
+    if not difference.is_resolved or difference.mean > 2 * error:
+        return []
+    decimals = decimals_for(error)
+    return [
+        f"Over the seeds, the lead of {first.label} over {second.label} has a standard error of "
+        f"{fixed(error, decimals)} nat: other seeds could turn it round."
+    ]
+
+
+def _about_likelihoods(section: Section) -> list[str]:
+    notes = []
+    finest = min((each.half_width for each in section.differences if each), default=None)
+    for model in section.models:
+        if model.impossible_rows:
+            rows = plural(model.impossible_rows, "test row")
+            notes.append(f"{model.label} gives {rows} no finite likelihood: its mean cannot be compared.")
+        error, reach = model.max_metric("solver_error"), finest or model.nll.standard_error
+        if error is not None and reach is not None and error > reach:
+            notes.append(
+                f"The solver error of {model.label}, up to {significant(error)} nat on a row, is larger than "
+                f"the statistical uncertainty of {significant(reach)}: tighten the evaluation's tolerance."
+            )
+        mass, share = model.mean_metric("grid_mass"), model.samples_on_grid
+        if mass is None or share is None:
+            continue
+        if abs(mass - share.mean) > MASS_TOLERANCE + 4 * (share.standard_error or 0.0):
+            notes.append(
+                f"The density of {model.label} adds up to {fixed(mass, 3)} over the pictured grid, where "
+                f"{fixed(share.mean, 3)} of its samples lie: it is too sharp for the cells of the grid, or "
+                "its likelihoods and its samples do not belong together."
+            )
+    return notes
+
+
+def _about_runs(section: Section, unfinished: Sequence[RunRecord]) -> list[str]:
+    here = [
+        each
+        for each in unfinished
+        if (each.dataset.get("name"), each.dataset.get("sha256")) == (section.name, section.sha256)
+    ]
+    notes = []
+    if here:
+        runs = _listed([f"{each.name} ({each.text('status') or 'unfinished'})" for each in here])
+        notes.append(f"Without results, and so not compared: {runs}.")
+    if section.superseded:
+        runs = _listed([each.name for each in section.superseded])
+        notes.append(f"Left out for a newer run with the same model, options and seed: {runs}.")
+    return notes

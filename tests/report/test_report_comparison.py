@@ -1,0 +1,80 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from flowbench.errors import DataError
+from flowbench.report.comparison import CONFIDENCE, compare_paired, estimate_mean, spread
+
+
+@given(
+    st.integers(2, 60), st.integers(0, 2**32 - 1), st.floats(1e-6, 1e4), st.floats(-100, 100), st.floats(0, 1)
+)
+def test_paired_interval_is_that_of_the_paired_t_test(
+    rows: int, seed: int, scale: float, shift: float, shared: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    common = rng.standard_normal(rows)
+    first = scale * (shared * common + rng.standard_normal(rows)) + shift
+    second = scale * (shared * common + rng.standard_normal(rows))
+    difference = compare_paired(first, second)
+    expected = stats.ttest_rel(first, second).confidence_interval(CONFIDENCE)
+    assert difference is not None
+    tolerance = 1e-9 * (scale + abs(shift))
+    assert difference.low == pytest.approx(expected.low, rel=1e-9, abs=tolerance)
+    assert difference.high == pytest.approx(expected.high, rel=1e-9, abs=tolerance)
+    assert difference.rows == rows
+    assert difference.is_resolved == (expected.low > 0 or expected.high < 0)
+
+
+def test_pairing_is_sharper_than_two_separate_errors() -> None:
+    rng = np.random.default_rng(0)
+    hardness = 5 * rng.standard_normal(500)
+    first, second = hardness + 0.1 * rng.standard_normal(500) + 0.1, hardness
+    difference = compare_paired(first, second)
+    assert difference is not None
+    assert difference.is_resolved
+    separate = math.hypot(*(estimate_mean(each).standard_error or 0.0 for each in (first, second)))
+    assert difference.standard_error < separate / 20
+
+
+def test_rows_that_cannot_be_paired() -> None:
+    with pytest.raises(DataError, match="3 rows with 2"):
+        compare_paired(np.zeros(3), np.zeros(2))
+    assert compare_paired(np.zeros(1), np.ones(1)) is None
+    assert compare_paired(np.array([0.0, -np.inf]), np.zeros(2)) is None
+    assert compare_paired(np.zeros(2), np.array([np.nan, 0.0])) is None
+
+
+def test_models_that_say_the_same_differ_by_exactly_nothing() -> None:
+    difference = compare_paired(np.arange(5.0), np.arange(5.0))
+    assert difference is not None
+    assert (difference.mean, difference.low, difference.high) == (0, 0, 0)
+    assert not difference.is_resolved
+
+
+def test_standard_error_is_that_of_scipy() -> None:
+    values = np.random.default_rng(1).gamma(2.0, size=40)
+    estimate = estimate_mean(values)
+    assert estimate.mean == pytest.approx(values.mean())
+    assert estimate.standard_error == pytest.approx(stats.sem(values))
+    assert estimate.rows == 40
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, np.inf], [np.inf, -np.inf], [np.nan, 1.0]])
+def test_standard_error_is_unknown(values: list[float]) -> None:
+    assert estimate_mean(np.array(values)).standard_error is None
+
+
+def test_mean_of_nothing() -> None:
+    with pytest.raises(DataError, match="no test rows"):
+        estimate_mean(np.empty(0))
+
+
+def test_spread_needs_two_finite_repeats() -> None:
+    assert spread([1.0, 2.0, 4.0]) == pytest.approx(np.std([1, 2, 4], ddof=1))
+    assert spread([1.0]) is None
+    assert spread([1.0, math.inf]) is None

@@ -1,0 +1,189 @@
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from flowbench.report.grouping import Section, group_runs
+from flowbench.report.records import read_runs
+from flowbench.report.tables import likelihood_table
+from flowbench.report.wording import cautions, verdict
+from flowbench.store import Metric, Results, Run
+
+RunMaker = Callable[..., Run]
+
+
+def sections_of(*runs: Run) -> tuple[Section, ...]:
+    return group_runs(read_runs(runs))
+
+
+def edit(results: Results, **scored: object) -> Results:
+    return dataclasses.replace(results, scored=dataclasses.replace(results.scored, **scored))
+
+
+def test_models_on_the_same_rows_are_compared_best_first(make_run: RunMaker) -> None:
+    (section,) = sections_of(make_run("gaussian"), make_run("cnf"), make_run("planar"))
+    assert [model.label for model in section.models] == ["cnf", "planar", "gaussian"]
+    best, planar = (model.runs[0].results.scored.log_prob for model in section.models[:2])
+    difference = section.differences[1]
+    assert section.differences[0] is None
+    assert difference is not None
+    assert difference.mean == pytest.approx(np.mean(best - planar))
+    assert verdict(section).startswith("cnf is better than planar by 0.")
+    assert "nat per row (95% interval, 1,000 shared test rows)" in verdict(section)
+
+
+def test_kl_to_the_truth_is_estimated_on_the_test_rows(make_run: RunMaker) -> None:
+    (section,) = sections_of(make_run("cnf"), make_run("planar"))
+    scored = section.models[1].runs[0].results.scored
+    kl = section.models[1].kl
+    assert kl is not None
+    assert scored.true_log_prob is not None
+    assert kl.mean == pytest.approx(np.mean(scored.true_log_prob - scored.log_prob))
+    assert section.entropy is not None
+    assert "KL divergence of cnf from the true density" in verdict(section)
+
+
+def test_the_order_of_rows_does_not_matter(make_run: RunMaker, results_of: Callable[..., Results]) -> None:
+    results = results_of("planar")
+    order = np.random.default_rng(0).permutation(len(results.scored.row))
+    scored = results.scored
+    shuffled = edit(
+        results,
+        row=scored.row[order],
+        x=scored.x[order],
+        log_prob=scored.log_prob[order],
+        true_log_prob=None if scored.true_log_prob is None else scored.true_log_prob[order],
+    )
+    cnf = make_run("cnf")
+    (plain,) = sections_of(cnf, make_run("planar"))
+    (mixed,) = sections_of(cnf, make_run("planar", name="shuffled", results=shuffled))
+    assert mixed.differences == plain.differences
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"first_row": 7},
+        {"test_rows": 900},
+        {"sha256": "00" * 32},
+        {"columns": ["x", "z"]},
+        {"dataset": "other"},
+    ],
+    ids=str,
+)
+def test_other_rows_are_never_paired(make_run: RunMaker, other: dict[str, object]) -> None:
+    sections = sections_of(make_run("cnf"), make_run("planar", **other))
+    assert [len(section.models) for section in sections] == [1, 1]
+    for section in sections:
+        assert verdict(section).startswith(f"{section.best.label} scores ")
+        said = " ".join(cautions(section, sections, []))
+        assert ("not comparable" in said) == ("dataset" not in other)
+
+
+def test_moved_rows_with_the_same_ids_are_never_paired(
+    make_run: RunMaker, results_of: Callable[..., Results]
+) -> None:
+    results = results_of("planar")
+    moved = results.scored.x.copy()
+    moved[3, 1] = np.nextafter(moved[3, 1], np.inf)
+    assert len(sections_of(make_run("cnf"), make_run("planar", results=edit(results, x=moved)))) == 2
+
+
+def test_seeds_are_averaged_row_by_row_and_their_spread_is_kept_apart(make_run: RunMaker) -> None:
+    (section,) = sections_of(
+        *(make_run(model, seed=seed) for model in ("planar", "cnf") for seed in (2, 0, 1))
+    )
+    model = section.models[0]
+    assert [run.record.seed for run in model.runs] == [0, 1, 2]
+    rows = np.mean([run.log_prob for run in model.runs], axis=0)
+    assert model.nll.mean == pytest.approx(-rows.mean())
+    assert model.nll.standard_error == pytest.approx(rows.std(ddof=1) / np.sqrt(1000))
+    nlls = [-run.log_prob.mean() for run in model.runs]
+    assert model.nll_spread == pytest.approx(np.std(nlls, ddof=1))
+    table = likelihood_table(section)
+    assert "spread over seeds" in table.header
+    assert table.rows[0][table.header.index("runs")] == "3"
+
+
+def test_a_lead_that_other_seeds_could_turn_round_is_called_that(
+    make_run: RunMaker, results_of: Callable[..., Results]
+) -> None:
+    runs = []
+    for model, shifts in (("cnf", (0.0, 0.4)), ("planar", (0.0, 0.0))):
+        for seed, shift in enumerate(shifts):
+            results = results_of("cnf")
+            level = 0.001 * (model == "planar")
+            shifted = edit(results, log_prob=results.scored.log_prob + shift - level)
+            runs.append(make_run(model, seed=seed, results=shifted))
+    (section,) = sections_of(*runs)
+    assert section.differences[1] is not None
+    assert section.differences[1].is_resolved
+    assert any("other seeds could turn it round" in each for each in cautions(section, [section], []))
+
+
+def test_a_repeat_with_the_same_seed_is_no_second_seed(make_run: RunMaker) -> None:
+    old = make_run("cnf", name="old", info={"started": "2026-01-01T00:00:00+00:00"})
+    new = make_run("cnf", name="new", info={"started": "2026-02-01T00:00:00+00:00"})
+    (section,) = sections_of(new, old, new)
+    assert [run.record.name for run in section.best.runs] == ["new"]
+    assert [record.name for record in section.superseded] == ["old"]
+    assert any("old" in each for each in cautions(section, [section], []))
+
+
+def test_other_options_make_another_model(make_run: RunMaker) -> None:
+    layers = [make_run("planar", name=f"planar-{n}", options={"layers": n, "tidy": True}) for n in (8, 32)]
+    (section,) = sections_of(make_run("cnf"), *layers)
+    labels = {model.label for model in section.models}
+    assert labels == {"cnf", "planar (flow.layers=8)", "planar (flow.layers=32)"}
+
+
+def test_options_too_long_to_name_are_replaced_by_the_run(make_run: RunMaker) -> None:
+    runs = [make_run("planar", name=f"run-{k}", options={"note": "x" * 100 + str(k)}) for k in (1, 2)]
+    (section,) = sections_of(*runs)
+    assert {model.label for model in section.models} == {"planar (run-1)", "planar (run-2)"}
+
+
+def test_a_difference_within_the_luck_of_the_rows_is_not_resolved(
+    make_run: RunMaker, results_of: Callable[..., Results]
+) -> None:
+    results = results_of("cnf")
+    noise = 0.5 * np.random.default_rng(3).standard_normal(1000)
+    noise += 0.01 - noise.mean()
+    level = edit(results, log_prob=results.scored.log_prob - noise)
+    (section,) = sections_of(make_run("cnf"), make_run("planar", results=level), make_run("gaussian"))
+    text = verdict(section)
+    assert text.startswith(
+        "The difference between cnf and planar is not resolved: cnf leads by 0.010 ± 0.031"
+    )
+    assert "cnf is better than gaussian by" in text
+
+
+def test_a_model_without_a_finite_likelihood_comes_last(
+    make_run: RunMaker, results_of: Callable[..., Results]
+) -> None:
+    results = results_of("planar")
+    broken = results.scored.log_prob.copy()
+    broken[:2] = -np.inf
+    (section,) = sections_of(make_run("planar", results=edit(results, log_prob=broken)), make_run("gaussian"))
+    assert [model.label for model in section.models] == ["gaussian", "planar"]
+    assert section.differences == (None, None)
+    assert "only model that gives every test row a finite likelihood" in verdict(section)
+    assert any("planar gives 2 test rows no finite" in each for each in cautions(section, [section], []))
+    assert likelihood_table(section).rows[1][1:3] == ("∞", "–")
+
+
+def test_one_test_row_settles_nothing(make_run: RunMaker) -> None:
+    (section,) = sections_of(*(make_run(model, test_rows=1) for model in ("cnf", "planar")))
+    assert "cannot tell a difference from luck" in verdict(section)
+
+
+def test_doubtful_likelihoods_are_named(make_run: RunMaker, results_of: Callable[..., Results]) -> None:
+    results = results_of("cnf")
+    metrics = results.metrics | {"solver_error": Metric(0.7, "nats"), "grid_mass": Metric(0.9, "1")}
+    doubtful = dataclasses.replace(results, metrics=metrics)
+    (section,) = sections_of(make_run("cnf", results=doubtful), make_run("gaussian"))
+    said = cautions(section, [section], [])
+    assert any("solver error of cnf, up to 0.70 nat" in each for each in said)
+    assert any("density of cnf adds up to 0.900" in each for each in said)
+    assert not any("gaussian" in each for each in said)

@@ -1,0 +1,94 @@
+import math
+
+import pytest
+
+from flowbench.report.comparison import Estimate, PairedDifference
+from flowbench.report.markdown import escape_markdown
+from flowbench.report.numbers import (
+    count,
+    decimals_for,
+    fixed,
+    plural,
+    seconds,
+    shared_decimals,
+    significant,
+    with_error,
+    with_half_width,
+    with_interval,
+)
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "decimals"),
+    [
+        (0.0123, 3),
+        (0.0996, 2),
+        (0.00996, 3),
+        (1.5, 1),
+        (15.0, 0),
+        (150.0, 0),
+        (1e-12, 8),
+        (0.0, 3),
+        (None, 3),
+    ],
+)
+def test_the_uncertainty_decides_the_digits(uncertainty: float | None, decimals: int) -> None:
+    assert decimals_for(uncertainty) == decimals
+
+
+def test_a_column_shares_its_decimals() -> None:
+    assert shared_decimals([0.023, 0.0036]) == 3
+    assert shared_decimals([0.023, 0.0296]) == 3
+    assert shared_decimals([None, math.nan, 0.0]) == decimals_for(None)
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "text"),
+    [
+        (-1234.5, 1, "−1,234.5"),
+        (-0.0001, 2, "0.00"),
+        (None, 2, "–"),
+        (math.nan, 2, "–"),
+        (-math.inf, 0, "−∞"),
+    ],
+)
+def test_fixed(value: float | None, decimals: int, text: str) -> None:
+    assert fixed(value, decimals) == text
+
+
+def test_values_with_their_uncertainty() -> None:
+    assert with_error(Estimate(2.83412, 0.01234, 100)) == "2.834 ± 0.012"
+    assert with_error(Estimate(2.83412, 0.01234, 100), 1) == "2.8 ± 0.0"
+    assert with_error(Estimate(2.83412, None, 1)) == "2.834"
+    assert with_error(Estimate(math.inf, None, 5)) == "∞"
+    assert with_error(None) == "–"
+    difference = PairedDifference(-0.1234, 0.011, -0.1454, -0.1014, 50)
+    assert with_half_width(difference) == "0.123 ± 0.022"
+    assert with_interval(difference, 3) == "−0.123 [−0.145, −0.101]"
+    assert with_interval(PairedDifference(0.1234, 0.011, 0.1014, 0.1454, 50), 2) == "+0.12 [0.10, 0.15]"
+    assert with_interval(PairedDifference(0.0, 0.0, 0.0, 0.0, 50), 3) == "0.000 [0.000, 0.000]"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(3.4e-5, "3.4e−5"), (0.00051, "0.00051"), (0.0, "0"), (None, "–"), (9.96, "10")]
+)
+def test_significant(value: float | None, text: str) -> None:
+    assert significant(value) == text
+
+
+def test_times_and_counts() -> None:
+    assert [seconds(each) for each in (0.0098, 0.5, 61.24, 1234.5, None)] == [
+        "0.01",
+        "0.5",
+        "61.2",
+        "1,234",
+        "–",
+    ]
+    assert [count(each) for each in (23810.0, 181.5, None)] == ["23,810", "181.5", "–"]
+    assert [plural(each, "row") for each in (1, 1000)] == ["1 row", "1,000 rows"]
+
+
+def test_markdown_shows_text_letter_by_letter() -> None:
+    assert escape_markdown("a|b *c* <i>\n[d](e) `f` $g$ & \\") == (
+        r"a\|b \*c\* &lt;i&gt; \[d\]\(e\) \`f\` \$g\$ &amp; \\"
+    )
