@@ -126,8 +126,9 @@ class _Monitor:
         self.solve = "solve"
 
     def __call__(self, t: Tensor, state: State) -> State:
-        # The starting-step rule looks ahead without knowing where the solve ends.
-        t = t.clamp(min(self.t0, self.t1), max(self.t0, self.t1))
+        # The starting-step rule looks ahead without knowing where the solve ends; and torchdiffeq's adjoint
+        # would work out a gradient for every time, though the ends are plain numbers.
+        t = t.detach().clamp(min(self.t0, self.t1), max(self.t0, self.t1))
         if self.nfe >= self.options.max_nfe:
             raise IntegrationError(
                 f"{self._where(t.item())} met its cap of {self.options.max_nfe} evaluations; "

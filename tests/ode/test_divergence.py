@@ -30,11 +30,13 @@ class Linear:
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
         self.features = len(matrix)
+        self.products: list[tuple[int, bool]] = []
 
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         return (1 + t) * x @ self.matrix.T
 
     def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        self.products.append((len(tangents), torch.is_grad_enabled()))
         return self.velocity(t, x), self.velocity(t, tangents)
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,6 +105,16 @@ def test_hutch_plus_plus_beats_hutchinson_on_a_dominated_spectrum() -> None:
     }
     hutchinson, hutch_plus_plus = spread.values()
     assert hutch_plus_plus < 0.2 * hutchinson
+
+
+@pytest.mark.parametrize("estimator", NOISY, ids=lambda e: str(e.options))
+def test_cost_is_what_the_options_say(estimator: DivergenceEstimator) -> None:
+    """`probes` products in all; the sketch of hutch++ takes no part in gradients."""
+    field = random_field(5)
+    estimate(estimator, field, 2)
+    assert sum(count for count, _ in field.products) == estimator.options.probes
+    *sketches, last = (graph for _, graph in field.products)
+    assert last and not any(sketches)
 
 
 @pytest.mark.parametrize("features, probes", [(1, 3), (2, 6), (3, 11)])

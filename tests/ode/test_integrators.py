@@ -54,7 +54,7 @@ def exact_linear(t0: float, t1: float) -> State:
 def test_adaptive_methods_solve_a_linear_equation(method: str, t0: float, t1: float) -> None:
     solution = solve_linear(torchdiffeq(method, atol=1e-5, rtol=1e-5, max_nfe=100_000), t0, t1)
     for got, expected in zip(solution.state, exact_linear(t0, t1), strict=True):
-        torch.testing.assert_close(got, expected, atol=2e-3, rtol=0)
+        torch.testing.assert_close(got, expected, atol=1e-2, rtol=0)
     assert solution.accepted > 0 and solution.nfe > solution.accepted
 
 
@@ -121,6 +121,27 @@ def test_adaptive_solves_need_no_evaluation_beyond_the_end() -> None:
             torch.testing.assert_close(end, expected, atol=0.1, rtol=0)
 
 
+@pytest.mark.parametrize("gradient", ["backprop", "adjoint"])
+@pytest.mark.parametrize("t0, t1", [(0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "dopri8"])
+def test_adaptive_steps_end_on_the_ends(method: str, t0: float, t1: float, gradient: str) -> None:
+    """A step past the end would have several of its stages held back to it; and no time carries gradient."""
+    matrix, times = SPIN.clone().requires_grad_(), []
+
+    def watched(t: Tensor, state: State) -> State:
+        assert not t.requires_grad
+        times.append(t.item())
+        return (state[0] @ matrix.T,)
+
+    integrator = torchdiffeq(method, gradient=gradient)
+    solution = integrator.integrate(watched, (START,), t0, t1, parameters=[matrix])
+    assert times.count(t1) <= 1
+    if gradient == "adjoint":
+        times.clear()
+        solution.state[0].sum().backward()
+        assert len(times) > 2 and times.count(t0) <= 1
+
+
 @pytest.mark.parametrize("engine", engines())
 def test_nfe_is_the_number_of_calls(engine: Integrator) -> None:
     calls = 0
@@ -174,6 +195,22 @@ def test_gradients_are_those_of_the_matrix_exponential(
     got_matrix, got_start, _ = linear_loss(integrator, t0, t1)
     torch.testing.assert_close(got_matrix, matrix.grad, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(got_start, start.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_backprop_leaves_out_the_choice_of_the_first_step() -> None:
+    """The second evaluation only serves to choose the first step; no gradient comes back to it."""
+    matrix, calls, differentiated = SPIN.clone().requires_grad_(), 0, set()
+
+    def watched(t: Tensor, state: State) -> State:
+        nonlocal calls
+        calls += 1
+        derivative = state[0] @ matrix.T
+        derivative.register_hook(lambda gradient, call=calls: differentiated.add(call))
+        return (derivative,)
+
+    solution = torchdiffeq().integrate(watched, (START,), 0.0, 1.0)
+    solution.state[0].sum().backward()
+    assert {1, 3} <= differentiated and 2 not in differentiated
 
 
 def test_adjoint_reports_the_forward_solve() -> None:
