@@ -1,0 +1,75 @@
+"""Objectives: the contract over the registry, and flow matching against its closed form on a Gaussian."""
+
+import pytest
+import torch
+from scipy.integrate import quad
+
+from flowbench.errors import ConfigurationError
+from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
+from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
+from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
+from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
+from flowbench.registry import OBJECTIVES
+
+
+def continuous(features: int = 2) -> ContinuousFlow:
+    options = ContinuousOptions(field={"name": "time-mlp", "width": 16, "scales": 1})
+    return ContinuousFlow(features, options, torch.Generator().manual_seed(0))
+
+
+def normal_rows(n: int, features: int = 2) -> torch.Tensor:
+    return torch.randn(n, features, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_contract(name: str) -> None:
+    """A scalar with gradients, drawn from the given generator alone: the same for the same seed."""
+    objective_class = OBJECTIVES.get(name)
+    objective = objective_class(objective_class.Options())
+    flow, batch = continuous(), normal_rows(32)
+    objective.check(flow)
+    before = torch.get_rng_state()
+    first = objective(flow, batch, torch.Generator().manual_seed(2)).total
+    second = objective(flow, batch, torch.Generator().manual_seed(2)).total
+    assert torch.equal(before, torch.get_rng_state())
+    assert first.shape == ()
+    assert torch.equal(first, second)
+    first.backward()
+    assert any(
+        parameter.grad.abs().max() > 0 for parameter in flow.parameters() if parameter.grad is not None
+    )
+
+
+def test_likelihood_is_the_mean_negative_log_density() -> None:
+    flow = GaussianFlow(2, GaussianOptions(), torch.Generator())
+    batch = normal_rows(100)
+    flow.initialise(batch)
+    loss = Likelihood(LikelihoodOptions())(flow, batch, torch.Generator()).total
+    mean, covariance = batch.double().mean(0), batch.double().T.cov(correction=0)
+    truth = torch.distributions.MultivariateNormal(mean, covariance)
+    assert loss.item() == pytest.approx(-truth.log_prob(batch.double()).mean().item(), abs=1e-5)
+
+
+def test_flow_matching_loss_of_the_exact_velocity_of_a_gaussian() -> None:
+    """The untrained field is the marginal velocity between two standard normals.
+
+    Its loss is the variance of x_1 - x_0 given x_t: 2 - (2t - 1)^2 / (t^2 + (1 - t)^2), averaged over t.
+    """
+    expected, _ = quad(lambda t: 2 - (2 * t - 1) ** 2 / (t**2 + (1 - t) ** 2), 0, 1)
+    objective = FlowMatching(FlowMatchingOptions(late_share=0.0))
+    with torch.no_grad():
+        loss = objective(continuous(), normal_rows(400_000), torch.Generator().manual_seed(3)).total.item()
+    assert loss == pytest.approx(expected, abs=0.01)
+
+
+def test_late_times_are_log_uniform_towards_the_data() -> None:
+    objective = FlowMatching(FlowMatchingOptions(late_share=1.0, latest=1e-3))
+    late = -(1 - objective._times(normal_rows(100_000), torch.Generator().manual_seed(4))).log10()
+    assert late.min() >= 0 and late.max() <= 3 + 1e-3
+    assert late.mean().item() == pytest.approx(1.5, abs=0.02)
+    assert late.var().item() == pytest.approx(9 / 12, abs=0.02)
+
+
+def test_flow_matching_refuses_a_discrete_flow() -> None:
+    with pytest.raises(ConfigurationError, match="needs a continuous flow"):
+        FlowMatching(FlowMatchingOptions()).check(GaussianFlow(2, GaussianOptions(), torch.Generator()))
