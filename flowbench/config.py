@@ -60,7 +60,7 @@ class RunConfig(Options):
     plan: TrainingPlan
     evaluation: EvaluationOptions = EvaluationOptions()
     seed: NonNegativeInt = 0
-    threads: PositiveInt = 1
+    threads: int = Field(default=1, ge=1, le=256)
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
 
     def to_values(self) -> Values:
@@ -69,7 +69,7 @@ class RunConfig(Options):
 
 
 def resolve(
-    dataset: str,
+    dataset: str | None = None,
     model: str | None = None,
     *,
     preset: str = "default",
@@ -77,21 +77,28 @@ def resolve(
     overrides: Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
 ) -> RunConfig:
-    """The configuration for `dataset`: the preset, then `file`, then `overrides`, then `settings`.
+    """A configuration: the preset, then `file`, then `dataset`, `model` and `overrides`, then `settings`.
 
-    `settings` are "part.option=value" strings with TOML values (bare words are strings). Raises
-    `ConfigurationError` for anything unknown or impossible, naming it.
+    `settings` are "part.option=value" strings with TOML values (bare words are strings). A `file` may name
+    the data set and the model in place of the arguments. Raises `ConfigurationError` for anything unknown
+    or impossible, naming it.
     """
-    given = _merge(read_file(file) if file else {}, _nest(overrides or {}))
+    given = read_file(file) if file else {}
+    given = _merge(given, _nest({"data.dataset": dataset, "flow.name": model, **(overrides or {})}))
     for setting in settings:
         given = _merge(given, parse_setting(setting))
-    flow = given.get("flow", {})
-    chosen = model or (flow.get("name") if isinstance(flow, Mapping) else flow) or "cnf"
-    values = _merge(preset_values(preset, chosen, toy=dataset in TOYS.entries), given)
-    values = _merge(values, {"data": {"dataset": dataset}, "flow": {"name": chosen}})
+    if isinstance(given.get("flow"), str):
+        given["flow"] = {"name": given["flow"]}
+    name = _text(given, "data", "dataset")
+    if name is None:
+        raise ConfigurationError(
+            "there is no data set: give its name or path, or a configuration file with `dataset` under [data]"
+        )
+    chosen = _text(given, "flow", "name") or "cnf"
+    values = _merge(preset_values(preset, chosen, toy=name in TOYS.entries), given)
     plan = values["plan"]
-    if plan.get("phases") and not plan.get("steps") and not plan.get("seconds"):
-        plan["seconds"] = DEFAULT_SECONDS
+    if isinstance(plan, Mapping) and plan.get("phases") and not plan.get("steps") and not plan.get("seconds"):
+        values["plan"] = {**plan, "seconds": DEFAULT_SECONDS}
     return RunConfig(**values)
 
 
@@ -143,11 +150,20 @@ def _nest(flat: Mapping[str, Any]) -> Values:
     return nested
 
 
+def _text(values: Values, table: str, key: str) -> str | None:
+    """The text at `table.key`; None where there is none, or where something else is in its place."""
+    found = values.get(table)
+    text = found.get(key) if isinstance(found, Mapping) else None
+    return text if isinstance(text, str) else None
+
+
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
     """`over` on top of `base`, table by table; a part given by another name replaces the part whole."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
+        if isinstance(below, str) and isinstance(value, Mapping):
+            below = {"name": below}
         if not (isinstance(below, Mapping) and isinstance(value, Mapping)):
             merged[key] = value
         elif "name" in value and "name" in below and value["name"] != below["name"]:

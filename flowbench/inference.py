@@ -53,7 +53,7 @@ class ScoredTable:
 @torch.no_grad()
 def sample(run: Run, n: int, *, seed: int = 0) -> DrawnRows:
     """Draw `n` rows from a run's model, with float64, exact-divergence log-likelihoods."""
-    config = RunConfig.parse(run.config)
+    config = RunConfig(**run.config)
     model = load_model(run).for_evaluation(config.evaluation.integrator)
     x, log_prob = model.sample_and_log_prob(n, random_stream(seed, EVALUATION))
     return DrawnRows(model.columns, x.numpy(), log_prob.numpy())
@@ -66,7 +66,7 @@ def score(run: Run, table: str, *, home: Home | None = None) -> ScoredTable:
     The table needs the columns that the run was fitted on, in any order; others are ignored. Raises
     `DataError` if they are missing or hold values that cannot be scored.
     """
-    config = RunConfig.parse(run.config)
+    config = RunConfig(**run.config)
     model = load_model(run)
     dataset = load_dataset(
         table, columns=model.columns, rows=None, seed=config.data.seed, folder=(home or Home()).datasets

@@ -43,8 +43,10 @@ def part_of(registry: Registry, default: str) -> Any:
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, Mapping):
-            raise ValueError(f"a {registry.kind} is given by its name or by a table of options")
+            raise ValueError(f"give the {registry.kind} by its name or by a table of options; got {value!r}")
         name = value.get("name", default)
+        if not isinstance(name, str):
+            raise ValueError(f"the name of a part is text; got {name!r}")
         try:
             options: type[PartOptions] = registry.get(name).Options
         except ConfigurationError as error:

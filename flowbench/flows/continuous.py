@@ -69,7 +69,7 @@ def ffjord(kind: str) -> dict[str, Any]:
             "integrator": {**common, "atol": 1e-8, "rtol": 1e-6},
             "divergence": {"name": "hutchinson", "distribution": "gaussian"},
         }
-        plan = {"steps": 50_000, "validation_steps": 200, "patience": 30}
+        plan = {"steps": 50_000, "validation_steps": 200, "patience": 0.12}
     return {
         "transforms": [] if toy else ["standardise"],
         "flow": {"name": "cnf", **flow},

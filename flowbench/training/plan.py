@@ -32,8 +32,8 @@ class TrainingPlan(Options):
     The budget is `steps` optimiser steps, `seconds` of wall time, or whichever of the two ends first.
     Validation is on the first `validation_rows` validation rows, with the exponential moving average of
     the weights (decay min(`ema_decay`, (i + 1) / (i + 10)) at step i): every `validation_steps` steps, or
-    by default every fortieth of the budget, taking at most a tenth of the time. Training stops early when
-    `patience` validations in a row bring nothing (0: never); the best weights are kept.
+    by default every fortieth of the budget, and more often at first where the budget is a time. Training
+    stops early when a share `patience` of the budget brought nothing (0: never); the best weights are kept.
     """
 
     phases: tuple[Phase, ...] = (Phase(),)
@@ -42,7 +42,7 @@ class TrainingPlan(Options):
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     validation_rows: PositiveInt = 1000
     validation_steps: PositiveInt | None = None
-    patience: NonNegativeInt = 12
+    patience: float = Field(default=0.3, ge=0, le=1)
     max_rollbacks: NonNegativeInt = 5
 
     @model_validator(mode="after")

@@ -19,12 +19,16 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Counters:
-    """Where a run stands; NLLs in nats, data units, and times in seconds since its first step."""
+    """Where a run stands.
+
+    NLLs are in nats, data units; times in seconds since the first step; `improved_at` is the share of the
+    budget that was spent when the best weights were found.
+    """
 
     step: int = 0
     phase: int = 0
     phase_step: int = 0
-    stale: int = 0
+    improved_at: float = 0.0
     rollbacks: int = 0
     rate_scale: float = 1.0
     nll: float = math.inf

@@ -25,7 +25,7 @@ from flowbench.training.state import (
 Outcome = Literal["finished", "stopped early", "interrupted"]
 
 #: Share of the time that validation may take when the budget is a time.
-VALIDATION_SHARE = 0.1
+VALIDATION_SHARE = 0.2
 VALIDATIONS = 40
 
 
@@ -145,7 +145,7 @@ class Trainer:
             self._step(self.plan.phases[index], self.objectives[index], fraction)
             if self._validation_due():
                 self._validate()
-                if self.plan.patience and self.counters.stale >= self.plan.patience:
+                if self.plan.patience and self._spent() - self.counters.improved_at >= self.plan.patience:
                     return "stopped early"
         if self._losses:
             self._validate()
@@ -156,7 +156,7 @@ class Trainer:
         self.flow.load_state_dict(self.best)
         self.ema = copy_tensors(self.best)
         self.optimizer = self._new_optimizer()
-        self.counters = self.counters.replace(phase=phase, phase_step=0, stale=0)
+        self.counters = self.counters.replace(phase=phase, phase_step=0, improved_at=self._spent())
         self._safe = self.state()
 
     def _step(self, phase: Phase, objective: Objective, fraction: float) -> None:
@@ -232,8 +232,10 @@ class Trainer:
         if self.plan.validation_steps or self.plan.steps:
             interval = self.plan.validation_steps or max(1, (self.plan.steps or 0) // VALIDATIONS)
             return self.counters.step % interval == 0
-        wait = max((self.plan.seconds or 0.0) / VALIDATIONS, self._validation_seconds / VALIDATION_SHARE)
-        return self._clock.wall() - self.counters.validated_at >= wait
+        now, last = self._clock.wall(), self.counters.validated_at
+        # At first after every tenth of the time so far: a small table is overfitted within a second.
+        wait = min((self.plan.seconds or 0.0) / VALIDATIONS, 0.1 * last)
+        return now - last >= max(wait, self._validation_seconds / VALIDATION_SHARE)
 
     @torch.no_grad()
     def _validate(self) -> None:
@@ -250,7 +252,7 @@ class Trainer:
         self.counters = self.counters.replace(
             best_nll=min(nll, self.counters.best_nll),
             nll=nll,
-            stale=0 if better else self.counters.stale + 1,
+            improved_at=self._spent() if better else self.counters.improved_at,
             validated_at=self._clock.wall(),
             wall_seconds=self._clock.wall(),
             cpu_seconds=self._clock.cpu(),
