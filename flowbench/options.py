@@ -1,7 +1,7 @@
 """The base class of every part's options: frozen, complete, and strict about what it is given."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
 
