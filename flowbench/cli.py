@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from flowbench import cli_options as opt
 from flowbench import errors, terminal
-from flowbench.registry import FLOWS, TOYS
+from flowbench.cli_listing import datasets_app, runs_app
+from flowbench.registry import FLOWS
 
 if TYPE_CHECKING:
     from flowbench.config import RunConfig
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from flowbench.store import Run
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
-datasets_app = typer.Typer(no_args_is_help=True, help="List and describe data sets.")
-runs_app = typer.Typer(no_args_is_help=True, help="List and describe runs.")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(runs_app, name="runs")
 
@@ -71,41 +71,6 @@ def run_app(arguments: Sequence[str]) -> int:
         return INTERNAL
 
 
-def _complete_dataset(incomplete: str) -> list[str]:
-    return [name for name in TOYS.names() if name.startswith(incomplete)]
-
-
-def _complete_run(incomplete: str) -> list[str]:
-    return [path.name for path in sorted(Path("runs").glob(f"{incomplete}*")) if path.is_dir()]
-
-
-HomeOption = Annotated[Path, typer.Option("--home", help="Folder with runs/, reports/ and datasets/ in it.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-DatasetArgument = Annotated[
-    str, typer.Argument(help="A data set's name or a table's path.", autocompletion=_complete_dataset)
-]
-RunArgument = Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=_complete_run)]
-PresetOption = Annotated[str, typer.Option(help="A recipe: default, or ffjord for cnf.")]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with options, as in a run folder.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="part.option=value, such as flow.field.width=128; repeatable."),
-]
-BudgetOption = Annotated[str | None, typer.Option("--time-budget", help="Training time: 60s, 5m, 1h.")]
-StepsOption = Annotated[int | None, typer.Option(help="Training steps.")]
-ColumnsOption = Annotated[str | None, typer.Option(help="Columns of the table, comma-separated.")]
-RowsOption = Annotated[int | None, typer.Option(help="Rows to draw of a toy density.")]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads.")]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of weights, batches and samples.")]
-OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", help="File to write: .h5, .csv, .csv.gz or .parquet.")
-]
-
-
 def _overrides(
     time_budget: str | None,
     steps: int | None,
@@ -134,30 +99,23 @@ def parse_duration(text: str) -> float:
 
 @app.command()
 def fit(
-    dataset: Annotated[
-        str | None,
-        typer.Argument(help="A data set's name or a table's path.", autocompletion=_complete_dataset),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(FLOWS.names())} (default: cnf).")
-    ] = None,
-    preset: PresetOption = "default",
-    time_budget: BudgetOption = None,
-    steps: StepsOption = None,
-    columns: ColumnsOption = None,
-    rows: RowsOption = None,
-    seed: SeedOption = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run's folder in runs/.")] = None,
-    resume: Annotated[
-        str | None, typer.Option(help="Go on with this interrupted run.", autocompletion=_complete_run)
-    ] = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    dry_run: DryRunOption = False,
-    json: JsonOption = False,
-    home: HomeOption = Path(),
+    dataset: opt.OptionalDatasetArgument = None,
+    model: opt.ModelOption = None,
+    preset: opt.PresetOption = "default",
+    time_budget: opt.BudgetOption = None,
+    steps: opt.StepsOption = None,
+    columns: opt.ColumnsOption = None,
+    rows: opt.RowsOption = None,
+    seed: opt.SeedOption = None,
+    name: opt.NameOption = None,
+    resume: opt.ResumeOption = None,
+    config: opt.ConfigOption = None,
+    settings: opt.SetOption = None,
+    threads: opt.ThreadsOption = None,
+    device: opt.DeviceOption = None,
+    dry_run: opt.DryRunOption = False,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
 ) -> int:
     """Learn the density of a data set; prints the run's folder."""
     from flowbench import config as configuration
@@ -175,34 +133,34 @@ def fit(
         run = place.run(resume)
         with terminal.ProgressLine(run.name) as line, terminal.stop_on_signals() as stop:
             return _report_fit(experiment.resume(run, home=place, watch=_watch(line, stop)), json)
-    if dataset is None:
-        raise errors.ConfigurationError("`flowbench fit` needs a data set, or `--resume RUN`")
     overrides = _overrides(time_budget, steps, columns, rows, threads, device) | {"seed": seed}
     resolved = configuration.resolve(
         dataset, model, preset=preset, file=config, overrides=overrides, settings=settings or ()
     )
     if dry_run:
         return _print_configs([resolved], json)
-    with terminal.ProgressLine(f"{dataset} {resolved.flow.name}") as line, terminal.stop_on_signals() as stop:
+    with terminal.ProgressLine(_label(resolved)) as line, terminal.stop_on_signals() as stop:
         run = experiment.fit(resolved, home=place, name=name, command=_command(), watch=_watch(line, stop))
     return _report_fit(run, json)
 
 
 @app.command()
 def sample(
-    run: RunArgument,
+    run: opt.RunArgument,
     n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw.")] = 1000,
-    output: OutputOption = None,
+    output: opt.OutputOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
-    json: JsonOption = False,
-    home: HomeOption = Path(),
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
 ) -> None:
     """Draw rows from a run, with their log-likelihoods; writes samples.h5 in the run's folder by default."""
     from flowbench import inference
     from flowbench.home import Home
+    from flowbench.store import check_table_path
 
     opened = Home(home).run(run)
     path = output or opened.path / "samples.h5"
+    check_table_path(path)
     drawn = inference.sample(opened, n, seed=seed)
     drawn.save(path, opened)
     _answer({"file": str(path), "rows": n, "mean_log_prob": float(drawn.log_prob.mean())}, str(path), json)
@@ -210,18 +168,20 @@ def sample(
 
 @app.command()
 def score(
-    run: RunArgument,
-    table: Annotated[str, typer.Argument(help="A table's path or a data set's name.")],
-    output: OutputOption = None,
-    json: JsonOption = False,
-    home: HomeOption = Path(),
+    run: opt.RunArgument,
+    table: opt.TableArgument,
+    output: opt.OutputOption = None,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
 ) -> None:
     """Log-likelihood of every row of a table under a run; writes scores.h5 in the run's folder by default."""
     from flowbench import inference
     from flowbench.home import Home
+    from flowbench.store import check_table_path
 
     opened = Home(home).run(run)
     path = output or opened.path / "scores.h5"
+    check_table_path(path)
     scored = inference.score(opened, table, home=Home(home))
     scored.save(path, opened)
     answer = {
@@ -235,29 +195,28 @@ def score(
 
 @app.command()
 def compare(
-    datasets: Annotated[
-        list[str], typer.Argument(help="Names or paths of data sets.", autocompletion=_complete_dataset)
-    ],
-    models: Annotated[str, typer.Option(help="Models, comma-separated.")] = "cnf,planar,gaussian",
+    datasets: opt.DatasetsArgument,
+    models: opt.ModelsOption = "cnf,planar,gaussian",
     seeds: Annotated[int, typer.Option(min=1, help="Fits of each model, with seeds 0, 1, ...")] = 1,
-    name: Annotated[str | None, typer.Option(help="Name of the report's folder in reports/.")] = None,
-    preset: PresetOption = "default",
-    time_budget: BudgetOption = None,
-    steps: StepsOption = None,
-    columns: ColumnsOption = None,
-    rows: RowsOption = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    dry_run: DryRunOption = False,
-    json: JsonOption = False,
-    home: HomeOption = Path(),
+    name: opt.ReportNameOption = None,
+    preset: opt.PresetOption = "default",
+    time_budget: opt.BudgetOption = None,
+    steps: opt.StepsOption = None,
+    columns: opt.ColumnsOption = None,
+    rows: opt.RowsOption = None,
+    config: opt.ConfigOption = None,
+    settings: opt.SetOption = None,
+    threads: opt.ThreadsOption = None,
+    device: opt.DeviceOption = None,
+    dry_run: opt.DryRunOption = False,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
 ) -> int:
     """Fit the models that are missing and write a report that compares them; prints its path."""
     from flowbench import config as configuration
     from flowbench.comparison import compare as compare_runs
     from flowbench.home import Home
+    from flowbench.store import check_run_name
 
     place = Home(home)
     overrides = _overrides(time_budget, steps, columns, rows, threads, device)
@@ -277,15 +236,19 @@ def compare(
     ]
     if dry_run:
         return _print_configs(configs, json)
-    title = name or "-".join(Path(dataset).name.partition(".")[0] for dataset in datasets)
-    with terminal.ProgressLine(title) as line, terminal.stop_on_signals() as stop:
+    folder = (
+        check_run_name(name)
+        if name
+        else "-".join(Path(dataset).name.partition(".")[0] for dataset in datasets)
+    )
+    with terminal.ProgressLine(folder) as line, terminal.stop_on_signals() as stop:
 
         def watch(resolved: "RunConfig") -> "Watch":
-            line.begin(f"{Path(resolved.data.dataset).name} {resolved.flow.name} (seed {resolved.seed})")
+            line.begin(_label(resolved))
             return _watch(line, stop)
 
         runs, paths = compare_runs(
-            configs, place.reports / title, home=place, title=name, command=_command(), watch=watch
+            configs, place.reports / folder, home=place, command=_command(), watch=watch
         )
     if paths is None:
         terminal.say("interrupted before every model was fitted; the same command goes on from here")
@@ -296,15 +259,10 @@ def compare(
 
 @app.command()
 def report(
-    runs: Annotated[
-        list[str], typer.Argument(help="Names or folders of runs.", autocompletion=_complete_run)
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder to write (default: reports/ and the runs' names)."),
-    ] = None,
-    json: JsonOption = False,
-    home: HomeOption = Path(),
+    runs: opt.RunsArgument,
+    output: opt.OutputFolderOption = None,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
 ) -> None:
     """Write a report on runs that are there; prints its path."""
     from flowbench.home import Home
@@ -317,85 +275,8 @@ def report(
     _answer({"report": str(paths.html), "runs": [str(run.path) for run in opened]}, str(paths.html), json)
 
 
-@datasets_app.command("list")
-def list_datasets(json: JsonOption = False, home: HomeOption = Path()) -> None:
-    """Name every data set there is: toys, scikit-learn's tables, and the files in datasets/."""
-    from flowbench import data
-    from flowbench.home import Home
-
-    found = data.list_datasets(Home(home).datasets)
-    if json:
-        terminal.write_json([asdict(one) for one in found])
-        return
-    rows = [(d.name, d.kind, str(d.rows or "-"), str(d.columns or "-"), d.description) for d in found]
-    terminal.write_table(("name", "kind", "rows", "columns", "description"), rows)
-
-
-@datasets_app.command("show")
-def show_dataset(dataset: DatasetArgument, json: JsonOption = False, home: HomeOption = Path()) -> None:
-    """Describe a data set: where it is from, and each column's range and spread."""
-    from flowbench import data
-    from flowbench.home import Home
-
-    loaded = data.load_dataset(dataset, columns=None, rows=None, seed=0, folder=Home(home).datasets)
-    described = data.describe_dataset(loaded)
-    if json:
-        terminal.write_json(asdict(described))
-        return
-    source = loaded.provenance
-    terminal.write(f"{loaded.name}: {len(loaded.rows):,} rows, {loaded.features} columns")
-    terminal.write(f"source: {source.source}; sha256 {source.sha256}")
-    if described.entropy is not None:
-        terminal.write(f"entropy: {described.entropy:.6f} nats")
-    numbers = [
-        (
-            c.name,
-            *(f"{value:.6g}" for value in (c.minimum, c.maximum, c.mean, c.sd)),
-            f"{c.distinct}",
-        )
-        for c in described.columns
-    ]
-    terminal.write_table(("column", "min", "max", "mean", "sd", "distinct"), numbers)
-
-
-@runs_app.command("list")
-def list_runs(json: JsonOption = False, home: HomeOption = Path()) -> None:
-    """Name the runs in runs/, newest first."""
-    from flowbench.home import Home
-    from flowbench.store import list_runs as find_runs
-
-    runs, warnings = find_runs(Home(home).runs)
-    for warning in warnings:
-        terminal.say(f"warning: {warning}")
-    if json:
-        terminal.write_json([{"name": run.name, "path": str(run.path), **run.info} for run in runs])
-        return
-    rows = [
-        (run.name, run.info["model"], run.info["dataset"]["name"], run.info["status"], run.info["started"])
-        for run in runs
-    ]
-    terminal.write_table(("name", "model", "dataset", "status", "started"), rows)
-
-
-@runs_app.command("show")
-def show_run(run: RunArgument, json: JsonOption = False, home: HomeOption = Path()) -> None:
-    """Describe a run: its configuration, how it ended and its metrics."""
-    from flowbench.home import Home
-
-    opened = Home(home).run(run)
-    metrics = opened.read_results().metrics if opened.has_results else {}
-    if json:
-        values = {name: asdict(metric) for name, metric in metrics.items()}
-        terminal.write_json({"info": opened.info, "config": opened.config, "metrics": values})
-        return
-    info = opened.info
-    terminal.write(f"{opened.name}: {info['model']} on {info['dataset']['name']}, {info['status']}")
-    rows = [(name, f"{metric.value:.6g}", metric.units) for name, metric in sorted(metrics.items())]
-    terminal.write_table(("metric", "value", "units"), rows)
-
-
 @app.command()
-def doctor(json: JsonOption = False, home: HomeOption = Path()) -> int:
+def doctor(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> int:
     """Check versions, devices and write access, and run a self-test of some ten seconds."""
     from flowbench.doctor import examine
     from flowbench.home import Home
@@ -461,6 +342,10 @@ def _print_configs(configs: Iterable["RunConfig"], json: bool) -> int:
     else:
         terminal.write("\n".join(tomli_w.dumps(one) for one in values).rstrip())
     return 0
+
+
+def _label(config: "RunConfig") -> str:
+    return f"{Path(config.data.dataset).name} {config.flow.name} (seed {config.seed})"
 
 
 def _listed(text: str, option: str) -> list[str]:

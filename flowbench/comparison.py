@@ -16,7 +16,6 @@ def compare(
     folder: Path,
     *,
     home: Home | None = None,
-    title: str | None = None,
     command: Sequence[str] = (),
     watch: Callable[[RunConfig], Watch] = lambda config: Watch(),
 ) -> tuple[list[Run], ReportPaths | None]:
@@ -34,7 +33,7 @@ def compare(
             if run.info["status"] != "finished":
                 return [*runs, run], None
         runs.append(run)
-    return runs, write_report(runs, folder, title=title)
+    return runs, write_report(runs, folder)
 
 
 def find_run(config: RunConfig, home: Home) -> Run | None:

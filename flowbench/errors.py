@@ -17,6 +17,10 @@ class UnknownNameError(ConfigurationError):
     """A name that is in no registry table, or a run that is not there."""
 
 
+class UnknownColumnError(UnknownNameError):
+    """A column that the table does not have."""
+
+
 class DataError(FlowbenchError, ValueError):
     """A table that cannot be read, or that holds values which cannot be modelled."""
 

@@ -22,7 +22,7 @@ from flowbench.home import Home
 from flowbench.registry import FLOWS, TRANSFORMS
 from flowbench.store import Metric, Run
 from flowbench.training.state import TrainingState, from_arrays, to_arrays
-from flowbench.training.trainer import Progress, Trainer
+from flowbench.training.trainer import Progress, Trainer, make_objectives
 
 #: Independent random streams drawn from a run's seed.
 WEIGHTS, TRAINING, EVALUATION = range(3)
@@ -68,6 +68,7 @@ def prepare(
 ) -> Prepared:
     """A model of `columns`, ready to train on rows `(n, d)` and validate on rows `(m, d)`, data units."""
     model = build_model(config, columns)
+    make_objectives(config.plan, model.flow)  # refuses an impossible plan before anything is written
     rows = torch.tensor(train)
     for transform in model.transforms:
         transform.fit(rows)  # type: ignore[operator]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os.path import isdir
 from pathlib import Path
 
 from flowbench.store import Run, check_run_name
@@ -30,8 +31,9 @@ class Home:
 
     def run(self, name: str) -> Run:
         """Open a run by its name in `runs/`, or by its folder; raises as `Run.open` does."""
-        inside = self.runs / name
-        return Run.open(inside if inside.is_dir() or not Path(name).is_dir() else Path(name))
+        inside, beside = self.runs / name, Path(name)
+        # os.path.isdir answers where Path.is_dir raises: for names that no file system would take.
+        return Run.open(beside if isdir(beside) and not isdir(inside) else inside)
 
     def new_run_path(self, name: str | None, stem: str) -> Path:
         """The folder of a new run: `name` as given, or the first free of stem, stem-2, stem-3, ..."""

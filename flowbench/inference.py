@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flowbench.config import RunConfig
 from flowbench.data import load_dataset
+from flowbench.errors import DataError, UnknownColumnError
 from flowbench.evaluation.likelihood import reported_likelihoods
 from flowbench.experiment import EVALUATION, load_model, random_stream
 from flowbench.home import Home
@@ -68,9 +69,13 @@ def score(run: Run, table: str, *, home: Home | None = None) -> ScoredTable:
     """
     config = RunConfig(**run.config)
     model = load_model(run)
-    dataset = load_dataset(
-        table, columns=model.columns, rows=None, seed=config.data.seed, folder=(home or Home()).datasets
-    )
+    folder = (home or Home()).datasets
+    try:
+        dataset = load_dataset(
+            table, columns=model.columns, seed=config.data.seed, folder=folder, for_fit=False
+        )
+    except UnknownColumnError as error:
+        raise DataError(f"{error}; the run was fitted on {', '.join(model.columns)}") from None
     likelihoods = reported_likelihoods(
         model, torch.tensor(dataset.rows), config.evaluation.integrator, config.evaluation.error_rows
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowbench.data.formats import file_errors, read_raw_table
 from flowbench.data.raw_table import Array, is_number
-from flowbench.errors import ConfigurationError, DataError, UnknownNameError
+from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
 from flowbench.registry import Registry
 
 # How many names a message lists before it stops.
@@ -31,7 +31,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
 
     Raises `DataError`, which names the file, and the column and row (counted from 1, without the header)
     where there is one, for a file that cannot be read, names that repeat or are empty, no rows, and cells
-    that are missing, infinite or no numbers; `UnknownNameError` for a column that is not there;
+    that are missing, infinite or no numbers; `UnknownColumnError` for a column that is not there;
     `ConfigurationError` for a selection that is empty or repeats a column.
     """
     path = Path(path)
@@ -48,7 +48,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
 def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: str) -> list[int]:
     """Indices of the `wanted` columns among `names`; all of them if `wanted` is None.
 
-    Raises `UnknownNameError` for a name that is not there, `ConfigurationError` for an empty selection or
+    Raises `UnknownColumnError` for a name that is not there, `ConfigurationError` for an empty selection or
     one that repeats a name; `where` says whose columns they are.
     """
     if wanted is None:
@@ -57,7 +57,7 @@ def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: st
         raise ConfigurationError("`columns` is empty; name at least one column")
     if unknown := [name for name in wanted if name not in names]:
         known = Registry("column", dict.fromkeys(names, ""))
-        raise UnknownNameError(f"{where}: {known.unknown(unknown[0])}")
+        raise UnknownColumnError(f"{where}: {known.unknown(unknown[0])}")
     if repeated := _repeated(wanted):
         raise ConfigurationError(f"`columns` names `{repeated}` more than once")
     return [names.index(name) for name in wanted]

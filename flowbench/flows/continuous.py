@@ -56,7 +56,7 @@ def ffjord(kind: str) -> dict[str, Any]:
             "integrator": {**common, "atol": 1e-5, "rtol": 1e-5},
             "divergence": {"name": "exact"},
         }
-        plan = {"steps": 10_000, "validation_steps": 100, "patience": 0}
+        plan: dict[str, Any] = {"steps": 10_000, "validation_steps": 100, "patience": 0}
     else:
         flow = {
             "field": {

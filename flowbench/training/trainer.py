@@ -52,6 +52,14 @@ class Progress:
     seconds_left: float
 
 
+def make_objectives(plan: TrainingPlan, flow: Flow) -> list[Objective]:
+    """The objective of each phase; raises `ConfigurationError` for one that cannot train `flow`."""
+    objectives = [OBJECTIVES.get(phase.objective.name)(phase.objective) for phase in plan.phases]
+    for objective in objectives:
+        objective.check(flow)
+    return objectives
+
+
 class Trainer:
     """Trains `flow` on `train: (n, d)` in model space by the phases of `plan`.
 
@@ -83,11 +91,7 @@ class Trainer:
         self.on_progress = on_progress
         self.on_validation = on_validation
         self.should_stop = should_stop
-        self.objectives: list[Objective] = [
-            OBJECTIVES.get(p.objective.name)(p.objective) for p in plan.phases
-        ]
-        for objective in self.objectives:
-            objective.check(flow)
+        self.objectives = make_objectives(plan, flow)
         self.counters = Counters()
         self.ema = copy_tensors(flow.state_dict())
         self.best = copy_tensors(flow.state_dict())

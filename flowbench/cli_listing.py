@@ -1,0 +1,94 @@
+"""The commands `flowbench datasets` and `flowbench runs`."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from flowbench import cli_options as opt
+from flowbench import terminal
+
+datasets_app = typer.Typer(no_args_is_help=True, help="List and describe data sets.")
+runs_app = typer.Typer(no_args_is_help=True, help="List and describe runs.")
+
+
+@datasets_app.command("list")
+def list_datasets(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> None:
+    """Name every data set there is: toys, scikit-learn's tables, and the files in datasets/."""
+    from flowbench import data
+    from flowbench.home import Home
+
+    found = data.list_datasets(Home(home).datasets)
+    if json:
+        terminal.write_json([asdict(one) for one in found])
+        return
+    rows = [(d.name, d.kind, str(d.rows or "-"), str(d.columns or "-"), d.description) for d in found]
+    terminal.write_table(("name", "kind", "rows", "columns", "description"), rows)
+
+
+@datasets_app.command("show")
+def show_dataset(
+    dataset: opt.DatasetArgument, json: opt.JsonOption = False, home: opt.HomeOption = Path()
+) -> None:
+    """Describe a data set: where it is from, and each column's range and spread."""
+    from flowbench import data
+    from flowbench.home import Home
+
+    loaded = data.load_dataset(dataset, columns=None, rows=None, seed=0, folder=Home(home).datasets)
+    described = data.describe_dataset(loaded)
+    if json:
+        terminal.write_json(asdict(described))
+        return
+    source = loaded.provenance
+    terminal.write(f"{loaded.name}: {len(loaded.rows):,} rows, {loaded.features} columns")
+    if source.description:
+        terminal.write(source.description)
+    licence = f"; licence: {source.licence}" if source.licence else ""
+    terminal.write(f"source: {source.source}{licence}; sha256 {source.sha256}")
+    if described.entropy is not None:
+        terminal.write(f"entropy: {described.entropy:.6f} nats")
+    numbers = [
+        (
+            c.name,
+            *(f"{value:.6g}" for value in (c.minimum, c.maximum, c.mean, c.sd)),
+            f"{c.distinct}",
+        )
+        for c in described.columns
+    ]
+    terminal.write_table(("column", "min", "max", "mean", "sd", "distinct"), numbers)
+
+
+@runs_app.command("list")
+def list_runs(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> None:
+    """Name the runs in runs/, newest first."""
+    from flowbench.home import Home
+    from flowbench.store import list_runs as find_runs
+
+    runs, warnings = find_runs(Home(home).runs)
+    for warning in warnings:
+        terminal.say(f"warning: {warning}")
+    if json:
+        terminal.write_json([{"name": run.name, "path": str(run.path), **run.info} for run in runs])
+        return
+    rows = [
+        (run.name, run.info["model"], run.info["dataset"]["name"], run.info["status"], run.info["started"])
+        for run in runs
+    ]
+    terminal.write_table(("name", "model", "dataset", "status", "started"), rows)
+
+
+@runs_app.command("show")
+def show_run(run: opt.RunArgument, json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> None:
+    """Describe a run: its configuration, how it ended and its metrics."""
+    from flowbench.home import Home
+
+    opened = Home(home).run(run)
+    metrics = opened.read_results().metrics if opened.has_results else {}
+    if json:
+        values = {name: asdict(metric) for name, metric in metrics.items()}
+        terminal.write_json({"info": opened.info, "config": opened.config, "metrics": values})
+        return
+    info = opened.info
+    terminal.write(f"{opened.name}: {info['model']} on {info['dataset']['name']}, {info['status']}")
+    rows = [(name, f"{metric.value:.6g}", metric.units) for name, metric in sorted(metrics.items())]
+    terminal.write_table(("metric", "value", "units"), rows)

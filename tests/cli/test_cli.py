@@ -1,0 +1,215 @@
+"""Commands that go well."""
+
+import csv
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SMALL, TINY_CNF, flowbench, write_csv
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_fit_prints_the_folder_and_nothing_else_on_stdout(run: Run, home: Path) -> None:
+    code, out, err = run("fit", "table.csv", "--model", "gaussian", *SMALL)
+    assert (code, out) == (0, "runs/table-gaussian\n")
+    assert "test NLL" in err
+    code, out, _ = run("fit", "table.csv", "--model", "gaussian", "--json", *SMALL)
+    answer = json.loads(out)
+    assert answer["run"] == "runs/table-gaussian-2"
+    assert answer["status"] == "finished"
+    assert np.isfinite(answer["metrics"]["test_nll"])
+
+
+@pytest.mark.parametrize("name", ["drawn.h5", "drawn.csv", "drawn.csv.gz", "drawn.parquet"])
+@pytest.mark.parametrize("model", ["g", "c"])
+def test_sample_writes_the_tables_own_columns(run: Run, home: Path, name: str, model: str) -> None:
+    assert run("sample", model, "-n", "25", "-o", name)[:2] == (0, f"{name}\n")
+    table = read(home / name)
+    assert list(table) == ["a", "b", "log_prob"]
+    assert all(len(column) == 25 for column in table.values())
+
+
+@pytest.mark.parametrize("name", ["scores.h5", "scores.csv", "scores.parquet"])
+def test_score_equals_what_the_run_stored(run: Run, home: Path, name: str) -> None:
+    assert run("score", "c", "table.csv", "-o", name)[0] == 0
+    table = read(home / name)
+    assert list(table) == ["row", "log_prob"]
+    with h5py.File(home / "runs" / "c" / "results.h5") as file:
+        rows, stored = file["log_likelihood/row"][:], file["log_likelihood/log_prob"][:]
+    assert np.abs(table["log_prob"][rows] - stored).max() < 1e-9
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            names = ["row"] if "log_prob" in file and len(file) == 2 else []
+            names += [name for name in ("a", "b", "log_prob") if name in file]
+            return {name: file[name][:] for name in names}
+    frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    return {name: frame[name].to_numpy() for name in frame}
+
+
+def test_defaults_go_into_the_runs_folder(run: Run, home: Path) -> None:
+    assert run("sample", "g", "-n", "5")[1] == "runs/g/samples.h5\n"
+    assert run("score", "runs/g", "table.csv")[1] == "runs/g/scores.h5\n"
+    code, out, _ = run("score", "g", "table.csv", "--json")
+    assert code == 0
+    assert json.loads(out)["rows"] == 60
+
+
+def test_scores_a_single_row_with_extra_columns_in_any_order(run: Run, home: Path) -> None:
+    (home / "one.csv").write_text("note,b,a\nhello,0.5,0.25\n")
+    assert run("score", "c", "one.csv", "-o", "one_score.csv")[0] == 0
+    (home / "two.csv").write_text("a,b\n0.25,0.5\n0.25,0.5\n")
+    assert run("score", "c", "two.csv", "-o", "two_score.csv")[0] == 0
+    one, two = (pd.read_csv(home / f"{name}_score.csv")["log_prob"] for name in ("one", "two"))
+    assert two[0] == two[1] == pytest.approx(one[0], abs=1e-9)
+
+
+def test_a_toy_is_scored_by_its_name(run: Run, home: Path) -> None:
+    assert run("fit", "moons", "--rows", "300", "--model", "gaussian", "--name", "m", *SMALL)[0] == 0
+    code, out, _ = run("score", "m", "moons", "--json")
+    assert code == 0
+    assert json.loads(out)["rows"] == 100_000
+
+
+def test_compare_fits_what_is_missing_and_reports(run: Run, home: Path) -> None:
+    arguments = (
+        "compare",
+        "table.csv",
+        "--models",
+        "gaussian,planar",
+        "--steps",
+        "15",
+        "--seeds",
+        "2",
+        *SMALL,
+    )
+    code, out, _ = run(*arguments, "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert Path(answer["report"]) == Path("reports/table/index.html")
+    assert len(answer["runs"]) == 4
+    assert {path.name for path in Path("reports/table").iterdir()} == {
+        "index.html", "report.md", "report.json"
+    }  # fmt: skip
+    before = sorted(path.name for path in Path("runs").iterdir())
+    assert json.loads(run(*arguments, "--json")[1])["runs"] == answer["runs"]
+    assert sorted(path.name for path in Path("runs").iterdir()) == before
+
+
+def test_report_on_runs_that_are_there(run: Run, home: Path) -> None:
+    assert run("report", "g", "runs/c", "-o", "page")[:2] == (0, "page/index.html\n")
+    assert "gaussian" in (home / "page" / "report.md").read_text()
+
+
+def test_datasets(run: Run, home: Path) -> None:
+    names = {one["name"] for one in json.loads(run("datasets", "list", "--json")[1])}
+    assert {"8gaussians", "checkerboard", "iris", "digits"} <= names
+    assert "moons\ttoy" in run("datasets", "list")[1]
+    shown = json.loads(run("datasets", "show", "table.csv", "--json")[1])
+    assert [column["name"] for column in shown["columns"]] == ["a", "b"]
+    assert "entropy: 3.465736" in run("datasets", "show", "checkerboard")[1]
+
+
+def test_runs(run: Run, home: Path) -> None:
+    assert {one["name"] for one in json.loads(run("runs", "list", "--json")[1])} == {"g", "c"}
+    assert "gaussian" in run("runs", "list")[1]
+    shown = json.loads(run("runs", "show", "c", "--json")[1])
+    assert shown["metrics"]["nfe"]["units"] == "evaluations"
+    assert "c: cnf on table, finished" in run("runs", "show", "c")[1]
+
+
+def test_dry_run_prints_a_configuration_that_can_be_fed_back(run: Run, home: Path) -> None:
+    code, out, _ = run("fit", "table.csv", "--model", "planar", "--set", "flow.layers=3", "--dry-run")
+    assert code == 0
+    assert not (home / "runs" / "table-planar").exists()
+    (home / "again.toml").write_text(out)
+    assert run("fit", "--config", "again.toml", "--dry-run")[1] == out
+    assert run("fit", "table.csv", "--config", "runs/c/config.toml", "--dry-run")[0] == 0
+    assert json.loads(run("fit", "moons", "--dry-run", "--json")[1])["plan"]["seconds"] == 60
+
+
+def test_columns_can_be_chosen(run: Run, home: Path) -> None:
+    write_csv(home / "wide.csv", ("a", "b", "c"))
+    assert run("fit", "wide.csv", "--columns", "c,a", "--model", "gaussian", "--name", "w", *SMALL)[0] == 0
+    assert json.loads(run("runs", "show", "w", "--json")[1])["info"]["dataset"]["columns"] == ["c", "a"]
+
+
+def test_doctor(run: Run, home: Path) -> None:
+    code, out, _ = run("doctor", "--json")
+    assert code == 0
+    assert all(check["passed"] for check in json.loads(out))
+
+
+def test_help_is_light() -> None:
+    """Every page of help, and completion, without the slow libraries."""
+    code = """
+import sys
+from flowbench.cli import run_app
+for words in ([], ["fit"], ["sample"], ["score"], ["compare"], ["report"], ["datasets", "show"], ["doctor"]):
+    assert run_app([*words, "--help"]) == 0
+slow = {"torch", "pandas", "seaborn", "matplotlib", "scipy", "sklearn", "h5py", "pyarrow"} & set(sys.modules)
+assert not slow, slow
+"""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_completion_script_is_printed(home: Path) -> None:
+    done = flowbench("--show-completion", "bash", cwd=home)
+    assert done.returncode == 0
+    assert "complete" in done.stdout
+
+
+def test_a_reader_that_leaves_early_is_no_error(home: Path) -> None:
+    command = f"{sys.executable} -m flowbench datasets list | head -1"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=home, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("name")
+    assert done.stderr == ""
+
+
+def test_ctrl_c_keeps_what_was_learnt(home: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [
+        sys.executable, "-m", "flowbench", "fit", "table.csv", "--name", "stopped", *TINY_CNF, *SMALL,
+        "--steps", "100000",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (home / "runs" / "stopped" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == "runs/stopped\n"
+    assert "go on with `flowbench fit --resume stopped`" in err
+    assert "Traceback" not in err
+    assert flowbench("sample", "stopped", "-n", "3", cwd=home).returncode == 0
+
+
+def test_gzipped_csv_round_trips_exactly(run: Run, home: Path) -> None:
+    assert run("sample", "g", "-n", "40", "-o", "a.csv.gz")[0] == 0
+    assert run("sample", "g", "-n", "40", "-o", "a.h5")[0] == 0
+    with gzip.open(home / "a.csv.gz", "rt") as file:
+        written = [float(line["log_prob"]) for line in csv.DictReader(file)]
+    with h5py.File(home / "a.h5") as file:
+        assert np.array_equal(written, file["log_prob"][:])

@@ -1,0 +1,187 @@
+"""A user's mistake gives one clear line and the documented exit code, and nothing is lost."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL, TINY_CNF, flowbench, write_csv
+
+from flowbench.store import Run
+
+Call = Callable[..., tuple[int, str, str]]
+FIT = ("fit", "table.csv", "--model", "gaussian")
+
+#: What is typed, the exit code, and what the line must say.
+WRONG: list[tuple[tuple[str, ...], int, str]] = [
+    (("fti", "moons"), 2, "No such command 'fti'"),
+    (("fit", "moons", "--modle", "cnf"), 2, "No such option: --modle"),
+    (("fit",), 2, "there is no data set"),
+    (("fit", "mooons"), 2, "did you mean `moons`"),
+    (("fit", "moons", "--model", "plannar"), 2, "did you mean `planar`"),
+    (("fit", "moons", "--preset", "fast"), 2, "unknown preset `fast`"),
+    (("fit", "moons", "--model", "planar", "--preset", "ffjord"), 2, "for model `planar`"),
+    (("fit", "moons", "--steps", "many"), 2, "--steps"),
+    (("fit", "moons", "--steps", "-5"), 2, "`plan.steps`: must be greater than 0; got -5"),
+    (("fit", "moons", "--time-budget", "soon"), 2, "`--time-budget` takes a time such as 60s"),
+    (("fit", "moons", "--time-budget", "0s"), 2, "`--time-budget`"),
+    (("fit", "moons", "--seed", "-1"), 2, "`seed`"),
+    (("fit", "moons", "--rows", "0"), 2, "`data.rows`"),
+    (("fit", "moons", "--rows", "3"), 2, "row"),
+    (("fit", "moons", "--columns", "x,q"), 2, "column"),
+    (("fit", "moons", "--device", "tpu"), 2, "`device`"),
+    (("fit", "moons", "--threads", "0"), 2, "`threads`"),
+    (("fit", "moons", "--set", "flow.field"), 2, "`--set` takes part.option=value"),
+    (("fit", "moons", "--set", "flow.feild.width=3"), 2, "unknown option `flow.feild`"),
+    (("fit", "moons", "--set", "flow.field.width=wide"), 2, "`flow.field.width`: must be a valid integer"),
+    (("fit", "moons", "--set", "flow=3"), 2, "flow"),
+    (("fit", "moons", "--set", "plan=3"), 2, "plan"),
+    (("fit", "moons", "--set", "self=1"), 2, "unknown option `self`"),
+    (("fit", "moons", "--set", "split.train=0.99"), 2, "must add up to 1"),
+    (("fit", "moons", "--set", "flow.divergence.name=magic"), 2, "unknown divergence estimator `magic`"),
+    (("fit", "moons", "--config", "missing.toml"), 2, "missing.toml"),
+    (("fit", "moons", "--config", "broken.toml"), 2, "not valid TOML"),
+    (("fit", "moons", "--config", "unknown.toml"), 2, "unknown option `plam`"),
+    (("fit", "moons", "--name", "../up"), 2, "cannot be called"),
+    ((*FIT, "--set", "plan.phases=[{objective='flow-matching'}]", "--steps", "2"), 2, "continuous flow"),
+    (("fit", "table.csv", "--rows", "5"), 2, "`rows` is for toys"),
+    (("fit", "table.csv", "--columns", "a,nope"), 2, "unknown column `nope`"),
+    (("fit", "nowhere.csv"), 3, "nowhere.csv"),
+    (("fit", "folder.csv"), 3, "folder.csv"),
+    (("fit", "empty.csv"), 3, "empty.csv"),
+    (("fit", "binary.csv"), 3, "binary.csv"),
+    (("fit", "binary.parquet"), 3, "binary.parquet"),
+    (("fit", "binary.npy"), 3, "binary.npy"),
+    (("fit", "binary.h5"), 3, "binary.h5"),
+    (("fit", "missing_cell.csv"), 3, "row 7"),
+    (("fit", "text_cell.csv"), 3, "`b`"),
+    (("fit", "infinite.csv"), 3, "infinite"),
+    (("fit", "constant.csv"), 3, "`b`"),
+    (("fit", "twice.csv"), 3, "two columns are called `a`"),
+    (("fit", "short.csv"), 3, "row"),
+    (("fit", "penguins.csv"), 3, "species"),
+    ((*FIT, "--name", "g"), 4, "exists already"),
+    (("fit", "--resume", "g"), 4, "finished"),
+    (("fit", "--resume", "nothing"), 2, "nothing"),
+    (("fit", "moons", "--resume", "g"), 2, "it takes no DATASET"),
+    (("sample", "nothing"), 2, "nothing"),
+    (("sample", "x" * 300), 2, "xxx"),
+    (("sample", "g", "-n", "0"), 2, "-n"),
+    (("sample", "g", "-o", "out.xlsx"), 2, "out.xlsx"),
+    (("sample", "g", "-o", "no/such/folder/out.csv"), 2, "no/such/folder"),
+    (("sample", "table.csv"), 2, "table.csv"),
+    (("sample", "not_a_run"), 5, "not_a_run"),
+    (("sample", "bad_model"), 5, "model.safetensors"),
+    (("sample", "bad_config"), 5, "config.toml"),
+    (("sample", "bad_info"), 5, "run.json"),
+    (("sample", "no_model"), 2, "model.safetensors"),
+    (("score", "g", "only_a.csv"), 3, "column `b`"),
+    (("score", "g", "missing_cell.csv"), 3, "row 7"),
+    (("score", "g", "moons"), 3, "column `a`"),
+    (("runs", "show", "bad_results"), 5, "results.h5"),
+    (("report", "no_results"), 3, "results"),
+    (("report", "bad_results"), 5, "results.h5"),
+    (("compare", "table.csv", "--models", "cnf,nope"), 2, "unknown model `nope`"),
+    (("compare", "table.csv", "--models", ","), 2, "`--models`"),
+    (("compare", "table.csv", "--seeds", "0"), 2, "--seeds"),
+    (("compare", "table.csv", "--name", "a/b"), 2, "cannot be called"),
+    (("datasets", "show", "nope"), 2, "unknown dataset `nope`"),
+    (("datasets", "remove", "iris"), 2, "No such command 'remove'"),
+]
+
+
+@pytest.fixture(autouse=True)
+def wrong_files(home: Path) -> None:
+    """Everything that can be wrong with a table, a configuration or a run."""
+    garbage = np.random.default_rng(0).bytes(500)
+    for name in ("binary.csv", "binary.parquet", "binary.npy", "binary.h5"):
+        (home / name).write_bytes(garbage)
+    (home / "folder.csv").mkdir()
+    (home / "empty.csv").touch()
+    rows = [f"{i},{i * i}" for i in range(20)]
+    tables = {
+        "missing_cell.csv": ["a,b", *rows[:6], "3,", *rows[7:]],
+        "text_cell.csv": ["a,b", *rows[:6], "3,three", *rows[7:]],
+        "infinite.csv": ["a,b", *rows[:6], "3,inf", *rows[7:]],
+        "constant.csv": ["a,b", *(f"{i},1" for i in range(20))],
+        "twice.csv": ["a,a", *rows],
+        "short.csv": ["a,b", *rows[:4]],
+        "only_a.csv": ["a", *(str(i) for i in range(20))],
+        "penguins.csv": ["species,mass", *(f"Adelie,{i}" for i in range(20))],
+    }
+    for name, lines in tables.items():
+        (home / name).write_text("\n".join(lines) + "\n")
+    (home / "broken.toml").write_text("[plan\n")
+    (home / "unknown.toml").write_text("[plam]\nsteps = 3\n")
+    (home / "runs" / "not_a_run").mkdir()
+    for name, file in {
+        "bad_model": "model.safetensors", "bad_config": "config.toml", "bad_info": "run.json",
+        "bad_results": "results.h5",
+    }.items():  # fmt: skip
+        shutil.copytree(home / "runs" / "g", home / "runs" / name)
+        (home / "runs" / name / file).write_bytes(b"\x00garbage")
+    shutil.copytree(home / "runs" / "g", home / "runs" / "no_model")
+    (home / "runs" / "no_model" / "model.safetensors").unlink()
+    shutil.copytree(home / "runs" / "g", home / "runs" / "no_results")
+    (home / "runs" / "no_results" / "results.h5").unlink()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def check_one_line(err: str, says: str) -> None:
+    assert "Traceback" not in err
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+
+
+@pytest.mark.parametrize(("arguments", "code", "says"), WRONG, ids=lambda value: str(value)[:60])
+def test_a_mistake_is_one_line_and_changes_nothing(
+    run: Call, home: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    before = contents(home)
+    exit_code, out, err = run(*arguments)
+    check_one_line(err, says)
+    assert (exit_code, out) == (code, "")
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize(("arguments", "code", "says"), WRONG[::12], ids=lambda value: str(value)[:60])
+def test_through_the_real_command(home: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+    done = flowbench(*arguments, cwd=home)
+    check_one_line(done.stderr, says)
+    assert done.returncode == code
+
+
+def test_a_run_under_way_is_locked(run: Call, home: Path) -> None:
+    write_csv(home / "table.csv")
+    shutil.copytree(home / "runs" / "g", home / "runs" / "busy")
+    busy = Run.open(home / "runs" / "busy")
+    busy.update_info(status="running")
+    with busy.lock():
+        done = flowbench("fit", "--resume", "busy", cwd=home)
+    assert done.returncode == 4
+    check_one_line(done.stderr, "busy")
+
+
+def test_a_fit_that_diverges_says_so(run: Call, home: Path) -> None:
+    wild = ("--set", "plan.phases=[{learning_rate=1e30}]", "--set", "plan.max_rollbacks=1")
+    code, _, err = run("fit", "table.csv", "--model", "planar", "--steps", "50", *wild, *SMALL)
+    assert code == 1
+    assert err.strip().splitlines()[-1].startswith("error: training with `likelihood` failed at step")
+
+
+def test_an_integration_that_cannot_be_finished_says_so(run: Call, home: Path) -> None:
+    code, _, err = run(
+        "fit", "table.csv", *TINY_CNF, *SMALL, "--set", "evaluation.integrator.max_nfe=10", "--name", "capped"
+    )
+    assert code == 1
+    assert "max_nfe" in err.strip().splitlines()[-1]
