@@ -1,37 +1,13 @@
 """A small working folder with finished runs, made once."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from command import SMALL, TINY_CNF, write_csv
 
 from flowbench.cli import run_app
-
-SMALL = [
-    "--set", "evaluation.test_rows=50", "--set", "evaluation.samples=30",
-    "--set", "evaluation.grid=12", "--set", "evaluation.paths=4",
-]  # fmt: skip
-TINY_CNF = ["--steps", "15", "--set", "flow.field.width=8", "--set", "flow.field.scales=1"]
-
-Result = subprocess.CompletedProcess[str]
-
-
-def flowbench(*arguments: str, cwd: Path) -> Result:
-    """Run the real command."""
-    command = [sys.executable, "-m", "flowbench", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
-
-
-def write_csv(path: Path, columns: tuple[str, ...] = ("a", "b"), n: int = 60) -> Path:
-    rows = np.random.default_rng(0).normal(size=(n, len(columns)))
-    np.savetxt(path, rows, delimiter=",", header=",".join(columns), comments="")
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SMALL, TINY_CNF, flowbench, write_csv
+from command import SMALL, TINY_CNF, flowbench, write_csv
 
 Run = Callable[..., tuple[int, str, str]]
 

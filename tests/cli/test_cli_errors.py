@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL, TINY_CNF, flowbench, write_csv
+from command import SMALL, TINY_CNF, flowbench, write_csv
 
 from flowbench.store import Run
 
