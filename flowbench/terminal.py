@@ -1,38 +1,33 @@
 """What a person at a terminal sees: progress, tables, errors, and Ctrl-C."""
 
 import math
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from flowbench.training.trainer import Progress as TrainingProgress
 
 #: Seconds between progress lines where there is no terminal to redraw.
 PLAIN_INTERVAL = 5.0
 
 
-def error_console() -> Console:
-    """Where progress and messages go; rich honours NO_COLOR."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
 def say(text: str) -> None:
-    """A message on stderr."""
-    error_console().print(text, markup=False)
+    """A message on stderr: one line, whatever characters a file's name or a library put into it."""
+    line = " ".join(text.split())
+    _put(sys.stderr, "".join(c if c.isprintable() else "?" for c in line))
 
 
 def write(text: str) -> None:
     """A result on stdout."""
-    sys.stdout.write(text + "\n")
+    _put(sys.stdout, text)
 
 
 def write_json(value: Any) -> None:
@@ -45,37 +40,51 @@ def write_json(value: Any) -> None:
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout; plain tab-separated lines where that is not a terminal."""
     if not sys.stdout.isatty():
-        for row in (columns, *rows):
-            write("\t".join(row))
+        write("\n".join("\t".join(row) for row in (columns, *rows)))
         return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*row)
-    Console(highlight=False).print(table, markup=False)
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+def _put(stream: TextIO, line: str) -> None:
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        # The reader has left: say the rest to nobody, so that neither this work nor Python's exit fails.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class StopRequest:
-    """Set by the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once."""
+    """Set by the first Ctrl-C or SIGTERM while `patient`; otherwise, and by a second, interrupts at once."""
 
     def __init__(self) -> None:
         self.asked = False
+        self.patient = False
 
     def __call__(self) -> bool:
         return self.asked
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler."""
-        if self.asked:
+        if self.asked or not self.patient:
             raise KeyboardInterrupt
         self.asked = True
-        say("stopping after this step, keeping the best so far; press Ctrl-C again to stop at once")
+        with suppress(RuntimeError):  # the signal came in the middle of another message
+            say("stopping after this step, keeping the best so far; press Ctrl-C again to stop at once")
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM inside the block into a request to stop."""
+    """Turn the first SIGINT or SIGTERM inside the block into a request to stop, while it can be heard."""
     request = StopRequest()
     earlier = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -90,17 +99,9 @@ class ProgressLine:
 
     def __init__(self, label: str) -> None:
         self._label = label
-        console = error_console()
-        self._bar: Progress | None = None
+        self._bar = _make_bar() if sys.stderr.isatty() else None
         self._task: Any = None
         self._last = -math.inf
-        if console.is_terminal:
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(20),
-                TextColumn("{task.fields[text]}"),
-            )
-            self._bar = Progress(*columns, console=console, transient=True)
 
     def __enter__(self) -> "ProgressLine":
         if self._bar:
@@ -135,12 +136,26 @@ class ProgressLine:
             say(f"{self._label}: {name}")
 
 
+def _make_bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(12),
+        TextColumn("{task.fields[text]}", markup=False),
+        console=Console(stderr=True, highlight=False),
+        transient=True,
+    )
+
+
 def describe(progress: "TrainingProgress") -> str:
     """Step, objective, validation NLL, nfe, rows a second and time left, in one line."""
     parts = [f"step {progress.step:,}", progress.objective]
     if math.isfinite(progress.validation_nll):
-        parts.append(f"validation NLL {progress.validation_nll:.4f} nats (best {progress.best_nll:.4f})")
+        parts.append(f"validation NLL {progress.validation_nll:.4f} (best {progress.best_nll:.4f})")
     if progress.nfe is not None:
         parts.append(f"nfe {progress.nfe}")
-    parts += [f"{progress.rows_per_second:,.0f} rows/s", f"{progress.seconds_left:.0f} s left"]
+    if progress.step:
+        parts += [f"{progress.rows_per_second:,.0f} rows/s", f"{progress.seconds_left:.0f} s left"]
     return ", ".join(parts)

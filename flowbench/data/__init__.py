@@ -1,6 +1,6 @@
 """Datasets: toy densities that are known exactly, bundled tables, and the user's own."""
 
-from flowbench.data.catalogue import DatasetSummary, list_datasets, load_dataset
+from flowbench.data.catalogue import DatasetSummary, dataset_names, list_datasets, load_dataset
 from flowbench.data.dataset import Column, Dataset, Provenance, Split
 from flowbench.data.description import ColumnSummary, DatasetDescription, describe_dataset
 from flowbench.data.tables import Table, read_table
@@ -14,6 +14,7 @@ __all__ = [
     "Provenance",
     "Split",
     "Table",
+    "dataset_names",
     "describe_dataset",
     "list_datasets",
     "load_dataset",

@@ -94,6 +94,11 @@ def list_datasets(folder: Path = Path("datasets")) -> list[DatasetSummary]:
     return toys + tables + [_summarise_file(path) for path in _table_files(folder)]
 
 
+def dataset_names(folder: Path = Path("datasets")) -> list[str]:
+    """The names that `list_datasets` would give, without opening a file."""
+    return [*TOYS.names(), *SKLEARN_TABLES, *(_stem(path) for path in _table_files(folder))]
+
+
 def _draw_toy(name: str, columns: Sequence[str] | None, rows: int, seed: int) -> Dataset:
     if rows < FEWEST_ROWS:
         raise ConfigurationError(f"`rows` must be at least {FEWEST_ROWS}; got {rows}")
