@@ -68,7 +68,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked = False
-        self.patient = False
+        self.patient = True
 
     def __call__(self) -> bool:
         return self.asked
