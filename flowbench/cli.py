@@ -124,8 +124,13 @@ def fit(
 
     place = Home(home)
     if resume is not None:
-        given = {"DATASET": dataset, "--model": model, "--config": config, "--set": settings, "--name": name}
-        extra = [option for option, value in given.items() if value]
+        given = {
+            "DATASET": dataset, "--model": model, "--preset": None if preset == "default" else preset,
+            "--time-budget": time_budget, "--steps": steps, "--columns": columns, "--rows": rows,
+            "--seed": seed, "--name": name, "--config": config, "--set": settings, "--threads": threads,
+            "--device": device, "--dry-run": dry_run or None,
+        }  # fmt: skip
+        extra = [option for option, value in given.items() if value is not None]
         if extra:
             raise errors.ConfigurationError(
                 f"`--resume` goes on with a run as it was; it takes no {extra[0]}"
@@ -149,18 +154,16 @@ def sample(
     run: opt.RunArgument,
     n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw.")] = 1000,
     output: opt.OutputOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> None:
     """Draw rows from a run, with their log-likelihoods; writes samples.h5 in the run's folder by default."""
     from flowbench import inference
     from flowbench.home import Home
-    from flowbench.store import check_table_path
 
     opened = Home(home).run(run)
-    path = output or opened.path / "samples.h5"
-    check_table_path(path)
+    path = _output_path(output, opened, "samples.h5")
     drawn = inference.sample(opened, n, seed=seed)
     drawn.save(path, opened)
     _answer({"file": str(path), "rows": n, "mean_log_prob": float(drawn.log_prob.mean())}, str(path), json)
@@ -177,11 +180,9 @@ def score(
     """Log-likelihood of every row of a table under a run; writes scores.h5 in the run's folder by default."""
     from flowbench import inference
     from flowbench.home import Home
-    from flowbench.store import check_table_path
 
     opened = Home(home).run(run)
-    path = output or opened.path / "scores.h5"
-    check_table_path(path)
+    path = _output_path(output, opened, "scores.h5", Path(table))
     scored = inference.score(opened, table, home=Home(home))
     scored.save(path, opened)
     answer = {
@@ -221,6 +222,8 @@ def compare(
     place = Home(home)
     overrides = _overrides(time_budget, steps, columns, rows, threads, device)
     chosen = _listed(models, "--models")
+    if preset != "default" and not any(preset in FLOWS.get(model).presets for model in chosen):
+        raise errors.ConfigurationError(f"none of the models has a preset `{preset}`; leave `--preset` out")
     configs = [
         configuration.resolve(
             dataset,
@@ -251,7 +254,7 @@ def compare(
             configs, place.reports / folder, home=place, command=_command(), watch=watch
         )
     if paths is None:
-        terminal.say("interrupted before every model was fitted; the same command goes on from here")
+        terminal.say("interrupted before every model was fitted; the same command keeps the finished ones")
         return INTERRUPTED
     _answer({"report": str(paths.html), "runs": [str(run.path) for run in runs]}, str(paths.html), json)
     return 0
@@ -295,10 +298,18 @@ def doctor(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> int:
 def _watch(line: terminal.ProgressLine, stop: terminal.StopRequest) -> "Watch":
     from flowbench.experiment import Watch
 
+    def on_stage(name: str) -> None:
+        stop.patient = False  # nothing asks for an end after training, so the first Ctrl-C must interrupt
+        line.stage(name)
+
+    def on_start(run: "Run") -> None:
+        stop.patient = True
+        terminal.say(f"run folder: {run.path}")
+
     return Watch(
-        on_start=lambda run: terminal.say(f"run folder: {run.path}"),
+        on_start=on_start,
         on_progress=line.update,
-        on_stage=line.stage,
+        on_stage=on_stage,
         should_stop=stop,
     )
 
@@ -342,6 +353,18 @@ def _print_configs(configs: Iterable["RunConfig"], json: bool) -> int:
     else:
         terminal.write("\n".join(tomli_w.dumps(one) for one in values).rstrip())
     return 0
+
+
+def _output_path(given: Path | None, run: "Run", default: str, *inputs: Path) -> Path:
+    """Where to write; never over what is read, and never over a run's own files."""
+    from flowbench.store import check_table_path
+
+    path = given or run.path / default
+    check_table_path(path)
+    kept = [run.path / "results.h5", *inputs]
+    if any(path.exists() and one.exists() and path.samefile(one) for one in kept):
+        raise errors.ConfigurationError(f"`--output` {path} would overwrite what is read; give another path")
+    return path
 
 
 def _label(config: "RunConfig") -> str:

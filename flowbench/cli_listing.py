@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -70,10 +71,7 @@ def list_runs(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> No
     if json:
         terminal.write_json([{"name": run.name, "path": str(run.path), **run.info} for run in runs])
         return
-    rows = [
-        (run.name, run.info["model"], run.info["dataset"]["name"], run.info["status"], run.info["started"])
-        for run in runs
-    ]
+    rows = [(run.name, *_described(run.info), str(run.info.get("created", "-"))[:16]) for run in runs]
     terminal.write_table(("name", "model", "dataset", "status", "started"), rows)
 
 
@@ -89,6 +87,14 @@ def show_run(run: opt.RunArgument, json: opt.JsonOption = False, home: opt.HomeO
         terminal.write_json({"info": opened.info, "config": opened.config, "metrics": values})
         return
     info = opened.info
-    terminal.write(f"{opened.name}: {info['model']} on {info['dataset']['name']}, {info['status']}")
+    model, dataset, status = _described(info)
+    terminal.write(f"{opened.name}: {model} on {dataset}, {status}")
     rows = [(name, f"{metric.value:.6g}", metric.units) for name, metric in sorted(metrics.items())]
     terminal.write_table(("metric", "value", "units"), rows)
+
+
+def _described(info: dict[str, Any]) -> tuple[str, str, str]:
+    """Model, data set and status; a dash for what a foreign run does not say."""
+    dataset = info.get("dataset")
+    name = dataset.get("name", "-") if isinstance(dataset, dict) else "-"
+    return str(info.get("model", "-")), str(name), str(info.get("status", "-"))

@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowbench.config import RunConfig, resolve
+from flowbench.errors import ConfigurationError
 from flowbench.experiment import Watch, make_trainer, prepare
 
 Floats = NDArray[np.float64]
@@ -72,6 +73,10 @@ class FlowDensity(DensityMixin, BaseEstimator):
         Raises `ValueError` for options that cannot work and for columns without spread, and
         `RunFailedError` if training diverges.
         """
+        if not 0 < self.validation_fraction < 1:
+            raise ConfigurationError(
+                f"`validation_fraction` must lie between 0 and 1; got {self.validation_fraction}"
+            )
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         random = check_random_state(self.random_state)
         config = self._configure(int(random.randint(2**31 - 1)))
@@ -106,5 +111,10 @@ class FlowDensity(DensityMixin, BaseEstimator):
         return drawn
 
     def _configure(self, seed: int) -> RunConfig:
+        for name in self.options or {}:
+            if name.partition(".")[0] not in {"flow", "plan", "transforms", "evaluation"}:
+                raise ConfigurationError(
+                    f"`options` takes those of flow, plan, transforms, evaluation; got `{name}`"
+                )
         budget = {"plan.seconds": self.time_budget, "plan.steps": self.steps, "seed": seed}
         return resolve("array", self.model, preset=self.preset, overrides={**(self.options or {}), **budget})

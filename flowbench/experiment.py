@@ -15,7 +15,7 @@ from torch import Tensor
 from flowbench.config import RunConfig
 from flowbench.data import Dataset, Split, load_dataset
 from flowbench.environment import describe_host, describe_versions, source_commit
-from flowbench.errors import ConfigurationError, DamagedFileError, DataError, FlowbenchError, RunExistsError
+from flowbench.errors import ConfigurationError, DamagedFileError, DataError, RunExistsError
 from flowbench.evaluation.evaluate import evaluate
 from flowbench.flows.density_model import DensityModel
 from flowbench.home import Home
@@ -119,7 +119,8 @@ def fit(
     """Fit a model and store everything it says in a new run folder, which is returned.
 
     The run's status tells how it ended: "finished", or "interrupted" where `watch.should_stop` asked for
-    an end (the best weights are kept, and `resume` goes on). Raises `DataError`, `ConfigurationError`,
+    an end (the best weights are kept, and `resume` goes on from the last validation).
+    Raises `DataError`, `ConfigurationError`,
     `RunExistsError` before anything is written; `RunFailedError` if training diverges.
     """
     home, watch = home or Home(), watch or Watch()
@@ -170,7 +171,7 @@ def load_model(run: Run) -> DensityModel:
 
 def _use_machine(config: RunConfig) -> None:
     torch.set_num_threads(config.threads)
-    if config.device != "cpu" and not torch.cuda.is_available():
+    if config.device != "cpu" and (torch.device(config.device).index or 0) >= torch.cuda.device_count():
         raise ConfigurationError(f"device `{config.device}` is not there; use `--device cpu`")
 
 
@@ -228,14 +229,12 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
         watch.on_start(run)
         trainer = make_trainer(work.prepared, watch, keep)
         if state is not None:
-            run.truncate_metrics(state.counters.step)
-            trainer.load(state)
+            _load(trainer, state, run)
         try:
             outcome = trainer.run()
         finally:
             _save_model(run, work.prepared.model)
         if outcome == "interrupted":
-            run.save_resume(*trainer.state().pack())
             run.update_info(status="interrupted")
             return
         watch.on_stage("evaluating")
@@ -264,6 +263,14 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
         )
 
 
+def _load(trainer: Trainer, state: TrainingState, run: Run) -> None:
+    try:
+        trainer.load(state)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise DamagedFileError(f"the state in {run.path} does not fit its configuration: {error}") from None
+    run.truncate_metrics(state.counters.step)
+
+
 #: Of a `Progress`, what only the progress line needs.
 _UNLOGGED = {"fraction", "seconds_left", "best_nll"}
 
@@ -279,7 +286,7 @@ def _status_on_failure(run: Run) -> Iterator[None]:
     except KeyboardInterrupt:
         run.update_info(status="interrupted")
         raise
-    except FlowbenchError as error:
+    except Exception as error:
         run.update_info(status="failed", error=str(error))
         raise
 

@@ -28,6 +28,8 @@ class DrawnRows:
 
     def save(self, path: Path, run: Run) -> None:
         """Write the table's own columns and `log_prob`, in the format of the path's ending."""
+        if "log_prob" in self.columns:
+            raise DataError("the table has a column called `log_prob`, where samples hold theirs; rename it")
         table = {name: self.x[:, i] for i, name in enumerate(self.columns)}
         write_table(path, {**table, "log_prob": self.log_prob}, _attributes(run), {"log_prob": "nats"})
 

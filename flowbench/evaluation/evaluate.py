@@ -37,7 +37,7 @@ def evaluate(
     exact = model.for_evaluation(options.integrator)
     x, log_prob = exact.sample_and_log_prob(options.samples, generator)
     grid = None
-    if dataset.features == 2 and options.grid:
+    if dataset.features == 2:
         grid = _grid(model, dataset, options)
         metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
     trajectory = _trajectory(exact, options, generator)

@@ -1,6 +1,6 @@
 """How a fitted model is judged."""
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from flowbench.options import Options, part_of
 from flowbench.registry import INTEGRATORS
@@ -22,5 +22,5 @@ class EvaluationOptions(Options):
     test_rows: PositiveInt = 5000
     error_rows: PositiveInt = 200
     samples: PositiveInt = 2000
-    grid: NonNegativeInt = 100
+    grid: int = Field(default=100, ge=2)
     paths: NonNegativeInt = 200

@@ -32,7 +32,7 @@ class GaussianFlow(Flow):
         self.min_variance = options.min_variance
         self.mean = nn.Parameter(torch.zeros(features))
         self.log_diagonal = nn.Parameter(torch.zeros(features))
-        self.below = nn.Parameter(torch.zeros(features, features))
+        self.below_diagonal = nn.Parameter(torch.zeros(features * (features - 1) // 2))
 
     def initialise(self, x: Tensor) -> None:
         """Set mean and covariance to the maximum-likelihood estimate on `x: (n, d)`."""
@@ -45,10 +45,14 @@ class GaussianFlow(Flow):
         with torch.no_grad():
             self.mean.copy_(mean)
             self.log_diagonal.copy_(factor.diagonal().log())
-            self.below.copy_(factor)
+            self.below_diagonal.copy_(factor[self._below()])
 
     def _factor(self) -> Tensor:
-        return self.below.tril(-1) + self.log_diagonal.exp().diag()
+        return self.log_diagonal.exp().diag().index_put(self._below(), self.below_diagonal)
+
+    def _below(self) -> tuple[Tensor, Tensor]:
+        row, column = torch.tril_indices(self.features, self.features, -1, device=self.mean.device)
+        return row, column
 
     def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
         z = torch.linalg.solve_triangular(self._factor(), (x - self.mean).T, upper=False).T

@@ -16,6 +16,7 @@ from flowbench.registry import OBJECTIVES
 from flowbench.training.plan import Phase, TrainingPlan
 from flowbench.training.state import (
     Counters,
+    Tensors,
     TrainingState,
     copy_tensors,
     optimizer_tensors,
@@ -85,7 +86,7 @@ class Trainer:
         self.flow = flow
         self.plan = plan
         self.train = train
-        self.validation = validation[: plan.validation_rows]
+        self.validation = validation
         self.validation_log_det = validation_log_det
         self.generator = generator
         self.on_progress = on_progress
@@ -119,7 +120,7 @@ class Trainer:
         """Go on from `state`, bit for bit where the budget is in steps."""
         self.counters = state.counters
         self._restore(state)
-        self.best = copy_tensors(state.best)
+        self.best = self._on_device(state.best)
         self.generator.set_state(state.generator)
         self._safe = state
         self._clock = _Clock(state.counters.wall_seconds, state.counters.cpu_seconds)
@@ -141,7 +142,6 @@ class Trainer:
             self._validate()
         while self.plan.phases and (spent := self._spent()) < 1:
             if self.should_stop():
-                self._validate()
                 return "interrupted"
             index, fraction = self.plan.phase_at(spent)
             if index != self.counters.phase:
@@ -164,7 +164,9 @@ class Trainer:
         self._safe = self.state()
 
     def _step(self, phase: Phase, objective: Objective, fraction: float) -> None:
-        rows = torch.randint(len(self.train), (phase.batch_size,), generator=self.generator)
+        rows = torch.randint(
+            len(self.train), (phase.batch_size,), generator=self.generator, device=self.train.device
+        )
         self._learning_rate = self._rate(phase, fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate
@@ -219,9 +221,12 @@ class Trainer:
 
     def _restore(self, state: TrainingState) -> None:
         self.flow.load_state_dict(state.flow)
-        self.ema = copy_tensors(state.ema)
+        self.ema = self._on_device(state.ema)
         self.optimizer = self._new_optimizer()
         restore_optimizer(self.optimizer, state.optimizer)
+
+    def _on_device(self, tensors: Tensors) -> Tensors:
+        return {name: tensor.to(self.train.device, copy=True) for name, tensor in tensors.items()}
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.flow.parameters(), lr=0.0, weight_decay=0.0, fused=True)
@@ -235,10 +240,13 @@ class Trainer:
     def _validation_due(self) -> bool:
         if self.plan.validation_steps or self.plan.steps:
             interval = self.plan.validation_steps or max(1, (self.plan.steps or 0) // VALIDATIONS)
-            return self.counters.step % interval == 0
+            if self.counters.step % interval == 0:
+                return True
+        if self.plan.validation_steps or not self.plan.seconds:
+            return False
         now, last = self._clock.wall(), self.counters.validated_at
         # At first after every tenth of the time so far: a small table is overfitted within a second.
-        wait = min((self.plan.seconds or 0.0) / VALIDATIONS, 0.1 * last)
+        wait = min(self.plan.seconds / VALIDATIONS, 0.1 * last)
         return now - last >= max(wait, self._validation_seconds / VALIDATION_SHARE)
 
     @torch.no_grad()
@@ -261,7 +269,8 @@ class Trainer:
             wall_seconds=self._clock.wall(),
             cpu_seconds=self._clock.cpu(),
         )
-        self._safe = self.state()
+        if math.isfinite(nll):
+            self._safe = self.state()
         self.on_validation(self._progress())
         self._losses = []
 

@@ -131,6 +131,24 @@ def test_runs(run: Run, home: Path) -> None:
     assert "c: cnf on table, finished" in run("runs", "show", "c")[1]
 
 
+def test_a_foreign_folder_does_not_hide_the_other_runs(run: Run, home: Path) -> None:
+    (home / "runs" / "odd").mkdir()
+    (home / "runs" / "odd" / "run.json").write_text("{}")
+    (home / "runs" / "odd" / "config.toml").write_text("")
+    code, out, _ = run("runs", "list")
+    assert code == 0
+    assert "g\tgaussian\ttable\tfinished" in out
+
+
+def test_a_column_called_log_prob_is_not_overwritten(run: Run, home: Path) -> None:
+    write_csv(home / "scored.csv", ("a", "log_prob"))
+    assert run("fit", "scored.csv", "--model", "gaussian", "--name", "s", *SMALL)[0] == 0
+    code, _, err = run("sample", "s", "-o", "drawn.csv")
+    assert code == 3
+    assert "a column called `log_prob`" in err
+    assert not (home / "drawn.csv").exists()
+
+
 def test_dry_run_prints_a_configuration_that_can_be_fed_back(run: Run, home: Path) -> None:
     code, out, _ = run("fit", "table.csv", "--model", "planar", "--set", "flow.layers=3", "--dry-run")
     assert code == 0

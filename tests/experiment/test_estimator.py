@@ -63,6 +63,17 @@ def test_wrong_options_are_value_errors() -> None:
         FlowDensity("cnf", steps=1, options={"flow.field.widht": 3}).fit(cloud(50))
 
 
+@pytest.mark.parametrize("fraction", [-1, 0, 1, 1.5, float("nan")])
+def test_the_held_out_share_lies_between_0_and_1(fraction: float) -> None:
+    with pytest.raises(ConfigurationError, match="`validation_fraction` must lie between 0 and 1"):
+        FlowDensity("gaussian", validation_fraction=fraction).fit(cloud(50))
+
+
+def test_options_that_mean_nothing_here_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"got `data\.rows`"):
+        FlowDensity("gaussian", options={"data.rows": 12}).fit(cloud(50))
+
+
 def test_as_a_torch_distribution() -> None:
     x = cloud(300)
     density = FlowDensity("planar", steps=20, random_state=0).fit(x)

@@ -13,7 +13,7 @@ import torch
 import xarray
 
 from flowbench.config import RunConfig, resolve
-from flowbench.errors import DataError, RunExistsError, RunFailedError
+from flowbench.errors import DamagedFileError, DataError, RunExistsError, RunFailedError
 from flowbench.experiment import Watch, fit, load_model, resume
 from flowbench.home import Home
 from flowbench.inference import sample, score
@@ -131,13 +131,28 @@ def test_an_interrupted_run_can_be_used_and_resumed(home: Home) -> None:
         asked.append(1)
         return len(asked) > 8
 
+    whole = load_model(fit(small("iris", "planar"), home=home)).state_dict()
     run = fit(small("iris", "planar"), home=home, watch=Watch(should_stop=stop))
     assert run.info["status"] == "interrupted"
     assert np.isfinite(score(run, "iris", home=home).log_prob).all()
     assert resume(run, home=home).info["status"] == "finished"
+    assert all(torch.equal(whole[key], tensor) for key, tensor in load_model(run).state_dict().items())
     steps = [record["step"] for record in run.metrics()]
     assert steps == sorted(steps)
     with pytest.raises(RunExistsError, match="finished"):
+        resume(run, home=home)
+
+
+def test_a_budget_in_steps_and_time_is_validated_on_the_way(home: Home) -> None:
+    config = small("iris", "planar", 10**7, **{"plan.seconds": 1.0})
+    assert len(fit(config, home=home).metrics()) > 4
+
+
+def test_a_configuration_that_was_edited_does_not_fit_the_state(home: Home) -> None:
+    run = fit(small("iris", "planar"), home=home, watch=Watch(should_stop=lambda: True))
+    text = (run.path / "config.toml").read_text()
+    (run.path / "config.toml").write_text(text.replace("layers = 32", "layers = 16"))
+    with pytest.raises(DamagedFileError, match="does not fit its configuration"):
         resume(run, home=home)
 
 
