@@ -129,7 +129,7 @@ def _load_sklearn(name: str, columns: Sequence[str] | None) -> Dataset:
 
 
 def _load_file(path: Path, columns: Sequence[str] | None, for_fit: bool) -> Dataset:
-    table = read_table(path, columns)
+    table = read_table(path, columns, may_leave_out=for_fit)
     with file_errors(path):
         if for_fit:
             _check_can_be_fitted(table)

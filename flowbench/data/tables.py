@@ -26,9 +26,12 @@ class Table:
     rows: NDArray[np.float64]
 
 
-def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
+def read_table(
+    path: str | Path, columns: Sequence[str] | None = None, *, may_leave_out: bool = True
+) -> Table:
     """Read a CSV (also .gz), Parquet, NPY, NPZ or HDF5 file; with `columns`, only these, in this order.
 
+    `may_leave_out` lets errors advise to leave columns out, as a model that needs them all does not.
     Raises `DataError`, which names the file, and the column and row (counted from 1, without the header)
     where there is one, for a file that cannot be read, names that repeat or are empty, no rows, and cells
     that are missing, infinite or no numbers; `UnknownColumnError` for a column that is not there;
@@ -42,7 +45,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> Table:
         if raw.n_rows == 0 or not raw.names:
             raise DataError("it holds no rows")
         names = tuple(raw.names[index] for index in wanted)
-        return Table(names, _checked_rows(names, [raw.column(index) for index in wanted]))
+        return Table(names, _checked_rows(names, [raw.column(index) for index in wanted], may_leave_out))
 
 
 def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: str) -> list[int]:
@@ -98,11 +101,12 @@ def _repeated(names: Sequence[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-def _checked_rows(names: Sequence[str], columns: Sequence[Array]) -> NDArray[np.float64]:
+def _checked_rows(names: Sequence[str], columns: Sequence[Array], may_leave_out: bool) -> NDArray[np.float64]:
     checked = [_check_cells(cells) for cells in columns]
     faults = {name: cells for name, cells in zip(names, checked, strict=True) if isinstance(cells, _Fault)}
     if faults:
-        raise DataError(_describe_faults(names, faults))
+        hint = leave_out_hint(names, faults) if may_leave_out else ""
+        raise DataError("; ".join([*_describe_faults(faults), *([f"or {hint}"] if hint else [])]))
     return np.column_stack([cells for cells in checked if not isinstance(cells, _Fault)])
 
 
@@ -133,7 +137,7 @@ def _shown(cell: object) -> str:
     return text if len(text) <= _LONGEST_CELL_SHOWN else f"{text[:_LONGEST_CELL_SHOWN]}..."
 
 
-def _describe_faults(names: Sequence[str], faults: Mapping[str, _Fault]) -> str:
+def _describe_faults(faults: Mapping[str, _Fault]) -> list[str]:
     (name, fault), *others = faults.items()
     parts = [f"column `{name}`, row {fault.row}: {fault.complaint}"]
     if others:
@@ -145,9 +149,7 @@ def _describe_faults(names: Sequence[str], faults: Mapping[str, _Fault]) -> str:
         parts.append("replace infinite values")
     if complaints - {_MISSING, _INFINITE}:
         parts.append("turn text into numbers")
-    if hint := leave_out_hint(names, faults):
-        parts.append(f"or {hint}")
-    return "; ".join(parts)
+    return parts
 
 
 def _listed(names: Sequence[str]) -> str:
