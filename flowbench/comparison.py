@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flowbench.config import RunConfig
+from flowbench.config import DataOptions, RunConfig, Values
 from flowbench.data import load_dataset
+from flowbench.errors import DamagedFileError
 from flowbench.experiment import Watch, fit
 from flowbench.home import Home
 from flowbench.report import ReportPaths, write_report
@@ -22,12 +23,14 @@ def compare(
     """A report in `folder` on one run for each configuration.
 
     A finished run of the same configuration on the same data is taken as it is; the others are fitted. The
-    report is None where a fit was interrupted; what is finished by then is found again next time.
+    report is None where a fit was interrupted; what is finished by then is found again next time. Every
+    data set is read before the first fit, so that a mistake in the last one is not told hours later.
     """
     home = home or Home()
+    sha256 = {data: _sha256(data, home) for data in dict.fromkeys(config.data for config in configs)}
     runs: list[Run] = []
     for config in configs:
-        run = find_run(config, home)
+        run = find_run(config, sha256[config.data], home)
         if run is None:
             run = fit(config, home=home, command=command, watch=watch(config))
             if run.info["status"] != "finished":
@@ -36,19 +39,23 @@ def compare(
     return runs, write_report(runs, folder)
 
 
-def find_run(config: RunConfig, home: Home) -> Run | None:
-    """The newest finished run of exactly this configuration on exactly these data, if there is one."""
+def find_run(config: RunConfig, sha256: str, home: Home) -> Run | None:
+    """The newest finished run of exactly this configuration on data with this sum, if there is one."""
     values = config.to_values()
-    matching = [
-        run
-        for run in list_runs(home.runs)[0]
-        if run.info.get("status") == "finished" and run.has_results and run.config == values
-    ]
-    if not matching:
-        return None
-    data = config.data
+    return next((run for run in list_runs(home.runs)[0] if _is_of(run, values, sha256)), None)
+
+
+def _is_of(run: Run, values: Values, sha256: str) -> bool:
+    try:
+        info = run.info
+        same = run.config == values and info["dataset"]["sha256"] == sha256
+        return same and info["status"] == "finished" and run.has_results
+    except (DamagedFileError, KeyError, TypeError):  # somebody else's folder, or another version's
+        return False
+
+
+def _sha256(data: DataOptions, home: Home) -> str:
     dataset = load_dataset(
         data.dataset, columns=data.columns, rows=data.rows, seed=data.seed, folder=home.datasets
     )
-    sha256 = dataset.provenance.sha256
-    return next((run for run in matching if run.info["dataset"]["sha256"] == sha256), None)
+    return dataset.provenance.sha256
