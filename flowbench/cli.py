@@ -1,7 +1,7 @@
 """The command line: the only place that parses arguments, prints, or exits."""
 
 import os
-import re
+import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from flowbench import __version__, errors, terminal
 from flowbench import cli_options as opt
-from flowbench import errors, terminal
 from flowbench.cli_listing import datasets_app, runs_app
 from flowbench.registry import FLOWS
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowbench.experiment import Watch
     from flowbench.store import Run
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(runs_app, name="runs")
 
@@ -35,7 +35,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (errors.RunLockedError, 4),
     (errors.DamagedFileError, 5),
 )
-INTERNAL, INTERRUPTED = 70, 130
+FAILED, USAGE, INTERNAL, INTERRUPTED = 1, 2, 70, 130
 
 
 def main() -> None:
@@ -46,59 +46,51 @@ def main() -> None:
 def run_app(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; a mistake of the user's becomes one line on stderr."""
     try:
-        code = app(list(arguments), standalone_mode=False)
-        sys.stdout.flush()
+        code = app(list(arguments) or ["--help"], prog_name="flowbench", standalone_mode=False)
         return int(code or 0)
     except TyperException as error:
-        text = error.format_message() if hasattr(error, "format_message") else str(error)
-        terminal.say(f"error: {text.rstrip('.')}; see `flowbench --help`")
-        return 2
+        command = getattr(getattr(error, "ctx", None), "command_path", "flowbench")
+        terminal.say(f"error: {error.format_message().rstrip('.')}; see `{command} --help`")
+        return USAGE
     except errors.FlowbenchError as error:
         terminal.say(f"error: {error}")
         return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), INTERNAL)
-    except (KeyboardInterrupt, typer.Abort):
-        terminal.say("interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has left; point stdout elsewhere so that Python's exit stays silent.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if os.environ.get("FLOWBENCH_DEBUG"):
             traceback.print_exc()
+        if _is_out_of_memory(error):
+            terminal.say("error: out of memory; use fewer rows, a smaller model or a smaller `batch_size`")
+            return FAILED
         hint = "set FLOWBENCH_DEBUG=1 for the traceback, and please report it"
         terminal.say(f"internal error: {type(error).__name__}: {error}; {hint}")
         return INTERNAL
 
 
-def _overrides(
-    time_budget: str | None,
-    steps: int | None,
-    columns: str | None,
-    rows: int | None,
-    threads: int | None,
-    device: str | None,
-) -> dict[str, Any]:
-    return {
-        "plan.seconds": parse_duration(time_budget) if time_budget is not None else None,
-        "plan.steps": steps,
-        "data.columns": [name.strip() for name in columns.split(",")] if columns is not None else None,
-        "data.rows": rows,
-        "threads": threads,
-        "device": device,
-    }
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch raises a RuntimeError of its own, and a subclass of it on a GPU.
+    texts = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
-def parse_duration(text: str) -> float:
-    """Seconds in "90", "90s", "1.5m" or "2h"; raises `ConfigurationError` for anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", text.strip())
-    if not match or float(match[1]) == 0:
-        raise errors.ConfigurationError(f"`--time-budget` takes a time such as 60s, 5m or 1h; got `{text}`")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        terminal.write(f"flowbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    """Learn a table's density with continuous normalizing flows, and compare them with others."""
 
 
 @app.command()
 def fit(
+    context: typer.Context,
     dataset: opt.OptionalDatasetArgument = None,
     model: opt.ModelOption = None,
     preset: opt.PresetOption = "default",
@@ -117,36 +109,31 @@ def fit(
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> int:
-    """Learn the density of a data set; prints the run's folder."""
+    """Learn the density of a data set.
+
+    Prints the folder of the new run. Ctrl-C stops training and keeps the best so far; `--resume` goes on.
+    """
     from flowbench import config as configuration
     from flowbench import experiment
     from flowbench.home import Home
 
     place = Home(home)
     if resume is not None:
-        given = {
-            "DATASET": dataset, "--model": model, "--preset": None if preset == "default" else preset,
-            "--time-budget": time_budget, "--steps": steps, "--columns": columns, "--rows": rows,
-            "--seed": seed, "--name": name, "--config": config, "--set": settings, "--threads": threads,
-            "--device": device, "--dry-run": dry_run or None,
-        }  # fmt: skip
-        extra = [option for option, value in given.items() if value is not None]
-        if extra:
-            raise errors.ConfigurationError(
-                f"`--resume` goes on with a run as it was; it takes no {extra[0]}"
-            )
+        _refuse_others(context, "resume", "json", "home")
         run = place.run(resume)
         with terminal.ProgressLine(run.name) as line, terminal.stop_on_signals() as stop:
-            return _report_fit(experiment.resume(run, home=place, watch=_watch(line, stop)), json)
-    overrides = _overrides(time_budget, steps, columns, rows, threads, device) | {"seed": seed}
+            run = experiment.resume(run, home=place, watch=_watch(line, stop, home))
+        return _report_fit(run, home, json)
+    overrides = opt.overrides(time_budget, steps, columns, rows, threads, device, seed)
     resolved = configuration.resolve(
         dataset, model, preset=preset, file=config, overrides=overrides, settings=settings or ()
     )
     if dry_run:
         return _print_configs([resolved], json)
     with terminal.ProgressLine(_label(resolved)) as line, terminal.stop_on_signals() as stop:
-        run = experiment.fit(resolved, home=place, name=name, command=_command(), watch=_watch(line, stop))
-    return _report_fit(run, json)
+        watch = _watch(line, stop, home)
+        run = experiment.fit(resolved, home=place, name=name, command=_command(), watch=watch)
+    return _report_fit(run, home, json)
 
 
 @app.command()
@@ -154,17 +141,22 @@ def sample(
     run: opt.RunArgument,
     n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw.")] = 1000,
     output: opt.OutputOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
+    seed: opt.DrawSeedOption = 0,
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> None:
-    """Draw rows from a run, with their log-likelihoods; writes samples.h5 in the run's folder by default."""
+    """Draw rows from a run's model.
+
+    Writes the table's own columns and `log_prob` (nats, data units), by default to samples.h5 in the run's
+    folder; prints the file's path.
+    """
     from flowbench import inference
     from flowbench.home import Home
 
     opened = Home(home).run(run)
-    path = _output_path(output, opened, "samples.h5")
-    drawn = inference.sample(opened, n, seed=seed)
+    path = inference.check_output(output or opened.path / "samples.h5", opened)
+    with terminal.ProgressLine(f"sampling {opened.name}") as line:
+        drawn = inference.sample(opened, n, seed=seed, on_rows=line.count)
     drawn.save(path, opened)
     _answer({"file": str(path), "rows": n, "mean_log_prob": float(drawn.log_prob.mean())}, str(path), json)
 
@@ -177,13 +169,18 @@ def score(
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> None:
-    """Log-likelihood of every row of a table under a run; writes scores.h5 in the run's folder by default."""
+    """Log-likelihood of every row of a table.
+
+    Writes `row`, counted from 0, and `log_prob` (nats, data units), by default to scores.h5 in the run's
+    folder; prints the file's path.
+    """
     from flowbench import inference
     from flowbench.home import Home
 
     opened = Home(home).run(run)
-    path = _output_path(output, opened, "scores.h5", Path(table))
-    scored = inference.score(opened, table, home=Home(home))
+    path = inference.check_output(output or opened.path / "scores.h5", opened, Path(table))
+    with terminal.ProgressLine(f"scoring {Path(table).name}") as line:
+        scored = inference.score(opened, table, home=Home(home), on_rows=line.count)
     scored.save(path, opened)
     answer = {
         "file": str(path),
@@ -213,15 +210,16 @@ def compare(
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> int:
-    """Fit the models that are missing and write a report that compares them; prints its path."""
+    """Fit what is missing, then report on all.
+
+    Prints the path of the report. A preset applies to the models that have it.
+    """
     from flowbench import config as configuration
     from flowbench.comparison import compare as compare_runs
     from flowbench.home import Home
-    from flowbench.store import check_run_name
 
     place = Home(home)
-    overrides = _overrides(time_budget, steps, columns, rows, threads, device)
-    chosen = _listed(models, "--models")
+    chosen = opt.listed(models, "--models") or []
     if preset != "default" and not any(preset in FLOWS.get(model).presets for model in chosen):
         raise errors.ConfigurationError(f"none of the models has a preset `{preset}`; leave `--preset` out")
     configs = [
@@ -230,29 +228,23 @@ def compare(
             model,
             preset=preset if preset in FLOWS.get(model).presets else "default",
             file=config,
-            overrides=overrides | {"seed": seed},
+            overrides=opt.overrides(time_budget, steps, columns, rows, threads, device, seed),
             settings=settings or (),
         )
-        for dataset in datasets
+        for dataset in dict.fromkeys(datasets)
         for model in chosen
         for seed in range(seeds)
     ]
+    folder = place.report_path(name, [Path(dataset).name.partition(".")[0] for dataset in datasets])
     if dry_run:
         return _print_configs(configs, json)
-    folder = (
-        check_run_name(name)
-        if name
-        else "-".join(Path(dataset).name.partition(".")[0] for dataset in datasets)
-    )
-    with terminal.ProgressLine(folder) as line, terminal.stop_on_signals() as stop:
+    with terminal.ProgressLine(folder.name) as line, terminal.stop_on_signals() as stop:
 
         def watch(resolved: "RunConfig") -> "Watch":
             line.begin(_label(resolved))
-            return _watch(line, stop)
+            return _watch(line, stop, home)
 
-        runs, paths = compare_runs(
-            configs, place.reports / folder, home=place, command=_command(), watch=watch
-        )
+        runs, paths = compare_runs(configs, folder, home=place, command=_command(), watch=watch)
     if paths is None:
         terminal.say("interrupted before every model was fitted; the same command keeps the finished ones")
         return INTERRUPTED
@@ -267,20 +259,25 @@ def report(
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> None:
-    """Write a report on runs that are there; prints its path."""
+    """Write a report on runs that are there.
+
+    Prints the path of its page, beside which the same is found as Markdown and JSON.
+    """
     from flowbench.home import Home
     from flowbench.report import write_report
 
     place = Home(home)
-    opened = [place.run(run) for run in runs]
-    folder = output or place.reports / "-".join(run.name for run in opened)
-    paths = write_report(opened, folder)
+    opened = [place.run(run) for run in dict.fromkeys(runs)]
+    paths = write_report(opened, output or place.report_path(None, [run.name for run in opened]))
     _answer({"report": str(paths.html), "runs": [str(run.path) for run in opened]}, str(paths.html), json)
 
 
 @app.command()
 def doctor(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> int:
-    """Check versions, devices and write access, and run a self-test of some ten seconds."""
+    """Check this machine, in some ten seconds.
+
+    Looks at versions, devices and write access, and makes a small fit whose answer is known.
+    """
     from flowbench.doctor import examine
     from flowbench.home import Home
 
@@ -292,38 +289,48 @@ def doctor(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> int:
             ("check", "verdict", "detail"),
             [(c.name, "ok" if c.passed else "FAILED", c.detail) for c in checks],
         )
-    return 0 if all(check.passed for check in checks) else 1
+    return 0 if all(check.passed for check in checks) else FAILED
 
 
-def _watch(line: terminal.ProgressLine, stop: terminal.StopRequest) -> "Watch":
+def _refuse_others(context: typer.Context, *allowed: str) -> None:
+    """Refuse options beside `--resume` that it would not heed."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in allowed:
+            given = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.opts[0].upper()
+            raise errors.ConfigurationError(f"`--resume` goes on with a run as it was; it takes no {given}")
+
+
+def _watch(line: terminal.ProgressLine, stop: terminal.StopRequest, home: Path) -> "Watch":
     from flowbench.experiment import Watch
 
-    def on_stage(name: str) -> None:
-        stop.patient = False  # nothing asks for an end after training, so the first Ctrl-C must interrupt
+    def start(run: "Run") -> None:
+        terminal.say(f"run folder: {run.path}")
+        stop.training, stop.farewell = True, _how_to_resume(run, home)
+
+    def stage(name: str) -> None:
+        stop.training = False
         line.stage(name)
 
-    def on_start(run: "Run") -> None:
-        stop.patient = True
-        terminal.say(f"run folder: {run.path}")
-
-    return Watch(
-        on_start=on_start,
-        on_progress=line.update,
-        on_stage=on_stage,
-        should_stop=stop,
-    )
+    return Watch(on_start=start, on_progress=line.update, on_stage=stage, should_stop=stop)
 
 
-def _report_fit(run: "Run", json: bool) -> int:
+def _report_fit(run: "Run", home: Path, json: bool) -> int:
     info = run.info
-    if info["status"] == "interrupted":
-        terminal.say(f"interrupted; go on with `flowbench fit --resume {run.name}`")
     metrics = run.read_results().metrics if run.has_results else {}
-    if metrics:
-        terminal.say(_summary({name: metric.value for name, metric in metrics.items()}))
     values = {name: metric.value for name, metric in metrics.items()}
+    if values:
+        terminal.say(_summary(values))
     _answer({"run": str(run.path), "status": info["status"], "metrics": values}, str(run.path), json)
-    return INTERRUPTED if info["status"] == "interrupted" else 0
+    if info["status"] != "interrupted":
+        return 0
+    terminal.say(_how_to_resume(run, home))
+    return INTERRUPTED
+
+
+def _how_to_resume(run: "Run", home: Path) -> str:
+    command = ["flowbench", "fit", "--resume", run.name, *(["--home", str(home)] if home != Path() else [])]
+    return f"interrupted; go on with `{shlex.join(command)}`"
 
 
 def _summary(metrics: dict[str, float]) -> str:
@@ -355,27 +362,8 @@ def _print_configs(configs: Iterable["RunConfig"], json: bool) -> int:
     return 0
 
 
-def _output_path(given: Path | None, run: "Run", default: str, *inputs: Path) -> Path:
-    """Where to write; never over what is read, and never over a run's own files."""
-    from flowbench.store import check_table_path
-
-    path = given or run.path / default
-    check_table_path(path)
-    kept = [run.path / "results.h5", *inputs]
-    if any(path.exists() and one.exists() and path.samefile(one) for one in kept):
-        raise errors.ConfigurationError(f"`--output` {path} would overwrite what is read; give another path")
-    return path
-
-
 def _label(config: "RunConfig") -> str:
     return f"{Path(config.data.dataset).name} {config.flow.name} (seed {config.seed})"
-
-
-def _listed(text: str, option: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise errors.ConfigurationError(f"`{option}` takes names with commas between them; got `{text}`")
-    return names
 
 
 def _command() -> list[str]:

@@ -9,13 +9,16 @@ import typer
 from flowbench import cli_options as opt
 from flowbench import terminal
 
-datasets_app = typer.Typer(no_args_is_help=True, help="List and describe data sets.")
-runs_app = typer.Typer(no_args_is_help=True, help="List and describe runs.")
+datasets_app = typer.Typer(help="List and describe data sets.")
+runs_app = typer.Typer(help="List and describe runs.")
 
 
 @datasets_app.command("list")
 def list_datasets(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> None:
-    """Name every data set there is: toys, scikit-learn's tables, and the files in datasets/."""
+    """Name every data set there is.
+
+    These are the toy densities, scikit-learn's tables, and the files in datasets/.
+    """
     from flowbench import data
     from flowbench.home import Home
 
@@ -29,13 +32,20 @@ def list_datasets(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -
 
 @datasets_app.command("show")
 def show_dataset(
-    dataset: opt.DatasetArgument, json: opt.JsonOption = False, home: opt.HomeOption = Path()
+    dataset: opt.DatasetArgument,
+    columns: opt.ColumnsOption = None,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
 ) -> None:
-    """Describe a data set: where it is from, and each column's range and spread."""
+    """Describe a data set.
+
+    Says where it is from, and each column's range and spread; of a toy, also its entropy.
+    """
     from flowbench import data
     from flowbench.home import Home
 
-    loaded = data.load_dataset(dataset, columns=None, rows=None, seed=0, folder=Home(home).datasets)
+    chosen = opt.listed(columns, "--columns")
+    loaded = data.load_dataset(dataset, columns=chosen, folder=Home(home).datasets)
     described = data.describe_dataset(loaded)
     if json:
         terminal.write_json(asdict(described))
@@ -68,16 +78,20 @@ def list_runs(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> No
     runs, warnings = find_runs(Home(home).runs)
     for warning in warnings:
         terminal.say(f"warning: {warning}")
+    found = [(run, run.info) for run in runs]
     if json:
-        terminal.write_json([{"name": run.name, "path": str(run.path), **run.info} for run in runs])
+        terminal.write_json([{"name": run.name, "path": str(run.path), **info} for run, info in found])
         return
-    rows = [(run.name, *_described(run.info), str(run.info.get("created", "-"))[:16]) for run in runs]
+    rows = [(run.name, *_described(info), str(info.get("created", "-"))[:16]) for run, info in found]
     terminal.write_table(("name", "model", "dataset", "status", "started"), rows)
 
 
 @runs_app.command("show")
 def show_run(run: opt.RunArgument, json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> None:
-    """Describe a run: its configuration, how it ended and its metrics."""
+    """Describe a run.
+
+    Says how it ended and what was measured; with --json also its configuration.
+    """
     from flowbench.home import Home
 
     opened = Home(home).run(run)
@@ -89,8 +103,12 @@ def show_run(run: opt.RunArgument, json: opt.JsonOption = False, home: opt.HomeO
     info = opened.info
     model, dataset, status = _described(info)
     terminal.write(f"{opened.name}: {model} on {dataset}, {status}")
+    if "error" in info and status == "failed":
+        terminal.write(f"error: {info['error']}")
+    terminal.write(f"folder: {opened.path}")
     rows = [(name, f"{metric.value:.6g}", metric.units) for name, metric in sorted(metrics.items())]
-    terminal.write_table(("metric", "value", "units"), rows)
+    if rows:
+        terminal.write_table(("metric", "value", "units"), rows)
 
 
 def _described(info: dict[str, Any]) -> tuple[str, str, str]:

@@ -1,6 +1,6 @@
 """From a configuration to a run: load, split, transform, train, evaluate, store."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -145,11 +145,11 @@ def resume(run: Run, *, home: Home | None = None, watch: Watch | None = None) ->
     home, watch = home or Home(), watch or Watch()
     if run.info.get("status") == "finished":
         raise RunExistsError(f"the run {run.path} is finished; there is nothing to resume")
-    config = RunConfig(**run.config)
+    config = read_config(run)
     _use_machine(config)
     with run.lock():
         work = _Work.begin(config, home)
-        if work.dataset.provenance.sha256 != run.info["dataset"]["sha256"]:
+        if not _describes(run.info.get("dataset"), work.dataset):
             raise DataError(
                 f"the data set `{config.data.dataset}` has changed since the run {run.path} began"
             )
@@ -158,15 +158,31 @@ def resume(run: Run, *, home: Home | None = None, watch: Watch | None = None) ->
     return run
 
 
+def read_config(run: Run) -> RunConfig:
+    """The configuration of a run; raises `DamagedFileError` if this version cannot make sense of it."""
+    try:
+        return RunConfig(**run.config)
+    except ConfigurationError as error:
+        raise DamagedFileError(
+            f"the configuration in {run.path} was changed, or is of another version of flowbench: {error}"
+        ) from None
+
+
 def load_model(run: Run) -> DensityModel:
     """The fitted model of a run; raises `DamagedFileError` if the weights do not fit the configuration."""
     tensors, _ = run.load_model()
+    config = read_config(run)
     try:
-        model = build_model(RunConfig(**run.config), tuple(run.info["dataset"]["columns"]))
+        model = build_model(config, tuple(run.info["dataset"]["columns"]))
         model.load_state_dict(from_arrays(tensors))
     except (RuntimeError, KeyError, TypeError, ConfigurationError) as error:
         raise DamagedFileError(f"the model in {run.path} does not fit its configuration: {error}") from None
     return model
+
+
+def _describes(recorded: Any, dataset: Dataset) -> bool:
+    """Whether what a run recorded of its data is true of `dataset`."""
+    return isinstance(recorded, Mapping) and recorded.get("sha256") == dataset.provenance.sha256
 
 
 def _use_machine(config: RunConfig) -> None:

@@ -1,5 +1,7 @@
 """Using a fitted run: draw rows and score tables."""
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,15 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flowbench.config import RunConfig
 from flowbench.data import load_dataset
-from flowbench.errors import DataError, UnknownColumnError
+from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
 from flowbench.evaluation.likelihood import reported_likelihoods
-from flowbench.experiment import EVALUATION, load_model, random_stream
+from flowbench.experiment import EVALUATION, load_model, random_stream, read_config
+from flowbench.flows.density_model import CHUNK
 from flowbench.home import Home
-from flowbench.store import Run, write_table
+from flowbench.store import Run, check_table_path, write_table
 
 Floats = NDArray[np.float64]
+#: Hears how many rows are done, of how many.
+OnRows = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,6 @@ class DrawnRows:
 
     def save(self, path: Path, run: Run) -> None:
         """Write the table's own columns and `log_prob`, in the format of the path's ending."""
-        if "log_prob" in self.columns:
-            raise DataError("the table has a column called `log_prob`, where samples hold theirs; rename it")
         table = {name: self.x[:, i] for i, name in enumerate(self.columns)}
         write_table(path, {**table, "log_prob": self.log_prob}, _attributes(run), {"log_prob": "nats"})
 
@@ -53,42 +55,88 @@ class ScoredTable:
         write_table(path, {"row": self.row, "log_prob": self.log_prob}, attributes, {"log_prob": "nats"})
 
 
+def check_output(path: Path, run: Run, *inputs: Path) -> Path:
+    """Return `path` if what comes of `run` and `inputs` can be written there, to be asked before the work.
+
+    Raises `ConfigurationError` if its ending is unknown, its folder is missing or read-only, or if it is
+    one of the inputs or holds the results of the run.
+    """
+    check_table_path(path)
+    kept = [run.path / "results.h5", *inputs]
+    if any(path.exists() and one.exists() and path.samefile(one) for one in kept):
+        raise ConfigurationError(f"{path} would overwrite what is read; give another path with `-o`")
+    if path.is_dir():
+        raise ConfigurationError(f"cannot write {path}: it is a folder; give a file's name")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigurationError(f"cannot write {path}: the folder is read-only; name another with `-o`")
+    return path
+
+
 @torch.no_grad()
-def sample(run: Run, n: int, *, seed: int = 0) -> DrawnRows:
-    """Draw `n` rows from a run's model, with float64, exact-divergence log-likelihoods."""
-    config = RunConfig(**run.config)
+def sample(run: Run, n: int, *, seed: int = 0, on_rows: OnRows = lambda done, total: None) -> DrawnRows:
+    """Draw `n` rows from a run's model, with float64, exact-divergence log-likelihoods.
+
+    Raises `DataError` for a model of a table that has a column called `log_prob` of its own.
+    """
+    config = read_config(run)
+    torch.set_num_threads(config.threads)
     model = load_model(run).for_evaluation(config.evaluation.integrator)
-    x, log_prob = model.sample_and_log_prob(n, random_stream(seed, EVALUATION))
-    return DrawnRows(model.columns, x.numpy(), log_prob.numpy())
+    if "log_prob" in model.columns:
+        raise DataError(
+            "the table has a column called `log_prob`, where samples hold theirs; rename it and fit anew"
+        )
+    generator = random_stream(seed, EVALUATION)
+    x, log_prob = [], []
+    for start in range(0, n, CHUNK):
+        part = model.sample_and_log_prob(min(CHUNK, n - start), generator)
+        x.append(part[0])
+        log_prob.append(part[1])
+        on_rows(start + len(part[0]), n)
+    return DrawnRows(model.columns, torch.cat(x).numpy(), torch.cat(log_prob).numpy())
 
 
 @torch.no_grad()
-def score(run: Run, table: str, *, home: Home | None = None) -> ScoredTable:
+def score(
+    run: Run, table: str, *, home: Home | None = None, on_rows: OnRows = lambda done, total: None
+) -> ScoredTable:
     """Log-likelihood of every row of `table`, a path or a data set's name, under a run's model.
 
-    The table needs the columns that the run was fitted on, in any order; others are ignored. Raises
-    `DataError` if they are missing or hold values that cannot be scored.
+    The table needs the columns that the run was fitted on, in any order; others are ignored. Of a toy that
+    the run was fitted on, the same rows are scored. Raises `DataError` if columns are missing or hold
+    values that cannot be scored.
     """
-    config = RunConfig(**run.config)
+    config = read_config(run)
+    torch.set_num_threads(config.threads)
     model = load_model(run)
     folder = (home or Home()).datasets
+    drawn = config.data.rows if table == config.data.dataset else None
     try:
         dataset = load_dataset(
-            table, columns=model.columns, seed=config.data.seed, folder=folder, for_fit=False
+            table, columns=model.columns, rows=drawn, seed=config.data.seed, folder=folder, for_fit=False
         )
     except UnknownColumnError as error:
         raise DataError(f"{error}; the run was fitted on {', '.join(model.columns)}") from None
-    likelihoods = reported_likelihoods(
-        model, torch.tensor(dataset.rows), config.evaluation.integrator, config.evaluation.error_rows
-    )
-    rows = np.arange(len(dataset.rows), dtype=np.int64)
-    return ScoredTable(rows, likelihoods.log_prob.numpy(), likelihoods.solver_error)
+    n = len(dataset.rows)
+    integrator, error_rows = config.evaluation.integrator, config.evaluation.error_rows
+    first, *others = torch.split(torch.tensor(dataset.rows), max(CHUNK, error_rows))
+    likelihoods = reported_likelihoods(model, first, integrator, error_rows)
+    parts, done = [likelihoods.log_prob], len(first)
+    exact = model.for_evaluation(integrator)
+    for rows in others:
+        on_rows(done, n)
+        parts.append(exact.log_prob(rows))
+        done += len(rows)
+    return ScoredTable(np.arange(n, dtype=np.int64), torch.cat(parts).numpy(), likelihoods.solver_error)
 
 
 def _attributes(run: Run) -> dict[str, str | int | float]:
+    info = run.info
+    dataset = info.get("dataset", {})
     return {
         "run": run.name,
-        "model": run.info["model"],
-        "dataset": run.info["dataset"]["name"],
-        "dataset_sha256": run.info["dataset"]["sha256"],
+        "model": str(info.get("model", "")),
+        "dataset": str(dataset.get("name", "")),
+        "dataset_sha256": str(dataset.get("sha256", "")),
     }

@@ -22,7 +22,8 @@ PLAIN_INTERVAL = 5.0
 def say(text: str) -> None:
     """A message on stderr: one line, whatever characters a file's name or a library put into it."""
     line = " ".join(text.split())
-    _put(sys.stderr, "".join(c if c.isprintable() else "?" for c in line))
+    if line:
+        _put(sys.stderr, "".join(c if c.isprintable() else "?" for c in line))
 
 
 def write(text: str) -> None:
@@ -64,27 +65,32 @@ def _put(stream: TextIO, line: str) -> None:
 
 
 class StopRequest:
-    """Set by the first Ctrl-C or SIGTERM while `patient`; otherwise, and by a second, interrupts at once."""
+    """Set by the first Ctrl-C or SIGTERM while a fit trains; a second, or one at other times, interrupts."""
 
     def __init__(self) -> None:
         self.asked = False
-        self.patient = True
+        #: Whether there is a fit that hears the request.
+        self.training = False
+        #: What to say when interrupting.
+        self.farewell = ""
 
     def __call__(self) -> bool:
         return self.asked
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler."""
-        if self.asked or not self.patient:
-            raise KeyboardInterrupt
+        at_once = self.asked or not self.training
         self.asked = True
+        text = "stopping after this step, keeping the best so far; press Ctrl-C again to stop at once"
         with suppress(RuntimeError):  # the signal came in the middle of another message
-            say("stopping after this step, keeping the best so far; press Ctrl-C again to stop at once")
+            say(self.farewell if at_once else text)
+        if at_once:
+            raise KeyboardInterrupt
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM inside the block into a request to stop, while it can be heard."""
+    """Turn the first SIGINT or SIGTERM inside the block into a request to stop, if it can be heard."""
     request = StopRequest()
     earlier = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -95,11 +101,11 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 class ProgressLine:
-    """One line that follows a fit: redrawn on a terminal, a plain line every few seconds elsewhere."""
+    """One line that follows a long task: redrawn on a terminal, a plain line every few seconds elsewhere."""
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._bar = _make_bar() if sys.stderr.isatty() else None
+        self._bar = _make_bar()
         self._task: Any = None
         self._last = -math.inf
 
@@ -121,12 +127,12 @@ class ProgressLine:
 
     def update(self, progress: "TrainingProgress") -> None:
         """Show where training stands."""
-        text = describe(progress)
-        if self._bar:
-            self._bar.update(self._task, completed=progress.fraction, text=text)
-        elif time.monotonic() - self._last >= PLAIN_INTERVAL:
-            self._last = time.monotonic()
-            say(f"{self._label}: {text}")
+        self._show(progress.fraction, describe(progress))
+
+    def count(self, done: int, total: int) -> None:
+        """Show how many rows are done."""
+        if done < total:
+            self._show(done / total, f"{done:,} of {total:,} rows")
 
     def stage(self, name: str) -> None:
         """Show what is being done after training."""
@@ -135,16 +141,28 @@ class ProgressLine:
         else:
             say(f"{self._label}: {name}")
 
+    def _show(self, fraction: float, text: str) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=fraction, text=text)
+        elif time.monotonic() - self._last >= PLAIN_INTERVAL:
+            self._last = time.monotonic()
+            say(f"{self._label}: {text}")
 
-def _make_bar() -> "Progress":
+
+def _make_bar() -> "Progress | None":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
 
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        return None
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(12),
-        TextColumn("{task.fields[text]}", markup=False),
-        console=Console(stderr=True, highlight=False),
+        BarColumn(12, table_column=Column(no_wrap=True)),
+        # Where the terminal is narrow, the rest goes on the next line instead of being cut.
+        TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=False)),
+        console=console,
         transient=True,
     )
 
@@ -153,7 +171,8 @@ def describe(progress: "TrainingProgress") -> str:
     """Step, objective, validation NLL, nfe, rows a second and time left, in one line."""
     parts = [f"step {progress.step:,}", progress.objective]
     if math.isfinite(progress.validation_nll):
-        parts.append(f"validation NLL {progress.validation_nll:.4f} (best {progress.best_nll:.4f})")
+        best = f" (best {progress.best_nll:.4f})" if progress.best_nll < progress.validation_nll else ""
+        parts.append(f"validation NLL {progress.validation_nll:.4f}{best}")
     if progress.nfe is not None:
         parts.append(f"nfe {progress.nfe}")
     if progress.step:

@@ -16,10 +16,10 @@ TINY_CNF = ["--steps", "15", "--set", "flow.field.width=8", "--set", "flow.field
 Result = subprocess.CompletedProcess[str]
 
 
-def flowbench(*arguments: str, cwd: Path) -> Result:
-    """Run the real command."""
+def flowbench(*arguments: str, cwd: Path, **variables: str) -> Result:
+    """Run the real command, with `variables` in its environment."""
     command = [sys.executable, "-m", "flowbench", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), **variables}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 

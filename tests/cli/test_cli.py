@@ -77,11 +77,12 @@ def test_scores_a_single_row_with_extra_columns_in_any_order(run: Run, home: Pat
     assert two[0] == two[1] == pytest.approx(one[0], abs=1e-9)
 
 
-def test_a_toy_is_scored_by_its_name(run: Run, home: Path) -> None:
+def test_a_toy_is_scored_by_its_name_on_the_rows_of_the_run(run: Run, home: Path) -> None:
     assert run("fit", "moons", "--rows", "300", "--model", "gaussian", "--name", "m", *SMALL)[0] == 0
     code, out, _ = run("score", "m", "moons", "--json")
     assert code == 0
-    assert json.loads(out)["rows"] == 100_000
+    assert json.loads(out)["rows"] == 300
+    assert json.loads(run("score", "m", "circles", "--json")[1])["rows"] == 100_000
 
 
 def test_compare_fits_what_is_missing_and_reports(run: Run, home: Path) -> None:
@@ -131,15 +132,6 @@ def test_runs(run: Run, home: Path) -> None:
     assert "c: cnf on table, finished" in run("runs", "show", "c")[1]
 
 
-def test_a_foreign_folder_does_not_hide_the_other_runs(run: Run, home: Path) -> None:
-    (home / "runs" / "odd").mkdir()
-    (home / "runs" / "odd" / "run.json").write_text("{}")
-    (home / "runs" / "odd" / "config.toml").write_text("")
-    code, out, _ = run("runs", "list")
-    assert code == 0
-    assert "g\tgaussian\ttable\tfinished" in out
-
-
 def test_a_column_called_log_prob_is_not_overwritten(run: Run, home: Path) -> None:
     write_csv(home / "scored.csv", ("a", "log_prob"))
     assert run("fit", "scored.csv", "--model", "gaussian", "--name", "s", *SMALL)[0] == 0
@@ -171,6 +163,88 @@ def test_doctor(run: Run, home: Path) -> None:
     assert all(check["passed"] for check in json.loads(out))
 
 
+def test_without_a_command_help_is_shown(run: Run) -> None:
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert out.startswith("Usage: flowbench ")
+    assert run("--version")[1].startswith("flowbench ")
+
+
+def test_the_configuration_of_a_run_repeats_it(run: Run, home: Path) -> None:
+    assert run("fit", "--config", "runs/c/config.toml", "--name", "again")[0] == 0
+    weights = [(home / "runs" / name / "model.safetensors").read_bytes() for name in ("c", "again")]
+    assert weights[0] == weights[1]
+    code, out, _ = run(
+        "fit", "iris", "--config", "runs/c/config.toml", "--model", "gaussian", "--dry-run", "--json"
+    )
+    assert code == 0
+    changed = json.loads(out)
+    assert (changed["data"]["dataset"], changed["flow"]["name"]) == ("iris", "gaussian")
+    assert changed["evaluation"]["test_rows"] == 50
+
+
+def test_a_run_gets_a_name_that_is_easy_to_type(run: Run, home: Path) -> None:
+    for file, name in {"My data (2).csv": "My-data-2", ".hidden.csv": "", "-x.csv": "x"}.items():
+        write_csv(home / file)
+        path = f"runs/{name}-gaussian" if name else "runs/gaussian"
+        assert run("fit", f"./{file}", "--model", "gaussian", *SMALL)[:2] == (0, f"{path}\n")
+
+
+def test_rows_are_the_same_however_many_are_drawn_or_scored_at_once(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long tables are worked on in parts, with a word on how far it is."""
+    assert run("sample", "g", "-n", "30", "-o", "whole.csv")[0] == 0
+    assert run("score", "g", "table.csv", "-o", "whole_score.csv")[0] == 0
+    monkeypatch.setattr("flowbench.inference.CHUNK", 7)
+    monkeypatch.setattr("flowbench.terminal.PLAIN_INTERVAL", 0)
+    code, _, err = run("sample", "g", "-n", "30", "-o", "parts.csv")
+    assert code == 0
+    assert err.splitlines()[0] == "sampling g: 7 of 30 rows"
+    assert len(pd.read_csv(home / "parts.csv")) == 30
+    assert run("score", "g", "table.csv", "-o", "parts_score.csv")[0] == 0
+    whole, parts = (pd.read_csv(home / f"{name}_score.csv") for name in ("whole", "parts"))
+    assert np.abs(whole["log_prob"] - parts["log_prob"]).max() < 1e-12
+
+
+def test_old_runs_are_listed_and_shown(run: Run, home: Path) -> None:
+    """Another version's run.json may lack what this one writes."""
+    (home / "runs" / "g" / "run.json").write_text("{}")
+    code, out, err = run("runs", "list")
+    assert (code, err) == (0, "")
+    assert "g\t-\t-\t-\t-\n" in out
+    assert run("runs", "show", "g")[1].startswith("g: - on -, -\n")
+    assert run("compare", "table.csv", "--models", "gaussian", *SMALL)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("fit mo", {"moons"}),
+        ("fit ir", {"iris"}),
+        ("fit ta", {"table.csv"}),
+        ("fit datasets/m", {"datasets/mine.csv"}),
+        ("datasets show mi", {"mine"}),
+        ("sample ", {"g", "c", "datasets/", "runs/", "table.csv"}),
+        ("score --home . ", {"g", "c", "datasets/", "runs/", "table.csv"}),
+        ("report runs/", {"runs/c/", "runs/g/"}),
+        ("fit --model p", {"planar"}),
+        ("fit nowhere/", set()),
+    ],
+)
+def test_names_and_paths_are_completed(home: Path, words: str, found: set[str]) -> None:
+    (home / "datasets").mkdir()
+    write_csv(home / "datasets" / "mine.csv")
+    typed = f"flowbench {words}"
+    asked = {
+        "_FLOWBENCH_COMPLETE": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split(" ")) - 1),
+    }
+    done = flowbench(cwd=home, **asked)
+    assert set(done.stdout.split()) == found
+
+
 def test_help_is_light() -> None:
     """Every page of help, and completion, without the slow libraries."""
     code = """
@@ -193,7 +267,9 @@ def test_completion_script_is_printed(home: Path) -> None:
 
 
 def test_a_reader_that_leaves_early_is_no_error(home: Path) -> None:
-    command = f"{sys.executable} -m flowbench datasets list | head -1"
+    command = f"{sys.executable} -m flowbench datasets list | head -1 && "
+    # More than a pipe holds.
+    command += f"{sys.executable} -m flowbench runs show c --json --home {home} 2>&1 | true"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], cwd=home, env=environment, capture_output=True, text=True
@@ -202,26 +278,53 @@ def test_a_reader_that_leaves_early_is_no_error(home: Path) -> None:
     assert done.stderr == ""
 
 
-def test_ctrl_c_keeps_what_was_learnt(home: Path) -> None:
+def start_long_fit(home: Path, name: str) -> "subprocess.Popen[str]":
+    """A fit of minutes in another process, as soon as it trains."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     command = [
-        sys.executable, "-m", "flowbench", "fit", "table.csv", "--name", "stopped", *TINY_CNF, *SMALL,
+        sys.executable, "-m", "flowbench", "fit", "table.csv", "--name", name, *TINY_CNF, *SMALL,
         "--steps", "100000",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not (home / "runs" / "stopped" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    while not (home / "runs" / name / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.5)
+    return process
+
+
+def test_ctrl_c_keeps_what_was_learnt(run: Run, home: Path) -> None:
+    process = start_long_fit(home, "stopped")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out == "runs/stopped\n"
     assert "go on with `flowbench fit --resume stopped`" in err
     assert "Traceback" not in err
-    assert flowbench("sample", "stopped", "-n", "3", cwd=home).returncode == 0
+    assert run("sample", "stopped", "-n", "3")[0] == 0
+
+
+def test_a_second_ctrl_c_stops_at_once(run: Run, home: Path) -> None:
+    process = start_long_fit(home, "stopped")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "interrupted; go on with `flowbench fit --resume stopped`"
+    assert "Traceback" not in err
+    assert json.loads((home / "runs" / "stopped" / "run.json").read_text())["status"] == "interrupted"
+    assert run("sample", "stopped", "-n", "3")[0] == 0
+
+
+def test_a_fit_outlives_the_reader_of_its_progress(home: Path) -> None:
+    process = start_long_fit(home, "alone")
+    assert process.stderr is not None
+    process.stderr.close()
+    process.stderr = None
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "runs/alone\n")
 
 
 def test_gzipped_csv_round_trips_exactly(run: Run, home: Path) -> None:

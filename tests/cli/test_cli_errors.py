@@ -28,6 +28,20 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("fit", "moons", "--time-budget", "0s"), 2, "`--time-budget`"),
     (("fit", "moons", "--seed", "-1"), 2, "`seed`"),
     (("fit", "moons", "--rows", "0"), 2, "`data.rows`"),
+    (("fit", "moons", "--columns", ""), 2, "`--columns` takes names"),
+    (("fit", "moons", "--columns", "x,x"), 2, "`--columns` names one thing twice"),
+    (("fit", "moons", "--home", "table.csv"), 2, "'--home'"),
+    (("fit", "moons", "--home", "/proc"), 2, "cannot write /proc/runs"),
+    (("fit", "moons", "--threads", "100000"), 2, "`threads`"),
+    (("fit", "moons", "--set", "data=3"), 2, "data set"),
+    (("fit", "moons", "--set", "flow.name=3"), 2, "`flow`"),
+    (("fit", "moons", "--set", "flow={name=[]}"), 2, "`flow`"),
+    (("fit", "moons", "--set", "seed=2020-01-01"), 2, "`seed`"),
+    (("fit", "moons", "--config", "folder.csv"), 2, "cannot read the configuration file"),
+    (("fit", "moons", "--config", "garbage.toml"), 2, "not valid TOML"),
+    (("fit", "--config", "unknown.toml"), 2, "there is no data set"),
+    (("fit", "--json=3", "moons"), 2, "--json"),
+    (("fit", "moons", "iris"), 2, "see `flowbench fit --help`"),
     (("fit", "moons", "--rows", "3"), 2, "row"),
     (("fit", "moons", "--columns", "x,q"), 2, "column"),
     (("fit", "moons", "--device", "tpu"), 2, "`device`"),
@@ -67,12 +81,19 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("fit", "moons", "--resume", "g"), 2, "it takes no DATASET"),
     (("fit", "--resume", "g", "--steps", "9"), 2, "it takes no --steps"),
     (("fit", "--resume", "g", "--dry-run"), 2, "it takes no --dry-run"),
+    (("fit", "--resume", "bad_resume"), 5, "resume.safetensors"),
+    (("fit", "--resume", "old_config"), 5, "`plan.gone`"),
+    (("fit", "--resume", "old_info"), 3, "has changed"),
     (("fit", "moons", "--set", "evaluation.grid=1"), 2, "`evaluation.grid`"),
-    (("sample", "g", "--seed", "-1"), 2, "--seed"),
+    (("sample",), 2, "Missing argument 'run'; see `flowbench sample --help`"),
     (("score", "g", "table.csv", "-o", "table.csv"), 2, "would overwrite what is read"),
     (("sample", "g", "-o", "runs/g/results.h5"), 2, "would overwrite what is read"),
-    (("compare", "table.csv", "--preset", "fjord"), 2, "none of the models has a preset `fjord`"),
     (("sample", "nothing"), 2, "nothing"),
+    (("sample", "g", "--seed", "-1"), 2, "--seed"),
+    (("sample", "g", "-o", "folder.csv"), 2, "it is a folder"),
+    (("sample", "old_config"), 5, "`plan.gone`"),
+    (("sample", "old_info"), 5, "old_info"),
+    (("sample", "other_model"), 5, "does not fit its configuration"),
     (("sample", "x" * 300), 2, "xxx"),
     (("sample", "g", "-n", "0"), 2, "-n"),
     (("sample", "g", "-o", "out.xlsx"), 2, "out.xlsx"),
@@ -86,6 +107,11 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("score", "g", "only_a.csv"), 3, "column `b`"),
     (("score", "g", "missing_cell.csv"), 3, "row 7"),
     (("score", "g", "moons"), 3, "column `a`"),
+    (("score", "g", "nowhere.csv"), 3, "nowhere.csv"),
+    (("score", "g", "nowhere"), 2, "unknown dataset `nowhere`"),
+    (("score", "g", "empty.csv"), 3, "empty.csv"),
+    (("score", "g", "no_rows.csv"), 3, "no rows"),
+    (("score", "g"), 2, "Missing argument 'table'"),
     (("runs", "show", "bad_results"), 5, "results.h5"),
     (("report", "no_results"), 3, "results"),
     (("report", "bad_results"), 5, "results.h5"),
@@ -93,6 +119,17 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("compare", "table.csv", "--models", ","), 2, "`--models`"),
     (("compare", "table.csv", "--seeds", "0"), 2, "--seeds"),
     (("compare", "table.csv", "--name", "a/b"), 2, "cannot be called"),
+    (("compare", "table.csv", "--models", "cnf,cnf"), 2, "`--models` names one thing twice"),
+    (("compare", "table.csv", "--preset", "fjord"), 2, "none of the models has a preset `fjord`"),
+    (("compare", "table.csv", "nowhere.csv", "--steps", "5"), 3, "nowhere.csv"),
+    (("compare",), 2, "Missing argument 'datasets'"),
+    (("report",), 2, "Missing argument 'runs'"),
+    (("report", "g", "-o", "table.csv"), 2, "table.csv"),
+    (("datasets",), 2, "Missing command; see `flowbench datasets --help`"),
+    (("datasets", "show", "table.csv", "--columns", "z"), 2, "unknown column `z`"),
+    (("runs", "show", "nothing"), 2, "nothing"),
+    (("runs", "show", "\x1b[31mred\n"), 2, "?[31mred"),
+    (("doctor", "--home", "table.csv"), 2, "'--home'"),
     (("datasets", "show", "nope"), 2, "unknown dataset `nope`"),
     (("datasets", "remove", "iris"), 2, "No such command 'remove'"),
 ]
@@ -119,7 +156,9 @@ def wrong_files(home: Path) -> None:
     }
     for name, lines in tables.items():
         (home / name).write_text("\n".join(lines) + "\n")
+    (home / "no_rows.csv").write_text("a,b\n")
     (home / "broken.toml").write_text("[plan\n")
+    (home / "garbage.toml").write_bytes(garbage)
     (home / "unknown.toml").write_text("[plam]\nsteps = 3\n")
     (home / "runs" / "not_a_run").mkdir()
     for name, file in {
@@ -128,6 +167,16 @@ def wrong_files(home: Path) -> None:
     }.items():  # fmt: skip
         shutil.copytree(home / "runs" / "g", home / "runs" / name)
         (home / "runs" / name / file).write_bytes(b"\x00garbage")
+    for name, (file, text) in {
+        "bad_resume": ("resume.safetensors", "garbage"),
+        "old_config": ("config.toml", "[plan]\ngone = 1\n"),
+        "old_info": ("run.json", '{"status": "interrupted"}'),
+    }.items():
+        shutil.copytree(home / "runs" / "g", home / "runs" / name)
+        Run.open(home / "runs" / name).update_info(status="interrupted")
+        (home / "runs" / name / file).write_text(text)
+    shutil.copytree(home / "runs" / "g", home / "runs" / "other_model")
+    shutil.copy(home / "runs" / "c" / "model.safetensors", home / "runs" / "other_model")
     shutil.copytree(home / "runs" / "g", home / "runs" / "no_model")
     (home / "runs" / "no_model" / "model.safetensors").unlink()
     shutil.copytree(home / "runs" / "g", home / "runs" / "no_results")
@@ -161,11 +210,41 @@ def test_a_mistake_is_one_line_and_changes_nothing(
     assert contents(home) == before
 
 
-@pytest.mark.parametrize(("arguments", "code", "says"), WRONG[::12], ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("arguments", "code", "says"), WRONG[::14], ids=lambda value: str(value)[:60])
 def test_through_the_real_command(home: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
     done = flowbench(*arguments, cwd=home)
     check_one_line(done.stderr, says)
     assert done.returncode == code
+
+
+def test_another_runs_state_is_not_resumed_on(run: Call, home: Path) -> None:
+    Run.open(home / "runs" / "g").update_info(status="interrupted")
+    shutil.copy(home / "runs" / "c" / "resume.safetensors", home / "runs" / "g")
+    model = (home / "runs" / "g" / "model.safetensors").read_bytes()
+    code, _, err = run("fit", "--resume", "g")
+    assert code == 5
+    check_one_line(err.partition("\n")[2], "does not fit its configuration")
+    assert (home / "runs" / "g" / "model.safetensors").read_bytes() == model
+
+
+def test_a_table_that_cannot_be_scored_is_not_to_be_cut(run: Call, home: Path) -> None:
+    assert "--columns" in run("fit", "text_cell.csv")[2]
+    assert "--columns" not in run("score", "g", "text_cell.csv")[2]
+
+
+def test_too_large_a_model_says_so(run: Call, home: Path) -> None:
+    code, _, err = run("fit", "table.csv", "--steps", "1", "--set", "flow.field.width=1000000000000")
+    assert code == 1
+    check_one_line(err, "out of memory")
+
+
+def test_a_fault_of_ours_is_said_to_be_one(run: Call, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowbench.inference.sample", lambda *arguments, **options: 1 / 0)
+    code, _, err = run("sample", "g")
+    assert code == 70
+    assert err.startswith("internal error: ZeroDivisionError: division by zero; set FLOWBENCH_DEBUG=1")
+    monkeypatch.setenv("FLOWBENCH_DEBUG", "1")
+    assert "Traceback" in run("sample", "g")[2]
 
 
 def test_a_run_under_way_is_locked(run: Call, home: Path) -> None:
