@@ -16,14 +16,12 @@ help:  ## list the targets
 
 demo: $(VENV)/.installed  ## compare three models on moons and Old Faithful (at most 5 minutes)
 	$(BIN)/flowbench compare moons faithful --models cnf,planar,gaussian --time-budget 30s --name demo
-	@test -f reports/demo/index.html
-	@echo "The report: $(CURDIR)/reports/demo/index.html"
 
 test: $(VENV)/.installed-test  ## run the tests; ARGS="-k planar" chooses some
 	$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(VENV)/.installed-test  ## run the reproductions, which take minutes each
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow $(ARGS) || test $$? -eq 5  # 5: none was selected
 
 lint: $(VENV)/.installed-dev  ## check style and types
 	$(BIN)/ruff check
