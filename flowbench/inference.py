@@ -1,7 +1,8 @@
 """Using a fitted run: draw rows and score tables."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from flowbench.data import load_dataset
-from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
+from flowbench.errors import ConfigurationError, DataError, IntegrationError, UnknownColumnError
 from flowbench.evaluation.likelihood import reported_likelihoods
 from flowbench.experiment import EVALUATION, load_model, random_stream, read_config
 from flowbench.flows.density_model import CHUNK
@@ -105,7 +106,7 @@ def score(
 
     The table needs the columns that the run was fitted on, in any order; others are ignored. Of a toy that
     the run was fitted on, the same rows are scored. Raises `DataError` if columns are missing or hold
-    values that cannot be scored.
+    values that cannot be scored, `IntegrationError` if a solve fails, as it may for a row far out.
     """
     config = read_config(run)
     torch.set_num_threads(config.threads)
@@ -121,14 +122,28 @@ def score(
     n = len(dataset.rows)
     integrator, error_rows = config.evaluation.integrator, config.evaluation.error_rows
     first, *others = torch.split(torch.tensor(dataset.rows), max(CHUNK, error_rows))
-    likelihoods = reported_likelihoods(model, first, integrator, error_rows)
+    with _naming_rows(0, len(first)):
+        likelihoods = reported_likelihoods(model, first, integrator, error_rows)
     parts, done = [likelihoods.log_prob], len(first)
     exact = model.for_evaluation(integrator)
     for rows in others:
         on_rows(done, n)
-        parts.append(exact.log_prob(rows))
+        with _naming_rows(done, len(rows)):
+            parts.append(exact.log_prob(rows))
         done += len(rows)
     return ScoredTable(np.arange(n, dtype=np.int64), torch.cat(parts).numpy(), likelihoods.solver_error)
+
+
+@contextmanager
+def _naming_rows(start: int, n: int) -> Iterator[None]:
+    """Say of which part of the table a solve failed, and what to do about it."""
+    try:
+        yield
+    except IntegrationError as error:
+        raise IntegrationError(
+            f"rows {start + 1} to {start + n} of the table, scored as one batch: {error}; or look there for "
+            "values far outside the table that the run was fitted on, and leave their rows out"
+        ) from None
 
 
 def _attributes(run: Run) -> dict[str, str | int | float]:
