@@ -107,7 +107,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("score", "g", "only_a.csv"), 3, "column `b`"),
     (("score", "g", "missing_cell.csv"), 3, "row 7"),
     (("score", "g", "moons"), 3, "column `a`"),
-    (("score", "capped", "table.csv"), 1, "rows 1 to 60 of the table"),
+    (("score", "strict", "table.csv"), 1, "rows 1 to 60 of the table"),
     (("score", "g", "nowhere.csv"), 3, "nowhere.csv"),
     (("score", "g", "nowhere"), 2, "unknown dataset `nowhere`"),
     (("score", "g", "empty.csv"), 3, "empty.csv"),
@@ -176,8 +176,8 @@ def wrong_files(home: Path) -> None:
         shutil.copytree(home / "runs" / "g", home / "runs" / name)
         Run.open(home / "runs" / name).update_info(status="interrupted")
         (home / "runs" / name / file).write_text(text)
-    shutil.copytree(home / "runs" / "c", home / "runs" / "capped")
-    config = home / "runs" / "capped" / "config.toml"
+    shutil.copytree(home / "runs" / "c", home / "runs" / "strict")
+    config = home / "runs" / "strict" / "config.toml"
     config.write_text(config.read_text().replace("max_nfe = 10000", "max_nfe = 12"))
     shutil.copytree(home / "runs" / "g", home / "runs" / "other_model")
     shutil.copy(home / "runs" / "c" / "model.safetensors", home / "runs" / "other_model")
