@@ -1,7 +1,7 @@
 """The contract of an objective: what one training step minimises."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,10 +13,9 @@ from flowbench.flows.base import Flow
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The scalar that is minimised, and its named parts for the log."""
+    """The scalar that is minimised."""
 
     total: Tensor
-    terms: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Objective(ABC):
