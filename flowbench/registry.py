@@ -55,7 +55,13 @@ TOYS = Registry(
     },
 )
 
-TRANSFORMS = Registry("transform", {"standardise": "flowbench.transforms.standardise:Standardise"})
+TRANSFORMS = Registry(
+    "transform",
+    {
+        "standardise": "flowbench.transforms.standardise:Standardise",
+        "gaussianise": "flowbench.transforms.gaussianise:Gaussianise",
+    },
+)
 
 INTEGRATORS = Registry(
     "integrator engine",

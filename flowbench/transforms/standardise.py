@@ -30,16 +30,7 @@ class Standardise(Transform):
 
     def fit(self, x: Tensor) -> None:
         """Take mean and standard deviation of `x: (n, d)`; a column without spread is a `DataError`."""
-        mean = x.mean(0)
-        scale = (x - mean).square().mean(0).sqrt()
-        # A spread at the level of rounding is no spread: the density would be a spike.
-        flat = (scale <= 1e-12 * mean.abs()) | ~torch.isfinite(scale)
-        if flat.any():
-            column = self.columns[int(flat.nonzero()[0])]
-            raise DataError(
-                f"column `{column}` has no finite spread in the {len(x)} train rows, so it has no density; "
-                "leave it out of the columns, or give more rows"
-            )
+        mean, scale = mean_and_scale(x, self.columns)
         self.mean.copy_(mean)
         self.scale.copy_(scale)
 
@@ -53,3 +44,18 @@ class Standardise(Transform):
 
     def _log_det(self, like: Tensor) -> Tensor:
         return self.scale.log().sum().expand(len(like))
+
+
+def mean_and_scale(x: Tensor, columns: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `(d,)` of `x: (n, d)`; raises `DataError` for a column without spread."""
+    mean = x.mean(0)
+    scale = (x - mean).square().mean(0).sqrt()
+    # A spread at the level of rounding is no spread: the density would be a spike.
+    flat = (scale <= 1e-12 * mean.abs()) | ~torch.isfinite(scale)
+    if flat.any():
+        column = columns[int(flat.nonzero()[0])]
+        raise DataError(
+            f"column `{column}` has no finite spread in the {len(x)} train rows, so it has no density; "
+            "leave it out of the columns, or give more rows"
+        )
+    return mean, scale
