@@ -25,6 +25,9 @@ class VelocityField(nn.Module, ABC):
         super().__init__()
         self.features = features
 
+    def initialise(self, x: Tensor) -> None:
+        """Choose what does not train from train rows `x: (n, d)` in model space."""
+
     @abstractmethod
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """The velocity (n, d)."""

@@ -12,6 +12,7 @@ from torch.nn import functional
 from flowbench import options
 from flowbench.fields.activations import ACTIVATIONS
 from flowbench.fields.base import VelocityField, seeded_linear, time_column
+from flowbench.fields.mixture_drift import MixtureDrift
 
 # 1 - t is resolved down to this: likelihood weighs the linear path by t / (1 - t), so its last
 # stretch before the data needs a resolution of its own.
@@ -29,20 +30,22 @@ class TimeMLPOptions(options.PartOptions):
 
     `scales` is the number of octaves in which each column is seen: 0 keeps the divergence in closed form,
     more resolves sharper densities. By default 6 where rows have at most `MAX_MULTISCALE` columns, else 0.
+    With at most `mixture_rows` train rows the flow starts from a Gaussian mixture of them.
     """
 
     name: Literal["time-mlp"] = "time-mlp"
     width: int = Field(128, ge=1)
     octaves: int = Field(3, ge=0, le=16)
     scales: int | None = Field(None, ge=0, le=16)
+    mixture_rows: int = Field(5000, ge=0)
 
 
 class TimeMLP(VelocityField):
-    """v(t, x) = (2t - 1) / s^2 x + net(x / s, t) / s, with s^2 = t^2 + (1 - t)^2.
+    """v(t, x) = u(t, x) + net(x / s, t) / s, with s^2 = t^2 + (1 - t)^2.
 
-    The first term is the velocity that carries a standard normal to a standard normal along the linear
-    path, where x_t has the standard deviation s; the network, which starts at zero, learns the
-    departure from it (preconditioned as in Karras et al. 2022).
+    u is the velocity that carries a standard normal to a standard normal along the linear path, where x_t
+    has the standard deviation s; on a small table, to a Gaussian mixture of its rows (`MixtureDrift`). The
+    network, which starts at zero, learns the departure from it (preconditioned as in Karras et al. 2022).
 
     net(y, t) = W3 silu(W2 silu(W1 phi(y) + T1 e(t)) + T2 e(t)) + b3. e(t) holds t and
     l = log(1 - t + 1e-3) / log(1e-3), each with the sine and cosine of 2^j pi / 2 times itself. phi(y) holds
@@ -76,8 +79,14 @@ class TimeMLP(VelocityField):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
         frequencies = math.pi / 2 * 2.0 ** torch.arange(options.octaves)
+        self.drift = MixtureDrift(features)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.register_buffer("scales", 2.0 ** torch.arange(scales), persistent=False)
+
+    def initialise(self, x: Tensor) -> None:
+        """Start from a Gaussian mixture of the train rows `x: (n, d)`, where they are few."""
+        if len(x) <= self.options.mixture_rows:
+            self.drift.fit(x)
 
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """The velocity (n, d)."""
@@ -85,7 +94,7 @@ class TimeMLP(VelocityField):
         shift1, shift2 = self._time_shifts(path.time)
         hidden = SILU.value(torch.addmm(shift1, self._inputs(x / path.scale, path), self.first.weight.T))
         hidden = SILU.value(torch.addmm(shift2, hidden, self.second.weight.T))
-        velocity: Tensor = path.drift * x + self.last(hidden) / path.scale
+        velocity: Tensor = self.drift.velocity(path.time, x) + self.last(hidden) / path.scale
         return velocity
 
     def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,8 +104,8 @@ class TimeMLP(VelocityField):
         pushed = functional.linear(pushed, self.first.weight) * slope1
         pushed = functional.linear(pushed, self.second.weight) * slope2
         pushed = functional.linear(pushed, self.last.weight)
-        velocity = path.drift * x + self.last(hidden) / path.scale
-        return velocity, path.drift * tangents + pushed / path.scale
+        drift, drift_pushed = self.drift.jvp(path.time, x, tangents)
+        return drift + self.last(hidden) / path.scale, drift_pushed + pushed / path.scale
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and its divergence (n,) in closed form; only without scales."""
@@ -105,8 +114,9 @@ class TimeMLP(VelocityField):
         path, hidden, slope1, slope2 = self._hidden(t, x)
         coupling = self.second.weight * (self.first.weight @ self.last.weight).T
         trace = (functional.linear(slope1, coupling) * slope2).sum(-1, keepdim=True)
-        divergence = self.features * path.drift + trace / path.scale.square()
-        return path.drift * x + self.last(hidden) / path.scale, divergence.squeeze(-1)
+        drift, drift_divergence = self.drift.velocity_and_divergence(path.time, x)
+        divergence = drift_divergence + trace / path.scale.square()
+        return drift + self.last(hidden) / path.scale, divergence.squeeze(-1)
 
     def _hidden(self, t: Tensor, x: Tensor) -> tuple["_Path", Tensor, Tensor, Tensor]:
         """The path at t, the second hidden layer, and both layers' slopes."""
@@ -146,17 +156,16 @@ class TimeMLP(VelocityField):
 class _Path:
     """The linear path between standard normals at times (m, 1), m = 1 or n.
 
-    `scale` is its standard deviation s, `drift` the (2t - 1) / s^2 of the velocity that follows it.
+    `scale` is its standard deviation s.
     """
 
     time: Tensor
     scale: Tensor
-    drift: Tensor
 
     @classmethod
     def at(cls, time: Tensor) -> Self:
         variance = time.square() + (1 - time).square()
-        return cls(time, variance.sqrt(), (2 * time - 1) / variance)
+        return cls(time, variance.sqrt())
 
     def visibility(self, scales: Tensor) -> Tensor:
         """What the noise leaves of a wave at each of the `scales` (m,): (m, 1, scales) factors."""

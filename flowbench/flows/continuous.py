@@ -95,6 +95,10 @@ class ContinuousFlow(Flow):
         self.integrator: Integrator = INTEGRATORS.get(options.integrator.name)(options.integrator)
         self.divergence = DIVERGENCES.get(options.divergence.name)(options.divergence)
 
+    def initialise(self, x: Tensor) -> None:
+        """Let the field choose its start from train rows `x: (n, d)` in model space."""
+        self.field.initialise(x)
+
     def for_evaluation(self, integrator: options.PartOptions) -> Self:
         """A float64 copy with the exact divergence, solved by the integrator of these options."""
         flow = super().for_evaluation(integrator)

@@ -1,0 +1,143 @@
+"""The velocity that carries a standard normal to a fitted Gaussian mixture, in closed form."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+#: Components that are tried; the Bayesian information criterion chooses among them.
+MAX_COMPONENTS = 8
+
+
+class MixtureDrift(nn.Module):
+    """u(t, x) = sum_k r_k(t, x) u_k(t, x): flow matching's exact answer for data from a Gaussian mixture.
+
+    Along x_t = (1 - t) x_0 + t x_1 with x_0 standard normal and x_1 from sum_k w_k N(m_k, S_k), component k
+    is N(t m_k, C_k) at time t, C_k = t^2 S_k + (1 - t)^2 I; r_k are its posterior shares and
+    u_k = m_k + (t S_k - (1 - t) I) C_k^-1 (x - t m_k) is its own velocity (Lipman et al. 2023, theorem 3).
+    Its flow has the density of the mixture at t = 1, so a network that is added to it and starts at zero
+    starts from the mixture's likelihood.
+
+    Without components, as it begins, the data are taken as standard normal: u = (2t - 1) / s^2 x,
+    s^2 = t^2 + (1 - t)^2.
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    variances: Tensor
+    axes: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+        for name, shape in self._shapes(0).items():
+            self.register_buffer(name, torch.zeros(shape))
+
+    def fit(self, x: Tensor) -> None:
+        """Take the mixture of rows `x: (n, d)`, its components chosen by the information criterion."""
+        from sklearn.mixture import GaussianMixture
+
+        rows = x.double().cpu().numpy()
+        # Two rows for each parameter of a component, at least.
+        own = 1 + self.features + self.features * (self.features + 1) // 2
+        most = max(1, min(MAX_COMPONENTS, len(rows) // (2 * own)))
+        fits = [
+            GaussianMixture(count, reg_covar=1e-4, n_init=3, random_state=0).fit(rows)
+            for count in range(1, most + 1)
+        ]
+        mixture = min(fits, key=lambda fit: fit.bic(rows))
+        variances, axes = torch.linalg.eigh(torch.from_numpy(mixture.covariances_))
+        found = {
+            "log_weights": torch.from_numpy(mixture.weights_).log(),
+            "means": torch.from_numpy(mixture.means_),
+            "variances": variances.clamp(min=1e-6),
+            "axes": axes,
+        }
+        for name, value in found.items():
+            # Contiguous, as it will be when it is loaded: the layout decides how products are rounded.
+            self.register_buffer(name, value.contiguous().to(getattr(self, name)))
+
+    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        """The velocity (n, d) at times `t: (m, 1)`, m = 1 or n, and `x: (n, d)`."""
+        if not len(self.means):
+            return _standard_rate(t) * x
+        return self._at(t, x).velocity
+
+    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """The velocity (n, d) and its Jacobian times each of the `tangents` (k, n, d), (k, n, d)."""
+        if not len(self.means):
+            return _standard_rate(t) * x, _standard_rate(t) * tangents
+        at = self._at(t, x)
+        turned = self._into_axes(tangents)
+        bent = at.rates * turned + at.own * (at.score * turned).sum(-1, keepdim=True)
+        pushed = self._out_of_axes(at.shares.unsqueeze(-1) * bent)
+        return at.velocity, pushed - at.velocity * (at.mean_score * tangents).sum(-1, keepdim=True)
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The velocity (n, d) and its divergence (n, 1)."""
+        if not len(self.means):
+            rate = _standard_rate(t)
+            return rate * x, (self.features * rate).expand(len(x), 1)
+        at = self._at(t, x)
+        own = at.shares * (at.rates + at.own * at.score).sum(-1)
+        return at.velocity, own.sum(1, keepdim=True) - (at.velocity * at.mean_score).sum(1, keepdim=True)
+
+    def _at(self, t: Tensor, x: Tensor) -> "_Components":
+        t = t.unsqueeze(-1)
+        variances = t.square() * self.variances + (1 - t).square()
+        rates = (t * self.variances - (1 - t)) / variances
+        centres = torch.einsum("kd,kde->ke", self.means, self.axes)
+        offset = self._into_axes(x) - t * centres
+        score = -offset / variances
+        log_shares = self.log_weights - 0.5 * (variances.log() - offset * score).sum(-1)
+        shares = torch.softmax(log_shares, -1)
+        own = centres + rates * offset
+        velocity = self._out_of_axes(shares.unsqueeze(-1) * own)
+        mean_score = self._out_of_axes(shares.unsqueeze(-1) * score)
+        return _Components(shares, rates, score, own, velocity, mean_score)
+
+    def _into_axes(self, vectors: Tensor) -> Tensor:
+        """`vectors: (..., d)` in the principal axes of each component, (..., k, d)."""
+        flat = self.axes.permute(1, 0, 2).flatten(1)
+        return (vectors @ flat).reshape(*vectors.shape[:-1], len(self.axes), self.features)
+
+    def _out_of_axes(self, turned: Tensor) -> Tensor:
+        """The sum over components of vectors (..., k, d) given in the axes of each, (..., d)."""
+        flat = self.axes.permute(0, 2, 1).flatten(0, 1)
+        return turned.flatten(-2) @ flat
+
+    def _shapes(self, count: int) -> dict[str, tuple[int, ...]]:
+        d = self.features
+        return {
+            "log_weights": (count,),
+            "means": (count, d),
+            "variances": (count, d),
+            "axes": (count, d, d),
+        }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # How many components there are is known only once they are fitted, or loaded.
+        weights = state_dict.get(prefix + "log_weights")
+        if isinstance(weights, Tensor) and len(weights) != len(self.log_weights):
+            for name, shape in self._shapes(len(weights)).items():
+                self.register_buffer(name, getattr(self, name).new_zeros(shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class _Components(NamedTuple):
+    """What a mixture is at given times and rows; (n, k, d) vectors are in the components' own axes.
+
+    `shares` (n, k), `rates` of growth along the axes, `score` and velocity (`own`) of each component; the
+    mixture's `velocity` and `mean_score`, (n, d), in the usual axes.
+    """
+
+    shares: Tensor
+    rates: Tensor
+    score: Tensor
+    own: Tensor
+    velocity: Tensor
+    mean_score: Tensor
+
+
+def _standard_rate(t: Tensor) -> Tensor:
+    return (2 * t - 1) / (t.square() + (1 - t).square())
