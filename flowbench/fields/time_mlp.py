@@ -1,6 +1,7 @@
 """A two-hidden-layer velocity field with a time embedding and a closed-form divergence."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -30,6 +31,8 @@ class TimeMLPOptions(options.PartOptions):
 
     `scales` is the number of octaves in which each column is seen: 0 keeps the divergence in closed form,
     more resolves sharper densities. By default 6 where rows have at most `MAX_MULTISCALE` columns, else 0.
+    `frames` sets of perpendicular directions are seen so: the columns themselves, then turned ones. By
+    default 4 in the plane, else 2.
     With at most `mixture_rows` train rows the flow starts from a Gaussian mixture of them.
     """
 
@@ -37,6 +40,7 @@ class TimeMLPOptions(options.PartOptions):
     width: int = Field(128, ge=1)
     octaves: int = Field(3, ge=0, le=16)
     scales: int | None = Field(None, ge=0, le=16)
+    frames: int | None = Field(None, ge=1, le=16)
     mixture_rows: int = Field(5000, ge=0)
 
 
@@ -49,8 +53,9 @@ class TimeMLP(VelocityField):
 
     net(y, t) = W3 silu(W2 silu(W1 phi(y) + T1 e(t)) + T2 e(t)) + b3. e(t) holds t and
     l = log(1 - t + 1e-3) / log(1e-3), each with the sine and cosine of 2^j pi / 2 times itself. phi(y) holds
-    y and, for each scale k, a_k sin(2^k y) and a_k cos(2^k y), with a_k = exp(-(2^k (1 - t) / s)^2 / 2): what
-    the noise at time t leaves of that wave, as in the integrated encoding of Barron et al. (2021).
+    y and, for each scale k and direction r, a_k sin(2^k r^T y) and a_k cos(2^k r^T y), with
+    a_k = exp(-(2^k (1 - t) / s)^2 / 2): what the noise at time t leaves of that wave, as in the integrated
+    encoding of Barron et al. (2021).
 
     Without scales phi(y) = y and tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1, with d1, d2 the derivatives of
     the activations: one product of the size of W2 per row, whatever the number of features.
@@ -60,6 +65,7 @@ class TimeMLP(VelocityField):
     options: TimeMLPOptions
     frequencies: Tensor
     scales: Tensor
+    directions: Tensor
 
     def __init__(self, features: int, options: TimeMLPOptions, generator: torch.Generator) -> None:
         super().__init__(features)
@@ -73,7 +79,10 @@ class TimeMLP(VelocityField):
         if scales is None:
             scales = SCALES if features <= MAX_MULTISCALE else 0
         self.has_closed_form_divergence = scales == 0
-        self.first = seeded_linear(features * (1 + 2 * scales), width, generator, bias=False)
+        directions = _directions(features, options.frames or (4 if features == 2 else 2), generator)
+        self.register_buffer("directions", directions)
+        inputs = features + 2 * scales * directions.shape[1]
+        self.first = seeded_linear(inputs, width, generator, bias=False)
         self.second = seeded_linear(width, width, generator, bias=False)
         self.last = seeded_linear(width, features, generator)
         nn.init.zeros_(self.last.weight)
@@ -128,20 +137,32 @@ class TimeMLP(VelocityField):
         return path, hidden, slope1, slope2
 
     def _inputs(self, y: Tensor, path: "_Path") -> Tensor:
-        """phi(y): (n, d (1 + 2 scales))."""
+        """phi(y): (n, d + 2 scales directions)."""
         if not len(self.scales):
             return y
-        angles, weights = y.unsqueeze(-1) * self.scales, path.visibility(self.scales)
-        return torch.cat([y, (weights * angles.sin()).flatten(1), (weights * angles.cos()).flatten(1)], -1)
+        parts = [y]
+        for weight, sine, cosine in self._waves(y, path):
+            parts += [weight * sine, weight * cosine]
+        return torch.cat(parts, 1)
 
     def _push_inputs(self, y: Tensor, path: "_Path", tangents: Tensor) -> Tensor:
         """The derivative of phi at y: (n, d) along `tangents` (k, n, d)."""
         if not len(self.scales):
             return tangents
-        angles, weights = y.unsqueeze(-1) * self.scales, path.visibility(self.scales) * self.scales
-        sines = tangents.unsqueeze(-1) * (weights * angles.cos())
-        cosines = tangents.unsqueeze(-1) * (-weights * angles.sin())
-        return torch.cat([tangents, sines.flatten(2), cosines.flatten(2)], -1)
+        parts, turned = [tangents], tangents @ self.directions
+        for scale, (weight, sine, cosine) in enumerate(self._waves(y, path)):
+            steep = weight * 2.0**scale
+            parts += [turned * (steep * cosine), turned * (-steep * sine)]
+        return torch.cat(parts, 2)
+
+    def _waves(self, y: Tensor, path: "_Path") -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Each scale's weight (m, 1) and the sine and cosine (n, directions) there."""
+        angles = y @ self.directions
+        sine, cosine = angles.sin(), angles.cos()
+        for weight in torch.split(path.visibility(self.scales), 1, dim=1):
+            yield weight, sine, cosine
+            # The double angle, many times cheaper than its sine and cosine.
+            sine, cosine = 2 * sine * cosine, 1 - 2 * sine.square()
 
     def _time_shifts(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """What the time (m, 1) adds before either activation, each (m, width)."""
@@ -168,6 +189,18 @@ class _Path:
         return cls(time, variance.sqrt())
 
     def visibility(self, scales: Tensor) -> Tensor:
-        """What the noise leaves of a wave at each of the `scales` (m,): (m, 1, scales) factors."""
-        noise = ((1 - self.time) / self.scale).unsqueeze(-1)
-        return torch.exp(-0.5 * (scales * noise).square())
+        """What the noise leaves of a wave at each of the `scales` (k,): factors (m, k)."""
+        return torch.exp(-0.5 * (scales * (1 - self.time) / self.scale).square())
+
+
+def _directions(features: int, frames: int, generator: torch.Generator) -> Tensor:
+    """Unit vectors as columns (d, d frames): the axes, then turned frames; evenly turned in the plane."""
+    turned = [torch.eye(features)]
+    for frame in range(1, frames if features > 1 else 1):
+        if features == 2:
+            angle = torch.tensor(math.pi / 2 * frame / frames)
+            turned.append(torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2))
+        else:
+            normal = torch.randn(features, features, generator=generator)
+            turned.append(torch.linalg.qr(normal).Q)
+    return torch.cat(turned, 1)

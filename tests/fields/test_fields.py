@@ -135,11 +135,15 @@ def test_rows_do_not_mix(name: str, values: dict[str, object]) -> None:
 def test_velocity_is_smooth_in_time_up_to_both_ends(name: str, values: dict[str, object]) -> None:
     field = build(name, values, 2)
     _, x = rows(2)
-    times = torch.linspace(0, 1, 501, dtype=torch.float64)
-    with torch.no_grad():
-        path = torch.stack([field.velocity(t, x) for t in times])
-    assert torch.isfinite(path).all()
-    assert float(path.diff(dim=0).abs().max()) < 1.0
+    largest = []
+    for steps in (1000, 4000):
+        with torch.no_grad():
+            times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+            path = torch.stack([field.velocity(t, x) for t in times])
+        assert torch.isfinite(path).all()
+        largest.append(float(path.diff(dim=0).abs().max()))
+    # A jump would stay as large however close the times.
+    assert largest[1] < 0.4 * largest[0] or largest[1] < 1e-12
 
 
 @each_field
