@@ -16,7 +16,9 @@ from flowbench.transforms.standardise import mean_and_scale
 Floats = NDArray[np.float64]
 
 #: Train rows beyond each outer knot, where they can be had: enough to set the straight line there.
-TAIL_ROWS = 5
+TAIL_ROWS = 10
+#: Pieces that fewer train rows than these set would fit their noise.
+ROWS_A_PIECE = 50
 #: Knots closer than this part of their range are merged, which bounds the slope at ties.
 MERGED = 1e-5
 #: Held-out likelihood compares numbers of pieces on at most this many rows, in this many folds.
@@ -38,7 +40,7 @@ class Gaussianise(Transform):
     goes on in a straight line beyond the outer knots, at the slope that gives the rows there the mean
     excess of a normal tail. Equal values share the middle of their step of the empirical distribution, so
     mass on a tie is spread to its neighbours. The number of pieces (0: standardise) is the smallest whose
-    held-out likelihood, cross-validated on the train rows, is within a standard error of the best.
+    held-out likelihood, cross-validated on the train rows, is within two standard errors of the best.
 
     A normal-quantile transform as in Gaussianisation (Chen and Gopinath 2000; Meng et al. 2020).
     """
@@ -83,7 +85,7 @@ def _choose_pieces(column: Floats, largest: int) -> int:
     """The number of pieces for a standardised `column: (n,)`, by held-out likelihood."""
     rows = column[:: -(-len(column) // COMPARED_ROWS)]
     candidates = [0]
-    while (pieces := max(4, 2 * candidates[-1])) <= min(largest, len(rows) // 10):
+    while (pieces := max(4, 2 * candidates[-1])) <= min(largest, len(rows) // ROWS_A_PIECE):
         candidates.append(pieces)
     folds = np.arange(len(rows)) % FOLDS
     # One fold is enough where it is large.
@@ -97,7 +99,7 @@ def _choose_pieces(column: Floats, largest: int) -> int:
     best = int(scores.mean(1).argmax())
     for number, pieces in enumerate(candidates[:best]):
         lead = scores[best] - scores[number]
-        if lead.mean() <= lead.std() / np.sqrt(len(lead)):
+        if lead.mean() <= 2 * lead.std() / np.sqrt(len(lead)):
             return pieces
     return candidates[best]
 
