@@ -42,7 +42,7 @@ class TrainingPlan(Options):
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     validation_rows: PositiveInt = 1000
     validation_steps: PositiveInt | None = None
-    patience: float = Field(default=0.3, ge=0, le=1)
+    patience: float = Field(default=0.5, ge=0, le=1)
     max_rollbacks: NonNegativeInt = 5
 
     @model_validator(mode="after")
