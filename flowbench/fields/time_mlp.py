@@ -32,7 +32,7 @@ class TimeMLPOptions(options.PartOptions):
     `scales` is the number of octaves in which each column is seen: 0 keeps the divergence in closed form,
     more resolves sharper densities. By default 6 where rows have at most `MAX_MULTISCALE` columns, else 0.
     `frames` sets of perpendicular directions are seen so: the columns themselves, then turned ones. By
-    default 4 in the plane, else 2.
+    default 4 with up to 10 columns, else 2.
     With at most `mixture_rows` train rows the flow starts from a Gaussian mixture of them.
     """
 
@@ -79,7 +79,7 @@ class TimeMLP(VelocityField):
         if scales is None:
             scales = SCALES if features <= MAX_MULTISCALE else 0
         self.has_closed_form_divergence = scales == 0
-        directions = _directions(features, options.frames or (4 if features == 2 else 2), generator)
+        directions = _directions(features, options.frames or (4 if features <= 10 else 2), generator)
         self.register_buffer("directions", directions)
         inputs = features + 2 * scales * directions.shape[1]
         self.first = seeded_linear(inputs, width, generator, bias=False)

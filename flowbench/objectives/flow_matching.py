@@ -17,7 +17,7 @@ class FlowMatchingOptions(options.PartOptions):
     """`late_share` of the times lie close to the data, with 1 - t log-uniform in [`latest`, 1]."""
 
     name: Literal["flow-matching"] = "flow-matching"
-    late_share: float = Field(default=0.5, ge=0, le=1)
+    late_share: float = Field(default=0.9, ge=0, le=1)
     latest: float = Field(default=1e-3, gt=0, lt=1)
 
 
