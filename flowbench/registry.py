@@ -101,6 +101,7 @@ OBJECTIVES = Registry(
     "objective",
     {
         "likelihood": "flowbench.objectives.likelihood:Likelihood",
+        "regularised-likelihood": "flowbench.objectives.regularised_likelihood:RegularisedLikelihood",
         "flow-matching": "flowbench.objectives.flow_matching:FlowMatching",
     },
 )

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from flowbench import options
 from flowbench.flows.base import Flow, Mapped
-from flowbench.ode.base import Integrator
+from flowbench.ode.base import Integrator, State
 from flowbench.options import part_of
 from flowbench.registry import DIVERGENCES, FIELDS, INTEGRATORS
+
+#: `(t, x: (n, d), probes)` to the velocity (n, d), its divergence (n,) and further integrands (n,).
+Rates = Callable[[Tensor, Tensor, Tensor | None], State]
 
 
 class ContinuousOptions(options.PartOptions):
@@ -123,21 +126,59 @@ class ContinuousFlow(Flow):
             now = time
         return torch.stack(positions)
 
+    def to_base_with_integrals(
+        self,
+        x: Tensor,
+        rates: Rates,
+        integrals: int,
+        generator: torch.Generator | None = None,
+        *,
+        end: float = 0.0,
+    ) -> tuple[Mapped, State]:
+        """`to_base` of `x: (n, d)`, with `integrals` more along each row's path, (n,) each.
+
+        They are those over t in [`end`, 1] of what `rates` returns after velocity and divergence, and
+        positive where it is. The solve stops at `end`, which may lie to either side of the base's t = 0.
+        Raises as `to_base` does.
+        """
+        self._check(x)
+        return self._solve(x, 1.0, end, generator, rates, integrals)
+
+    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None) -> State:
+        """The velocity and its divergence, by the flow's estimator."""
+        velocity, divergence = self.divergence.velocity_and_divergence(self.field, t, x, probes)
+        return velocity, divergence
+
     def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
-        return self._solve(x, 1.0, 0.0, generator)
+        return self._solve(x, 1.0, 0.0, generator, self.rates)[0]
 
     def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped:
-        return self._solve(z, 0.0, 1.0, generator)
+        return self._solve(z, 0.0, 1.0, generator, self.rates)[0]
 
-    def _solve(self, x: Tensor, start: float, end: float, generator: torch.Generator | None) -> Mapped:
+    def _solve(
+        self,
+        x: Tensor,
+        start: float,
+        end: float,
+        generator: torch.Generator | None,
+        rates: Rates,
+        integrals: int = 0,
+    ) -> tuple[Mapped, State]:
         # Fixed for the whole solve: an adaptive integrator needs a deterministic right-hand side.
         probes = self.divergence.draw(x, generator)
+        # An integral over time grows with the time that passes, whichever way that is.
+        direction = 1.0 if end > start else -1.0
 
-        def derivative(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            velocity, divergence = self.divergence.velocity_and_divergence(self.field, t, state[0], probes)
-            return velocity, divergence
+        def derivative(t: Tensor, state: State) -> State:
+            velocity, divergence, *integrands = rates(t, state[0], probes)
+            return velocity, divergence, *(direction * integrand for integrand in integrands)
 
         solution = self.integrator.integrate(
-            derivative, (x, x.new_zeros(len(x))), start, end, parameters=self.field.parameters()
+            derivative,
+            (x, *(x.new_zeros(len(x)) for _ in range(1 + integrals))),
+            start,
+            end,
+            parameters=self.field.parameters(),
         )
-        return Mapped(solution.state[0], solution.state[1], solution.nfe)
+        z, log_det, *totals = solution.state
+        return Mapped(z, log_det, solution.nfe), tuple(totals)

@@ -1,26 +1,69 @@
-"""Maximum likelihood."""
+"""Maximum likelihood, and what the likelihoods of continuous flows share."""
 
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from flowbench import options
-from flowbench.flows.base import Flow
+from flowbench.flows.base import Flow, base_log_prob
+from flowbench.flows.continuous import ContinuousFlow, Rates
 from flowbench.objectives.base import LossTerms, Objective
+from flowbench.ode.base import State
 
 
 class LikelihoodOptions(options.PartOptions):
-    """Maximum likelihood has nothing to choose; solver and divergence are the flow's."""
+    """`random_end` b > 0 ends each solve of a continuous flow at a time drawn from [-b, b], not at 0.
+
+    Solver and divergence are the flow's.
+    """
 
     name: Literal["likelihood"] = "likelihood"
+    random_end: float = Field(default=0.0, ge=0, lt=1)
 
 
 class Likelihood(Objective):
-    """The mean negative log-likelihood of the batch, nats, model space."""
+    """The mean negative log-likelihood of the batch, nats, model space.
+
+    A random end is STEER (Ghosh et al. 2020): the time at which the base has to be met is drawn uniformly
+    from an interval around its own for each batch, which makes the dynamics less stiff. Data stay at
+    t = 1, so it is the end at the base, t = 0, that moves.
+    """
 
     Options: ClassVar[type[options.PartOptions]] = LikelihoodOptions
 
+    def __init__(self, options: LikelihoodOptions) -> None:
+        super().__init__(options)
+        self.random_end = options.random_end
+
+    def check(self, flow: Flow) -> None:
+        """A random end needs a continuous flow."""
+        if self.random_end:
+            self.continuous(flow)
+
     def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
         """-mean log p over `batch: (n, d)`."""
-        return LossTerms(-flow.log_prob(batch, generator).mean())
+        if not self.random_end:
+            return LossTerms(-flow.log_prob(batch, generator).mean())
+        continuous = self.continuous(flow)
+        nll, _ = solve(continuous, batch, continuous.rates, 0, generator, self.random_end)
+        return LossTerms(nll)
+
+
+def solve(
+    flow: ContinuousFlow,
+    batch: Tensor,
+    rates: Rates,
+    integrals: int,
+    generator: torch.Generator,
+    random_end: float,
+) -> tuple[Tensor, State]:
+    """The mean negative log-likelihood () of `batch: (n, d)` and the mean of each path integral, ()."""
+    end = 0.0
+    if random_end:
+        draw = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device)
+        end = random_end * (2 * draw.item() - 1)
+    mapped, costs = flow.to_base_with_integrals(batch, rates, integrals, generator, end=end)
+    nll = -(base_log_prob(mapped.value) + mapped.log_det).mean()
+    return nll, tuple(cost.mean() for cost in costs)

@@ -1,0 +1,81 @@
+"""Maximum likelihood with a price on how the paths move (RNODE; Finlay et al. 2020)."""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from flowbench import options
+from flowbench.flows.base import Flow
+from flowbench.flows.continuous import ContinuousFlow, Rates
+from flowbench.objectives.base import LossTerms, Objective
+from flowbench.objectives.likelihood import solve
+from flowbench.ode.base import State
+from flowbench.ode.divergence import ExactDivergence, Hutchinson
+
+
+class RegularisedLikelihoodOptions(options.PartOptions):
+    """Weights of the two path costs beside the likelihood in nats; `random_end` as for `likelihood`."""
+
+    name: Literal["regularised-likelihood"] = "regularised-likelihood"
+    kinetic_energy: float = Field(default=0.01, ge=0)
+    jacobian_frobenius: float = Field(default=0.01, ge=0)
+    random_end: float = Field(default=0.0, ge=0, lt=1)
+
+
+class RegularisedLikelihood(Objective):
+    """nll + a E int |v|^2 dt + b E int |dv/dx|_F^2 dt along the paths of the data (RNODE).
+
+    Finlay, Jacobsen, Nurbekyan and Oberman (2020): of all flows with the same likelihood this prefers the
+    one whose paths are short and straight, and so cheap to solve. The Frobenius norm is exact where the
+    flow's divergence is, and else estimated with the probes of the solve. For `random_end` (STEER, Ghosh
+    et al. 2020) see `Likelihood`.
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = RegularisedLikelihoodOptions
+
+    def __init__(self, options: RegularisedLikelihoodOptions) -> None:
+        super().__init__(options)
+        self.kinetic_energy = options.kinetic_energy
+        self.jacobian_frobenius = options.jacobian_frobenius
+        self.random_end = options.random_end
+
+    def check(self, flow: Flow) -> None:
+        """Only a continuous flow has paths."""
+        self.continuous(flow)
+
+    def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+        """The loss on `batch: (n, d)`; terms `nll`, nats, `kinetic_energy` and `jacobian_frobenius`."""
+        continuous = self.continuous(flow)
+        nll, (kinetic, frobenius) = solve(
+            continuous, batch, regularised_rates(continuous), 2, generator, self.random_end
+        )
+        total = nll + self.kinetic_energy * kinetic + self.jacobian_frobenius * frobenius
+        terms = {"nll": nll, "kinetic_energy": kinetic, "jacobian_frobenius": frobenius}
+        return LossTerms(total, {name: term.detach() for name, term in terms.items()})
+
+
+def regularised_rates(flow: ContinuousFlow) -> Rates:
+    """Velocity v and divergence as the flow estimates it, then |v|^2 and |dv/dx|_F^2, (n,) each."""
+
+    def rates(t: Tensor, x: Tensor, probes: Tensor | None) -> State:
+        tangents = _spanning(x) if probes is None else probes
+        velocity, pushed = flow.field.jvp(t, x, tangents)
+        # E |J e|^2 = |J|_F^2 for any probes e of unit covariance, as every estimator draws them.
+        frobenius = pushed.square().sum(-1).mean(0)
+        if isinstance(flow.divergence, ExactDivergence | Hutchinson):
+            divergence = (tangents * pushed).sum(-1).mean(0)
+        else:
+            velocity, divergence = flow.divergence.velocity_and_divergence(flow.field, t, x, probes)
+        return velocity, divergence, velocity.square().sum(1), frobenius
+
+    return rates
+
+
+def _spanning(x: Tensor) -> Tensor:
+    """Tangents (d, n, d) over which the means of e^T J e and |J e|^2 are exact: sqrt(d) times the basis."""
+    rows, features = x.shape
+    basis = torch.eye(features, dtype=x.dtype, device=x.device) * math.sqrt(features)
+    return basis[:, None].expand(features, rows, features)
