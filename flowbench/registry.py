@@ -85,6 +85,7 @@ FIELDS = Registry(
     {
         "time-mlp": "flowbench.fields.time_mlp:TimeMLP",
         "concatsquash": "flowbench.fields.concatsquash:ConcatSquash",
+        "potential": "flowbench.fields.potential:Potential",
     },
 )
 
@@ -102,6 +103,7 @@ OBJECTIVES = Registry(
     {
         "likelihood": "flowbench.objectives.likelihood:Likelihood",
         "regularised-likelihood": "flowbench.objectives.regularised_likelihood:RegularisedLikelihood",
+        "ot-flow": "flowbench.objectives.ot_flow:OTFlow",
         "flow-matching": "flowbench.objectives.flow_matching:FlowMatching",
     },
 )

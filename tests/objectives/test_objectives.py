@@ -11,9 +11,12 @@ from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.registry import OBJECTIVES
 
+#: The field for an objective that does not take any.
+FIELDS = {"ot-flow": {"name": "potential"}}
 
-def continuous(features: int = 2) -> ContinuousFlow:
-    options = ContinuousOptions(field={"name": "time-mlp", "width": 16, "scales": 1})
+
+def continuous(features: int = 2, objective: str = "") -> ContinuousFlow:
+    options = ContinuousOptions(field=FIELDS.get(objective, {"name": "time-mlp", "width": 16, "scales": 1}))
     return ContinuousFlow(features, options, torch.Generator().manual_seed(0))
 
 
@@ -26,7 +29,7 @@ def test_contract(name: str) -> None:
     """A scalar with gradients, drawn from the given generator alone: the same for the same seed."""
     objective_class = OBJECTIVES.get(name)
     objective = objective_class(objective_class.Options())
-    flow, batch = continuous(), normal_rows(32)
+    flow, batch = continuous(objective=name), normal_rows(32)
     objective.check(flow)
     before = torch.get_rng_state()
     first = objective(flow, batch, torch.Generator().manual_seed(2)).total

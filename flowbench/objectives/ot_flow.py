@@ -1,0 +1,77 @@
+"""Maximum likelihood along the paths of an optimal transport (OT-Flow; Onken et al. 2021)."""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from flowbench import options
+from flowbench.errors import ConfigurationError
+from flowbench.fields.potential import Potential
+from flowbench.flows.base import Flow
+from flowbench.flows.continuous import Rates
+from flowbench.objectives.base import LossTerms, Objective
+from flowbench.objectives.likelihood import solve
+from flowbench.ode.base import State
+
+
+class OTFlowOptions(options.PartOptions):
+    """Weights of the two costs beside the likelihood in nats; `random_end` as for `likelihood`.
+
+    The defaults are the proportions, 1 : 100 : 5, of the paper's released code on toy densities.
+    """
+
+    name: Literal["ot-flow"] = "ot-flow"
+    transport: float = Field(default=0.01, ge=0)
+    hamilton_jacobi: float = Field(default=0.05, ge=0)
+    random_end: float = Field(default=0.0, ge=0, lt=1)
+
+
+class OTFlow(Objective):
+    """nll + a E int |v|^2 / 2 dt + b E int |d Phi / d tau - |grad Phi|^2 / 2| dt along the data's paths.
+
+    Onken, Wu Fung, Li and Ruthotto (2021). The first cost is that of the transport; the second is zero
+    for the optimal one, whose potential solves the equation of Hamilton, Jacobi and Bellman. tau = 1 - t
+    is the paper's time and the sign that of the field `potential`, which is needed here. The divergence
+    is exact, whatever the flow's estimator: it comes with the gradient. For `random_end` (STEER, Ghosh
+    et al. 2020) see `Likelihood`.
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = OTFlowOptions
+
+    def __init__(self, options: OTFlowOptions) -> None:
+        super().__init__(options)
+        self.transport = options.transport
+        self.hamilton_jacobi = options.hamilton_jacobi
+        self.random_end = options.random_end
+
+    def check(self, flow: Flow) -> None:
+        """Only the field `potential` has a potential."""
+        field = self.continuous(flow).field
+        if not isinstance(field, Potential):
+            raise ConfigurationError(
+                f"objective `ot-flow` needs the field `potential`; got `{type(field).__name__}`; "
+                "set `flow.field=potential`, or train with `regularised-likelihood`"
+            )
+
+    def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+        """The loss on `batch: (n, d)`; terms `nll`, nats, `transport` and `hamilton_jacobi`."""
+        continuous = self.continuous(flow)
+        nll, (transport, residual) = solve(
+            continuous, batch, ot_flow_rates(continuous.field), 2, generator, self.random_end
+        )
+        total = nll + self.transport * transport + self.hamilton_jacobi * residual
+        terms = {"nll": nll, "transport": transport, "hamilton_jacobi": residual}
+        return LossTerms(total, {name: term.detach() for name, term in terms.items()})
+
+
+def ot_flow_rates(field: Potential) -> Rates:
+    """Velocity v, divergence, |v|^2 / 2 and |d Phi / d tau - |grad Phi|^2 / 2|, from one pass."""
+
+    def rates(t: Tensor, x: Tensor, probes: Tensor | None) -> State:
+        slopes = field.slopes(t, x)
+        energy = slopes.gradient.square().sum(1) / 2
+        return slopes.gradient, slopes.laplacian, energy, (slopes.time - energy).abs()
+
+    return rates
