@@ -24,11 +24,22 @@ def normal_rows(n: int, features: int = 2) -> torch.Tensor:
     return torch.randn(n, features, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", OBJECTIVES.names())
-def test_contract(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *((name, {}) for name in OBJECTIVES.names()),
+        ("flow-matching", {"coupling": "minibatch-ot", "coupling_size": 10}),
+        ("flow-matching", {"path": "variance-preserving"}),
+        ("likelihood", {"random_end": 0.5}),
+        ("regularised-likelihood", {"random_end": 0.5}),
+        ("ot-flow", {"random_end": 0.5}),
+    ],
+    ids=str,
+)
+def test_contract(name: str, values: dict[str, object]) -> None:
     """A scalar with gradients, drawn from the given generator alone: the same for the same seed."""
     objective_class = OBJECTIVES.get(name)
-    objective = objective_class(objective_class.Options())
+    objective = objective_class(objective_class.Options(**values))
     flow, batch = continuous(objective=name), normal_rows(32)
     objective.check(flow)
     before = torch.get_rng_state()

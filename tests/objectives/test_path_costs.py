@@ -20,11 +20,13 @@ from flowbench.objectives.regularised_likelihood import (
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch.func.jvp's
 
 
-def moved_flow(features: int = 3, divergence: str = "exact", **values: object) -> ContinuousFlow:
+def moved_flow(
+    features: int = 3, divergence: str = "exact", gradient: str = "backprop", **values: object
+) -> ContinuousFlow:
     """A float64 flow with every parameter moved, solved to 1e-9."""
     options = ContinuousOptions(
         field={"name": "time-mlp", "width": 12, "scales": 1},
-        integrator={"name": "torchdiffeq", "atol": 1e-9, "rtol": 1e-9},
+        integrator={"name": "torchdiffeq", "atol": 1e-9, "rtol": 1e-9, "gradient": gradient},
         divergence={"name": divergence, **values},
     )
     generator = torch.Generator().manual_seed(0)
@@ -97,9 +99,10 @@ def test_loss_is_the_weighted_sum_of_its_terms() -> None:
     assert not any(term.requires_grad for term in terms.values())
 
 
-def test_gradients_reach_the_field_through_the_costs() -> None:
+@pytest.mark.parametrize("gradient_by", ["backprop", "adjoint"])
+def test_gradients_reach_the_field_through_the_costs(gradient_by: str) -> None:
     """The loss's gradient in one direction against a central difference of its value."""
-    flow, x = moved_flow(), rows(4)
+    flow, x = moved_flow(gradient=gradient_by), rows(4)
     objective = RegularisedLikelihood(RegularisedLikelihoodOptions(kinetic_energy=1, jacobian_frobenius=1))
     weight = flow.field.get_parameter("second.weight")
     (gradient,) = torch.autograd.grad(objective(flow, x, generator()).total, weight)
