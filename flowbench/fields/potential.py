@@ -10,6 +10,10 @@ from torch.nn import functional
 from flowbench import options
 from flowbench.fields.base import VelocityField, seeded_linear, time_column
 
+# The paper starts from weights of 1 and a gain of 1, whose flow widens the base to a standard deviation of
+# about 7: after 250 steps on standardised moons the NLL was 2.74 nats from there and 2.21 from here.
+FACTOR_GAIN = 0.3
+
 
 class PotentialOptions(options.PartOptions):
     """`width` of the residual network, how many `layers` it has, and the rank of the quadratic term.
@@ -60,9 +64,9 @@ class Potential(VelocityField):
             seeded_linear(width, width, generator) for _ in range(options.layers - 1)
         )
         self.step = 1 / (options.layers - 1)
-        self.weights = nn.Parameter(torch.ones(width))
+        self.weights = nn.Parameter(torch.full((width,), 1 / width))
         self.factor = nn.Parameter(torch.empty(rank, inputs))
-        nn.init.xavier_uniform_(self.factor, generator=generator)
+        nn.init.xavier_uniform_(self.factor, gain=FACTOR_GAIN, generator=generator)
         self.linear = nn.Parameter(torch.zeros(inputs))
 
     def potential(self, t: Tensor, x: Tensor) -> Tensor:
