@@ -105,7 +105,7 @@ def test_log_det_against_autodiff(name: str, values: dict[str, object]) -> None:
     """autodiff slogdet of the discrete map, in float64."""
     flow = perturbed(build(name, values, 3)).double()
     if name == "cnf":
-        options = INTEGRATORS.get("torchdiffeq").Options(method="rk4", steps=40)
+        options = INTEGRATORS.get("torchdiffeq").Options(method="rk4", steps=80)
         flow.integrator = INTEGRATORS.get("torchdiffeq")(options)
     x = rows(3, 3)
     jacobian = torch.stack(
