@@ -68,6 +68,7 @@ INTEGRATORS = Registry(
     {
         "torchdiffeq": "flowbench.ode.torchdiffeq_engine:TorchdiffeqIntegrator",
         "per-row": "flowbench.ode.per_row_engine:PerRowIntegrator",
+        "native": "flowbench.ode.native_engine:NativeIntegrator",
     },
 )
 

@@ -1,0 +1,257 @@
+"""Explicit Runge-Kutta methods with one step for all rows, written for cheap backpropagation."""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self, get_args
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from flowbench import options
+from flowbench.errors import IntegrationError
+from flowbench.ode import step_control, tableau
+from flowbench.ode.base import Derivative, Integrator, Solution, State
+
+Adaptive = Literal["dopri5", "tsit5"]
+FixedGrid = Literal["rk4", "heun", "midpoint", "euler"]
+
+Method = Literal[Adaptive, FixedGrid]
+
+ADAPTIVE_METHODS: tuple[str, ...] = get_args(Adaptive)
+FIXED_GRID_METHODS: tuple[str, ...] = get_args(FixedGrid)
+
+TABLEAUX: dict[Method, tableau.Tableau] = {
+    "dopri5": tableau.DOPRI5,
+    "tsit5": tableau.TSIT5,
+    "rk4": tableau.RK4,
+    "heun": tableau.HEUN,
+    "midpoint": tableau.MIDPOINT,
+    "euler": tableau.EULER,
+}
+
+
+class NativeOptions(options.PartOptions):
+    """Method, accuracy, cap on evaluations, and whether memory is saved by computing steps twice.
+
+    `steps` is the number of equal steps of a fixed-grid method. With `checkpoint` a step keeps only its
+    start, and is repeated when gradients come back to it.
+    """
+
+    name: Literal["native"] = "native"
+    method: Method = "dopri5"
+    atol: float = Field(1e-5, gt=0)
+    rtol: float = Field(1e-5, gt=0)
+    steps: int | None = Field(None, ge=1)
+    max_nfe: int = Field(10_000, ge=1)
+    checkpoint: bool = False
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the method chooses its own steps."""
+        return self.method in ADAPTIVE_METHODS
+
+    @model_validator(mode="after")
+    def _steps_fit_method(self) -> Self:
+        if self.adaptive and self.steps is not None:
+            raise ValueError(
+                f"`steps` is for fixed-grid methods and `{self.method}` chooses its own; leave it out, "
+                f"or choose one of {', '.join(FIXED_GRID_METHODS)}"
+            )
+        if not self.adaptive and self.steps is None:
+            raise ValueError(f"`{self.method}` has a fixed grid and needs `steps`, for example steps=20")
+        return self
+
+
+class NativeIntegrator(Integrator):
+    """Dormand and Prince (1980), Tsitouras (2011), and classical fixed grids; differentiable.
+
+    Gradients are those of the steps as taken: they go through the accepted steps by backpropagation, while
+    the choice of the step sizes, like the error that decides it, is outside the graph. The error of a step
+    is the largest, over the tensors of the state, of the root mean square of error / (atol + rtol |y|);
+    step control as in Hairer, Norsett and Wanner 1993, II.4. `f` is never asked for a time outside
+    [t0, t1], and the last step ends on t1.
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = NativeOptions
+    options: NativeOptions
+
+    def __init__(self, options: NativeOptions) -> None:
+        self.options = options
+
+    def _solve(
+        self, f: Derivative, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
+    ) -> Solution:
+        march = _March(f, state, t0, t1, self.options)
+        steps = self.options.steps
+        return march.adapt() if steps is None else march.through_grid(steps)
+
+
+class _March:
+    """One solve. The state travels as one long vector, tensor after tensor: y (N,)."""
+
+    def __init__(self, f: Derivative, state: State, t0: float, t1: float, options: NativeOptions) -> None:
+        self.f = f
+        self.t0 = t0
+        self.t1 = t1
+        self.span = abs(t1 - t0)
+        self.options = options
+        self.tableau = TABLEAUX[options.method]
+        self.shapes = [part.shape for part in state]
+        self.sizes = [part.numel() for part in state]
+        self.start = self.pack(state)
+        self.columns = list(_columns(self.tableau, self.start))
+        self.saves_memory = options.checkpoint and torch.is_grad_enabled()
+        self.nfe = 0
+        self.accepted = 0
+        self.rejected = 0
+
+    def pack(self, state: State) -> Tensor:
+        """The tensors of `state` one after another."""
+        return torch.cat([part.reshape(-1) for part in state])
+
+    def unpack(self, y: Tensor) -> State:
+        """The inverse of `pack`."""
+        parts = torch.split(y, self.sizes)
+        return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
+
+    def slope(self, t: float, y: Tensor) -> Tensor:
+        """dy/dt (N,)."""
+        # Sums of times may round past an end.
+        t = min(max(t, min(self.t0, self.t1)), max(self.t0, self.t1))
+        return self.pack(self.f(torch.tensor(t, dtype=y.dtype, device=y.device), self.unpack(y)))
+
+    def through_grid(self, steps: int) -> Solution:
+        """The solution by equal steps."""
+        t, y = self.t0, self.start
+        for step in range(1, steps + 1):
+            self._spend(self.tableau.cost, t)
+            after = self.t0 + (self.t1 - self.t0) * step / steps
+            y = self._take_step(t, after, y, None)[0]
+            self._check_finite(after, y)
+            t = after
+            self.accepted += 1
+        return self._solution(y)
+
+    def adapt(self) -> Solution:
+        """The solution by steps that keep the error of each within the tolerance."""
+        t, y = self.t0, self.start
+        self._spend(2, t)
+        slope = self.slope(t, y)
+        step = self._starting_step(y.detach(), slope.detach())
+        last_error = torch.full_like(step, step_control.LEAST_ERROR)
+        direction = 1.0 if self.t1 > self.t0 else -1.0
+        while t != self.t1:
+            self._spend(self.tableau.cost, t)
+            remaining = abs(self.t1 - t)
+            last = step_control.STRETCH * step.item() >= remaining
+            size = remaining if last else step.item()
+            after = self.t1 if last else t + direction * size
+            reached, end_slope, deviation = self._take_step(t, after, y, slope)
+            error = self._norm(deviation, torch.maximum(y.detach().abs(), reached.detach().abs()))
+            # A step that left the finite numbers is rejected like one that was too inaccurate.
+            error = torch.where(torch.isfinite(error), error, torch.inf)
+            accept = error <= 1
+            step = step_control.growth(error, last_error, accept) * size
+            if accept:
+                self._check_finite(after, reached)
+                t, y, slope = after, reached, end_slope
+                last_error = error.clamp(min=step_control.LEAST_ERROR)
+                self.accepted += 1
+            else:
+                self.rejected += 1
+            self._check_step(t, direction * step.item(), bool(torch.isfinite(error)))
+        return self._solution(y)
+
+    def _take_step(
+        self, t: float, after: float, y: Tensor, slope: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if not self.saves_memory:
+            return self._step(t, after, y, slope)
+        # Derivatives are deterministic, so the state of the random generators need not be put back.
+        step: tuple[Tensor, Tensor, Tensor] = checkpoint(
+            self._step, t, after, y, slope, use_reentrant=False, preserve_rng_state=False
+        )
+        return step
+
+    def _step(self, t: float, after: float, y: Tensor, slope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """State and slope after the step from `t` to `after`, and the error that it made, each (N,).
+
+        `slope` is the one at the start, where it is known. The error has no graph; without an embedded
+        method it is empty.
+        """
+        h = after - t
+        slopes = [self.slope(t, y) if slope is None else slope]
+        # Each row is the sum that one of the later stages needs. Adding a slope to all that remain takes
+        # one operation, forward and back, where a sum for each stage would take one for each of its terms.
+        sums = torch.addr(y, self.columns[0], slopes[0], alpha=h)
+        for node, column in zip(self.tableau.nodes, self.columns[1:], strict=True):
+            at, sums = torch.split(sums, [1, len(sums) - 1])
+            slopes.append(self.slope(after if node == 1 else t + node * h, at.squeeze(0)))
+            if len(column):
+                sums = torch.addr(sums, column, slopes[-1], alpha=h)
+        reached = at if self.tableau.first_same_as_last else sums
+        weights = self.tableau.error
+        with torch.no_grad():
+            error = h * (y.new_tensor(weights) @ torch.stack(slopes)) if weights else y.new_empty(0)
+        return reached.squeeze(0), slopes[-1], error
+
+    def _starting_step(self, y: Tensor, slope: Tensor) -> Tensor:
+        direction = 1.0 if self.t1 > self.t0 else -1.0
+        with torch.no_grad():
+            magnitude = y.abs()
+            speed = self._norm(slope, magnitude)
+            trial = step_control.trial_step(self._norm(y, magnitude), speed, self.span)
+            ahead = direction * trial.item()
+            bend = self._norm(self.slope(self.t0 + ahead, y + ahead * slope) - slope, magnitude)
+            return step_control.starting_step(trial, speed, bend, self.span)
+
+    def _norm(self, vector: Tensor, magnitude: Tensor) -> Tensor:
+        """The norm () of `vector` in units of the tolerance at `magnitude`, on the CPU in float64."""
+        ratio = vector / (self.options.atol + self.options.rtol * magnitude)
+        squares = torch.stack([part.square().mean() for part in torch.split(ratio, self.sizes)])
+        return squares.amax().sqrt().to("cpu", torch.float64)
+
+    def _solution(self, y: Tensor) -> Solution:
+        return Solution(self.unpack(y), self.nfe, self.accepted, self.rejected)
+
+    def _spend(self, evaluations: int, t: float) -> None:
+        """Count evaluations before they are made, which leaves out those that gradients repeat."""
+        if self.nfe + evaluations > self.options.max_nfe:
+            raise IntegrationError(
+                f"{self._where(t)} met its cap of {self.options.max_nfe} evaluations; "
+                f"raise `max_nfe`, loosen `atol` and `rtol`, or, in training, lower the learning rate"
+            )
+        self.nfe += evaluations
+
+    def _check_finite(self, t: float, y: Tensor) -> None:
+        if not bool(torch.isfinite(y.detach()).all()):
+            raise IntegrationError(
+                f"{self._where(t)} left the finite numbers; "
+                f"check the rows for outliers, take more steps, or, in training, lower the learning rate"
+            )
+
+    def _check_step(self, t: float, step: float, finite: bool) -> None:
+        if t + step != t:
+            return
+        cause = (
+            f"underflowed its step ({step:g}): the velocity changes faster than `atol` and `rtol` can "
+            f"follow in {self.start.dtype}; loosen them, integrate in float64"
+            if finite
+            else "met a velocity that is not finite on its next step; check the rows for outliers"
+        )
+        raise IntegrationError(f"{self._where(t)} {cause}, or, in training, lower the learning rate")
+
+    def _where(self, t: float) -> str:
+        options = self.options
+        return (
+            f"the solve with {options.method} (atol={options.atol:g}, rtol={options.rtol:g}) between "
+            f"t={self.t0:g} and t={self.t1:g} stopped at t={t:g} after {self.nfe} evaluations: it"
+        )
+
+
+def _columns(method: tableau.Tableau, like: Tensor) -> Iterator[Tensor]:
+    """What each slope adds to the sums that are still open when it is known: (s,), (s - 1,), ..."""
+    rows = method.stages if method.first_same_as_last else (*method.stages, method.solution)
+    for slope in range(len(method.solution)):
+        yield like.new_tensor([row[slope] for row in rows[slope:]]).detach()
