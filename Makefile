@@ -9,7 +9,7 @@ ARGS ?=
 # Two installs into one environment must not run at the same time.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow bench lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,13 +23,16 @@ test: $(VENV)/.installed-test  ## run the tests; ARGS="-k planar" chooses some
 test-slow: $(VENV)/.installed-test  ## run the reproductions, which take minutes each
 	$(BIN)/python -m pytest -m slow $(ARGS) || test $$? -eq 5  # 5: none was selected
 
+bench: $(VENV)/.installed-bench .venv-jax/.installed  ## measure against other libraries; QUICK=1 in at most 10 minutes
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
 lint: $(VENV)/.installed-dev  ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-clean:  ## remove .venv, caches and build output; runs/, reports/ and datasets/ stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove .venv, .venv-jax, caches and build output; runs/, reports/ and datasets/ stay
+	rm -rf $(VENV) .venv-jax build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cli.py flowbench tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/pyvenv.cfg:
@@ -52,6 +55,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 $(VENV)/.installed-test: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	$(INSTALL) --editable '.[test]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+	$(INSTALL) --editable '.[bench]'
+	@touch $@ $(VENV)/.installed
+
+# JAX pins other versions of what torch needs too; a machine may do without it.
+.venv-jax/.installed: benchmarks/jax-requirements.txt $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv .venv-jax
+	.venv-jax/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 # The type checker reads the tests' libraries too.
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg

@@ -1,0 +1,56 @@
+"""A flow and the rows it is measured on, in one file that every contender reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
+
+WEIGHT = "flow."
+
+
+def save_problem(path: Path, flow: ContinuousFlow, rows: Tensor) -> None:
+    """Write the flow's options and weights and `rows: (n, d)` in model space, as `.npz`."""
+    weights = {WEIGHT + name: value.numpy() for name, value in flow.state_dict().items()}
+    options = json.dumps(flow.options.model_dump(mode="json"))
+    np.savez(path, rows=rows.numpy(), options=np.array(options), **weights)
+
+
+def read_problem(path: str | Path) -> tuple[dict[str, Any], NDArray[Any], dict[str, NDArray[Any]]]:
+    """The options, the rows (n, d) and the weights by name."""
+    with np.load(path, allow_pickle=False) as file:
+        weights = {name.removeprefix(WEIGHT): file[name] for name in file if name.startswith(WEIGHT)}
+        return json.loads(str(file["options"])), file["rows"], weights
+
+
+def load_problem(path: str | Path, dtype: str = "float32") -> tuple[ContinuousFlow, Tensor]:
+    """The flow and the rows (n, d) in `dtype`."""
+    options, rows, weights = read_problem(path)
+    flow = ContinuousFlow(rows.shape[1], ContinuousOptions(**options), torch.Generator())
+    flow.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    kind = getattr(torch, dtype)
+    return flow.to(kind), torch.from_numpy(rows).to(kind)
+
+
+def perturbed_flow(features: int, field: dict[str, Any], spread: float) -> ContinuousFlow:
+    """A flow with every weight moved by `spread` times a standard normal, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    flow = ContinuousFlow(features, ContinuousOptions(field=field), generator)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(spread * torch.randn(parameter.shape, generator=generator))
+    return flow
+
+
+def gradients(flow: torch.nn.Module) -> dict[str, NDArray[Any]]:
+    """The gradients of the parameters by name, float64."""
+    return {
+        name: parameter.grad.double().numpy()
+        for name, parameter in flow.named_parameters()
+        if parameter.grad is not None
+    }

@@ -1,0 +1,32 @@
+"""Ratios of paired times, with intervals, and errors of arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value between its bounds."""
+
+    middle: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.middle:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Interval:
+    """Median and quartiles of the ratios of times that were measured in the same rounds."""
+    ratios = np.asarray(numerators, float) / np.asarray(denominators, float)
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return Interval(float(middle), float(low), float(high))
+
+
+def relative_error(value: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> float:
+    """|value - reference| / |reference| over all arrays together, matched by name."""
+    difference = np.concatenate([(value[name] - reference[name]).ravel() for name in reference])
+    whole = np.concatenate([value.ravel() for value in reference.values()])
+    return float(np.linalg.norm(difference) / np.linalg.norm(whole))
