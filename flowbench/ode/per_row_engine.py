@@ -1,4 +1,4 @@
-"""Dormand-Prince 5(4) with a step of its own for every row, so that no row depends on its batch."""
+"""Runge-Kutta pairs with a step of its own for every row, so that no row depends on its batch."""
 
 from dataclasses import dataclass, fields
 from itertools import accumulate
@@ -11,44 +11,31 @@ from torch.nn.functional import one_hot
 
 from flowbench import options
 from flowbench.errors import ConfigurationError, IntegrationError
+from flowbench.ode import step_control
 from flowbench.ode.base import Derivative, Integrator, Solution, State
+from flowbench.ode.tableau import DOPRI5, TSIT5, Tableau
 
-# Dormand and Prince 1980: nodes, stages (the last one is the solution), and the error weights.
-NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
-STAGES = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-
-# The controller of Hairer, Norsett and Wanner's DOPRI5 code: h <- h * 0.9 err^-0.17 last_err^0.04.
-SAFETY, EXPONENT, LAST_EXPONENT = 0.9, 0.17, 0.04
-SHRINK, GROW = 0.2, 10.0
-# A step that would leave less than this part of itself to do goes to the end instead.
-STRETCH = 1.01
+TABLEAUX: dict[str, Tableau] = {"dopri5": DOPRI5, "tsit5": TSIT5}
 
 
 class PerRowOptions(options.PartOptions):
-    """Accuracy, and the cap on calls of the derivative."""
+    """Method, accuracy, and the cap on calls of the derivative."""
 
     name: Literal["per-row"] = "per-row"
+    method: Literal["dopri5", "tsit5"] = "dopri5"
     atol: float = Field(1e-6, gt=0)
     rtol: float = Field(1e-6, gt=0)
-    max_nfe: int = Field(10_000, ge=2 + len(NODES))
+    max_nfe: int = Field(10_000, ge=2 + DOPRI5.cost)
 
 
 class PerRowIntegrator(Integrator):
-    """Dormand and Prince's 5(4) pair, each row with its own time, step and error control; no gradients.
+    """A 5(4) pair of Dormand and Prince (1980) or Tsitouras (2011), row by row; no gradients.
 
-    The local error of a row is measured as torchdiffeq measures a batch's: the largest, over the tensors
-    of the state, of the root mean square of error / (atol + rtol |y|). Rows that have arrived leave the
-    batch. `f` gets one time per row, (n,), and must treat every row by itself; then a row's answer does
-    not depend on the rows beside it beyond floating-point rounding. Step control: Hairer, Norsett and
-    Wanner 1993, II.4.
+    Each row has its own time, step and error control. The local error of a row is measured as torchdiffeq
+    measures a batch's: the largest, over the tensors of the state, of the root mean square of
+    error / (atol + rtol |y|). Rows that have arrived leave the batch. `f` gets one time per row, (n,), and
+    must treat every row by itself; then a row's answer does not depend on the rows beside it beyond
+    floating-point rounding. Step control: Hairer, Norsett and Wanner 1993, II.4.
     """
 
     Options: ClassVar[type[options.PartOptions]] = PerRowOptions
@@ -64,7 +51,7 @@ class PerRowIntegrator(Integrator):
         if needs_gradient and torch.is_grad_enabled():
             raise ConfigurationError(
                 "the per-row engine gives no gradients; call it under torch.no_grad(), "
-                "or choose the engine `torchdiffeq`"
+                "or choose the engine `native` or `torchdiffeq`"
             )
         with torch.no_grad():
             return self._march(_System(f, state, t0, t1, self.options))
@@ -77,9 +64,9 @@ class PerRowIntegrator(Integrator):
             self._check_cap(system, rows)
             rounds += 1
             remaining = system.span - rows.elapsed
-            last = STRETCH * rows.step >= remaining
+            last = step_control.STRETCH * rows.step >= remaining
             step = torch.where(last, remaining, rows.step)
-            y, slope, error = _dormand_prince_step(system, rows, step)
+            y, slope, error = _take_step(system, rows, step)
             # A row that left the finite numbers is rejected like one that was too inaccurate.
             error = torch.where(torch.isfinite(error), error, torch.inf)
             accept = error <= 1
@@ -94,7 +81,7 @@ class PerRowIntegrator(Integrator):
         return Solution(system.split(end), system.nfe, accepted, rejected)
 
     def _check_cap(self, system: "_System", rows: "_Rows") -> None:
-        if system.nfe + len(NODES) <= self.options.max_nfe:
+        if system.nfe + system.tableau.cost <= self.options.max_nfe:
             return
         raise IntegrationError(
             f"{system.where(rows, 0)} met its cap of {self.options.max_nfe} evaluations with "
@@ -114,20 +101,28 @@ class _System:
         self.options = options
         self.nfe = 0
         self.shapes = [part.shape[1:] for part in state]
-        self.start = _flatten(state)
+        self.start = torch.cat([part.reshape(len(part), -1) for part in state], dim=1)
         widths = [shape.numel() for shape in self.shapes]
         self.ends = list(accumulate(widths))[:-1]
         # (n, D) @ (D, tensors) averages the columns of each tensor of the state.
         owners = torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
         self.averages = (one_hot(owners) / torch.tensor(widths)).to(self.start)
-        self.stages = [self.start.new_tensor(row) for row in STAGES]
-        self.error_weights = self.start.new_tensor(ERROR)
+        self.tableau = TABLEAUX[options.method]
+        self.stages = [self.start.new_tensor(row) for row in self.tableau.stages]
+        self.error_weights = self.start.new_tensor(self.tableau.error or ())
+        self.room = self.start.new_empty(len(self.error_weights) * self.start.numel())
 
-    def slope(self, elapsed: Tensor, y: Tensor) -> Tensor:
-        """dy/ds (n, D) at the elapsed times (n,)."""
+    def slopes(self, y: Tensor) -> Tensor:
+        """Room for the slopes (stages, m, D) of one step of the rows `y` (m, D), used again by the next."""
+        size = len(self.error_weights) * y.numel()
+        return self.room[:size].view(-1, *y.shape)
+
+    def slope(self, elapsed: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+        """dy/ds (m, D) at the elapsed times (m,)."""
         self.nfe += 1
         t = (self.t0 + self.sign * elapsed).to(y.dtype)
-        return _flatten(self.f(t, self.split(y))).mul_(self.sign)
+        parts = [part.reshape(len(part), -1) for part in self.f(t, self.split(y))]
+        return torch.cat(parts, dim=1, out=out).mul_(self.sign)
 
     def split(self, y: Tensor) -> State:
         """The matrix (n, D) as the tensors of the state."""
@@ -170,56 +165,50 @@ class _Rows:
     def advance(self, step: Tensor, y: Tensor, slope: Tensor, error: Tensor, accept: Tensor) -> Self:
         """Move the rows of `accept` on, and choose every row's next step from its `error`."""
         column = accept[:, None]
-        factor = SAFETY * error.pow(-EXPONENT) * self.last_error.pow(LAST_EXPONENT)
-        factor = torch.where(accept, factor.clamp(SHRINK, GROW), factor.clamp(SHRINK, 1.0))
         return type(self)(
             index=self.index,
             y=torch.where(column, y, self.y),
             slope=torch.where(column, slope, self.slope),
             elapsed=torch.where(accept, self.elapsed + step, self.elapsed),
-            step=step * factor,
-            last_error=torch.where(accept, error.clamp(min=1e-4), self.last_error),
+            step=step * step_control.growth(error, self.last_error, accept),
+            last_error=torch.where(accept, error.clamp(min=step_control.LEAST_ERROR), self.last_error),
             accepted=self.accepted + accept,
         )
 
 
-def _flatten(state: State) -> Tensor:
-    return torch.cat([part.reshape(len(part), -1) for part in state], dim=1)
-
-
 def _start(system: _System) -> _Rows:
-    """All rows at the beginning, each with the starting step of Hairer, Norsett and Wanner 1993, II.4."""
+    """All rows at the beginning, each with a starting step of its own."""
     y = system.start
     zero = y.new_zeros(len(y), dtype=torch.float64)
     slope = system.slope(zero, y)
-    size, speed = system.norm(y, y.abs()), system.norm(slope, y.abs())
-    trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed).clamp(max=system.span)
-    trial = torch.where(torch.isfinite(trial), trial, 1e-6)
+    magnitude = y.abs()
+    speed = system.norm(slope, magnitude)
+    trial = step_control.trial_step(system.norm(y, magnitude), speed, system.span)
     bend = system.slope(trial, y + trial.to(y)[:, None] * slope) - slope
-    curvature = torch.nan_to_num(system.norm(bend, y.abs()) / trial, nan=torch.inf)
-    step = (0.01 / torch.maximum(speed, curvature)).pow(1 / 5)
     return _Rows(
         index=torch.arange(len(y), device=y.device),
         y=y,
         slope=slope,
         elapsed=zero,
-        # An infinite curvature asks for no step at all; start small and let the error control decide.
-        step=torch.minimum(100 * trial, step).clamp(1e-3 * trial, torch.full_like(trial, system.span)),
-        last_error=torch.full_like(zero, 1e-4),
+        step=step_control.starting_step(trial, speed, system.norm(bend, magnitude), system.span),
+        last_error=torch.full_like(zero, step_control.LEAST_ERROR),
         accepted=torch.zeros_like(zero, dtype=torch.int64),
     )
 
 
-def _dormand_prince_step(system: _System, rows: _Rows, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The state (m, D) and slope (m, D) after `step` (m,), and the error (m,) in units of the tolerance."""
+def _take_step(system: _System, rows: _Rows, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The state (m, D) and slope (m, D) after `step` (m,), and the error (m,) in units of the tolerance.
+
+    Both pairs take their last stage at the step's end. The slope is valid until the next step.
+    """
     h = step.to(rows.y)[:, None]
-    slopes = rows.y.new_empty((len(ERROR), *rows.y.shape))
+    slopes = system.slopes(rows.y)
     flat = slopes.flatten(1)
     slopes[0] = rows.slope
     y = rows.y
-    for number, (node, weights) in enumerate(zip(NODES, system.stages, strict=True), start=1):
+    for number, (node, weights) in enumerate(zip(system.tableau.nodes, system.stages, strict=True), start=1):
         y = torch.addcmul(rows.y, h, (weights @ flat[:number]).view_as(y))
-        slopes[number] = system.slope(rows.elapsed + node * step, y)
+        system.slope(rows.elapsed + node * step, y, out=slopes[number])
     error = h * (system.error_weights @ flat).view_as(y)
     return y, slopes[-1], system.norm(error, torch.maximum(rows.y.abs(), y.abs()))
 
