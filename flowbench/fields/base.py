@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from flowbench import options
+from flowbench.ode.clock import EVEN, Clock
 
 
 class VelocityField(nn.Module, ABC):
@@ -19,6 +20,8 @@ class VelocityField(nn.Module, ABC):
 
     Options: ClassVar[type[options.Options]]
     has_closed_form_divergence: bool = False
+    #: The time in which the field is smoothest, for solvers to step in.
+    clock: ClassVar[Clock] = EVEN
     options: options.Options
 
     def __init__(self, features: int) -> None:

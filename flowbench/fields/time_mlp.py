@@ -14,6 +14,7 @@ from flowbench import options
 from flowbench.fields.activations import ACTIVATIONS
 from flowbench.fields.base import VelocityField, seeded_linear, time_column
 from flowbench.fields.mixture_drift import MixtureDrift
+from flowbench.ode.clock import Clock
 
 # 1 - t is resolved down to this: likelihood weighs the linear path by t / (1 - t), so its last
 # stretch before the data needs a resolution of its own.
@@ -62,6 +63,7 @@ class TimeMLP(VelocityField):
     """
 
     Options: ClassVar[type[options.PartOptions]] = TimeMLPOptions
+    clock: ClassVar[Clock] = Clock(pace=0.1)
     options: TimeMLPOptions
     frequencies: Tensor
     scales: Tensor

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from flowbench import options
 from flowbench.flows.base import Flow, Mapped
-from flowbench.ode.base import Integrator, State
+from flowbench.ode.base import Derivative, Integrator, Solution, State
+from flowbench.ode.clock import EVEN
 from flowbench.options import part_of
 from flowbench.registry import DIVERGENCES, FIELDS, INTEGRATORS
 
@@ -115,12 +116,8 @@ class ContinuousFlow(Flow):
         positions, now = [], 0.0
         for time in times.tolist():
             if time > now:
-                z = self.integrator.integrate(
-                    lambda t, state: (self.field.velocity(t, state[0]),),
-                    (z,),
-                    now,
-                    time,
-                    parameters=self.field.parameters(),
+                z = self._integrate(
+                    lambda t, state: (self.field.velocity(t, state[0]),), (z,), now, time
                 ).state[0]
             positions.append(z)
             now = time
@@ -173,12 +170,24 @@ class ContinuousFlow(Flow):
             velocity, divergence, *integrands = rates(t, state[0], probes)
             return velocity, divergence, *(direction * integrand for integrand in integrands)
 
-        solution = self.integrator.integrate(
-            derivative,
-            (x, *(x.new_zeros(len(x)) for _ in range(1 + integrals))),
-            start,
-            end,
-            parameters=self.field.parameters(),
-        )
+        state = (x, *(x.new_zeros(len(x)) for _ in range(1 + integrals)))
+        solution = self._integrate(derivative, state, start, end)
         z, log_det, *totals = solution.state
         return Mapped(z, log_det, solution.nfe), tuple(totals)
+
+    def _integrate(self, f: Derivative, state: State, start: float, end: float) -> Solution:
+        """Carry `state` along `f` from t = `start` to `end`, in steps of the field's clock."""
+        clock = self.field.clock
+
+        def paced(tau: Tensor, state: State) -> State:
+            t, rate = clock.at(tau)
+            # One rate for all rows, or one for each.
+            return tuple(rate.view(-1, *[1] * (part.ndim - 1)) * part for part in f(t, state))
+
+        return self.integrator.integrate(
+            f if clock == EVEN else paced,
+            state,
+            clock.reads(start),
+            clock.reads(end),
+            parameters=self.field.parameters(),
+        )

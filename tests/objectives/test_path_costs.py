@@ -16,6 +16,7 @@ from flowbench.objectives.regularised_likelihood import (
     RegularisedLikelihoodOptions,
     regularised_rates,
 )
+from flowbench.ode.clock import EVEN
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch.func.jvp's
 
@@ -118,6 +119,7 @@ def test_gradients_reach_the_field_through_the_costs(gradient_by: str) -> None:
 class Growth(torch.nn.Module):
     """v = rate x, whatever the time."""
 
+    clock = EVEN
     has_closed_form_divergence = True
 
     def __init__(self, rate: float) -> None:
