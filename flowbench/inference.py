@@ -10,15 +10,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flowbench.config import RunConfig
 from flowbench.data import load_dataset
 from flowbench.errors import ConfigurationError, DataError, IntegrationError, UnknownColumnError
 from flowbench.evaluation.likelihood import reported_likelihoods
-from flowbench.experiment import EVALUATION, load_model, random_stream, read_config
+from flowbench.experiment import EVALUATION, load_model, load_rows, random_stream, read_config
 from flowbench.flows.density_model import CHUNK
 from flowbench.home import Home
+from flowbench.registry import TOYS
 from flowbench.store import Run, check_table_path, write_table
 
 Floats = NDArray[np.float64]
+#: Rows of a toy that are scored under a model that was fitted on something else.
+TOY_ROWS = 10_000
 #: Hears how many rows are done, of how many.
 OnRows = Callable[[int, int], None]
 
@@ -39,7 +43,7 @@ class DrawnRows:
 
 @dataclass(frozen=True)
 class ScoredTable:
-    """`row: (n,)` counted from 0, and `log_prob: (n,)`, nats, data units.
+    """`row: (n,)`, the rows' numbers in the data set, counted from 0, and `log_prob: (n,)`, nats, data units.
 
     `solver_error` is that of `flowbench.evaluation.likelihood.Likelihoods`.
     """
@@ -104,24 +108,18 @@ def score(
 ) -> ScoredTable:
     """Log-likelihood of every row of `table`, a path or a data set's name, under a run's model.
 
-    The table needs the columns that the run was fitted on, in any order; others are ignored. Of a toy that
-    the run was fitted on, the same rows are scored. Raises `DataError` if columns are missing or hold
-    values that cannot be scored, `IntegrationError` if a solve fails, as it may for a row far out.
+    The table needs the columns that the run was fitted on, in any order; others are ignored. Of a toy, whose
+    rows are drawn and not read, the run's test rows are scored where it was fitted on that toy, else
+    `TOY_ROWS` new ones. Raises `DataError` if columns are missing or hold values that cannot be scored,
+    `IntegrationError` if a solve fails, as it may for a row far out.
     """
     config = read_config(run)
     torch.set_num_threads(config.threads)
     model = load_model(run)
-    folder = (home or Home()).datasets
-    drawn = config.data.rows if table == config.data.dataset else None
-    try:
-        dataset = load_dataset(
-            table, columns=model.columns, rows=drawn, seed=config.data.seed, folder=folder, for_fit=False
-        )
-    except UnknownColumnError as error:
-        raise DataError(f"{error}; the run was fitted on {', '.join(model.columns)}") from None
-    n = len(dataset.rows)
+    row, x = _rows_to_score(config, table, model.columns, (home or Home()).datasets)
+    n = len(row)
     integrator, error_rows = config.evaluation.integrator, config.evaluation.error_rows
-    first, *others = torch.split(torch.tensor(dataset.rows), max(CHUNK, error_rows))
+    first, *others = torch.split(torch.tensor(x), max(CHUNK, error_rows))
     with _naming_rows(0, len(first)):
         likelihoods = reported_likelihoods(model, first, integrator, error_rows)
     parts, done = [likelihoods.log_prob], len(first)
@@ -131,7 +129,24 @@ def score(
         with _naming_rows(done, len(rows)):
             parts.append(exact.log_prob(rows))
         done += len(rows)
-    return ScoredTable(np.arange(n, dtype=np.int64), torch.cat(parts).numpy(), likelihoods.solver_error)
+    return ScoredTable(row, torch.cat(parts).numpy(), likelihoods.solver_error)
+
+
+def _rows_to_score(
+    config: RunConfig, table: str, columns: tuple[str, ...], folder: Path
+) -> tuple[NDArray[np.int64], Floats]:
+    """The numbers `(n,)` and values `(n, d)` of the rows that `score` is asked for."""
+    if table in TOYS.entries and table == config.data.dataset:
+        dataset, split = load_rows(config, folder)
+        return split.test, dataset.rows[split.test]
+    rows = TOY_ROWS if table in TOYS.entries else None
+    try:
+        dataset = load_dataset(
+            table, columns=columns, rows=rows, seed=config.data.seed, folder=folder, for_fit=False
+        )
+    except UnknownColumnError as error:
+        raise DataError(f"{error}; the run was fitted on {', '.join(columns)}") from None
+    return np.arange(len(dataset.rows)), dataset.rows
 
 
 @contextmanager

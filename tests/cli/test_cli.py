@@ -77,12 +77,16 @@ def test_scores_a_single_row_with_extra_columns_in_any_order(run: Run, home: Pat
     assert two[0] == two[1] == pytest.approx(one[0], abs=1e-9)
 
 
-def test_a_toy_is_scored_by_its_name_on_the_rows_of_the_run(run: Run, home: Path) -> None:
+def test_a_toy_is_scored_by_its_name_on_the_test_rows_of_the_run(run: Run, home: Path) -> None:
     assert run("fit", "moons", "--rows", "300", "--model", "gaussian", "--name", "m", *SMALL)[0] == 0
     code, out, _ = run("score", "m", "moons", "--json")
     assert code == 0
-    assert json.loads(out)["rows"] == 300
-    assert json.loads(run("score", "m", "circles", "--json")[1])["rows"] == 100_000
+    assert json.loads(out)["rows"] == 30
+    with h5py.File(home / "runs/m/results.h5") as stored, h5py.File(home / "runs/m/scores.h5") as scored:
+        kept = stored["log_likelihood"]
+        assert list(scored["row"][: len(kept["row"])]) == list(kept["row"])
+        assert scored["log_prob"][: len(kept["row"])] == pytest.approx(kept["log_prob"][:], abs=1e-9)
+    assert json.loads(run("score", "m", "circles", "--json")[1])["rows"] == 10_000
 
 
 def test_compare_fits_what_is_missing_and_reports(run: Run, home: Path) -> None:

@@ -51,8 +51,8 @@ def test_columns_of_a_toy() -> None:
         load_dataset("moons", columns=["z"])
 
 
-def test_toys_have_100_000_rows_unless_told_otherwise() -> None:
-    assert load_dataset("rings").rows.shape == (100_000, 2)
+def test_toys_have_a_million_rows_unless_told_otherwise() -> None:
+    assert load_dataset("rings").rows.shape == (1_000_000, 2)
 
 
 @pytest.mark.parametrize("name", SKLEARN_TABLES)
