@@ -89,7 +89,15 @@ class ContinuousFlow(Flow):
 
     Options: ClassVar[type[options.PartOptions]] = ContinuousOptions
     default_plan: ClassVar[dict[str, Any]] = {
-        "phases": [{"objective": "flow-matching", "learning_rate": 4e-3}]
+        "phases": [
+            {
+                "objective": "flow-matching",
+                "batch_size": 1024,
+                "learning_rate": 4e-3,
+                # Regression on a noisy target bears rounded products; a solve would not.
+                "matmul_precision": "bf16",
+            }
+        ]
     }
     presets: ClassVar[dict[str, Callable[[str], dict[str, Any]]]] = {"ffjord": ffjord}
 

@@ -1,6 +1,6 @@
 """What a training run does: a list of phases inside one budget."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -13,7 +13,9 @@ class Phase(Options):
 
     Adam (Kingma and Ba 2015) with decoupled weight decay; the learning rate warms up linearly over
     `warmup_steps` and, unless `schedule` is "constant", falls to zero along a cosine at the phase's end.
-    `clip_norm` bounds the gradient's norm (0: no bound).
+    `clip_norm` bounds the gradient's norm (0: no bound). `matmul_precision` is torch's `fp32_precision`:
+    "bf16" lets the matrix products of a step, never those of a validation, round to bfloat16 where the
+    processor has units for it.
     """
 
     objective: part_of(OBJECTIVES, "likelihood") = {"name": "likelihood"}  # type: ignore[valid-type]
@@ -24,6 +26,7 @@ class Phase(Options):
     schedule: str = Field(default="cosine", pattern="^(cosine|constant)$")
     weight_decay: NonNegativeFloat = 0.0
     clip_norm: NonNegativeFloat = 10.0
+    matmul_precision: Literal["ieee", "tf32", "bf16"] = "ieee"
 
 
 class TrainingPlan(Options):

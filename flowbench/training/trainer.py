@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -173,8 +174,9 @@ class Trainer:
             group["weight_decay"] = phase.weight_decay
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            loss = objective(self.flow, self.train[rows], self.generator).total
-            loss.backward()  # type: ignore[no-untyped-call]
+            with _matmul_precision(phase.matmul_precision):
+                loss = objective(self.flow, self.train[rows], self.generator).total
+                loss.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), phase.clip_norm or math.inf)
             fault = (
                 "" if math.isfinite(loss.item()) and math.isfinite(norm.item()) else "the loss is not finite"
@@ -312,6 +314,20 @@ class Trainer:
             fraction=min(spent, 1.0),
             seconds_left=wall * (1 - spent) / spent if 0 < spent < 1 else 0.0,
         )
+
+
+@contextmanager
+def _matmul_precision(precision: str) -> Iterator[None]:
+    """Let products of float32 matrices be as inexact as `precision` says; the setting is the process's."""
+    cpu, cuda = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = cpu.fp32_precision, cuda.fp32_precision
+    cpu.fp32_precision = precision
+    # CUDA rounds its operands to 19 bits for either.
+    cuda.fp32_precision = "ieee" if precision == "ieee" else "tf32"
+    try:
+        yield
+    finally:
+        cpu.fp32_precision, cuda.fp32_precision = before
 
 
 class _Clock:

@@ -181,3 +181,24 @@ def test_resumes_bit_for_bit(name: str) -> None:
 def test_training_needs_a_continuous_flow_for_flow_matching() -> None:
     with pytest.raises(ConfigurationError, match="needs a continuous flow; train `PlanarFlow` with"):
         make_trainer(plan={"phases": [{"objective": "flow-matching"}]})
+
+
+def test_products_are_rounded_in_steps_only() -> None:
+    def precision() -> str:
+        return str(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
+
+    class Watched(Likelihood):
+        def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+            in_steps.add(precision())
+            return super().__call__(flow, batch, generator)
+
+    in_steps: set[str] = set()
+    outside: set[str] = set()
+    before = precision()
+    phase = {"batch_size": 64, "matmul_precision": "bf16"}
+    trainer = make_trainer(plan={"steps": 5, "phases": [phase]})
+    trainer.objectives = [Watched(trainer.objectives[0].options)]
+    trainer.on_validation = lambda progress: outside.add(precision())
+    trainer.run()
+    assert in_steps == {"bf16"}
+    assert outside == {before} == {precision()}
