@@ -20,7 +20,7 @@ from flowbench.ode.clock import Clock
 # stretch before the data needs a resolution of its own.
 TIME_FLOOR = 1e-3
 
-# Multi-scale inputs cost one product of hidden size per column in the exact divergence.
+# With multi-scale inputs the exact divergence takes one product of hidden size per column.
 MAX_MULTISCALE = 16
 SCALES = 6
 
@@ -30,8 +30,8 @@ SILU = ACTIVATIONS["silu"]
 class TimeMLPOptions(options.PartOptions):
     """`width` of both hidden layers, `octaves` of sines and cosines in the time embedding.
 
-    `scales` is the number of octaves in which each column is seen: 0 keeps the divergence in closed form,
-    more resolves sharper densities. By default 6 where rows have at most `MAX_MULTISCALE` columns, else 0.
+    `scales` is the number of octaves in which each column is seen: 0 keeps the divergence cheapest, more
+    resolves sharper densities. By default 6 where rows have at most `MAX_MULTISCALE` columns, else 0.
     `frames` sets of perpendicular directions are seen so: the columns themselves, then turned ones. By
     default 4 with up to 10 columns, else 2.
     With at most `mixture_rows` train rows the flow starts from a Gaussian mixture of them.
@@ -58,11 +58,14 @@ class TimeMLP(VelocityField):
     a_k = exp(-(2^k (1 - t) / s)^2 / 2): what the noise at time t leaves of that wave, as in the integrated
     encoding of Barron et al. (2021).
 
-    Without scales phi(y) = y and tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1, with d1, d2 the derivatives of
-    the activations: one product of the size of W2 per row, whatever the number of features.
+    The divergence is in closed form. Without scales phi(y) = y and tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1,
+    with d1, d2 the derivatives of the activations: one product of the size of W2 per row, whatever the
+    number of features. With scales it takes one for each column, but the waves, which are many more than
+    the columns, are met once, in the directions along which their gradients lie.
     """
 
     Options: ClassVar[type[options.PartOptions]] = TimeMLPOptions
+    has_closed_form_divergence = True
     clock: ClassVar[Clock] = Clock(pace=0.1)
     options: TimeMLPOptions
     frequencies: Tensor
@@ -80,7 +83,6 @@ class TimeMLP(VelocityField):
         scales = options.scales
         if scales is None:
             scales = SCALES if features <= MAX_MULTISCALE else 0
-        self.has_closed_form_divergence = scales == 0
         directions = _directions(features, options.frames or (4 if features <= 10 else 2), generator)
         self.register_buffer("directions", directions)
         inputs = features + 2 * scales * directions.shape[1]
@@ -110,7 +112,7 @@ class TimeMLP(VelocityField):
 
     def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and the Jacobian times each of the `tangents` (k, n, d), in one pass."""
-        path, hidden, slope1, slope2 = self._hidden(t, x)
+        path, _, hidden, slope1, slope2 = self._hidden(t, x)
         pushed = self._push_inputs(x / path.scale, path, tangents / path.scale)
         pushed = functional.linear(pushed, self.first.weight) * slope1
         pushed = functional.linear(pushed, self.second.weight) * slope2
@@ -119,24 +121,42 @@ class TimeMLP(VelocityField):
         return drift + self.last(hidden) / path.scale, drift_pushed + pushed / path.scale
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The velocity (n, d) and its divergence (n,) in closed form; only without scales."""
-        if not self.has_closed_form_divergence:
-            return super().velocity_and_divergence(t, x)
-        path, hidden, slope1, slope2 = self._hidden(t, x)
-        coupling = self.second.weight * (self.first.weight @ self.last.weight).T
-        trace = (functional.linear(slope1, coupling) * slope2).sum(-1, keepdim=True)
+        """The velocity (n, d) and its divergence (n,) in closed form."""
+        path, inputs, hidden, slope1, slope2 = self._hidden(t, x)
+        trace = self._trace(inputs, slope1, slope2) if len(self.scales) else self._plain_trace(slope1, slope2)
         drift, drift_divergence = self.drift.velocity_and_divergence(path.time, x)
-        divergence = drift_divergence + trace / path.scale.square()
-        return drift + self.last(hidden) / path.scale, divergence.squeeze(-1)
+        divergence = drift_divergence.squeeze(1) + trace / path.scale.square().squeeze(1)
+        return drift + self.last(hidden) / path.scale, divergence
 
-    def _hidden(self, t: Tensor, x: Tensor) -> tuple["_Path", Tensor, Tensor, Tensor]:
-        """The path at t, the second hidden layer, and both layers' slopes."""
+    def _plain_trace(self, slope1: Tensor, slope2: Tensor) -> Tensor:
+        """tr(d net / dy) (n,) without waves, from the slopes of both layers."""
+        coupling = self.second.weight * (self.first.weight @ self.last.weight).T
+        return (functional.linear(slope1, coupling) * slope2).sum(-1)
+
+    def _trace(self, inputs: Tensor, slope1: Tensor, slope2: Tensor) -> Tensor:
+        """tr(d net / dy) (n,) with waves, from phi(y) and the slopes of both layers."""
+        n, d = len(inputs), self.features
+        # What each column of the answer owes to the first layer: its gradient there, (d, n, width).
+        owed = (slope2 * self.last.weight[:, None]) @ self.second.weight * slope1
+        plain, waved = torch.split(self.first.weight, [d, self.first.in_features - d], 1)
+        trace = torch.einsum("dnh,hd->n", owed, plain)
+        # The gradient of a wave lies along its direction, so directions meet once, and not once a column.
+        along = (self.directions.T @ owed.flatten(1)).view(-1, n, owed.shape[2])
+        size = self.directions.shape[1]
+        sine, cosine = waved.reshape(len(waved), -1, 2, size).unbind(2)
+        grown = self.scales[:, None]
+        steep = torch.stack([-grown * cosine, grown * sine], 2).flatten(1, 2)
+        waves = inputs[:, d:].view(n, -1, size)
+        return ((along @ steep.permute(2, 0, 1)) * waves.permute(2, 0, 1)).sum((0, 2)) + trace
+
+    def _hidden(self, t: Tensor, x: Tensor) -> tuple["_Path", Tensor, Tensor, Tensor, Tensor]:
+        """The path at t, phi(x / s), the second hidden layer, and both layers' slopes."""
         path = _Path.at(time_column(t, x))
         shift1, shift2 = self._time_shifts(path.time)
         inputs = self._inputs(x / path.scale, path)
         hidden, slope1 = SILU.value_and_derivative(torch.addmm(shift1, inputs, self.first.weight.T))
         hidden, slope2 = SILU.value_and_derivative(torch.addmm(shift2, hidden, self.second.weight.T))
-        return path, hidden, slope1, slope2
+        return path, inputs, hidden, slope1, slope2
 
     def _inputs(self, y: Tensor, path: "_Path") -> Tensor:
         """phi(y): (n, d + 2 scales directions)."""

@@ -12,8 +12,9 @@ from flowbench.flows.base import Flow, base_log_prob
 from flowbench.options import PartOptions
 from flowbench.transforms.base import Transform
 
-#: Rows carried through the model at once: flat memory for tables of any length.
-CHUNK = 4096
+#: Rows carried through the model at once: flat memory for tables of any length, and arrays that stay in the
+#: cache (4,096 took 1.6 times as long a row).
+CHUNK = 1024
 
 
 @dataclass(frozen=True)
