@@ -5,27 +5,44 @@ import resource
 import time
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from benchmarks import harness
 from benchmarks.report import write_report
 
-CASES = ("gradient",)
+#: The cases by name: a function of a module of `benchmarks.cases`, and what it is called with.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gradient": ("gradient:run", {}),
+    "scoring": ("scoring:run", {}),
+    "toys-60": ("quality:toys", {"seconds": 60.0}),
+    "toys-120": ("quality:toys", {"seconds": 120.0}),
+    "toys-300": ("quality:toys", {"seconds": 300.0}),
+    "tables-120": ("quality:tables", {"seconds": 120.0}),
+    "tables-300": ("quality:tables", {"seconds": 300.0}),
+}
+#: What a quick run measures when no case is named.
+QUICK = ("gradient", "scoring", "toys-60", "tables-120")
 
 
 def main() -> None:
     """Parse the command line and run the cases one after another."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}; by default all")
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}; by default all, or a few if quick"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: all cases in 10 minutes")
     parser.add_argument("--report", action="store_true", help="only write RESULTS.md from what is there")
     arguments = parser.parse_args()
     unknown = set(arguments.cases) - set(CASES)
     if unknown:
         parser.error(f"unknown case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
-    for case in () if arguments.report else arguments.cases or CASES:
+    chosen = arguments.cases or (QUICK if arguments.quick else CASES)
+    for case in () if arguments.report else chosen:
         began, before = time.monotonic(), children_cpu_seconds()
-        run: Callable[..., harness.Outcome] = import_module(f"benchmarks.cases.{case.replace('-', '_')}").run
-        outcome = run(quick=arguments.quick)
+        target, values = CASES[case]
+        module, _, name = target.partition(":")
+        run: Callable[..., harness.Outcome] = getattr(import_module(f"benchmarks.cases.{module}"), name)
+        outcome = run(quick=arguments.quick, **values)
         spent = children_cpu_seconds() - before
         path = harness.write(case, outcome, quick=arguments.quick, cpu_seconds=spent)
         seconds = time.monotonic() - began

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
+from flowbench.training.plan import TrainingPlan
+from flowbench.training.trainer import Trainer
+from flowbench.transforms.standardise import Standardise, StandardiseOptions
 
 WEIGHT = "flow."
 
@@ -45,6 +48,21 @@ def perturbed_flow(features: int, field: dict[str, Any], spread: float) -> Conti
         for parameter in flow.parameters():
             parameter.add_(spread * torch.randn(parameter.shape, generator=generator))
     return flow
+
+
+def fitted_problem(path: Path, train: NDArray[Any], rows: NDArray[Any], *, steps: int) -> None:
+    """Fit the default flow on standardised `train: (n, d)` and write it with `rows: (m, d)`."""
+    transform = Standardise(tuple(map(str, range(train.shape[1]))), StandardiseOptions())
+    x = torch.from_numpy(train)
+    transform.fit(x)
+    z = transform.to_model(x)[0].float()
+    flow = ContinuousFlow(train.shape[1], ContinuousOptions(), torch.Generator().manual_seed(0))
+    flow.initialise(z)
+    plan = TrainingPlan(**{**flow.default_plan, "steps": steps, "validation_steps": steps})
+    Trainer(
+        flow, plan, z[1000:], z[:1000], validation_log_det=0.0, generator=torch.Generator().manual_seed(0)
+    ).run()
+    save_problem(path, flow, transform.to_model(torch.from_numpy(rows))[0])
 
 
 def gradients(flow: torch.nn.Module) -> dict[str, NDArray[Any]]:

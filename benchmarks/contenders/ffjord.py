@@ -13,6 +13,7 @@ from torchdiffeq import odeint_adjoint
 from benchmarks.problem import gradients, load_problem
 from benchmarks.worker import Answer, Contender
 from flowbench.fields.base import VelocityField
+from flowbench.flows.base import base_log_prob
 
 
 class ConcatSquashLinear(nn.Module):
@@ -142,5 +143,24 @@ def gradient(
         loss = (0.5 * z.square().sum(1) + change).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return Answer(gradients(cnf.parameters), {"nfe": forward, "backward_nfe": cnf.odefunc.nfe - forward})
+
+    return once
+
+
+def carry(problem: str, direction: str, dtype: str, tolerance: float) -> Contender:
+    """The log-likelihoods of the rows (`to_base`), or what they are the base of (`to_data`), by brute
+    force.
+    """
+    cnf = CNF(problem, tolerance, dtype)
+
+    @torch.no_grad()
+    def once() -> Answer:
+        value, change = cnf.integrate(cnf.rows, reverse=direction == "to_data")
+        if direction == "to_data":
+            log_prob = base_log_prob(cnf.rows) - change
+            arrays = {"x": value.double().numpy(), "log_prob": log_prob.double().numpy()}
+        else:
+            arrays = {"log_prob": (base_log_prob(value) - change).double().numpy()}
+        return Answer(arrays, {"nfe": cnf.odefunc.nfe})
 
     return once

@@ -5,11 +5,13 @@ zuko lets the log-determinant's tolerance be a hundred times looser than the one
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from zuko.transforms import FreeFormJacobianTransform
 
 from benchmarks.problem import gradients, load_problem
 from benchmarks.worker import Answer, Contender
+from flowbench.flows.base import base_log_prob
 
 
 class Counted:
@@ -38,5 +40,26 @@ def gradient(problem: str, tolerance: float = 1e-5, dtype: str = "float32") -> C
         loss = (0.5 * z.square().sum(1) - log_det).mean()
         loss.backward()
         return Answer(gradients(flow.field), {"nfe": forward, "backward_nfe": field.nfe - forward})
+
+    return once
+
+
+def carry(problem: str, direction: str, dtype: str, tolerance: float) -> Contender:
+    """The log-likelihoods of the rows (`to_base`), or what they are the base of (`to_data`)."""
+    flow, rows = load_problem(problem, dtype)
+    field = Counted(flow.field.velocity)
+    ends = (1.0, 0.0) if direction == "to_base" else (0.0, 1.0)
+    transform = FreeFormJacobianTransform(field, *ends, flow.field.parameters(), tolerance, tolerance)
+
+    @torch.no_grad()
+    def once() -> Answer:
+        field.nfe = 0
+        value, log_det = transform.call_and_ladj(rows)
+        if direction == "to_data":
+            log_prob = base_log_prob(rows) - log_det
+            arrays = {"x": value.double().numpy(), "log_prob": log_prob.double().numpy()}
+        else:
+            arrays = {"log_prob": (base_log_prob(value) + log_det).double().numpy()}
+        return Answer(arrays, {"nfe": field.nfe})
 
     return once

@@ -22,7 +22,6 @@ TIME_FLOOR = 1e-3
 
 # With multi-scale inputs the exact divergence takes one product of hidden size per column.
 MAX_MULTISCALE = 16
-SCALES = 6
 
 SILU = ACTIVATIONS["silu"]
 
@@ -31,9 +30,10 @@ class TimeMLPOptions(options.PartOptions):
     """`width` of both hidden layers, `octaves` of sines and cosines in the time embedding.
 
     `scales` is the number of octaves in which each column is seen: 0 keeps the divergence cheapest, more
-    resolves sharper densities. By default 6 where rows have at most `MAX_MULTISCALE` columns, else 0.
-    `frames` sets of perpendicular directions are seen so: the columns themselves, then turned ones. By
-    default 4 with up to 10 columns, else 2.
+    resolves sharper densities. `frames` sets of perpendicular directions are seen so: the columns
+    themselves, then turned ones. By default 6 scales in 4 frames where rows have two columns at most; 8
+    scales of the columns alone with up to `MAX_MULTISCALE`, whose edges and steps lie along the columns
+    and repay the finer scale; 0 beyond.
     With at most `mixture_rows` train rows the flow starts from a Gaussian mixture of them.
     """
 
@@ -80,10 +80,9 @@ class TimeMLP(VelocityField):
         # Two layers rather than one of twice the width: splitting its output costs a copy in every backward.
         self.time_first = seeded_linear(embedded, width, generator)
         self.time_second = seeded_linear(embedded, width, generator)
-        scales = options.scales
-        if scales is None:
-            scales = SCALES if features <= MAX_MULTISCALE else 0
-        directions = _directions(features, options.frames or (4 if features <= 10 else 2), generator)
+        default = (6, 4) if features <= 2 else (8, 1) if features <= MAX_MULTISCALE else (0, 1)
+        scales = default[0] if options.scales is None else options.scales
+        directions = _directions(features, options.frames or default[1], generator)
         self.register_buffer("directions", directions)
         inputs = features + 2 * scales * directions.shape[1]
         self.first = seeded_linear(inputs, width, generator, bias=False)
