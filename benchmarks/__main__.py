@@ -19,9 +19,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "toys-300": ("quality:toys", {"seconds": 300.0}),
     "tables-120": ("quality:tables", {"seconds": 120.0}),
     "tables-300": ("quality:tables", {"seconds": 300.0}),
+    "ablation": ("quality:ablation", {"seconds": 60.0}),
+    "memory": ("memory:run", {}),
+    "roofline": ("roofline:run", {}),
 }
 #: What a quick run measures when no case is named.
-QUICK = ("gradient", "scoring", "toys-60", "tables-120")
+QUICK = ("gradient", "scoring", "toys-60", "tables-120", "memory", "roofline")
 
 
 def main() -> None:

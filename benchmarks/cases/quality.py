@@ -1,5 +1,6 @@
 """Test NLL at equal CPU time: flowbench's models and a neural spline flow behind the same transforms."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,6 +9,7 @@ from scipy import stats
 
 from benchmarks.harness import Entry, Outcome, Timing, interleave, scratch
 from benchmarks.tables import write_tables
+from flowbench.flows.continuous import ContinuousFlow
 from flowbench.registry import TOYS
 
 FLOWBENCH = "benchmarks.contenders.fits:flowbench"
@@ -35,6 +37,44 @@ def tables(*, quick: bool, seconds: float) -> Outcome:
     with scratch() as folder:
         data = {name: str(path) for name, path in write_tables(folder).items()}
         return _compare(data, contenders, seconds / 6 if quick else seconds, seeds=1 if quick else 3)
+
+
+def _phase(**changes: Any) -> str:
+    """The default plan's only phase with some of its values changed, as `--set` takes it."""
+    (phase,) = ContinuousFlow.default_plan["phases"]
+    values = ", ".join(f"{key} = {_toml(value)}" for key, value in {**phase, **changes}.items())
+    return f"plan.phases=[{{{values}}}]"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    return json.dumps(value)
+
+
+#: What the default consists of, each with the settings that take it away.
+INGREDIENTS = {
+    "marginal Gaussianiser (tables)": ['transforms=["standardise"]'],
+    "multi-scale inputs": ["flow.field.scales=0"],
+    "turned directions (toys)": ["flow.field.frames=1"],
+    "sines and cosines of the time": ["flow.field.octaves=0"],
+    "most times close to the data": [_phase(objective={"name": "flow-matching", "late_share": 0.0})],
+    "averaged weights": ["plan.ema_decay=0.0"],
+    "batches of 1,024": [_phase(batch_size=256)],
+    "cosine to zero": [_phase(schedule="constant")],
+    "rounded products": [_phase(matmul_precision="ieee")],
+}
+
+
+def ablation(*, quick: bool, seconds: float) -> Outcome:
+    """What each ingredient of the default is worth: the test NLL without it, on two toys and two tables."""
+    contenders: Contenders = {"cnf": (FLOWBENCH, {"model": "cnf"})}
+    for name, settings in INGREDIENTS.items():
+        contenders[f"without {name}"] = (FLOWBENCH, {"model": "cnf", "settings": settings})
+    with scratch() as folder:
+        data = {name: name for name in ("rings", "checkerboard")}
+        data |= {name: str(path) for name, path in write_tables(folder).items()}
+        return _compare(data, contenders, seconds / 6 if quick else seconds, seeds=1)
 
 
 def _compare(data: dict[str, str], contenders: Contenders, seconds: float, seeds: int) -> Outcome:

@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.problem import gradients, load_problem
+from benchmarks.problem import gradients, load_problem, perturbed_flow
 from benchmarks.worker import Answer, Contender
 from flowbench.flows.base import base_log_prob
+from flowbench.flows.density_model import CHUNK, DensityModel
+from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.registry import INTEGRATORS
 
 
@@ -43,6 +45,71 @@ def carry(
             mapped = flow.to_base(rows)
             arrays = {"log_prob": (base_log_prob(mapped.value) + mapped.log_det).double().numpy()}
         return Answer(arrays, {"nfe": mapped.nfe})
+
+    return once
+
+
+def many(rows: int, direction: str) -> Contender:
+    """A table of `rows` rows through a small model, for its memory."""
+    flow = perturbed_flow(2, {"name": "time-mlp", "width": 16, "scales": 0}, 0.05)
+    per_row = INTEGRATORS.get("per-row").Options(atol=1e-2, rtol=1e-2)
+    model = DensityModel(("x", "y"), [], flow).for_evaluation(per_row)
+    generator = torch.Generator().manual_seed(0)
+
+    @torch.no_grad()
+    def once() -> Answer:
+        if direction == "sampling":
+            model.sample_and_log_prob(rows, generator)
+        else:
+            model.score(torch.randn(rows, 2, dtype=torch.float64, generator=generator))
+        return Answer()
+
+    return once
+
+
+def train(problem: str, dtype: str, repetitions: int = 20) -> Contender:
+    """Gradients of flow matching and steps of the optimiser, as the trainer takes them."""
+    flow, rows = load_problem(problem, dtype)
+    (values,) = flow.default_plan["phases"]
+    objective = FlowMatching(FlowMatchingOptions())
+    optimizer = torch.optim.AdamW(flow.parameters(), lr=1e-4, fused=True)
+    generator = torch.Generator().manual_seed(0)
+    torch.backends.mkldnn.matmul.fp32_precision = values["matmul_precision"]  # type: ignore[attr-defined]
+
+    def once() -> Answer:
+        for _ in range(repetitions):
+            optimizer.zero_grad(set_to_none=True)
+            objective(flow, rows, generator).total.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        return Answer(figures={"repetitions": repetitions})
+
+    return once
+
+
+def rates(problem: str, dtype: str, repetitions: int = 20) -> Contender:
+    """Velocities and divergences, as a solve asks for them, in chunks of the size that scoring takes."""
+    flow, rows = load_problem(problem, dtype)
+    t = torch.linspace(0, 1, len(rows), dtype=rows.dtype)
+
+    @torch.no_grad()
+    def once() -> Answer:
+        for _ in range(repetitions):
+            for times, part in zip(t.split(CHUNK), rows.split(CHUNK), strict=True):
+                flow.rates(times, part, None)
+        return Answer(figures={"repetitions": repetitions})
+
+    return once
+
+
+def products(rows: int, width: int, dtype: str, precision: str, repetitions: int = 50) -> Contender:
+    """The product of a matrix (rows, width) with one (width, width)."""
+    torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]
+    left, right = (torch.randn(size, width, dtype=getattr(torch, dtype)) for size in (rows, width))
+
+    def once() -> Answer:
+        for _ in range(repetitions):
+            left @ right
+        return Answer(figures={"operations": 2 * rows * width**2 * repetitions})
 
     return once
 
