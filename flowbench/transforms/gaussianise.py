@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 TAIL_ROWS = 10
 #: Pieces that fewer train rows than these set would fit their noise.
 ROWS_A_PIECE = 50
+#: Standard deviations up to which a column without pieces is only standardised.
+STRAIGHT = 3.0
 #: Knots closer than this part of their range are merged, which bounds the slope at ties.
 MERGED = 1e-5
 #: Held-out likelihood compares numbers of pieces on at most this many rows, in this many folds.
@@ -36,11 +38,14 @@ class Gaussianise(Transform):
     """z = g(x) for each column, with g increasing and z close to standard normal.
 
     g interpolates the normal quantiles of the empirical distribution by a monotone rational-quadratic
-    spline, with knots of equal mass and ever smaller masses in the tails; its slope is continuous, and it
-    goes on in a straight line beyond the outer knots, at the slope that gives the rows there the mean
-    excess of a normal tail. Equal values share the middle of their step of the empirical distribution, so
-    mass on a tie is spread to its neighbours. The number of pieces (0: standardise) is the smallest whose
-    held-out likelihood, cross-validated on the train rows, is within two standard errors of the best.
+    spline, with knots of equal mass and ever smaller masses in the tails; its slope is continuous. It leaves
+    the outer knots at the slope that gives the rows there the mean excess of a normal tail, and bends into
+    a logarithm, so that a row far out costs its likelihood tens of nats and not thousands.
+
+    Equal values share the middle of their step of the empirical distribution, so mass on a tie is spread to
+    its neighbours. The number of pieces is the smallest whose held-out likelihood, cross-validated on the
+    train rows, is within two standard errors of the best; with none (0) the column is standardised, and
+    bent beyond three standard deviations.
 
     A normal-quantile transform as in Gaussianisation (Chen and Gopinath 2000; Meng et al. 2020).
     """
@@ -50,6 +55,7 @@ class Gaussianise(Transform):
     knots: Tensor
     images: Tensor
     slopes: Tensor
+    last: Tensor
 
     def __init__(self, columns: tuple[str, ...], options: GaussianiseOptions) -> None:
         super().__init__(columns, options)
@@ -59,6 +65,7 @@ class Gaussianise(Transform):
         self.register_buffer("knots", identity.clone())
         self.register_buffer("images", identity.clone())
         self.register_buffer("slopes", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("last", torch.ones(len(columns), dtype=torch.int64))
 
     def fit(self, x: Tensor) -> None:
         """Choose each column's knots from `x: (n, d)`; a column without spread is a `DataError`."""
@@ -69,16 +76,20 @@ class Gaussianise(Transform):
             self.knots[number] = mean[number] + scale[number] * spline.knots[0]
             self.images[number] = spline.images[0]
             self.slopes[number] = spline.slopes[0] / scale[number]
+            self.last[number] = spline.last[0]
 
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gaussianise `x: (n, d)`; returns `z: (n, d)` and log|det dz/dx|: `(n,)`."""
-        z, log_slope = Spline(self.knots, self.images, self.slopes).forward(x)
+        z, log_slope = self._spline().forward(x)
         return z, log_slope.sum(1)
 
     def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Undo `to_model` for `z: (n, d)`; returns `x: (n, d)` and log|det dx/dz|: `(n,)`."""
-        x, log_slope = Spline(self.knots, self.images, self.slopes).inverse(z)
+        x, log_slope = self._spline().inverse(z)
         return x, log_slope.sum(1)
+
+    def _spline(self) -> Spline:
+        return Spline(self.knots, self.images, self.slopes, self.last)
 
 
 def _choose_pieces(column: Floats, largest: int) -> int:
@@ -131,13 +142,15 @@ def _fit_spline(column: Floats, pieces: int) -> Spline:
     lower = _tail_slope(knots[0] - column, -images[0], secants[0])
     upper = _tail_slope(column - knots[-1], images[-1], secants[-1])
     slopes = np.concatenate([[lower], inner, [upper]])
-    return Spline(*(torch.from_numpy(part)[None] for part in (knots, images, slopes)))
+    at, to, steep = (torch.from_numpy(part)[None] for part in (knots, images, slopes))
+    return Spline(at, to, steep, torch.tensor([len(knots) - 1]))
 
 
 def _straight(mean: float, scale: float) -> Spline:
-    images = torch.tensor([[-1.0, 0.0, 1.0]], dtype=torch.float64)
+    images = torch.tensor([[-STRAIGHT, 0.0, STRAIGHT]], dtype=torch.float64)
     scale = scale or 1.0
-    return Spline(mean + scale * images, images, torch.full_like(images, 1 / scale))
+    last = torch.tensor([2])
+    return Spline(mean + scale * images, images, torch.full_like(images, 1 / scale), last)
 
 
 def _levels(pieces: int, tail: float, lowest: float, highest: float) -> Floats:

@@ -1,35 +1,36 @@
-"""Monotone rational-quadratic splines on the whole line (Gregory and Delbourgo 1982), one for each column."""
+"""Monotone rational-quadratic splines (Gregory and Delbourgo 1982) with bent tails, one for each column."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+#: How soon the tails turn from the line into the logarithm: half of the slope is left after two units.
+BEND = 0.5
+
 
 class Spline(NamedTuple):
-    """Increasing `knots` and `images` and positive `slopes` there, each (d, k).
+    """Increasing `knots` and `images` and positive `slopes` there, each (d, k), and the `last` knot, (d,).
 
-    Between knots the spline is rational-quadratic and its slope continuous; beyond the outer knots it goes
-    on in a straight line, so it maps the whole line onto itself.
+    Between knots the spline is rational-quadratic. Beyond the outer ones, at a distance that the slope there
+    makes e in the image, it goes on as log(1 + BEND e) / BEND, so it maps the whole line onto itself, its
+    slope is continuous, and what is far out stays within reach: a normal behind it has log-normal tails.
+    Knots after the `last` of a column are not used.
     """
 
     knots: Tensor
     images: Tensor
     slopes: Tensor
+    last: Tensor
 
     def padded(self, size: int) -> "Spline":
-        """The same map with `size` knots: the further ones lie on the straight line above the last."""
+        """The same map with room for `size` knots."""
         missing = size - self.knots.shape[1]
-        ahead = torch.arange(1, missing + 1, dtype=self.knots.dtype, device=self.knots.device)
-        # A unit of the image between them: far enough apart whatever the scale of the column.
-        images = self.images[:, -1:] + ahead
-        knots = self.knots[:, -1:] + ahead / self.slopes[:, -1:]
-        slopes = self.slopes[:, -1:].expand_as(images)
-        return Spline(
-            torch.cat([self.knots, knots], 1),
-            torch.cat([self.images, images], 1),
-            torch.cat([self.slopes, slopes], 1),
+        knots, images, slopes = (
+            torch.cat([part, part[:, -1:].expand(-1, missing)], 1)
+            for part in (self.knots, self.images, self.slopes)
         )
+        return Spline(knots, images, slopes, self.last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The images of `x: (n, d)`, and the logarithms of the slopes, both (n, d)."""
@@ -43,8 +44,10 @@ class Spline(NamedTuple):
         value = image + height * (secant * share.square() + slope * bend) / bottom
         log_slope = _log_slope(secant, share, slope, next_slope, bottom)
         start, begin, straight = self._tail(self.knots, self.images, low)
-        value = torch.where(inside, value, begin + straight * (x - start))
-        return value.T, torch.where(inside, log_slope, straight.log()).T
+        beyond = straight * (x - start)
+        flattened = torch.log1p(BEND * beyond.abs())
+        value = torch.where(inside, value, begin + beyond.sign() * flattened / BEND)
+        return value.T, torch.where(inside, log_slope, straight.log() - flattened).T
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The points with the images `z: (n, d)`, and the logarithms of the inverse's slopes, both (n, d)."""
@@ -63,24 +66,27 @@ class Spline(NamedTuple):
         value = knot + width * share
         log_slope = -_log_slope(secant, share, slope, next_slope, bottom)
         begin, start, straight = self._tail(self.images, self.knots, low)
-        value = torch.where(inside, value, start + (z - begin) / straight)
-        return value.T, torch.where(inside, log_slope, -straight.log()).T
+        beyond = z - begin
+        flattened = BEND * beyond.abs()
+        value = torch.where(inside, value, start + beyond.sign() * torch.expm1(flattened) / (BEND * straight))
+        return value.T, torch.where(inside, log_slope, flattened - straight.log()).T
 
     def _interval(self, ends: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """The piece (d, n) that holds each of `at: (d, n)`, and whether it lies between the outer ends."""
-        last = ends.shape[1] - 1
+        last = self.last[:, None]
         above = torch.searchsorted(ends, at, right=True)
-        return (above - 1).clamp(0, last - 1), (above > 0) & (at <= ends[:, -1:])
+        low = torch.minimum((above - 1).clamp(min=0), last - 1)
+        return low, (above > 0) & (at <= ends.gather(1, last))
 
     def _pieces(self, low: Tensor) -> tuple[Tensor, ...]:
         """Start, width, image, height and both slopes of the pieces `low: (d, n)`."""
-        knot, image, slope = (part.gather(1, low) for part in self)
-        next_knot, next_image, next_slope = (part.gather(1, low + 1) for part in self)
+        knot, image, slope = (part.gather(1, low) for part in self[:3])
+        next_knot, next_image, next_slope = (part.gather(1, low + 1) for part in self[:3])
         return knot, next_knot - knot, image, next_image - image, slope, next_slope
 
     def _tail(self, ends: Tensor, others: Tensor, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The outer end nearest to the pieces `low: (d, n)`: itself, its counterpart and the slope there."""
-        nearest = torch.where(low > 0, ends.shape[1] - 1, 0)
+        nearest = torch.where(low > 0, self.last[:, None], 0)
         return ends.gather(1, nearest), others.gather(1, nearest), self.slopes.gather(1, nearest)
 
 

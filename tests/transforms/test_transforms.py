@@ -68,7 +68,8 @@ def test_saved_and_loaded_alike(name: str) -> None:
     other.load_state_dict(transform.state_dict())
     x = table(4)
     assert torch.equal(other.to_model(x)[0], transform.to_model(x)[0])
-    assert all(tensor.dtype == torch.float64 for tensor in transform.state_dict().values())
+    numbers = [tensor for tensor in transform.state_dict().values() if tensor.is_floating_point()]
+    assert all(tensor.dtype == torch.float64 for tensor in numbers)
     assert not list(transform.parameters())
 
 
