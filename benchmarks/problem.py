@@ -53,7 +53,7 @@ def perturbed_flow(features: int, field: dict[str, Any], spread: float) -> Conti
 def fitted_problem(path: Path, train: NDArray[Any], rows: NDArray[Any], *, steps: int) -> None:
     """Fit the default flow on standardised `train: (n, d)` and write it with `rows: (m, d)`."""
     transform = Standardise(tuple(map(str, range(train.shape[1]))), StandardiseOptions())
-    x = torch.from_numpy(train)
+    x = torch.tensor(train)
     transform.fit(x)
     z = transform.to_model(x)[0].float()
     flow = ContinuousFlow(train.shape[1], ContinuousOptions(), torch.Generator().manual_seed(0))
@@ -62,7 +62,7 @@ def fitted_problem(path: Path, train: NDArray[Any], rows: NDArray[Any], *, steps
     Trainer(
         flow, plan, z[1000:], z[:1000], validation_log_det=0.0, generator=torch.Generator().manual_seed(0)
     ).run()
-    save_problem(path, flow, transform.to_model(torch.from_numpy(rows))[0])
+    save_problem(path, flow, transform.to_model(torch.tensor(rows))[0])
 
 
 def gradients(flow: torch.nn.Module) -> dict[str, NDArray[Any]]:

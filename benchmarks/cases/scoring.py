@@ -13,7 +13,7 @@ from flowbench.data import load_dataset
 
 #: The largest error of a row, nats for log-likelihoods and units of model space for samples.
 BOUND = 1e-4
-TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+TOLERANCES = (1e-5, 1e-6, 1e-7, 1e-8)
 FLOWBENCH = "benchmarks.contenders.flowbench_cnf:carry"
 FFJORD = "benchmarks.contenders.ffjord:carry"
 ZUKO = "benchmarks.contenders.zuko_cnf:carry"
@@ -31,7 +31,7 @@ class Setting:
 
 
 def run(*, quick: bool) -> Outcome:
-    """Scoring in the plane and of 43 columns, and sampling in the plane."""
+    """Scoring in the plane and of 43 columns; in full, sampling in the plane too."""
     outcome = Outcome(
         notes=[
             "The default model, fitted for a short time, so the field is the same for all. Every contender "
@@ -44,17 +44,14 @@ def run(*, quick: bool) -> Outcome:
         plane, table = folder / "plane.npz", folder / "table.npz"
         drawn = load_dataset("pinwheel", rows=102_000).rows
         fitted_problem(plane, drawn[2000:], drawn[:2000], steps=2000 if quick else 5000)
-        wide = _wide_table(20_200)
-        fitted_problem(table, wide[200:], wide[:200], steps=500 if quick else 1500)
+        wide = _wide_table(20_050)
+        fitted_problem(table, wide[50:], wide[:50], steps=500 if quick else 1500)
         rounds = 3 if quick else 9
         _compare(outcome, Setting("scoring, d = 2, 2,000 rows", plane, 4.0), rounds, "to_base")
-        _compare(outcome, Setting("scoring, d = 43, 200 rows", table, 20.0), rounds, "to_base")
-        _compare(
-            outcome,
-            Setting("sampling with log-likelihoods, d = 2, 2,000 rows", plane, 4.0),
-            rounds,
-            "to_data",
-        )
+        _compare(outcome, Setting("scoring, d = 43, 50 rows", table, 20.0), rounds, "to_base")
+        if not quick:
+            sampling = Setting("sampling with log-likelihoods, d = 2, 2,000 rows", plane, 4.0)
+            _compare(outcome, sampling, rounds, "to_data")
     return outcome
 
 
