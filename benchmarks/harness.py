@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import select
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,8 @@ class Entry:
     target: str
     arguments: dict[str, Any] = field(default_factory=dict)
     python: Path = Path(sys.executable)
+    #: Seconds after which it is given up, where it may never answer.
+    limit: float | None = None
 
 
 @dataclass
@@ -74,6 +77,7 @@ class Process:
             stderr=self.log,
             text=True,
         )
+        self.limit = entry.limit
         self.build_cpu_seconds: float = self._answer()["build_cpu_seconds"]
 
     def __enter__(self) -> Self:
@@ -99,7 +103,12 @@ class Process:
                 into.arrays = dict(arrays)
 
     def _answer(self) -> dict[str, Any]:
-        line = self.process.stdout.readline() if self.process.stdout else ""
+        if self.process.stdout is None:
+            raise ContenderError("the process has no output")
+        if not select.select([self.process.stdout], [], [], self.limit)[0]:
+            self.process.kill()
+            raise ContenderError(f"no answer within {self.limit:g} s")
+        line = self.process.stdout.readline()
         if not line:
             self.process.wait()
             self.log.seek(0)
