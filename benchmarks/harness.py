@@ -145,9 +145,14 @@ def interleave(entries: Sequence[Entry], repetitions: int, *, warmups: int = 1) 
     return timings
 
 
+def attempt(entry: Entry) -> Timing:
+    """Measure a single entry a single time, without a warm-up; one that fails keeps its error."""
+    return interleave([entry], 1, warmups=0)[entry.name]
+
+
 def once(entry: Entry) -> Timing:
-    """Measure a single entry a single time, without a warm-up; raises `ContenderError` where it fails."""
-    timing = interleave([entry], 1, warmups=0)[entry.name]
+    """`attempt`, but raises `ContenderError` where it fails."""
+    timing = attempt(entry)
     if timing.error:
         raise ContenderError(f"{entry.name}: {timing.error}")
     return timing

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flowbench.flows.base import base_log_prob
 from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.trainer import Trainer
@@ -63,6 +64,14 @@ def fitted_problem(path: Path, train: NDArray[Any], rows: NDArray[Any], *, steps
         flow, plan, z[1000:], z[:1000], validation_log_det=0.0, generator=torch.Generator().manual_seed(0)
     ).run()
     save_problem(path, flow, transform.to_model(torch.tensor(rows))[0])
+
+
+def carried(direction: str, rows: Tensor, value: Tensor, log_det: Tensor) -> dict[str, NDArray[Any]]:
+    """What `rows` are scored (`to_base`), or drawn (`to_data`) with their likelihoods; float64."""
+    if direction == "to_base":
+        return {"log_prob": (base_log_prob(value) + log_det).double().numpy()}
+    log_prob = (base_log_prob(rows) - log_det).double().numpy()
+    return {"x": value.double().numpy(), "log_prob": log_prob}
 
 
 def gradients(flow: torch.nn.Module) -> dict[str, NDArray[Any]]:

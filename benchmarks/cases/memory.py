@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from benchmarks.harness import Entry, Outcome, interleave, scratch
+import torch
+
+from benchmarks.harness import Entry, Outcome, attempt, scratch
 from benchmarks.problem import perturbed_flow, save_problem
-from flowbench.registry import INTEGRATORS
 
 STEPS = (8, 32, 128)
 FLOWBENCH = "benchmarks.contenders.flowbench_cnf"
@@ -13,8 +14,6 @@ MIB = 2**20
 
 def run(*, quick: bool) -> Outcome:
     """Gradients by 8, 32 and 128 steps, with and without checkpoints; 10^4 to 10^7 rows (quick: 10^6)."""
-    import torch
-
     outcome = Outcome(
         notes=[
             "Resident memory of a process of its own at its peak, less that of the same process with the "
@@ -51,8 +50,6 @@ def _gradients(problem: str, checkpoint: bool) -> dict[str, Entry]:
         }
         for steps in STEPS
     }
-    for options in integrators.values():
-        INTEGRATORS.get("native").Options(**options)
     return {
         name: Entry(name, f"{FLOWBENCH}:gradient", {"problem": problem, "integrator": options})
         for name, options in integrators.items()
@@ -62,7 +59,7 @@ def _gradients(problem: str, checkpoint: bool) -> dict[str, Entry]:
 def _add(outcome: Outcome, title: str, entries: dict[str, Entry]) -> None:
     least = 0
     for name, entry in entries.items():
-        timing = interleave([entry], 1, warmups=0)[entry.name]
+        timing = attempt(entry)
         if timing.error:
             outcome.add(title, {"what": name, "failed": timing.error})
             continue

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.harness import Entry, Outcome, Timing, interleave, scratch
+from benchmarks.harness import Entry, Outcome, Timing, attempt, scratch
 from benchmarks.tables import write_tables
 from flowbench.flows.continuous import ContinuousFlow
 from flowbench.registry import TOYS
@@ -99,7 +99,7 @@ def _compare(data: dict[str, str], contenders: Contenders, seconds: float, seeds
         for label, (target, own) in contenders.items()
     }
     with ThreadPoolExecutor(2) as pool:
-        fits = dict(zip(entries, pool.map(_fit, entries.values()), strict=True))
+        fits = dict(zip(entries, pool.map(attempt, entries.values()), strict=True))
     for (name, seed, label), timing in fits.items():
         where = {"data": name, "seed": seed}
         outcome.add("fits", {**where, "model": label, **_row(timing)})
@@ -107,10 +107,6 @@ def _compare(data: dict[str, str], contenders: Contenders, seconds: float, seeds
         if label != "cnf" and not (ours.error or timing.error):
             outcome.add("cnf against the others", {**where, "against": label, **_difference(ours, timing)})
     return outcome
-
-
-def _fit(entry: Entry) -> Timing:
-    return interleave([entry], 1, warmups=0)[entry.name]
 
 
 def _row(timing: Timing) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from benchmarks.harness import Entry, Outcome, interleave, scratch
 from benchmarks.problem import perturbed_flow, save_problem
 
@@ -11,8 +13,6 @@ FLOWBENCH = "benchmarks.contenders.flowbench_cnf"
 
 def run(*, quick: bool) -> Outcome:
     """Training and scoring in 2 and 9 columns, width 512, batch 2,000, beside products of the same sizes."""
-    import torch
-
     outcome = Outcome(
         notes=[
             "Operations are counted by formula, two for each multiplication of a matrix product and none "

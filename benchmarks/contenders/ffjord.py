@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint_adjoint
 
-from benchmarks.problem import gradients, load_problem
+from benchmarks.problem import carried, gradients, load_problem
 from benchmarks.worker import Answer, Contender
 from flowbench.fields.base import VelocityField
-from flowbench.flows.base import base_log_prob
 
 
 class ConcatSquashLinear(nn.Module):
@@ -156,11 +155,6 @@ def carry(problem: str, direction: str, dtype: str, tolerance: float) -> Contend
     @torch.no_grad()
     def once() -> Answer:
         value, change = cnf.integrate(cnf.rows, reverse=direction == "to_data")
-        if direction == "to_data":
-            log_prob = base_log_prob(cnf.rows) - change
-            arrays = {"x": value.double().numpy(), "log_prob": log_prob.double().numpy()}
-        else:
-            arrays = {"log_prob": (base_log_prob(value) - change).double().numpy()}
-        return Answer(arrays, {"nfe": cnf.odefunc.nfe})
+        return Answer(carried(direction, cnf.rows, value, -change), {"nfe": cnf.odefunc.nfe})
 
     return once

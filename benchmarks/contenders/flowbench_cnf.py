@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.problem import gradients, load_problem, perturbed_flow
+from benchmarks.problem import carried, gradients, load_problem, perturbed_flow
 from benchmarks.worker import Answer, Contender
-from flowbench.flows.base import base_log_prob
 from flowbench.flows.density_model import CHUNK, DensityModel
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.registry import INTEGRATORS
@@ -37,14 +36,8 @@ def carry(
 
     @torch.no_grad()
     def once() -> Answer:
-        if direction == "to_data":
-            mapped = flow.to_data(rows)
-            log_prob = base_log_prob(rows) - mapped.log_det
-            arrays = {"x": mapped.value.double().numpy(), "log_prob": log_prob.double().numpy()}
-        else:
-            mapped = flow.to_base(rows)
-            arrays = {"log_prob": (base_log_prob(mapped.value) + mapped.log_det).double().numpy()}
-        return Answer(arrays, {"nfe": mapped.nfe})
+        mapped = flow.to_base(rows) if direction == "to_base" else flow.to_data(rows)
+        return Answer(carried(direction, rows, mapped.value, mapped.log_det), {"nfe": mapped.nfe})
 
     return once
 

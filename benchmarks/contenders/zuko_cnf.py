@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from zuko.transforms import FreeFormJacobianTransform
 
-from benchmarks.problem import gradients, load_problem
+from benchmarks.problem import carried, gradients, load_problem
 from benchmarks.worker import Answer, Contender
-from flowbench.flows.base import base_log_prob
 
 
 class Counted:
@@ -55,11 +54,6 @@ def carry(problem: str, direction: str, dtype: str, tolerance: float) -> Contend
     def once() -> Answer:
         field.nfe = 0
         value, log_det = transform.call_and_ladj(rows)
-        if direction == "to_data":
-            log_prob = base_log_prob(rows) - log_det
-            arrays = {"x": value.double().numpy(), "log_prob": log_prob.double().numpy()}
-        else:
-            arrays = {"log_prob": (base_log_prob(value) + log_det).double().numpy()}
-        return Answer(arrays, {"nfe": field.nfe})
+        return Answer(carried(direction, rows, value, log_det), {"nfe": field.nfe})
 
     return once

@@ -80,9 +80,10 @@ class TimeMLP(VelocityField):
         # Two layers rather than one of twice the width: splitting its output costs a copy in every backward.
         self.time_first = seeded_linear(embedded, width, generator)
         self.time_second = seeded_linear(embedded, width, generator)
-        default = (6, 4) if features <= 2 else (8, 1) if features <= MAX_MULTISCALE else (0, 1)
-        scales = default[0] if options.scales is None else options.scales
-        directions = _directions(features, options.frames or default[1], generator)
+        scales, frames = (6, 4) if features <= 2 else (8, 1) if features <= MAX_MULTISCALE else (0, 1)
+        if options.scales is not None:
+            scales = options.scales
+        directions = _directions(features, options.frames or frames, generator)
         self.register_buffer("directions", directions)
         inputs = features + 2 * scales * directions.shape[1]
         self.first = seeded_linear(inputs, width, generator, bias=False)
