@@ -47,3 +47,19 @@ def power() -> pd.DataFrame:
     random.shuffle(rows)
     table = pd.DataFrame(rows, columns=columns)[list(POWER_NOISE)]
     return table + random.rand(*table.shape) * list(POWER_NOISE.values())
+
+
+#: Rows of the small subsets of protein that the floor is measured on.
+SUBSETS = (100, 300, 1000)
+
+
+def write_small_tables(folder: Path) -> dict[str, str]:
+    """The small tables of the floor by name: bundled ones, and subsets of protein written as Parquet."""
+    names = {name: name for name in ("faithful", "iris", "wine", "diabetes", "breast-cancer")}
+    if PROTEIN.exists():
+        table = protein().sample(frac=1.0, random_state=0)
+        for rows in SUBSETS:
+            path = folder / f"protein-{rows}.parquet"
+            table[:rows].to_parquet(path, index=False)
+            names[path.stem] = str(path)
+    return names

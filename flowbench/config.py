@@ -49,14 +49,17 @@ class SplitOptions(Options):
 class RunConfig(Options):
     """Everything that decides the outcome of a run, apart from the data themselves.
 
-    `seed` draws initial weights, batches and samples. `threads` is torch's number of CPU
-    threads: one is the fastest for small networks, above all on a machine that does other work too.
+    `background` mixes a Gaussian mixture of the train rows into the flow's density, at a share that the
+    validation rows choose (`flowbench.flows.background.Background`). `seed` draws initial weights, batches
+    and samples. `threads` is torch's number of CPU threads: one is the fastest for small networks, above all
+    on a machine that does other work too.
     """
 
     data: DataOptions
     split: SplitOptions = SplitOptions()
     transforms: tuple[part_of(TRANSFORMS, "standardise"), ...] = ({"name": "standardise"},)  # type: ignore[valid-type]
     flow: part_of(FLOWS, "cnf") = {"name": "cnf"}  # type: ignore[valid-type]
+    background: bool = False
     plan: TrainingPlan
     evaluation: EvaluationOptions = EvaluationOptions()
     seed: NonNegativeInt = 0
@@ -108,7 +111,11 @@ def preset_values(preset: str, model: str, *, toy: bool) -> Values:
     if preset == "default":
         # Columns of real tables have heavy tails and sharp edges, which every model is better off without;
         # the toys' columns are smooth, and bending them bends the toys' shapes.
-        return {"transforms": ["standardise" if toy else "gaussianise"], "plan": dict(flow.default_plan)}
+        return {
+            "transforms": ["standardise" if toy else "gaussianise"],
+            "background": flow.default_background,
+            "plan": dict(flow.default_plan),
+        }
     if preset not in flow.presets:
         names = ", ".join(("default", *flow.presets))
         raise UnknownNameError(f"unknown preset `{preset}` for model `{model}`; available: {names}")

@@ -112,9 +112,9 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     def _configure(self, seed: int) -> RunConfig:
         for name in self.options or {}:
-            if name.partition(".")[0] not in {"flow", "plan", "transforms", "evaluation"}:
+            if name.partition(".")[0] not in {"flow", "plan", "transforms", "background", "evaluation"}:
                 raise ConfigurationError(
-                    f"`options` takes those of flow, plan, transforms, evaluation; got `{name}`"
+                    f"`options` takes those of flow, plan, transforms, background, evaluation; got `{name}`"
                 )
         budget = {"plan.seconds": self.time_budget, "plan.steps": self.steps, "seed": seed}
         return resolve("array", self.model, preset=self.preset, overrides={**(self.options or {}), **budget})

@@ -17,6 +17,7 @@ from flowbench.data import Dataset, Split, load_dataset
 from flowbench.environment import describe_host, describe_versions, source_commit
 from flowbench.errors import ConfigurationError, DamagedFileError, DataError, RunExistsError
 from flowbench.evaluation.evaluate import evaluate
+from flowbench.flows.background import Background
 from flowbench.flows.density_model import DensityModel
 from flowbench.home import Home
 from flowbench.registry import FLOWS, TRANSFORMS
@@ -40,13 +41,28 @@ class Watch:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An untrained model whose transforms are fitted on the train rows, and the rows in model space."""
+    """An untrained model whose transforms are fitted on the train rows, and the rows in model space.
+
+    `validation_log_det` is the mean log|det| of the transforms on the `validation` rows.
+    """
 
     config: RunConfig
     model: DensityModel
     train: Tensor
     validation: Tensor
     validation_log_det: float
+
+    def validation_nll(self, log_prob: Tensor) -> float:
+        """NLL of the validation rows, nats, data units, from the flow's `log_prob: (m,)` of them.
+
+        A background gets the share that suits these log-densities.
+        """
+        log_prob = log_prob.cpu()
+        if self.model.background is not None:
+            rows = self.validation.cpu()
+            self.model.background.weigh(log_prob, rows)
+            log_prob = self.model.background.mix(log_prob, rows)
+        return -log_prob.mean().item() - self.validation_log_det
 
 
 def random_stream(seed: int, purpose: int, device: str = "cpu") -> torch.Generator:
@@ -60,7 +76,8 @@ def build_model(config: RunConfig, columns: tuple[str, ...]) -> DensityModel:
     transforms = [TRANSFORMS.get(options.name)(columns, options) for options in config.transforms]
     generator = random_stream(config.seed, WEIGHTS)
     flow = FLOWS.get(config.flow.name)(len(columns), config.flow, generator)
-    return DensityModel(columns, transforms, flow)
+    background = Background(len(columns)) if config.background else None
+    return DensityModel(columns, transforms, flow, background)
 
 
 def prepare(
@@ -76,6 +93,8 @@ def prepare(
     chosen, log_det = model.to_model(torch.tensor(validation[: config.plan.validation_rows]))
     flow = model.flow.to(config.device)
     flow.initialise(rows.float().to(config.device))
+    if model.background is not None:
+        model.background.fit(rows)
     return Prepared(
         config, model, rows.float().to(config.device), chosen.float().to(config.device), log_det.mean().item()
     )
@@ -91,7 +110,7 @@ def make_trainer(
         config.plan,
         prepared.train,
         prepared.validation,
-        validation_log_det=prepared.validation_log_det,
+        validation_nll=prepared.validation_nll,
         generator=random_stream(config.seed, TRAINING, config.device),
         on_progress=watch.on_progress,
         on_validation=on_validation,

@@ -1,15 +1,14 @@
 """The velocity that carries a standard normal to a fitted Gaussian mixture, in closed form."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-#: Components that are tried; the Bayesian information criterion chooses among them.
-MAX_COMPONENTS = 8
+from flowbench.fields.mixture import Mixture
 
 
-class MixtureDrift(nn.Module):
+class MixtureDrift(Mixture):
     """u(t, x) = sum_k r_k(t, x) u_k(t, x): flow matching's exact answer for data from a Gaussian mixture.
 
     Along x_t = (1 - t) x_0 + t x_1 with x_0 standard normal and x_1 from sum_k w_k N(m_k, S_k), component k
@@ -21,41 +20,6 @@ class MixtureDrift(nn.Module):
     Without components, as it begins, the data are taken as standard normal: u = (2t - 1) / s^2 x,
     s^2 = t^2 + (1 - t)^2.
     """
-
-    log_weights: Tensor
-    means: Tensor
-    variances: Tensor
-    axes: Tensor
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.features = features
-        for name, shape in self._shapes(0).items():
-            self.register_buffer(name, torch.zeros(shape))
-
-    def fit(self, x: Tensor) -> None:
-        """Take the mixture of rows `x: (n, d)`, its components chosen by the information criterion."""
-        from sklearn.mixture import GaussianMixture
-
-        rows = x.double().cpu().numpy()
-        # Two rows for each parameter of a component, at least.
-        own = 1 + self.features + self.features * (self.features + 1) // 2
-        most = max(1, min(MAX_COMPONENTS, len(rows) // (2 * own)))
-        fits = [
-            GaussianMixture(count, reg_covar=1e-4, n_init=3, random_state=0).fit(rows)
-            for count in range(1, most + 1)
-        ]
-        mixture = min(fits, key=lambda fit: fit.bic(rows))
-        variances, axes = torch.linalg.eigh(torch.from_numpy(mixture.covariances_))
-        found = {
-            "log_weights": torch.from_numpy(mixture.weights_).log(),
-            "means": torch.from_numpy(mixture.means_),
-            "variances": variances.clamp(min=1e-6),
-            "axes": axes,
-        }
-        for name, value in found.items():
-            # Contiguous, as it will be when it is loaded: the layout decides how products are rounded.
-            self.register_buffer(name, value.contiguous().to(getattr(self, name)))
 
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """The velocity (n, d) at times `t: (m, 1)`, m = 1 or n, and `x: (n, d)`."""
@@ -105,23 +69,6 @@ class MixtureDrift(nn.Module):
         """The sum over components of vectors (..., k, d) given in the axes of each, (..., d)."""
         flat = self.axes.permute(0, 2, 1).flatten(0, 1)
         return turned.flatten(-2) @ flat
-
-    def _shapes(self, count: int) -> dict[str, tuple[int, ...]]:
-        d = self.features
-        return {
-            "log_weights": (count,),
-            "means": (count, d),
-            "variances": (count, d),
-            "axes": (count, d, d),
-        }
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # How many components there are is known only once they are fitted, or loaded.
-        weights = state_dict.get(prefix + "log_weights")
-        if isinstance(weights, Tensor) and len(weights) != len(self.log_weights):
-            for name, shape in self._shapes(len(weights)).items():
-                self.register_buffer(name, getattr(self, name).new_zeros(shape))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class _Components(NamedTuple):

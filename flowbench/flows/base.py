@@ -37,6 +37,8 @@ class Flow(nn.Module, ABC):
     Options: ClassVar[type[options.PartOptions]]
     #: The training plan that suits this flow, as plain values for `flowbench.training.plan.TrainingPlan`.
     default_plan: ClassVar[dict[str, Any]] = {"phases": [{"objective": "likelihood"}]}
+    #: Whether a model of this flow keeps a `Background` unless it is told otherwise.
+    default_background: ClassVar[bool] = False
     #: Published recipes: name -> function of the kind of data ("toy" or "table") giving configuration values.
     presets: ClassVar[dict[str, Callable[[str], dict[str, Any]]]] = {}
 

@@ -99,6 +99,7 @@ class ContinuousFlow(Flow):
             }
         ]
     }
+    default_background: ClassVar[bool] = True
     presets: ClassVar[dict[str, Callable[[str], dict[str, Any]]]] = {"ffjord": ffjord}
 
     def __init__(self, features: int, options: ContinuousOptions, generator: torch.Generator) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from flowbench.flows.background import Background
 from flowbench.flows.base import Flow, base_log_prob
 from flowbench.options import PartOptions
 from flowbench.transforms.base import Transform
@@ -29,16 +30,23 @@ class Scores:
 
 
 class DensityModel(nn.Module):
-    """A density over rows in data units: fitted transforms in front of a flow.
+    """A density over rows in data units: fitted transforms in front of a flow, with or without a background.
 
     `columns` names the d columns, in the order of every `x: (n, d)`.
     """
 
-    def __init__(self, columns: Sequence[str], transforms: Sequence[Transform], flow: Flow) -> None:
+    def __init__(
+        self,
+        columns: Sequence[str],
+        transforms: Sequence[Transform],
+        flow: Flow,
+        background: Background | None = None,
+    ) -> None:
         super().__init__()
         self.columns = tuple(columns)
         self.transforms = nn.ModuleList(transforms)
         self.flow = flow
+        self.background = background
 
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Through the transforms: `x: (n, d)`, float64, data units, to `z: (n, d)` and log|det dz/dx|."""
@@ -76,7 +84,10 @@ class DensityModel(nn.Module):
         return torch.cat([x for x, _ in parts]), torch.cat([log_prob for _, log_prob in parts])
 
     def trajectory(self, n: int, times: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Paths `(k, n, d)` of `n` samples at `times: (k,)`, data units; None without a time axis."""
+        """Paths `(k, n, d)` of `n` samples of the flow at `times: (k,)`, data units.
+
+        None for a flow without a time axis.
+        """
         like = next(self.flow.parameters())
         z = torch.randn(n, self.flow.features, generator=generator, dtype=like.dtype, device=like.device)
         path = self.flow.trajectory(z, times)
@@ -84,7 +95,8 @@ class DensityModel(nn.Module):
 
     def for_evaluation(self, integrator: PartOptions) -> Self:
         """The same model, with the flow as `Flow.for_evaluation` gives it."""
-        return type(self)(self.columns, self._transforms(), self.flow.for_evaluation(integrator))
+        flow = self.flow.for_evaluation(integrator)
+        return type(self)(self.columns, self._transforms(), flow, self.background)
 
     def as_distribution(self, generator: torch.Generator) -> "FlowDistribution":
         """A `torch.distributions.Distribution` over rows in data units, drawing from `generator`."""
@@ -96,13 +108,22 @@ class DensityModel(nn.Module):
     def _score(self, x: Tensor) -> Scores:
         z, log_det = self.to_model(x)
         mapped = self.flow.to_base(z.to(next(self.flow.parameters()).dtype))
-        log_prob = (base_log_prob(mapped.value) + mapped.log_det).double()
-        return Scores(log_prob + log_det, mapped.nfe)
+        log_prob = base_log_prob(mapped.value) + mapped.log_det
+        return Scores(self._mix(log_prob, z) + log_det, mapped.nfe)
 
     def _sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         z, log_prob = self.flow.sample_and_log_prob(n, generator)
+        if self.background is not None:
+            chosen, others = self.background.draw(n, generator)
+            if len(others):
+                z[chosen] = others.to(z)
+                log_prob[chosen] = self.flow.log_prob(z[chosen])
         x, log_det = self.to_data(z)
-        return x, log_prob.double() - log_det
+        return x, self._mix(log_prob, z) - log_det
+
+    def _mix(self, flow: Tensor, z: Tensor) -> Tensor:
+        """The log-density `(n,)`, float64, at `z: (n, d)` in model space, of which the flow says `flow`."""
+        return flow.double() if self.background is None else self.background.mix(flow, z)
 
 
 class FlowDistribution(Distribution):

@@ -65,10 +65,10 @@ def make_objectives(plan: TrainingPlan, flow: Flow) -> list[Objective]:
 class Trainer:
     """Trains `flow` on `train: (n, d)` in model space by the phases of `plan`.
 
-    `validation: (m, d)` are the fixed rows that choose the weights; `validation_log_det` is the mean
-    log|det| of the transforms there, which puts the NLL into data units. `generator` draws batches and all
-    noise. `on_progress` is called at most a few times a second; `on_validation` after each validation, when
-    `state()` may be saved. `should_stop` is asked between steps.
+    `validation: (m, d)` are the fixed rows that choose the weights; `validation_nll` makes one figure, nats a
+    row, of the flow's log-densities (m,) there, and has seen those of the best weights last when `run`
+    returns. `generator` draws batches and all noise. `on_progress` is called at most a few times a second;
+    `on_validation` after each validation, when `state()` may be saved. `should_stop` is asked between steps.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Trainer:
         train: Tensor,
         validation: Tensor,
         *,
-        validation_log_det: float,
         generator: torch.Generator,
+        validation_nll: Callable[[Tensor], float] = lambda log_prob: -log_prob.mean().item(),
         on_progress: Callable[[Progress], None] = lambda progress: None,
         on_validation: Callable[[Progress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
@@ -88,7 +88,7 @@ class Trainer:
         self.plan = plan
         self.train = train
         self.validation = validation
-        self.validation_log_det = validation_log_det
+        self.validation_nll = validation_nll
         self.generator = generator
         self.on_progress = on_progress
         self.on_validation = on_validation
@@ -101,6 +101,7 @@ class Trainer:
         self._safe = self.state()
         self._losses: list[float] = []
         self._nfe: int | None = None
+        self._judged_best = False
         self._validation_seconds = 0.0
         self._clock = _Clock()
         self._last_event = 0.0
@@ -136,6 +137,9 @@ class Trainer:
             outcome = self._run()
         finally:
             self.flow.load_state_dict(self.best)
+        if not self._judged_best:
+            # What `validation_nll` keeps of the last weights that it saw shall be of these.
+            self._validation_nll()
         return outcome
 
     def _run(self) -> Outcome:
@@ -251,7 +255,6 @@ class Trainer:
         wait = min(self.plan.seconds / VALIDATIONS, 0.1 * last)
         return now - last >= max(wait, self._validation_seconds / VALIDATION_SHARE)
 
-    @torch.no_grad()
     def _validate(self) -> None:
         """Judge the averaged weights on the validation rows, keep them if they are the best so far."""
         began = time.monotonic()
@@ -260,6 +263,7 @@ class Trainer:
         nll = self._validation_nll()
         self.flow.load_state_dict(current)
         better = nll < self.counters.best_nll
+        self._judged_best = better
         if better:
             self.best = copy_tensors(self.ema)
         self._validation_seconds = time.monotonic() - began
@@ -276,8 +280,9 @@ class Trainer:
         self.on_validation(self._progress())
         self._losses = []
 
+    @torch.no_grad()
     def _validation_nll(self) -> float:
-        """NLL of the validation rows in data units, nats; infinite where the model breaks down."""
+        """NLL of the validation rows; infinite where the model breaks down."""
         try:
             # The same probes every time, so that a stochastic divergence does not add noise to the choice.
             mapped = self.flow.to_base(
@@ -286,8 +291,8 @@ class Trainer:
         except IntegrationError:
             return math.inf
         self._nfe = mapped.nfe
-        log_prob = (base_log_prob(mapped.value) + mapped.log_det).double().mean().item()
-        return -log_prob - self.validation_log_det if math.isfinite(log_prob) else math.inf
+        nll = self.validation_nll((base_log_prob(mapped.value) + mapped.log_det).double())
+        return nll if math.isfinite(nll) else math.inf
 
     def _announce(self) -> None:
         now = time.monotonic()

@@ -61,7 +61,7 @@ def fitted(name: str, values: dict[str, object]) -> DensityModel:
     flow.initialise(z.float())
     plan = TrainingPlan(**{**flow.default_plan, "steps": 150, "patience": 0})
     generator = torch.Generator().manual_seed(3)
-    Trainer(flow, plan, z[:1800].float(), z[1800:].float(), validation_log_det=0.0, generator=generator).run()
+    Trainer(flow, plan, z[:1800].float(), z[1800:].float(), generator=generator).run()
     return DensityModel(("a", "b"), [transform], flow)
 
 

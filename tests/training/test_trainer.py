@@ -34,7 +34,6 @@ def make_trainer(flow: Flow | None = None, plan: dict[str, object] | None = None
         TrainingPlan(**values),
         cloud(500),
         cloud(200, seed=1),
-        validation_log_det=0.0,
         generator=torch.Generator().manual_seed(2),
         **hooks,  # type: ignore[arg-type]
     )

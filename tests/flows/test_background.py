@@ -1,0 +1,141 @@
+"""The background of a density, against scikit-learn, scipy and quadrature."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from sklearn.datasets import load_iris
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from flowbench.fields.mixture import Mixture
+from flowbench.flows.background import NORMAL_SHARE, Background
+from flowbench.flows.base import Flow
+from flowbench.flows.density_model import DensityModel
+from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
+from flowbench.ode.per_row_engine import PerRowOptions
+from flowbench.store.tensors import read_tensors, write_tensors
+from flowbench.training.state import from_arrays, to_arrays
+
+
+def iris() -> Tensor:
+    x = load_iris().data
+    return torch.tensor((x - x.mean(0)) / x.std(0))
+
+
+def background(share: float) -> Background:
+    found = Background(4)
+    found.fit(iris())
+    found.share.fill_(share)
+    return found
+
+
+def narrow_flow() -> GaussianFlow:
+    """A normal a tenth as wide as the rows, and so wrong about nearly all of them."""
+    flow = GaussianFlow(4, GaussianOptions(), torch.Generator())
+    with torch.no_grad():
+        flow.log_diagonal.fill_(math.log(0.1))
+    return flow
+
+
+def model(share: float) -> DensityModel:
+    flow = narrow_flow()
+    return DensityModel("abcd", [], flow, background(share)).for_evaluation(PerRowOptions())
+
+
+def test_a_mixture_against_scikit_learn() -> None:
+    mixture = Mixture(4).double()
+    mixture.fit(iris())
+    oracle = GaussianMixture(len(mixture.means))
+    oracle.weights_ = mixture.log_weights.exp().numpy()
+    oracle.means_ = mixture.means.numpy()
+    oracle.covariances_ = ((mixture.axes * mixture.variances[:, None]) @ mixture.axes.mT).numpy()
+    oracle.precisions_cholesky_ = np.linalg.cholesky(np.linalg.inv(oracle.covariances_))
+    expected = oracle.score_samples(iris().numpy())
+    assert len(mixture.means) > 1
+    assert np.abs(mixture.log_prob(iris()).numpy() - expected).max() < 1e-9
+    drawn = mixture.sample(100_000, torch.Generator().manual_seed(0)).numpy()
+    assert np.abs(np.cov(drawn.T) - np.cov(oracle.sample(100_000)[0].T)).max() < 0.03
+    assert drawn.mean(0) == pytest.approx(oracle.weights_ @ oracle.means_, abs=0.02)
+
+
+def test_the_background_is_the_mixture_and_a_standard_normal() -> None:
+    plain, found = Mixture(4), background(0.5).mixture
+    plain.fit(iris())
+    x = 3 * torch.randn(200, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1).exp()
+    expected = (1 - NORMAL_SHARE) * plain.log_prob(x).exp() + NORMAL_SHARE * normal
+    assert torch.allclose(found.log_prob(x).exp(), expected, rtol=1e-5)
+
+
+def test_no_row_is_worth_less_than_the_background_gives_it() -> None:
+    x = iris()
+    bounded = model(0.01)
+    floor = math.log(0.01) + bounded.background.mixture.log_prob(x)
+    scores = bounded.log_prob(x)
+    assert (bounded.flow.log_prob(x) < floor - 10).any()
+    assert (scores >= floor).all()
+    assert (scores >= math.log(0.99) + bounded.flow.log_prob(x)).all()
+
+
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 3.0])
+def test_the_share_is_the_best_there_is(shift: float) -> None:
+    x, found = iris(), background(0.5)
+    noise = torch.randn(len(x), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    own = found.mixture.log_prob(x)
+    flow = own + shift + 2 * noise
+
+    def loss(share: float) -> float:
+        likelihood = torch.logaddexp(math.log1p(-share) + flow, math.log(share) + own).sum().item()
+        return -likelihood - 0.5 * math.log(share) - 0.5 * math.log1p(-share)
+
+    best = minimize_scalar(loss, bounds=(1e-6, 1 - 1e-6), method="bounded", options={"xatol": 1e-9})
+    found.weigh(flow, x)
+    assert found.share.item() == pytest.approx(best.x, rel=1e-3)
+
+
+def test_the_share_counts_the_rows_that_the_flow_misses() -> None:
+    x, found = iris(), background(0.5)
+    flow = found.mixture.log_prob(x) + 50
+    found.weigh(flow, x)
+    assert found.share.item() == pytest.approx(0.5 / 151, rel=0.01)
+    flow[:15] -= 5000
+    found.weigh(flow, x)
+    assert found.share.item() == pytest.approx(15.5 / 151, rel=0.01)
+
+
+def test_samples_come_from_both_and_carry_their_density() -> None:
+    mixed = model(0.3)
+    x, log_prob = mixed.sample_and_log_prob(5000, torch.Generator().manual_seed(2))
+    assert torch.allclose(mixed.log_prob(x), log_prob, atol=1e-9)
+    # Nearly all of the flow's rows lie within 0.5 of the middle, and few of the background's.
+    outside = (x.norm(dim=1) > 0.5).double().mean().item()
+    assert outside == pytest.approx(0.3, abs=0.03)
+
+
+def test_it_integrates_to_one() -> None:
+    found = Background(2)
+    found.fit(iris()[:, :2])
+    found.share.fill_(0.2)
+    flow: Flow = GaussianFlow(2, GaussianOptions(), torch.Generator())
+    mixed = DensityModel("ab", [], flow, found).for_evaluation(PerRowOptions())
+    axis = torch.linspace(-8, 8, 321, dtype=torch.float64)
+    mass = mixed.log_prob(torch.cartesian_prod(axis, axis)).exp().sum().item() * 0.05**2
+    assert mass == pytest.approx(1, abs=1e-6)
+
+
+def test_saved_and_loaded_with_its_components(tmp_path) -> None:
+    mixed = DensityModel("abcd", [], narrow_flow(), background(0.2))
+    write_tensors(tmp_path / "model.safetensors", to_arrays(mixed.state_dict()), {})
+    loaded = DensityModel("abcd", [], narrow_flow(), Background(4))
+    loaded.load_state_dict(from_arrays(read_tensors(tmp_path / "model.safetensors")[0]))
+    assert torch.equal(loaded.log_prob(iris()), mixed.log_prob(iris()))
+
+
+def test_a_flow_that_breaks_down_is_not_hidden() -> None:
+    found = background(0.1)
+    flow = torch.full((150,), math.nan, dtype=torch.float64)
+    found.weigh(flow, iris())
+    assert not torch.isfinite(found.mix(flow, iris())).any()
