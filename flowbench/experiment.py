@@ -43,26 +43,28 @@ class Watch:
 class Prepared:
     """An untrained model whose transforms are fitted on the train rows, and the rows in model space.
 
-    `validation_log_det` is the mean log|det| of the transforms on the `validation` rows.
+    `reserve` are validation rows beyond those that training is judged by. `validation_log_det` is the mean
+    log|det| of the transforms on the `validation` rows.
     """
 
     config: RunConfig
     model: DensityModel
     train: Tensor
     validation: Tensor
+    reserve: Tensor
     validation_log_det: float
 
-    def validation_nll(self, log_prob: Tensor) -> float:
-        """NLL of the validation rows, nats, data units, from the flow's `log_prob: (m,)` of them.
+    def nll(self, rows: Tensor, log_prob: Tensor) -> Tensor:
+        """NLL `(n,)`, nats, of held-out `rows: (n, d)` in model space, from the flow's `log_prob: (n,)`.
 
-        A background gets the share that suits these log-densities.
+        A background gets the share that suits these log-densities. The figures are of data units in the mean
+        of the validation rows.
         """
         log_prob = log_prob.cpu()
         if self.model.background is not None:
-            rows = self.validation.cpu()
-            self.model.background.weigh(log_prob, rows)
-            log_prob = self.model.background.mix(log_prob, rows)
-        return -log_prob.mean().item() - self.validation_log_det
+            self.model.background.weigh(log_prob, rows.cpu())
+            log_prob = self.model.background.mix(log_prob, rows.cpu())
+        return -log_prob - self.validation_log_det
 
 
 def random_stream(seed: int, purpose: int, device: str = "cpu") -> torch.Generator:
@@ -90,13 +92,20 @@ def prepare(
     for transform in model.transforms:
         transform.fit(rows)  # type: ignore[operator]
         rows, _ = transform.to_model(rows)  # type: ignore[operator]
-    chosen, log_det = model.to_model(torch.tensor(validation[: config.plan.validation_rows]))
+    judged, reserved = config.plan.validation_rows, config.plan.reserve_rows
+    held_out, log_det = model.to_model(torch.tensor(validation[: judged + reserved]))
     flow = model.flow.to(config.device)
     flow.initialise(rows.float().to(config.device))
     if model.background is not None:
         model.background.fit(rows)
+    held_out = held_out.float().to(config.device)
     return Prepared(
-        config, model, rows.float().to(config.device), chosen.float().to(config.device), log_det.mean().item()
+        config,
+        model,
+        train=rows.float().to(config.device),
+        validation=held_out[:judged],
+        reserve=held_out[judged:],
+        validation_log_det=log_det[:judged].mean().item(),
     )
 
 
@@ -110,7 +119,8 @@ def make_trainer(
         config.plan,
         prepared.train,
         prepared.validation,
-        validation_nll=prepared.validation_nll,
+        reserve=prepared.reserve,
+        nll=prepared.nll,
         generator=random_stream(config.seed, TRAINING, config.device),
         on_progress=watch.on_progress,
         on_validation=on_validation,

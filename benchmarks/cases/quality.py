@@ -1,6 +1,7 @@
 """Test NLL at equal CPU time: flowbench's models and a neural spline flow behind the same transforms."""
 
 import json
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +16,8 @@ from flowbench.registry import TOYS
 FLOWBENCH = "benchmarks.contenders.fits:flowbench"
 SPLINE = "benchmarks.contenders.fits:spline"
 TEST_ROWS = 20_000
+#: Draws the toys' rows; the defaults were chosen on those of seed 0.
+TOY_SEED = 100
 
 #: By name: the function that makes one, and what it is called with beside what all are.
 Contenders = dict[str, tuple[str, dict[str, Any]]]
@@ -28,7 +31,9 @@ def toys(*, quick: bool, seconds: float) -> Outcome:
         "planar": (FLOWBENCH, {"model": "planar"}),
     }
     names = TOYS.names()[:2] if quick else TOYS.names()
-    return _compare({name: name for name in names}, contenders, seconds / 6 if quick else seconds, seeds=1)
+    return _compare(
+        {name: name for name in names}, contenders, seconds / 6 if quick else seconds, (TOY_SEED,)
+    )
 
 
 def tables(*, quick: bool, seconds: float) -> Outcome:
@@ -36,7 +41,7 @@ def tables(*, quick: bool, seconds: float) -> Outcome:
     contenders: Contenders = {"cnf": (FLOWBENCH, {"model": "cnf"}), "zuko NSF": (SPLINE, {})}
     with scratch() as folder:
         data = {name: str(path) for name, path in write_tables(folder).items()}
-        return _compare(data, contenders, seconds / 6 if quick else seconds, seeds=1 if quick else 3)
+        return _compare(data, contenders, seconds / 6 if quick else seconds, range(1 if quick else 3))
 
 
 def _phase(**changes: Any) -> str:
@@ -74,10 +79,10 @@ def ablation(*, quick: bool, seconds: float) -> Outcome:
     with scratch() as folder:
         data = {name: name for name in ("rings", "checkerboard")}
         data |= {name: str(path) for name, path in write_tables(folder).items()}
-        return _compare(data, contenders, seconds / 6 if quick else seconds, seeds=1)
+        return _compare(data, contenders, seconds / 6 if quick else seconds, range(1))
 
 
-def _compare(data: dict[str, str], contenders: Contenders, seconds: float, seeds: int) -> Outcome:
+def _compare(data: dict[str, str], contenders: Contenders, seconds: float, seeds: Iterable[int]) -> Outcome:
     outcome = Outcome(
         notes=[
             f"{seconds:g} CPU seconds of training each, validations included; the weights that did best on "
@@ -95,7 +100,7 @@ def _compare(data: dict[str, str], contenders: Contenders, seconds: float, seeds
             {"dataset": path, "seconds": seconds, "seed": seed, "test_rows": TEST_ROWS, **own},
         )
         for name, path in data.items()
-        for seed in range(seeds)
+        for seed in seeds
         for label, (target, own) in contenders.items()
     }
     with ThreadPoolExecutor(2) as pool:

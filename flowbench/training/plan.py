@@ -35,8 +35,10 @@ class TrainingPlan(Options):
     The budget is `steps` optimiser steps, `seconds` of wall time, or whichever of the two ends first.
     Validation is on the first `validation_rows` validation rows, with the exponential moving average of
     the weights (decay min(`ema_decay`, (i + 1) / (i + 10)) at step i): every `validation_steps` steps, or
-    by default every fortieth of the budget, and more often at first where the budget is a time. Training
-    stops early when a share `patience` of the budget brought nothing (0: never); the best weights are kept.
+    by default every fortieth of the budget, and more often at first where the budget is a time. The best
+    weights are kept, but where there are more validation rows, up to `reserve_rows` of them choose between
+    these and the last. Training stops early when a share `patience` of the budget brought nothing (0: never);
+    under a cosine, when all of that time the NLL was worse than the best by more than two standard errors.
     """
 
     phases: tuple[Phase, ...] = (Phase(),)
@@ -44,6 +46,7 @@ class TrainingPlan(Options):
     seconds: PositiveFloat | None = None
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
     validation_rows: PositiveInt = 1000
+    reserve_rows: NonNegativeInt = 5000
     validation_steps: PositiveInt | None = None
     patience: float = Field(default=0.5, ge=0, le=1)
     max_rollbacks: NonNegativeInt = 5

@@ -92,6 +92,62 @@ def test_stops_early_when_validation_stands_still() -> None:
     assert trainer.counters.step < 300
 
 
+def lucky_start() -> Callable[[Tensor, Tensor], Tensor]:
+    """Figures of the 200 validation rows that are best at the first validation; other rows' are their own."""
+    validations = iter(range(1000))
+    return lambda rows, log_prob: log_prob * 0 + next(validations) if len(rows) == 200 else -log_prob
+
+
+def test_further_rows_let_the_last_weights_take_the_place_of_lucky_ones() -> None:
+    fresh = cloud(400, seed=3)
+    trainer = make_trainer(plan={"steps": 200, "patience": 0}, reserve=fresh, nll=lucky_start())
+    start = -trainer.flow.log_prob(fresh).mean().item()
+    trainer.run()
+    assert all(torch.equal(trainer.flow.state_dict()[key], last) for key, last in trainer.ema.items())
+    assert -trainer.flow.log_prob(fresh).mean().item() < start - 0.1
+
+
+def test_without_further_rows_the_validation_rows_have_the_last_word() -> None:
+    trainer = make_trainer(plan={"patience": 0}, nll=lucky_start())
+    before = {key: value.clone() for key, value in trainer.flow.state_dict().items()}
+    trainer.run()
+    assert all(torch.equal(trainer.flow.state_dict()[key], value) for key, value in before.items())
+
+
+def test_the_best_weights_are_judged_last() -> None:
+    """What a figure keeps of the weights, such as a share that it chose, is then of those that stay."""
+    judged: list[Tensor] = []
+    trainer = make_trainer(
+        plan={"phases": [{"learning_rate": 0.5}]},
+        reserve=cloud(400, seed=3),
+        nll=lambda rows, log_prob: judged.append(log_prob) or -log_prob,  # type: ignore[func-returns-value]
+    )
+    trainer.run()
+    assert torch.equal(judged[-1], trainer.flow.log_prob(cloud(400, seed=3)).double())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "drift", "outcome"),
+    [
+        ("cosine", 0.0, "finished"),
+        ("cosine", 1.0, "stopped early"),
+        ("constant", 0.0, "stopped early"),
+    ],
+)
+def test_under_a_cosine_only_a_clear_loss_stops_early(schedule: str, drift: float, outcome: str) -> None:
+    """Figures that scatter about a best first one by a tenth, drifting off or not."""
+    random = torch.Generator().manual_seed(0)
+    first = iter([True])
+
+    def scattered(rows: Tensor, log_prob: Tensor) -> Tensor:
+        if next(first, False):
+            return log_prob * 0
+        return drift + 0.01 + torch.randn(len(rows), generator=random, dtype=torch.float64)
+
+    plan = {"steps": 100, "validation_steps": 5, "patience": 0.3, "phases": [{"schedule": schedule}]}
+    assert make_trainer(plan=plan, nll=scattered).run() == outcome
+
+
 def test_an_interrupted_run_keeps_its_best_weights() -> None:
     trainer = make_trainer(plan={"steps": 1000})
     trainer.should_stop = lambda: trainer.counters.step >= 120
