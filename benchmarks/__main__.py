@@ -19,7 +19,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "toys-300": ("quality:toys", {"seconds": 300.0}),
     "tables-120": ("quality:tables", {"seconds": 120.0}),
     "tables-300": ("quality:tables", {"seconds": 300.0}),
-    "floor": ("floor:run", {"seconds": 20.0}),
+    "floor": ("floor:run", {"seconds": 10.0}),
     "race": ("race:run", {}),
     "ablation": ("quality:ablation", {"seconds": 60.0}),
     "memory": ("memory:run", {}),

@@ -82,39 +82,32 @@ def flowbench(
     return once
 
 
-def classical(
-    dataset: str,
-    density: str,
-    seed: int,
-    test_rows: int,
-    seconds: float = 1.0,
-    settings: list[str] | None = None,
-) -> Contender:
-    """scikit-learn's `density`: "gaussian", "mixture" (by BIC) or "kde" (width by cross-validation).
+def classical(dataset: str, seed: int, test_rows: int, settings: list[str]) -> Contender:
+    """scikit-learn's Gaussian, mixture (by BIC) and kernel density (width by cross-validation).
 
-    Fitted on train and validation rows together, as it needs none to choose its weights.
+    Fitted on train and validation rows together, as they need none to choose their weights.
     """
     from sklearn.mixture import GaussianMixture
     from sklearn.model_selection import GridSearchCV
     from sklearn.neighbors import KernelDensity
 
-    task = load(dataset, "cnf", seconds, seed, test_rows, settings or [])
+    task = load(dataset, "cnf", 1.0, seed, test_rows, settings)
     model, chosen = task.prepared.model, np.concatenate([task.split.train, task.split.validation])
     rows = model.to_model(torch.from_numpy(task.dataset.rows[chosen]))[0].numpy()
 
     def once() -> Answer:
-        if density == "kde":
-            widths = {"bandwidth": np.geomspace(0.03, 1.5, 25)}
-            fitted = GridSearchCV(KernelDensity(), widths, cv=5).fit(rows).best_estimator_
-        else:
-            counts = range(1, 2 if density == "gaussian" else min(8, len(rows) // 10) + 1)
-            fits = [
-                GaussianMixture(count, reg_covar=1e-4, n_init=3, random_state=0).fit(rows) for count in counts
-            ]
-            fitted = min(fits, key=lambda fit: fit.bic(rows))
-        z, log_det = model.to_model(torch.from_numpy(task.test))
-        found = torch.from_numpy(fitted.score_samples(z.numpy())) + log_det
-        return task.answer(found, seconds=0.0, steps=0)
+        widths = {"bandwidth": np.geomspace(0.03, 1.5, 25)}
+        fits = [
+            GaussianMixture(count, reg_covar=1e-4, n_init=3, random_state=0).fit(rows)
+            for count in range(1, min(8, len(rows) // 10) + 1)
+        ]
+        densities = {
+            "Gaussian": fits[0],
+            "mixture": min(fits, key=lambda fit: fit.bic(rows)),
+            "KDE": GridSearchCV(KernelDensity(), widths, cv=5).fit(rows).best_estimator_,
+        }
+        z, log_det = (part.numpy() for part in model.to_model(torch.from_numpy(task.test)))
+        return Answer({name: fit.score_samples(z) + log_det for name, fit in densities.items()})
 
     return once
 
