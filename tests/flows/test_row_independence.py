@@ -16,7 +16,7 @@ def test_together_one_by_one_and_shuffled(toy: str) -> None:
     prepared = prepare(config, ("x", "y"), rows[:10_000], rows[10_000:11_000])
     make_trainer(prepared, Watch()).run()
     model = prepared.model.for_evaluation(config.evaluation.integrator)
-    x = torch.from_numpy(rows[11_000:])
+    x = torch.tensor(rows[11_000:])
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         together = model.log_prob(x)
