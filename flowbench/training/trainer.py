@@ -170,15 +170,15 @@ class Trainer:
         often prefer the last one, at the end of the learning rate's decline.
         """
         rows = self.validation if self.reserve is None else self.reserve
-        best = self._judge(self.best, rows)
+        best = self._log_prob(self.best, rows)
         # Weights that moved on since the last validation, of a run that was interrupted, are not yet judged.
-        if self.reserve is None or self._losses or self.counters.nll == self.counters.best_nll:
-            return
-        if self._judge(self.ema, rows).mean() < best.mean():
-            self.best = copy_tensors(self.ema)
-            self.counters = self.counters.replace(best_nll=self.counters.nll)
-        else:
-            self._judge(self.best, rows)
+        judged = not self._losses and self.counters.nll != self.counters.best_nll
+        if self.reserve is not None and judged:
+            last = self._log_prob(self.ema, rows)
+            if self._row_nll(rows, last).mean() < self._row_nll(rows, best).mean():
+                self.best, best = copy_tensors(self.ema), last
+                self.counters = self.counters.replace(best_nll=self.counters.nll)
+        self._row_nll(rows, best)
 
     def _enter(self, phase: int) -> None:
         """Begin a phase from the best weights so far, with a fresh optimiser."""
@@ -278,7 +278,7 @@ class Trainer:
     def _validate(self) -> None:
         """Judge the averaged weights on the validation rows, keep them if they are the best so far."""
         began = time.monotonic()
-        rows = self._judge(self.ema, self.validation)
+        rows = self._row_nll(self.validation, self._log_prob(self.ema, self.validation))
         nll = rows.mean().item()
         better = nll < self.counters.best_nll
         if better:
@@ -314,13 +314,14 @@ class Trainer:
         if not declines or len(rows) < 2:
             return False
         if self._best_rows is None:
-            self._best_rows = self._judge(self.best, self.validation)
+            log_prob = self._log_prob(self.best, self.validation)
+            self._best_rows = self._row_nll(self.validation, log_prob)
         worse = rows - self._best_rows
         return bool(worse.mean() < 2 * worse.std() / len(worse) ** 0.5)
 
     @torch.no_grad()
-    def _judge(self, weights: Tensors, rows: Tensor) -> Tensor:
-        """NLLs (n,) of `rows: (n, d)` under `weights`; infinite where the model breaks down."""
+    def _log_prob(self, weights: Tensors, rows: Tensor) -> Tensor:
+        """The flow's log-densities (n,) of `rows: (n, d)` under `weights`; all NaN where a solve fails."""
         current = copy_tensors(self.flow.state_dict())
         self.flow.load_state_dict(weights)
         # The same probes every time, so that a stochastic divergence does not add noise to the choice.
@@ -328,13 +329,19 @@ class Trainer:
         try:
             mapped = [self.flow.to_base(part, generator) for part in torch.split(rows, len(self.validation))]
         except IntegrationError:
-            return torch.full((len(rows),), math.inf, dtype=torch.float64)
+            return torch.full((len(rows),), math.nan, dtype=torch.float64)
         finally:
             self.flow.load_state_dict(current)
         self._nfe = mapped[0].nfe
-        log_prob = torch.cat([base_log_prob(part.value) + part.log_det for part in mapped]).double()
-        nll = self.nll(rows, log_prob)
-        return nll if torch.isfinite(nll).all() else torch.full_like(nll, math.inf)
+        return torch.cat([base_log_prob(part.value) + part.log_det for part in mapped]).double()
+
+    def _row_nll(self, rows: Tensor, log_prob: Tensor) -> Tensor:
+        """`nll` of rows with these log-densities under the flow; infinite where the model breaks down."""
+        if not torch.isnan(log_prob).any():
+            nll = self.nll(rows, log_prob)
+            if torch.isfinite(nll).all():
+                return nll
+        return torch.full((len(rows),), math.inf, dtype=torch.float64)
 
     def _announce(self) -> None:
         now = time.monotonic()
