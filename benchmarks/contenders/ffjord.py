@@ -55,8 +55,11 @@ class Backwards(nn.Module):
         self.field = field
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """dx/dt (n, d)."""
-        return -self.field.velocity(1 - t, x)
+        """dx/dt (n, d).
+
+        torchdiffeq asks beyond the last time and interpolates; the fields are not made for t > 1.
+        """
+        return -self.field.velocity((1 - t).clamp(max=1.0), x)
 
 
 def divergence_bf(dx: Tensor, y: Tensor) -> Tensor:
