@@ -31,7 +31,7 @@ class TimeMLPOptions(options.PartOptions):
 
     `scales` is the number of octaves in which each column is seen: 0 keeps the divergence cheapest, more
     resolves sharper densities. `frames` sets of perpendicular directions are seen so: the columns
-    themselves, then turned ones. By default 6 scales in 3 frames where rows have two columns at most; 8
+    themselves, then turned ones. By default 6 scales in 6 frames where rows have two columns at most; 8
     scales of the columns alone with up to `MAX_MULTISCALE`, whose edges and steps lie along the columns
     and repay the finer scale; 0 beyond.
     With at most `mixture_rows` train rows the flow starts from a Gaussian mixture of them.
@@ -80,7 +80,7 @@ class TimeMLP(VelocityField):
         # Two layers rather than one of twice the width: splitting its output costs a copy in every backward.
         self.time_first = seeded_linear(embedded, width, generator)
         self.time_second = seeded_linear(embedded, width, generator)
-        scales, frames = (6, 3) if features <= 2 else (8, 1) if features <= MAX_MULTISCALE else (0, 1)
+        scales, frames = (6, 6) if features <= 2 else (8, 1) if features <= MAX_MULTISCALE else (0, 1)
         if options.scales is not None:
             scales = options.scales
         directions = _directions(features, options.frames or frames, generator)

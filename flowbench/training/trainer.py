@@ -27,7 +27,7 @@ from flowbench.training.state import (
 Outcome = Literal["finished", "stopped early", "interrupted"]
 
 #: Share of the time that validation may take when the budget is a time.
-VALIDATION_SHARE = 0.2
+VALIDATION_SHARE = 0.1
 VALIDATIONS = 40
 
 
