@@ -60,8 +60,8 @@ class TimeMLP(VelocityField):
 
     The divergence is in closed form. Without scales phi(y) = y and tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1,
     with d1, d2 the derivatives of the activations: one product of the size of W2 per row, whatever the
-    number of features. With scales it takes one for each column, but the waves, which are many more than
-    the columns, are met once, in the directions along which their gradients lie.
+    number of features. With scales it takes one for each column, down to the waves, whose gradients
+    are known.
     """
 
     Options: ClassVar[type[options.PartOptions]] = TimeMLPOptions
@@ -140,14 +140,16 @@ class TimeMLP(VelocityField):
         owed = (slope2 * self.last.weight[:, None]) @ self.second.weight * slope1
         plain, waved = torch.split(self.first.weight, [d, self.first.in_features - d], 1)
         trace = torch.einsum("dnh,hd->n", owed, plain)
-        # The gradient of a wave lies along its direction, so directions meet once, and not once a column.
-        along = (self.directions.T @ owed.flatten(1)).view(-1, n, owed.shape[2])
         size = self.directions.shape[1]
         sine, cosine = waved.reshape(len(waved), -1, 2, size).unbind(2)
         grown = self.scales[:, None]
         steep = torch.stack([-grown * cosine, grown * sine], 2).flatten(1, 2)
         waves = inputs[:, d:].view(n, -1, size)
-        return ((along @ steep.permute(2, 0, 1)) * waves.permute(2, 0, 1)).sum((0, 2)) + trace
+        if size == d:
+            # Waves of the columns themselves: what a column owes meets that column's alone.
+            return ((owed @ steep.permute(2, 0, 1)) * waves.permute(2, 0, 1)).sum((0, 2)) + trace
+        met = (owed @ steep.flatten(1)).view(d, *waves.shape) * self.directions[:, None, None]
+        return (met.sum(0) * waves).sum((1, 2)) + trace
 
     def _hidden(self, t: Tensor, x: Tensor) -> tuple["_Path", Tensor, Tensor, Tensor, Tensor]:
         """The path at t, phi(x / s), the second hidden layer, and both layers' slopes."""

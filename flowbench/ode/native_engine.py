@@ -74,8 +74,8 @@ class NativeIntegrator(Integrator):
     Gradients are those of the steps as taken: they go through the accepted steps by backpropagation, while
     the choice of the step sizes, like the error that decides it, is outside the graph. The error of a step
     is the largest, over the tensors of the state, of the root mean square of error / (atol + rtol |y|);
-    step control as in Hairer, Norsett and Wanner 1993, II.4, from a bolder start. `f` is never asked for a time outside
-    [t0, t1], and the last step ends on t1.
+    step control as in Hairer, Norsett and Wanner 1993, II.4, from a bolder start. `f` is never asked for a
+    time outside [t0, t1], and the last step ends on t1.
     """
 
     Options: ClassVar[type[options.PartOptions]] = NativeOptions
