@@ -64,6 +64,7 @@ INGREDIENTS = {
     "turned directions (toys)": ["flow.field.frames=1"],
     "sines and cosines of the time": ["flow.field.octaves=0"],
     "most times close to the data": [_phase(objective={"name": "flow-matching", "late_share": 0.0})],
+    "background": ["background=false"],
     "averaged weights": ["plan.ema_decay=0.0"],
     "batches of 1,024": [_phase(batch_size=256)],
     "cosine to zero": [_phase(schedule="constant")],

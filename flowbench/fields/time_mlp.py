@@ -60,8 +60,8 @@ class TimeMLP(VelocityField):
 
     The divergence is in closed form. Without scales phi(y) = y and tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1,
     with d1, d2 the derivatives of the activations: one product of the size of W2 per row, whatever the
-    number of features. With scales it takes one for each column, down to the waves, whose gradients
-    are known.
+    number of features. With scales it takes one for each column, and one more of the size of W1 to
+    meet the gradients of phi.
     """
 
     Options: ClassVar[type[options.PartOptions]] = TimeMLPOptions
