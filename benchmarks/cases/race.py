@@ -50,7 +50,7 @@ def run(*, quick: bool) -> Outcome:
             nll = TOYS.get(name)().entropy + float(kl.mean())
             row |= {
                 "cnf NLL": f"{nll:.4f} ± {kl.std() / len(kl) ** 0.5:.4f}",
-                "cnf CPU s": timing.figures["seconds"],
+                "cnf CPU s": round(timing.figures["seconds"], 1),
             }
             if nll <= curve["nll"]:
                 row["times fewer"] = round(theirs / timing.figures["seconds"])
