@@ -16,7 +16,7 @@ from flowbench.registry import TOYS
 FLOWBENCH = "benchmarks.contenders.fits:flowbench"
 SPLINE = "benchmarks.contenders.fits:spline"
 TEST_ROWS = 20_000
-#: Of the ablation, whose differences are large, and whose 44 models would be scored for as long as trained.
+#: Of the ablation, whose differences are large; more would be scored for as long as its models are trained.
 ABLATION_ROWS = 4_000
 #: Draws the toys' rows; the defaults were chosen on those of seed 0.
 TOY_SEED = 100

@@ -60,8 +60,8 @@ class TimeMLP(VelocityField):
 
     The divergence is in closed form. Without scales phi(y) = y and tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1,
     with d1, d2 the derivatives of the activations: one product of the size of W2 per row, whatever the
-    number of features. With scales it takes one for each column, and one more of the size of W1 to
-    meet the gradients of phi.
+    number of features. With scales it takes one for each column, and what follows from it meets the
+    gradients of phi, which are known.
     """
 
     Options: ClassVar[type[options.PartOptions]] = TimeMLPOptions
@@ -148,6 +148,7 @@ class TimeMLP(VelocityField):
         if size == d:
             # Waves of the columns themselves: what a column owes meets that column's alone.
             return ((owed @ steep.permute(2, 0, 1)) * waves.permute(2, 0, 1)).sum((0, 2)) + trace
+        # A turned wave lies along every column: each meets all waves, in proportion to their directions.
         met = (owed @ steep.flatten(1)).view(d, *waves.shape) * self.directions[:, None, None]
         return (met.sum(0) * waves).sum((1, 2)) + trace
 

@@ -25,7 +25,12 @@ from flowbench.ode.torchdiffeq_engine import TorchdiffeqIntegrator, TorchdiffeqO
 from flowbench.registry import FIELDS
 
 VARIANTS: dict[str, list[dict[str, object]]] = {
-    "time-mlp": [{"width": 16}, {"width": 16, "scales": 0}, {"width": 8, "octaves": 0, "scales": 2}],
+    "time-mlp": [
+        {"width": 16},
+        {"width": 16, "scales": 0},
+        {"width": 8, "octaves": 0, "scales": 2},
+        {"width": 8, "scales": 2, "frames": 3},
+    ],
     "concatsquash": [
         {"hidden": (9, 7), "activation": "tanh"},
         {"hidden": (6,), "activation": "softplus", "time_length": 1.0},

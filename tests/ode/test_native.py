@@ -113,6 +113,20 @@ def test_times_stay_inside_and_reach_the_end(method: str, t0: float, t1: float) 
     assert t1 in times or method in ("euler", "midpoint")
 
 
+@BOTH_WAYS
+@pytest.mark.parametrize("method", ADAPTIVE_METHODS)
+def test_a_smooth_velocity_takes_one_step(method: str, t0: float, t1: float) -> None:
+    """Where the velocity is steeper, an attempt at the whole span does not cost the accuracy."""
+
+    def solve(rate: float) -> Solution:
+        return native(method).integrate(lambda t, y: (rate * y[0],), (START,), t0, t1)
+
+    assert (solve(0.1).accepted, solve(0.1).nfe) == (1, 8)
+    for rate in (0.1, 1.0, 5.0):
+        exact = START * math.exp(rate * (t1 - t0))
+        torch.testing.assert_close(solve(rate).state[0], exact, atol=1e-3, rtol=1e-4)
+
+
 def test_the_last_slope_begins_the_next_step() -> None:
     for method in ADAPTIVE_METHODS:
         solution, *_ = solve_bent(native(method, atol=1e-9, rtol=1e-9), 0.0, 1.0)
