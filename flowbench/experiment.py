@@ -23,6 +23,7 @@ from flowbench.home import Home
 from flowbench.registry import FLOWS, TRANSFORMS
 from flowbench.store import Metric, Run
 from flowbench.training.state import TrainingState, from_arrays, to_arrays
+from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Progress, Trainer, make_objectives
 
 #: Independent random streams drawn from a run's seed.
@@ -44,7 +45,7 @@ class Prepared:
     """An untrained model whose transforms are fitted on the train rows, and the rows in model space.
 
     `reserve` are validation rows beyond those that training is judged by. `validation_log_det` is the mean
-    log|det| of the transforms on the `validation` rows.
+    log|det| of the transforms on the `validation` rows. `wall_seconds` and `cpu_seconds` went into all this.
     """
 
     config: RunConfig
@@ -53,18 +54,24 @@ class Prepared:
     validation: Tensor
     reserve: Tensor
     validation_log_det: float
+    wall_seconds: float
+    cpu_seconds: float
 
     def nll(self, rows: Tensor, log_prob: Tensor) -> Tensor:
         """NLL `(n,)`, nats, of held-out `rows: (n, d)` in model space, from the flow's `log_prob: (n,)`.
 
-        A background gets the share that suits these log-densities. The figures are of data units in the mean
-        of the validation rows.
+        With the background, if there is one, at the share that suits these rows. The figures are of data
+        units in the mean of the validation rows.
         """
-        log_prob = log_prob.cpu()
-        if self.model.background is not None:
-            self.model.background.weigh(log_prob, rows.cpu())
-            log_prob = self.model.background.mix(log_prob, rows.cpu())
+        background, log_prob, rows = self.model.background, log_prob.cpu(), rows.cpu()
+        if background is not None:
+            log_prob = background.mix(log_prob, rows, background.best_share(log_prob, rows))
         return -log_prob - self.validation_log_det
+
+    def settle(self, rows: Tensor, log_prob: Tensor) -> None:
+        """Give the background the share that suits `rows: (n, d)`, of which the flow says `log_prob`."""
+        if self.model.background is not None:
+            self.model.background.weigh(log_prob.cpu(), rows.cpu())
 
 
 def random_stream(seed: int, purpose: int, device: str = "cpu") -> torch.Generator:
@@ -86,6 +93,7 @@ def prepare(
     config: RunConfig, columns: tuple[str, ...], train: NDArray[np.float64], validation: NDArray[np.float64]
 ) -> Prepared:
     """A model of `columns`, ready to train on rows `(n, d)` and validate on rows `(m, d)`, data units."""
+    stopwatch = Stopwatch()
     model = build_model(config, columns)
     make_objectives(config.plan, model.flow)  # refuses an impossible plan before anything is written
     rows = torch.tensor(train)
@@ -95,7 +103,7 @@ def prepare(
     judged, reserved = config.plan.validation_rows, config.plan.reserve_rows
     held_out, log_det = model.to_model(torch.tensor(validation[: judged + reserved]))
     flow = model.flow.to(config.device)
-    flow.initialise(rows.float().to(config.device))
+    flow.initialise(rows.float().to(config.device), config.plan.seconds)
     if model.background is not None:
         model.background.fit(rows)
     held_out = held_out.float().to(config.device)
@@ -106,6 +114,8 @@ def prepare(
         validation=held_out[:judged],
         reserve=held_out[judged:],
         validation_log_det=log_det[:judged].mean().item(),
+        wall_seconds=stopwatch.wall(),
+        cpu_seconds=stopwatch.cpu(),
     )
 
 
@@ -121,6 +131,7 @@ def make_trainer(
         prepared.validation,
         reserve=prepared.reserve,
         nll=prepared.nll,
+        settle=prepared.settle,
         generator=random_stream(config.seed, TRAINING, config.device),
         on_progress=watch.on_progress,
         on_validation=on_validation,
@@ -283,7 +294,8 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
             run.update_info(status="interrupted")
             return
         watch.on_stage("evaluating")
-        counters = trainer.counters
+        wall_seconds = work.prepared.wall_seconds + trainer.counters.wall_seconds
+        cpu_seconds = work.prepared.cpu_seconds + trainer.counters.cpu_seconds
         results = evaluate(
             work.prepared.model.cpu(),
             work.dataset,
@@ -291,9 +303,9 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
             work.config.evaluation,
             random_stream(work.config.seed, EVALUATION),
             training_metrics={
-                "validation_nll": Metric(counters.best_nll, "nats"),
-                "cpu_seconds": Metric(counters.cpu_seconds, "seconds"),
-                "wall_seconds": Metric(counters.wall_seconds, "seconds"),
+                "validation_nll": Metric(trainer.counters.best_nll, "nats"),
+                "cpu_seconds": Metric(cpu_seconds, "seconds"),
+                "wall_seconds": Metric(wall_seconds, "seconds"),
             },
             provenance={"run": run.name, **run.info["dataset"], "seed": work.config.seed},
         )
@@ -302,8 +314,8 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
             status="finished",
             outcome=outcome,
             finished=_now(),
-            wall_seconds=counters.wall_seconds,
-            cpu_seconds=counters.cpu_seconds,
+            wall_seconds=wall_seconds,
+            cpu_seconds=cpu_seconds,
             test_rows_scored=len(results.scored.row),
         )
 

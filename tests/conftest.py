@@ -9,16 +9,40 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
+
+    from flowbench.fields.mixture import Mixture
 
 # No deadline: how long an example takes says more about the machine than about the code.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
+
+
+@pytest.fixture(scope="session")
+def as_sklearn() -> "Callable[[Mixture], GaussianMixture]":
+    """Makes scikit-learn's object of a mixture, so that it can be the oracle."""
+    import numpy as np
+    from sklearn.mixture import GaussianMixture
+
+    def convert(mixture: "Mixture") -> GaussianMixture:
+        found = GaussianMixture(len(mixture.means))
+        found.weights_ = mixture.log_weights.exp().numpy()
+        found.means_ = mixture.means.numpy()
+        found.covariances_ = ((mixture.axes * mixture.variances[:, None]) @ mixture.axes.mT).numpy()
+        found.precisions_cholesky_ = np.linalg.cholesky(np.linalg.inv(found.covariances_))
+        return found
+
+    return convert
 
 
 @pytest.fixture(scope="session")

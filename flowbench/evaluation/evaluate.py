@@ -62,7 +62,7 @@ def _score_test_rows(
     likelihoods = reported_likelihoods(model, torch.from_numpy(x), options.integrator, options.error_rows)
     log_prob = likelihoods.log_prob.numpy()
     metrics = _mean_metrics("test_nll", -log_prob)
-    metrics["parameters"] = Metric(sum(p.numel() for p in model.flow.parameters()), "1")
+    metrics["parameters"] = Metric(model.flow.parameter_count, "1")
     if model.background is not None:
         metrics["background_share"] = Metric(model.background.share.item(), "1")
     if likelihoods.nfe is not None and likelihoods.solver_error is not None:

@@ -1,10 +1,20 @@
 """A Gaussian mixture of rows in model space."""
 
 import math
-from typing import Any
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowbench.fields.growing import GrowingBuffers
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
+
+Floats = NDArray[np.float64]
 
 #: Components that are tried; the Bayesian information criterion chooses among them.
 MAX_COMPONENTS = 8
@@ -13,12 +23,13 @@ MAX_COMPONENTS = 8
 MAX_ROWS = 10_000
 
 
-class Mixture(nn.Module):
+class Mixture(GrowingBuffers):
     """sum_k w_k N(m_k, S_k), kept by the `variances` along the principal `axes` (columns) of each S_k.
 
     It begins without components, and has none until it is fitted or loaded.
     """
 
+    growing: ClassVar[tuple[str, ...]] = ("log_weights", "means", "variances", "axes")
     log_weights: Tensor
     means: Tensor
     variances: Tensor
@@ -27,22 +38,18 @@ class Mixture(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.features = features
-        for name, shape in self._shapes(0).items():
-            self.register_buffer(name, torch.zeros(shape))
+        for name, shape in zip(self.growing, ((), (features,), (features,), 2 * (features,)), strict=True):
+            self.register_buffer(name, torch.zeros(0, *shape))
 
     def fit(self, x: Tensor) -> None:
         """Take the mixture of rows `x: (n, d)`, its components chosen by the information criterion."""
-        from sklearn.mixture import GaussianMixture
-
         rows = x[:MAX_ROWS].double().cpu().numpy()
-        # Two rows for each parameter of a component, at least.
-        own = 1 + self.features + self.features * (self.features + 1) // 2
-        most = max(1, min(MAX_COMPONENTS, len(rows) // (2 * own)))
-        fits = [
-            GaussianMixture(count, reg_covar=1e-4, n_init=3, random_state=0).fit(rows)
-            for count in range(1, most + 1)
-        ]
-        mixture = min(fits, key=lambda fit: fit.bic(rows))
+        most = min(MAX_COMPONENTS, most_components(*rows.shape))
+        fits = [fit_components(rows, count, reg_covar=1e-4, n_init=3) for count in range(1, most + 1)]
+        self.take(min(fits, key=lambda fit: fit.bic(rows)))
+
+    def take(self, mixture: "GaussianMixture") -> None:
+        """Take over what scikit-learn has fitted, in full covariances."""
         variances, axes = torch.linalg.eigh(torch.from_numpy(mixture.covariances_))
         found = {
             "log_weights": torch.from_numpy(mixture.weights_).log(),
@@ -84,19 +91,23 @@ class Mixture(nn.Module):
         along = self.variances[chosen].sqrt() * noise
         return self.means[chosen] + torch.einsum("ne,nde->nd", along, self.axes[chosen])
 
-    def _shapes(self, count: int) -> dict[str, tuple[int, ...]]:
-        d = self.features
-        return {
-            "log_weights": (count,),
-            "means": (count, d),
-            "variances": (count, d),
-            "axes": (count, d, d),
-        }
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # How many components there are is known only once they are fitted, or loaded.
-        weights = state_dict.get(prefix + "log_weights")
-        if isinstance(weights, Tensor) and len(weights) != len(self.log_weights):
-            for name, shape in self._shapes(len(weights)).items():
-                self.register_buffer(name, getattr(self, name).new_zeros(shape))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+def parameters_of_component(features: int) -> int:
+    """The numbers that make one component: weight, mean and covariance."""
+    return 1 + features + features * (features + 1) // 2
+
+
+def most_components(rows: int, features: int) -> int:
+    """As many as leave each parameter of a component two of the `rows` at least."""
+    return max(1, rows // (2 * parameters_of_component(features)))
+
+
+def fit_components(rows: Floats, count: int, **options: Any) -> "GaussianMixture":
+    """scikit-learn's mixture of `count` full covariances, of `rows: (n, d)`."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    with warnings.catch_warnings():
+        # Of many components some always creep on; what is found after the last step is a mixture too.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return GaussianMixture(count, random_state=0, **options).fit(rows)

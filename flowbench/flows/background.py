@@ -33,7 +33,11 @@ class Background(nn.Module):
         self.mixture.add_standard_normal(NORMAL_SHARE)
 
     def weigh(self, flow: Tensor, x: Tensor) -> None:
-        """Choose the share on held-out rows `x: (n, d)` whose log-densities under the flow are `flow: (n,)`.
+        """Take the share that suits held-out rows `x: (n, d)`, of which the flow says `flow: (n,)`."""
+        self.share.fill_(self.best_share(flow, x))
+
+    def best_share(self, flow: Tensor, x: Tensor) -> float:
+        """The share that suits rows `x: (n, d)` whose log-densities under the flow are `flow: (n,)`.
 
         The mode of the posterior that half a row for either side makes of the likelihood, which is concave.
         """
@@ -46,12 +50,16 @@ class Background(nn.Module):
         for _ in range(50):
             middle = (low + high) / 2
             low, high = (middle, high) if slope(math.exp(middle)) > 0 else (low, middle)
-        self.share.fill_(math.exp(low))
+        return math.exp(low)
 
-    def mix(self, flow: Tensor, x: Tensor) -> Tensor:
-        """The log-density `(n,)`, float64, of `x: (n, d)`, of which the flow says `flow: (n,)`."""
+    def mix(self, flow: Tensor, x: Tensor, share: float | None = None) -> Tensor:
+        """The log-density `(n,)`, float64, of `x: (n, d)`, of which the flow says `flow: (n,)`.
+
+        At the background's own share, unless another `share` is given.
+        """
+        weight = self.share if share is None else self.share.new_tensor(share)
         return torch.logaddexp(
-            torch.log1p(-self.share) + flow.double(), self.share.log() + self.mixture.log_prob(x.double())
+            torch.log1p(-weight) + flow.double(), weight.log() + self.mixture.log_prob(x.double())
         )
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

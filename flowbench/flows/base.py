@@ -1,10 +1,11 @@
-"""The contract of a flow: an invertible map between data-like rows and a standard normal base."""
+"""The contracts: a density over rows in model space, and a flow, which is one that maps them to a base."""
 
 import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 import torch
@@ -12,6 +13,17 @@ from torch import Tensor, nn
 
 from flowbench import options
 from flowbench.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-densities `log_prob: (n,)`, nats, and the evaluations of the velocity field that they took.
+
+    `nfe` is None for a density that solves no equation.
+    """
+
+    log_prob: Tensor
+    nfe: int | None = None
 
 
 @dataclass(frozen=True)
@@ -27,17 +39,17 @@ class Mapped:
     nfe: int | None = None
 
 
-class Flow(nn.Module, ABC):
-    """An invertible map between rows `x: (n, d)` in model space and a standard normal base `z: (n, d)`.
+class Density(nn.Module, ABC):
+    """A probability density over rows `x: (n, d)` in model space that can be drawn from.
 
-    Implementations hold only the mathematics, in `_to_base` and `_to_data`; shapes are checked here.
-    Initial weights are drawn from `generator`, never from the global random state.
+    Implementations hold only the mathematics, in `_score` and `sample_and_log_prob`; shapes are checked
+    here. Initial weights are drawn from `generator`, never from the global random state.
     """
 
     Options: ClassVar[type[options.PartOptions]]
-    #: The training plan that suits this flow, as plain values for `flowbench.training.plan.TrainingPlan`.
+    #: The training plan that suits it, as plain values for `flowbench.training.plan.TrainingPlan`.
     default_plan: ClassVar[dict[str, Any]] = {"phases": [{"objective": "likelihood"}]}
-    #: Whether a model of this flow keeps a `Background` unless it is told otherwise.
+    #: Whether a model of it keeps a `Background` unless it is told otherwise.
     default_background: ClassVar[bool] = False
     #: Published recipes: name -> function of the kind of data ("toy" or "table") giving configuration values.
     presets: ClassVar[dict[str, Callable[[str], dict[str, Any]]]] = {}
@@ -45,9 +57,65 @@ class Flow(nn.Module, ABC):
     def __init__(self, features: int, options: options.PartOptions, generator: torch.Generator) -> None:
         super().__init__()
         if features < 1:
-            raise ConfigurationError(f"a flow needs at least one feature; got {features}")
+            raise ConfigurationError(f"a density needs at least one feature; got {features}")
         self.features = features
         self.options = options
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype, and on the device, of the density's own."""
+        return next(chain(self.parameters(), self.buffers()))
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers the fit chooses."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @abstractmethod
+    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores: ...
+
+    @abstractmethod
+    def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw `n` rows `(n, d)` and their log-densities `(n,)`, nats, model space."""
+
+    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
+        """Choose starting parameters, or all of them, from train rows `x: (n, d)` in model space.
+
+        What may take long looks for no better ones after about `seconds`.
+        """
+
+    def score(self, x: Tensor, generator: torch.Generator | None = None) -> Scores:
+        """Log-densities of `x: (n, d)` in model space, and what they cost.
+
+        `generator` draws the probes of a stochastic divergence estimator, where there is one.
+        Raises `ConfigurationError` for a wrong shape and `IntegrationError` if a solve fails.
+        """
+        self._check(x)
+        return self._score(x, generator)
+
+    def log_prob(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Log-density of `x: (n, d)` in model space: `(n,)`, nats; raises as `score` does."""
+        return self.score(x, generator).log_prob
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw `n` rows `(n, d)` in model space."""
+        return self.sample_and_log_prob(n, generator)[0]
+
+    def for_evaluation(self, integrator: options.PartOptions) -> Self:
+        """A float64 copy for likelihoods that are reported; solves, if any, use `integrator`'s options."""
+        density = copy.deepcopy(self).double().eval()
+        return density.requires_grad_(False)
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 2 or x.shape[1] != self.features:
+            raise ConfigurationError(f"rows must have shape (n, {self.features}); got {tuple(x.shape)}")
+
+
+class Flow(Density):
+    """A density made by an invertible map between rows `x: (n, d)` and a standard normal base `z: (n, d)`.
+
+    Implementations hold only the mathematics, in `_to_base` and `_to_data`.
+    """
 
     @abstractmethod
     def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped: ...
@@ -55,38 +123,26 @@ class Flow(nn.Module, ABC):
     @abstractmethod
     def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped: ...
 
-    def initialise(self, x: Tensor) -> None:
-        """Choose starting parameters from train rows `x: (n, d)` in model space."""
-
     def to_base(self, x: Tensor, generator: torch.Generator | None = None) -> Mapped:
-        """Map data to base: `x: (n, d)` -> `z: (n, d)` with log|det dz/dx|.
-
-        `generator` draws the probes of a stochastic divergence estimator, where the flow uses one.
-        Raises `ConfigurationError` for a wrong shape and `IntegrationError` if a solve fails.
-        """
+        """Map data to base: `x: (n, d)` -> `z: (n, d)` with log|det dz/dx|; raises as `score` does."""
         self._check(x)
         return self._to_base(x, generator)
 
     def to_data(self, z: Tensor, generator: torch.Generator | None = None) -> Mapped:
-        """Map base to data: `z: (n, d)` -> `x: (n, d)` with log|det dx/dz|; raises as `to_base` does."""
+        """Map base to data: `z: (n, d)` -> `x: (n, d)` with log|det dx/dz|; raises as `score` does."""
         self._check(z)
         return self._to_data(z, generator)
 
-    def log_prob(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Log-density of `x: (n, d)` in model space: `(n,)`, nats; raises as `to_base` does."""
-        mapped = self.to_base(x, generator)
-        return base_log_prob(mapped.value) + mapped.log_det
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw `n` rows `(n, d)` in model space."""
-        return self.sample_and_log_prob(n, generator)[0]
-
     def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw `n` rows `(n, d)` and their log-densities `(n,)`, nats, model space."""
-        like = next(self.parameters())
-        z = torch.randn(n, self.features, generator=generator, dtype=like.dtype, device=like.device)
+        z = self.sample_base(n, generator)
         mapped = self.to_data(z, generator)
         return mapped.value, base_log_prob(z) - mapped.log_det
+
+    def sample_base(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw `n` points `(n, d)` of the base."""
+        like = self.like
+        return torch.randn(n, self.features, generator=generator, dtype=like.dtype, device=like.device)
 
     def trajectory(self, z: Tensor, times: Tensor) -> Tensor | None:
         """Positions `(k, n, d)` at increasing `times: (k,)` in [0, 1] of base points `z: (n, d)`.
@@ -95,14 +151,9 @@ class Flow(nn.Module, ABC):
         """
         return None
 
-    def for_evaluation(self, integrator: options.PartOptions) -> Self:
-        """A float64 copy for likelihoods that are reported; solves, if any, use `integrator`'s options."""
-        flow = copy.deepcopy(self).double().eval()
-        return flow.requires_grad_(False)
-
-    def _check(self, x: Tensor) -> None:
-        if x.ndim != 2 or x.shape[1] != self.features:
-            raise ConfigurationError(f"rows must have shape (n, {self.features}); got {tuple(x.shape)}")
+    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
+        mapped = self._to_base(x, generator)
+        return Scores(base_log_prob(mapped.value) + mapped.log_det, mapped.nfe)
 
 
 def base_log_prob(z: Tensor) -> Tensor:

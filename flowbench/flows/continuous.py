@@ -108,7 +108,7 @@ class ContinuousFlow(Flow):
         self.integrator: Integrator = INTEGRATORS.get(options.integrator.name)(options.integrator)
         self.divergence = DIVERGENCES.get(options.divergence.name)(options.divergence)
 
-    def initialise(self, x: Tensor) -> None:
+    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
         """Let the field choose its start from train rows `x: (n, d)` in model space."""
         self.field.initialise(x)
 

@@ -1,7 +1,6 @@
 """Transforms and a flow together: a density over the rows of a table, in the table's own units."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -9,24 +8,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from flowbench.flows.background import Background
-from flowbench.flows.base import Flow, base_log_prob
+from flowbench.flows.base import Density, Flow, Scores
 from flowbench.options import PartOptions
 from flowbench.transforms.base import Transform
 
 #: Rows carried through the model at once: flat memory for tables of any length, and arrays that stay in the
 #: cache (4,096 took 1.6 times as long a row).
 CHUNK = 1024
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Log-densities `log_prob: (n,)`, float64, nats, data units, and the evaluations the solves took.
-
-    `nfe` is the largest of the chunks', or None for a flow that solves no equation.
-    """
-
-    log_prob: Tensor
-    nfe: int | None
 
 
 class DensityModel(nn.Module):
@@ -39,7 +27,7 @@ class DensityModel(nn.Module):
         self,
         columns: Sequence[str],
         transforms: Sequence[Transform],
-        flow: Flow,
+        flow: Density,
         background: Background | None = None,
     ) -> None:
         super().__init__()
@@ -70,7 +58,7 @@ class DensityModel(nn.Module):
         return self.score(x).log_prob
 
     def score(self, x: Tensor) -> Scores:
-        """Log-densities of `x: (n, d)` in data units, and what they cost.
+        """Log-densities of `x: (n, d)` in data units, float64, and what they cost (`nfe`: the most).
 
         Raises `OutsideSupportError` for rows a transform cannot map, `IntegrationError` if a solve fails.
         """
@@ -86,15 +74,15 @@ class DensityModel(nn.Module):
     def trajectory(self, n: int, times: Tensor, generator: torch.Generator) -> Tensor | None:
         """Paths `(k, n, d)` of `n` samples of the flow at `times: (k,)`, data units.
 
-        None for a flow without a time axis.
+        None for a density without a time axis.
         """
-        like = next(self.flow.parameters())
-        z = torch.randn(n, self.flow.features, generator=generator, dtype=like.dtype, device=like.device)
-        path = self.flow.trajectory(z, times)
+        if not isinstance(self.flow, Flow):
+            return None
+        path = self.flow.trajectory(self.flow.sample_base(n, generator), times)
         return None if path is None else torch.stack([self.to_data(z)[0] for z in path])
 
     def for_evaluation(self, integrator: PartOptions) -> Self:
-        """The same model, with the flow as `Flow.for_evaluation` gives it."""
+        """The same model, with the flow as `Density.for_evaluation` gives it."""
         flow = self.flow.for_evaluation(integrator)
         return type(self)(self.columns, self._transforms(), flow, self.background)
 
@@ -107,9 +95,8 @@ class DensityModel(nn.Module):
 
     def _score(self, x: Tensor) -> Scores:
         z, log_det = self.to_model(x)
-        mapped = self.flow.to_base(z.to(next(self.flow.parameters()).dtype))
-        log_prob = base_log_prob(mapped.value) + mapped.log_det
-        return Scores(self._mix(log_prob, z) + log_det, mapped.nfe)
+        scores = self.flow.score(z.to(self.flow.like.dtype))
+        return Scores(self._mix(scores.log_prob, z) + log_det, scores.nfe)
 
     def _sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         z, log_prob = self.flow.sample_and_log_prob(n, generator)

@@ -34,7 +34,7 @@ class GaussianFlow(Flow):
         self.log_diagonal = nn.Parameter(torch.zeros(features))
         self.below_diagonal = nn.Parameter(torch.zeros(features * (features - 1) // 2))
 
-    def initialise(self, x: Tensor) -> None:
+    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
         """Set mean and covariance to the maximum-likelihood estimate on `x: (n, d)`."""
         wide = x.double()
         mean = wide.mean(0)

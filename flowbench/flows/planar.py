@@ -76,7 +76,7 @@ def _log_det(activations: Tensor, products: Tensor) -> Tensor:
 
 
 def solve_monotone(y: Tensor, c: Tensor, b: Tensor, tolerance: float = 1e-10) -> Tensor:
-    """The root a of a + c tanh(a + b) = y for every `y: (n,)`; scalars c > -1 and b.
+    """The root a of a + c tanh(a + b) = y for every `y: (n,)`; a scalar c > -1 and b, () or (n,).
 
     Newton steps kept inside a bracket, with bisection where they leave it or slow down. Converges to
     `tolerance`, or to the precision of y's dtype where that is coarser. The root carries no gradient.

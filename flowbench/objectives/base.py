@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowbench import options
 from flowbench.errors import ConfigurationError
-from flowbench.flows.base import Flow
+from flowbench.flows.base import Density
 from flowbench.flows.continuous import ContinuousFlow
 
 
@@ -26,25 +26,31 @@ class LossTerms:
 
 
 class Objective(ABC):
-    """A loss of a flow on a batch; it holds options only, never state."""
+    """A loss of a density, of a flow as a rule, on a batch; it holds options only, never state."""
 
     Options: ClassVar[type[options.PartOptions]]
 
     def __init__(self, options: options.PartOptions) -> None:
         self.options = options
 
-    def check(self, flow: Flow) -> None:  # noqa: B027 - most objectives suit every flow
+    def check(self, flow: Density) -> None:
         """Raise `ConfigurationError` if `flow` cannot be trained by this objective."""
+        # Not every density has parameters; continuous flows always do.
+        if next(flow.parameters(), None) is None:
+            raise ConfigurationError(
+                f"model `{flow.options.name}` is fitted in closed form and has nothing to train; leave its "
+                "`plan.phases` empty"
+            )
 
     @abstractmethod
-    def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
         """The loss on `batch: (n, d)` in model space; every random draw comes from `generator`."""
 
-    def continuous(self, flow: Flow) -> ContinuousFlow:
+    def continuous(self, flow: Density) -> ContinuousFlow:
         """`flow`, if it has a velocity field; raises `ConfigurationError` otherwise."""
         if not isinstance(flow, ContinuousFlow):
             raise ConfigurationError(
-                f"objective `{self.options.name}` needs a continuous flow; train `{type(flow).__name__}` "
+                f"objective `{self.options.name}` needs a continuous flow; train `{flow.options.name}` "
                 "with `likelihood`"
             )
         return flow

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from flowbench import options
-from flowbench.flows.base import Flow
+from flowbench.flows.base import Density
 from flowbench.objectives.base import LossTerms, Objective
 from flowbench.objectives.coupling import optimal_transport
 from flowbench.objectives.paths import PATHS, PathName
@@ -51,11 +51,11 @@ class FlowMatching(Objective):
         self.path = PATHS[options.path]
         self.coupling_size = options.coupling_size if options.coupling == "minibatch-ot" else None
 
-    def check(self, flow: Flow) -> None:
+    def check(self, flow: Density) -> None:
         """Only a continuous flow has a velocity field to match."""
         self.continuous(flow)
 
-    def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
         """The mean squared error of the velocity on `batch: (n, d)`, per feature."""
         base = torch.randn(batch.shape, generator=generator, dtype=batch.dtype, device=batch.device)
         if self.coupling_size is not None:

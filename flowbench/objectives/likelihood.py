@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from flowbench import options
-from flowbench.flows.base import Flow, base_log_prob
+from flowbench.flows.base import Density, base_log_prob
 from flowbench.flows.continuous import ContinuousFlow, Rates
 from flowbench.objectives.base import LossTerms, Objective
 from flowbench.ode.base import State
@@ -37,12 +37,13 @@ class Likelihood(Objective):
         super().__init__(options)
         self.random_end = options.random_end
 
-    def check(self, flow: Flow) -> None:
-        """A random end needs a continuous flow."""
+    def check(self, flow: Density) -> None:
+        """There have to be parameters, and a random end needs a continuous flow."""
+        super().check(flow)
         if self.random_end:
             self.continuous(flow)
 
-    def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
         """-mean log p over `batch: (n, d)`."""
         if not self.random_end:
             return LossTerms(-flow.log_prob(batch, generator).mean())

@@ -9,7 +9,7 @@ from torch import Tensor
 from flowbench import options
 from flowbench.errors import ConfigurationError
 from flowbench.fields.potential import Potential
-from flowbench.flows.base import Flow
+from flowbench.flows.base import Density
 from flowbench.flows.continuous import Rates
 from flowbench.objectives.base import LossTerms, Objective
 from flowbench.objectives.likelihood import solve
@@ -46,7 +46,7 @@ class OTFlow(Objective):
         self.hamilton_jacobi = options.hamilton_jacobi
         self.random_end = options.random_end
 
-    def check(self, flow: Flow) -> None:
+    def check(self, flow: Density) -> None:
         """Only the field `potential` has a potential."""
         field = self.continuous(flow).field
         if not isinstance(field, Potential):
@@ -55,7 +55,7 @@ class OTFlow(Objective):
                 "set `flow.field=potential`, or train with `regularised-likelihood`"
             )
 
-    def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
         """The loss on `batch: (n, d)`; terms `nll`, nats, `transport` and `hamilton_jacobi`."""
         continuous = self.continuous(flow)
         nll, (transport, residual) = solve(

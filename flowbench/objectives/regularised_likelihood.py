@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from flowbench import options
-from flowbench.flows.base import Flow
+from flowbench.flows.base import Density
 from flowbench.flows.continuous import ContinuousFlow, Rates
 from flowbench.objectives.base import LossTerms, Objective
 from flowbench.objectives.likelihood import solve
@@ -42,11 +42,11 @@ class RegularisedLikelihood(Objective):
         self.jacobian_frobenius = options.jacobian_frobenius
         self.random_end = options.random_end
 
-    def check(self, flow: Flow) -> None:
+    def check(self, flow: Density) -> None:
         """Only a continuous flow has paths."""
         self.continuous(flow)
 
-    def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
         """The loss on `batch: (n, d)`; terms `nll`, nats, `kinetic_energy` and `jacobian_frobenius`."""
         continuous = self.continuous(flow)
         nll, (kinetic, frobenius) = solve(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowbench import options
 from flowbench.errors import ConfigurationError
-from flowbench.flows.base import Flow, base_log_prob
+from flowbench.flows.base import Density, base_log_prob
 from flowbench.objectives.base import LossTerms, Objective
 
 #: `x: (n, d)`, rows in model space, to an unnormalised log-density (n,), nats, differentiable in x.
@@ -37,17 +37,17 @@ class ReverseKL(Objective):
         super().__init__(options)
         self.target = target
 
-    def check(self, flow: Flow) -> None:
+    def check(self, flow: Density) -> None:
         """Only the draws of a continuous flow are sure to carry gradients; planar's inverse has none."""
         self.continuous(flow)
 
-    def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
         """The loss, nats, over as many draws as `batch: (n, d)` has rows; their values do not matter.
 
         Raises `ConfigurationError` if the target does not give one number for each row.
         """
         base = torch.randn(batch.shape, generator=generator, dtype=batch.dtype, device=batch.device)
-        mapped = flow.to_data(base, generator)
+        mapped = self.continuous(flow).to_data(base, generator)
         log_target = self.target(mapped.value)
         if log_target.shape != (len(batch),):
             raise ConfigurationError(

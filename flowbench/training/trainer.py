@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import IntegrationError, RunFailedError
-from flowbench.flows.base import Flow, base_log_prob
+from flowbench.flows.base import Density
 from flowbench.objectives.base import Objective
 from flowbench.registry import OBJECTIVES
 from flowbench.training.plan import Phase, TrainingPlan
@@ -23,6 +23,7 @@ from flowbench.training.state import (
     optimizer_tensors,
     restore_optimizer,
 )
+from flowbench.training.stopwatch import Stopwatch
 
 Outcome = Literal["finished", "stopped early", "interrupted"]
 
@@ -54,7 +55,7 @@ class Progress:
     seconds_left: float
 
 
-def make_objectives(plan: TrainingPlan, flow: Flow) -> list[Objective]:
+def make_objectives(plan: TrainingPlan, flow: Density) -> list[Objective]:
     """The objective of each phase; raises `ConfigurationError` for one that cannot train `flow`."""
     objectives = [OBJECTIVES.get(phase.objective.name)(phase.objective) for phase in plan.phases]
     for objective in objectives:
@@ -67,15 +68,15 @@ class Trainer:
 
     `validation: (m, d)` are the fixed rows that choose the weights, and `reserve: (k, d)`, if there are any,
     further ones on which the best and the last weights meet at the end. `nll` makes the figures of rows
-    (n, d), nats, (n,), of the flow's log-densities (n,) there; it has seen those of the best weights last
-    when `run` returns. `generator` draws batches and all noise. `on_progress` is called at most a few times a
+    (n, d), nats, (n,), of the flow's log-densities (n,) there, and `settle` is told those of the best
+    weights at the end. `generator` draws batches and all noise. `on_progress` is called at most a few times a
     second; `on_validation` after each validation, when `state()` may be saved. `should_stop` is asked
     between steps.
     """
 
     def __init__(
         self,
-        flow: Flow,
+        flow: Density,
         plan: TrainingPlan,
         train: Tensor,
         validation: Tensor,
@@ -83,6 +84,7 @@ class Trainer:
         generator: torch.Generator,
         reserve: Tensor | None = None,
         nll: Callable[[Tensor, Tensor], Tensor] = lambda rows, log_prob: -log_prob,
+        settle: Callable[[Tensor, Tensor], None] = lambda rows, log_prob: None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         on_validation: Callable[[Progress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
@@ -93,6 +95,7 @@ class Trainer:
         self.validation = validation
         self.reserve = reserve if reserve is not None and len(reserve) else None
         self.nll = nll
+        self.settle = settle
         self.generator = generator
         self.on_progress = on_progress
         self.on_validation = on_validation
@@ -108,7 +111,7 @@ class Trainer:
         self._best_rows: Tensor | None = None
         self._held_back = 0.0
         self._validation_seconds = 0.0
-        self._clock = _Clock()
+        self._clock = Stopwatch()
         self._last_event = 0.0
         self._learning_rate = 0.0
 
@@ -130,7 +133,7 @@ class Trainer:
         self.best = self._on_device(state.best)
         self.generator.set_state(state.generator)
         self._safe = state
-        self._clock = _Clock(state.counters.wall_seconds, state.counters.cpu_seconds)
+        self._clock = Stopwatch(state.counters.wall_seconds, state.counters.cpu_seconds)
 
     def run(self) -> Outcome:
         """Train to the end of the budget and leave the best weights in the flow.
@@ -178,7 +181,8 @@ class Trainer:
             if self._row_nll(rows, last).mean() < self._row_nll(rows, best).mean():
                 self.best, best = copy_tensors(self.ema), last
                 self.counters = self.counters.replace(best_nll=self.counters.nll)
-        self._row_nll(rows, best)
+        if not torch.isnan(best).any():
+            self.settle(rows, best)
 
     def _enter(self, phase: int) -> None:
         """Begin a phase from the best weights so far, with a fresh optimiser."""
@@ -227,7 +231,8 @@ class Trainer:
     def _average(self) -> None:
         step = self.counters.phase_step
         decay = min(self.plan.ema_decay, (step + 1) / (step + 10))
-        current = self.flow.state_dict()
+        # Masks and orders of columns are no numbers to average, and never change.
+        current = {name: value for name, value in self.flow.state_dict().items() if value.is_floating_point()}
         torch._foreach_lerp_([self.ema[name] for name in current], list(current.values()), 1 - decay)
 
     def _roll_back(self, fault: str, objective: Objective) -> None:
@@ -255,7 +260,9 @@ class Trainer:
         return {name: tensor.to(self.train.device, copy=True) for name, tensor in tensors.items()}
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.flow.parameters(), lr=0.0, weight_decay=0.0, fused=True)
+        # As a group, since a density that is fitted in closed form may have no parameters.
+        group = {"params": list(self.flow.parameters())}
+        return torch.optim.AdamW([group], lr=0.0, weight_decay=0.0, fused=True)
 
     def _spent(self) -> float:
         """The share of the budget that is used up."""
@@ -327,13 +334,13 @@ class Trainer:
         # The same probes every time, so that a stochastic divergence does not add noise to the choice.
         generator = torch.Generator(rows.device).manual_seed(0)
         try:
-            mapped = [self.flow.to_base(part, generator) for part in torch.split(rows, len(self.validation))]
+            scores = [self.flow.score(part, generator) for part in torch.split(rows, len(self.validation))]
         except IntegrationError:
             return torch.full((len(rows),), math.nan, dtype=torch.float64)
         finally:
             self.flow.load_state_dict(current)
-        self._nfe = mapped[0].nfe
-        return torch.cat([base_log_prob(part.value) + part.log_det for part in mapped]).double()
+        self._nfe = scores[0].nfe
+        return torch.cat([part.log_prob for part in scores]).double()
 
     def _row_nll(self, rows: Tensor, log_prob: Tensor) -> Tensor:
         """`nll` of rows with these log-densities under the flow; infinite where the model breaks down."""
@@ -382,17 +389,3 @@ def _matmul_precision(precision: str) -> Iterator[None]:
         yield
     finally:
         cpu.fp32_precision, cuda.fp32_precision = before
-
-
-class _Clock:
-    """Wall and CPU seconds of training, counted on from an earlier part of the same run."""
-
-    def __init__(self, wall: float = 0.0, cpu: float = 0.0) -> None:
-        self._wall = time.monotonic() - wall
-        self._cpu = time.process_time() - cpu
-
-    def wall(self) -> float:
-        return time.monotonic() - self._wall
-
-    def cpu(self) -> float:
-        return time.process_time() - self._cpu

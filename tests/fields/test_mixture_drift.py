@@ -1,11 +1,13 @@
 """The mixture's own velocity, against scikit-learn's density and autodiff."""
 
-import numpy as np
+from collections.abc import Callable
+
 import pytest
 import torch
 from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture
 
+from flowbench.fields.mixture import Mixture
 from flowbench.fields.mixture_drift import MixtureDrift
 from flowbench.flows.base import base_log_prob
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
@@ -24,16 +26,7 @@ def fitted() -> MixtureDrift:
     return drift
 
 
-def as_sklearn(drift: MixtureDrift) -> GaussianMixture:
-    mixture = GaussianMixture(len(drift.means))
-    mixture.weights_ = drift.log_weights.exp().numpy()
-    mixture.means_ = drift.means.numpy()
-    mixture.covariances_ = ((drift.axes * drift.variances[:, None]) @ drift.axes.mT).numpy()
-    mixture.precisions_cholesky_ = np.linalg.cholesky(np.linalg.inv(mixture.covariances_))
-    return mixture
-
-
-def test_its_flow_has_the_density_of_the_mixture() -> None:
+def test_its_flow_has_the_density_of_the_mixture(as_sklearn: Callable[[Mixture], GaussianMixture]) -> None:
     drift, x = fitted(), iris()
     assert len(drift.means) > 1
 

@@ -1,6 +1,7 @@
 """The background of a density, against scikit-learn, scipy and quadrature."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -45,14 +46,10 @@ def model(share: float) -> DensityModel:
     return DensityModel("abcd", [], flow, background(share)).for_evaluation(PerRowOptions())
 
 
-def test_a_mixture_against_scikit_learn() -> None:
+def test_a_mixture_against_scikit_learn(as_sklearn: Callable[[Mixture], GaussianMixture]) -> None:
     mixture = Mixture(4).double()
     mixture.fit(iris())
-    oracle = GaussianMixture(len(mixture.means))
-    oracle.weights_ = mixture.log_weights.exp().numpy()
-    oracle.means_ = mixture.means.numpy()
-    oracle.covariances_ = ((mixture.axes * mixture.variances[:, None]) @ mixture.axes.mT).numpy()
-    oracle.precisions_cholesky_ = np.linalg.cholesky(np.linalg.inv(oracle.covariances_))
+    oracle = as_sklearn(mixture)
     expected = oracle.score_samples(iris().numpy())
     assert len(mixture.means) > 1
     assert np.abs(mixture.log_prob(iris()).numpy() - expected).max() < 1e-9

@@ -114,15 +114,15 @@ def test_without_further_rows_the_validation_rows_have_the_last_word() -> None:
     assert all(torch.equal(trainer.flow.state_dict()[key], value) for key, value in before.items())
 
 
-def test_the_best_weights_are_judged_last() -> None:
-    """What a figure keeps of the weights, such as a share that it chose, is then of those that stay."""
+def test_what_follows_from_the_weights_is_settled_by_the_best() -> None:
     judged: list[Tensor] = []
     trainer = make_trainer(
         plan={"phases": [{"learning_rate": 0.5}]},
         reserve=cloud(400, seed=3),
-        nll=lambda rows, log_prob: judged.append(log_prob) or -log_prob,  # type: ignore[func-returns-value]
+        settle=lambda rows, log_prob: judged.append(log_prob),
     )
     trainer.run()
+    assert len(judged) == 1
     assert torch.equal(judged[-1], trainer.flow.log_prob(cloud(400, seed=3)).double())
 
 
@@ -234,7 +234,7 @@ def test_resumes_bit_for_bit(name: str) -> None:
 
 
 def test_training_needs_a_continuous_flow_for_flow_matching() -> None:
-    with pytest.raises(ConfigurationError, match="needs a continuous flow; train `PlanarFlow` with"):
+    with pytest.raises(ConfigurationError, match="needs a continuous flow; train `planar` with"):
         make_trainer(plan={"phases": [{"objective": "flow-matching"}]})
 
 
