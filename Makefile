@@ -57,7 +57,7 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
-	$(INSTALL) --editable '.[bench]'
+	$(INSTALL) --editable .
 	@touch $@ $(VENV)/.installed
 
 # JAX pins other versions of what torch needs too; a machine may do without it.

@@ -23,7 +23,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
     Parameters
     ----------
     model : str
-        A flow of the registry: "cnf", "planar" or "gaussian".
+        A model of the registry, such as "cnf", "planar", "nsf" or "mixture".
     preset : str
         "default", or a published recipe of the model, such as "ffjord" for "cnf".
     time_budget : float or None

@@ -95,7 +95,14 @@ FLOWS = Registry(
     {
         "cnf": "flowbench.flows.continuous:ContinuousFlow",
         "planar": "flowbench.flows.planar:PlanarFlow",
+        "radial": "flowbench.flows.radial:RadialFlow",
+        "sylvester": "flowbench.flows.sylvester:SylvesterFlow",
+        "maf": "flowbench.flows.zuko_flows:MaskedAutoregressiveFlow",
+        "nsf": "flowbench.flows.zuko_flows:NeuralSplineFlow",
+        "coupling": "flowbench.flows.zuko_flows:CouplingFlow",
         "gaussian": "flowbench.flows.gaussian:GaussianFlow",
+        "mixture": "flowbench.flows.mixture:MixtureDensity",
+        "kde": "flowbench.flows.kernel:KernelDensity",
     },
 )
 

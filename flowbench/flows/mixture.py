@@ -1,0 +1,79 @@
+"""A Gaussian mixture, its components chosen by the information criterion."""
+
+import time
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from flowbench import options
+from flowbench.fields.mixture import Mixture, fit_components, most_components, parameters_of_component
+from flowbench.flows.base import Density, Scores
+
+
+class MixtureOptions(options.PartOptions):
+    """At most `max_components`, fitted on at most `max_rows` train rows.
+
+    `min_variance` is added to every component's variances, in model-space units.
+    """
+
+    name: Literal["mixture"] = "mixture"
+    max_components: PositiveInt = 256
+    max_rows: PositiveInt = 50_000
+    min_variance: PositiveFloat = 1e-5
+
+
+class MixtureDensity(Density):
+    """sum_k w_k N(m_k, S_k) with full covariances, fitted by scikit-learn's expectation maximisation.
+
+    Ever more components are tried, in steps of a third or a half, until Schwarz's criterion (1978) has
+    risen twice in a row, or until the next fit would end after the time there is.
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = MixtureOptions
+    default_plan: ClassVar[dict[str, Any]] = {"phases": []}
+    options: MixtureOptions
+
+    def __init__(self, features: int, options: MixtureOptions, generator: torch.Generator) -> None:
+        super().__init__(features, options, generator)
+        self.mixture = Mixture(features)
+
+    @property
+    def parameter_count(self) -> int:
+        """Weights, which add up to one, means and covariances."""
+        return len(self.mixture.means) * parameters_of_component(self.features) - 1
+
+    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
+        """Fit the mixture on train rows `x: (n, d)`."""
+        rows = x[: self.options.max_rows].double().cpu().numpy()
+        most = min(self.options.max_components, most_components(*rows.shape))
+        began, scores, best = time.monotonic(), [], None
+        for count in _counts(most):
+            started = time.monotonic()
+            found = fit_components(rows, count, reg_covar=self.options.min_variance)
+            scores.append(found.bic(rows))
+            if scores[-1] == min(scores):
+                best = found
+            now = time.monotonic()
+            rises = len(scores) > 2 and scores[-1] > scores[-2] > scores[-3]
+            if rises or (seconds is not None and now - began + 1.5 * (now - started) > seconds):
+                break
+        self.mixture.take(best)
+
+    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
+        return Scores(self.mixture.log_prob(x))
+
+    def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw `n` rows `(n, d)` and their log-densities `(n,)`, nats, model space."""
+        x = self.mixture.sample(n, generator)
+        return x, self.mixture.log_prob(x)
+
+
+def _counts(most: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12, ... up to `most`."""
+    counts, step = [1], 1
+    while 2 * step <= most:
+        counts += [2 * step, 3 * step]
+        step *= 2
+    return [count for count in counts if count <= most]
