@@ -166,13 +166,14 @@ def score(
     run: opt.RunArgument,
     table: opt.TableArgument,
     output: opt.OutputOption = None,
+    max_error: opt.MaxErrorOption = None,
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> None:
     """Log-likelihood of every row of a table.
 
-    Writes `row`, counted from 0, and `log_prob` (nats, data units), by default to scores.h5 in the run's
-    folder; prints the file's path.
+    Writes `row`, counted from 0, `log_prob` (nats, data units) and `log_prob_error`, how far that may be
+    off, by default to scores.h5 in the run's folder; prints the file's path.
     """
     from flowbench import inference
     from flowbench.home import Home
@@ -180,13 +181,16 @@ def score(
     opened = Home(home).run(run)
     path = inference.check_output(output or opened.path / "scores.h5", opened, Path(table))
     with terminal.ProgressLine(f"scoring {Path(table).name}") as line:
-        scored = inference.score(opened, table, home=Home(home), on_rows=line.count)
+        scored = inference.score(opened, table, max_error=max_error, home=Home(home), on_rows=line.count)
     scored.save(path, opened)
+    if flagged := int(scored.flagged.sum()):
+        terminal.say(f"{flagged:,} of {len(scored.row):,} rows are above --max-error at the finest solve")
     answer = {
         "file": str(path),
         "rows": len(scored.row),
         "mean_log_prob": float(scored.log_prob.mean()),
-        "solver_error": scored.solver_error,
+        "log_prob_error_largest": float(scored.log_prob_error.max()),
+        "rows_above_max_error": flagged,
     }
     _answer(answer, str(path), json)
 
@@ -317,11 +321,21 @@ def _watch(line: terminal.ProgressLine, stop: terminal.StopRequest, home: Path) 
 
 def _report_fit(run: "Run", home: Path, json: bool) -> int:
     info = run.info
-    metrics = run.read_results().metrics if run.has_results else {}
-    values = {name: metric.value for name, metric in metrics.items()}
+    results = run.read_results() if run.has_results else None
+    values = {name: metric.value for name, metric in results.metrics.items()} if results else {}
+    certificates = results.certificates if results else {}
     if values:
         terminal.say(_summary(values))
-    _answer({"run": str(run.path), "status": info["status"], "metrics": values}, str(run.path), json)
+    for name, each in certificates.items():
+        if not each.passed:
+            terminal.say(f"fails the certificate {name}: {each.text}")
+    answer = {
+        "run": str(run.path),
+        "status": info["status"],
+        "metrics": values,
+        "certificates": {name: vars(each) for name, each in certificates.items()},
+    }
+    _answer(answer, str(run.path), json)
     if info["status"] != "interrupted":
         return 0
     terminal.say(_how_to_resume(run, home))
@@ -340,7 +354,8 @@ def _summary(metrics: dict[str, float]) -> str:
         error = metrics.get("kl_to_truth_standard_error", float("nan"))
         parts.append(f"KL(true || model) {metrics['kl_to_truth']:.4f} ± {error:.4f} nats")
     if "nfe" in metrics:
-        parts.append(f"nfe {metrics['nfe']:.0f}, solver error at most {metrics['solver_error']:.1e} nats")
+        error = metrics.get("log_prob_error_largest", float("nan"))
+        parts.append(f"nfe {metrics['nfe']:.0f}, error of a row at most {error:.1e} nats")
     return "; ".join(parts)
 
 

@@ -104,6 +104,13 @@ ResumeOption = Annotated[
 OutputOption = Annotated[
     Path | None, typer.Option("--output", "-o", help="File to write: .h5, .csv, .csv.gz or .parquet.")
 ]
+MaxErrorOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-error",
+        help="Solve rows whose log-likelihood may be off by more than this, in nats, again and finer.",
+    ),
+]
 OutputFolderOption = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder to write (default: in reports/).")
 ]

@@ -1,8 +1,6 @@
 """Using a fitted run: draw rows and score tables."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +10,9 @@ from numpy.typing import NDArray
 
 from flowbench.config import RunConfig
 from flowbench.data import load_dataset
-from flowbench.errors import ConfigurationError, DataError, IntegrationError, UnknownColumnError
-from flowbench.evaluation.likelihood import reported_likelihoods
+from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
+from flowbench.evaluation.likelihood import OnRows, reported_likelihoods
+from flowbench.evaluation.options import EvaluationOptions
 from flowbench.experiment import EVALUATION, load_model, load_rows, random_stream, read_config
 from flowbench.flows.density_model import CHUNK
 from flowbench.home import Home
@@ -23,8 +22,6 @@ from flowbench.store import Run, check_table_path, write_table
 Floats = NDArray[np.float64]
 #: Rows of a toy that are scored under a model that was fitted on something else.
 TOY_ROWS = 10_000
-#: Hears how many rows are done, of how many.
-OnRows = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -45,19 +42,18 @@ class DrawnRows:
 class ScoredTable:
     """`row: (n,)`, the rows' numbers in the data set, counted from 0, and `log_prob: (n,)`, nats, data units.
 
-    `solver_error` is that of `flowbench.evaluation.likelihood.Likelihoods`.
+    `log_prob_error: (n,)` and `flagged: (n,)` are those of `flowbench.evaluation.likelihood.Likelihoods`.
     """
 
     row: NDArray[np.int64]
     log_prob: Floats
-    solver_error: float | None
+    log_prob_error: Floats
+    flagged: NDArray[np.bool_]
 
     def save(self, path: Path, run: Run) -> None:
-        """Write `row` and `log_prob`, in the format of the path's ending."""
-        attributes = _attributes(run)
-        if self.solver_error is not None:
-            attributes["solver_error_nats"] = self.solver_error
-        write_table(path, {"row": self.row, "log_prob": self.log_prob}, attributes, {"log_prob": "nats"})
+        """Write `row`, `log_prob` and `log_prob_error`, in the format of the path's ending."""
+        table = {"row": self.row, "log_prob": self.log_prob, "log_prob_error": self.log_prob_error}
+        write_table(path, table, _attributes(run), {"log_prob": "nats", "log_prob_error": "nats"})
 
 
 def check_output(path: Path, run: Run, *inputs: Path) -> Path:
@@ -104,32 +100,30 @@ def sample(run: Run, n: int, *, seed: int = 0, on_rows: OnRows = lambda done, to
 
 @torch.no_grad()
 def score(
-    run: Run, table: str, *, home: Home | None = None, on_rows: OnRows = lambda done, total: None
+    run: Run,
+    table: str,
+    *,
+    max_error: float | None = None,
+    home: Home | None = None,
+    on_rows: OnRows = lambda done, total: None,
 ) -> ScoredTable:
-    """Log-likelihood of every row of `table`, a path or a data set's name, under a run's model.
+    """Log-likelihood, and its error, of every row of `table`, a path or a data set's name, by a run's model.
 
-    The table needs the columns that the run was fitted on, in any order; others are ignored. Of a toy, whose
-    rows are drawn and not read, the run's test rows are scored where it was fitted on that toy, else
-    `TOY_ROWS` new ones. Raises `DataError` if columns are missing or hold values that cannot be scored,
-    `IntegrationError` if a solve fails, as it may for a row far out.
+    Rows whose error is above `max_error`, nats, by default the run's own, are solved ever finer. The table
+    needs the columns that the run was fitted on, in any order; others are ignored. Of a toy, whose rows are
+    drawn and not read, the run's test rows are scored where it was fitted on that toy, else `TOY_ROWS` new
+    ones. Raises `DataError` if columns are missing or hold values that cannot be scored, `IntegrationError`
+    if a solve fails, as it may for a row far out.
     """
     config = read_config(run)
     torch.set_num_threads(config.threads)
     model = load_model(run)
     row, x = _rows_to_score(config, table, model.columns, (home or Home()).datasets)
-    n = len(row)
-    integrator, error_rows = config.evaluation.integrator, config.evaluation.error_rows
-    first, *others = torch.split(torch.tensor(x), max(CHUNK, error_rows))
-    with _naming_rows(0, len(first)):
-        likelihoods = reported_likelihoods(model, first, integrator, error_rows)
-    parts, done = [likelihoods.log_prob], len(first)
-    exact = model.for_evaluation(integrator)
-    for rows in others:
-        on_rows(done, n)
-        with _naming_rows(done, len(rows)):
-            parts.append(exact.log_prob(rows))
-        done += len(rows)
-    return ScoredTable(row, torch.cat(parts).numpy(), likelihoods.solver_error)
+    options = config.evaluation
+    if max_error is not None:
+        options = EvaluationOptions(**{**dict(options), "max_error": max_error})
+    found = reported_likelihoods(model, torch.tensor(x), options, on_rows=on_rows)
+    return ScoredTable(row, found.log_prob.numpy(), found.error.numpy(), found.flagged.numpy())
 
 
 def _rows_to_score(
@@ -147,18 +141,6 @@ def _rows_to_score(
     except UnknownColumnError as error:
         raise DataError(f"{error}; the run was fitted on {', '.join(columns)}") from None
     return np.arange(len(dataset.rows)), dataset.rows
-
-
-@contextmanager
-def _naming_rows(start: int, n: int) -> Iterator[None]:
-    """Say of which part of the table a solve failed, and what to do about it."""
-    try:
-        yield
-    except IntegrationError as error:
-        raise IntegrationError(
-            f"rows {start + 1} to {start + n} of the table, scored as one batch: {error}; or look there for "
-            "values far outside the table that the run was fitted on, and leave their rows out"
-        ) from None
 
 
 def _attributes(run: Run) -> dict[str, str | int | float]:

@@ -135,7 +135,7 @@ def _row(timing: Timing) -> dict[str, Any]:
         "steps": figures["steps"],
         "CPU s": round(figures["seconds"], 1),
         "nfe": figures.get("nfe"),
-        "solver error": figures.get("solver_error") and f"{figures['solver_error']:.0e}",
+        "row error": figures.get("row_error") and f"{figures['row_error']:.0e}",
     }
 
 

@@ -18,6 +18,8 @@ from flowbench.data import Dataset, Split
 from flowbench.evaluation.likelihood import reported_likelihoods
 from flowbench.experiment import Prepared, Watch, load_rows, make_trainer, prepare
 
+#: Test rows that are solved twice, for the errors of all.
+ERROR_ROWS = 200
 #: How often within its budget a model is judged on the validation rows.
 VALIDATIONS = 40
 
@@ -48,7 +50,13 @@ class Task:
 def load(dataset: str, model: str, seconds: float, seed: int, test_rows: int, settings: list[str]) -> Task:
     """The rows of `dataset`, and flowbench's `model` of them, untrained."""
     torch.set_num_threads(1)
-    overrides = {"plan.seconds": seconds, "plan.patience": 0, "seed": seed, "data.seed": seed}
+    overrides = {
+        "plan.seconds": seconds,
+        "plan.patience": 0,
+        "seed": seed,
+        "data.seed": seed,
+        "evaluation.error_rows": ERROR_ROWS,
+    }
     config = resolve(dataset, model, overrides=overrides, settings=settings)
     rows, split = load_rows(config, Path("datasets"))
     prepared = prepare(config, rows.column_names, rows.rows[split.train], rows.rows[split.validation])
@@ -66,16 +74,15 @@ def flowbench(
         trainer._clock.wall = trainer._clock.cpu  # type: ignore[method-assign]
         trainer.run()
         spent = trainer._clock.cpu()
-        options = task.prepared.config.evaluation
         scores = reported_likelihoods(
-            task.prepared.model, torch.from_numpy(task.test), options.integrator, options.error_rows
+            task.prepared.model, torch.from_numpy(task.test), task.prepared.config.evaluation
         )
         return task.answer(
             scores.log_prob,
             seconds=spent,
             steps=trainer.counters.step,
             nfe=scores.nfe,
-            solver_error=scores.solver_error,
+            row_error=scores.error.max().item(),
             validation_nll=trainer.counters.best_nll,
         )
 

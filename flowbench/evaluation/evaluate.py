@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from flowbench.data import Dataset, Split
+from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.likelihood import coarsen, reported_likelihoods
+from flowbench.evaluation.likelihood import Likelihoods, coarsen, reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.flows.density_model import DensityModel
 from flowbench.store import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
@@ -28,52 +29,60 @@ def evaluate(
     training_metrics: dict[str, Metric],
     provenance: dict[str, Any],
 ) -> Results:
-    """Score test rows, draw samples, tabulate the density and follow paths, all in data units.
+    """Score test rows, draw samples, tabulate the density, follow paths and certify, all in data units.
 
     Raises `IntegrationError` if a solve fails.
     """
     began = time.process_time()
-    scored, metrics = _score_test_rows(model, dataset, split, options)
+    rows = split.test[: options.test_rows]
+    x = torch.from_numpy(dataset.rows[rows])
+    likelihoods = reported_likelihoods(model, x, options)
+    scored, metrics = _describe_scores(model, dataset, rows, likelihoods)
     exact = model.for_evaluation(options.integrator)
-    x, log_prob = exact.sample_and_log_prob(options.samples, generator)
+    drawn, log_prob = exact.sample_and_log_prob(options.samples, generator)
     grid = None
     if dataset.features == 2:
         grid = _grid(model, dataset, options)
         metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
     trajectory = _trajectory(exact, options, generator)
+    certificates = certify(model, x, likelihoods, options, generator) if options.certificates else {}
     metrics["evaluation_cpu_seconds"] = Metric(time.process_time() - began, "seconds")
     return Results(
         columns=dataset.column_names,
         scored=scored,
-        samples=Samples(x.numpy(), log_prob.numpy()),
+        samples=Samples(drawn.numpy(), log_prob.numpy()),
         split=RowSplit(split.train, split.validation, split.test),
         metrics={**training_metrics, **metrics},
         grid=grid,
         trajectory=trajectory,
+        certificates=certificates,
         provenance=provenance,
     )
 
 
-def _score_test_rows(
-    model: DensityModel, dataset: Dataset, split: Split, options: EvaluationOptions
+def _describe_scores(
+    model: DensityModel, dataset: Dataset, rows: NDArray[np.int64], likelihoods: Likelihoods
 ) -> tuple[ScoredRows, dict[str, Metric]]:
-    rows = split.test[: options.test_rows]
+    """What is stored of the test rows with these ids and their likelihoods."""
     x = dataset.rows[rows]
-    likelihoods = reported_likelihoods(model, torch.from_numpy(x), options.integrator, options.error_rows)
-    log_prob = likelihoods.log_prob.numpy()
+    log_prob, error = likelihoods.log_prob.numpy(), likelihoods.error.numpy()
     metrics = _mean_metrics("test_nll", -log_prob)
     metrics["parameters"] = Metric(model.flow.parameter_count, "1")
     if model.background is not None:
         metrics["background_share"] = Metric(model.background.share.item(), "1")
-    if likelihoods.nfe is not None and likelihoods.solver_error is not None:
+    metrics["log_prob_error_median"] = Metric(float(np.median(error)), "nats")
+    metrics["log_prob_error_largest"] = Metric(float(error.max()), "nats")
+    if likelihoods.nfe is not None:
         metrics["nfe"] = Metric(likelihoods.nfe, "evaluations")
-        metrics["solver_error"] = Metric(likelihoods.solver_error, "nats")
+    if likelihoods.shift is not None and likelihoods.regime is not None:
+        metrics["test_nll_solver_shift"] = Metric(likelihoods.shift, "nats")
+        metrics["solver_order"] = Metric(likelihoods.regime.order, "1")
     truth = None
     if dataset.density is not None:
         truth = dataset.density.log_prob(x)
         metrics |= _mean_metrics("kl_to_truth", truth - log_prob)
         metrics["entropy"] = Metric(dataset.density.entropy, "nats")
-    return ScoredRows(rows, x, log_prob, truth), metrics
+    return ScoredRows(rows, x, log_prob, truth, error), metrics
 
 
 def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:

@@ -1,17 +1,22 @@
 """How a fitted model is judged."""
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from flowbench.options import Options, part_of
-from flowbench.registry import INTEGRATORS
+from flowbench.registry import DIVERGENCES, INTEGRATORS
 
 
 class EvaluationOptions(Options):
     """Solver and sizes of the evaluation that ends a fit.
 
-    Reported log-likelihoods are float64 with the exact divergence, solved by `integrator`. At most
-    `test_rows` test rows are scored; `error_rows` of them again under a refined solver, for its error.
-    `samples` rows are drawn; the density is tabulated on `grid` x `grid` points where there are two columns.
+    Reported log-likelihoods are solved by `integrator`, in float64 and with the exact divergence unless
+    `dtype` and `divergence` say otherwise; an estimated divergence is averaged over `trace_draws` solves. At
+    most `test_rows` test rows are scored; `error_rows` rows are solved again at a tenth of the tolerance, for
+    the error of each, and those above `max_error`, nats, ever finer until they are not. `samples` rows are
+    drawn; the density is tabulated on `grid` x `grid` points where there are two columns.
+    `certificates` are checks of the model's likelihoods (`flowbench.evaluation.certificates`).
     """
 
     integrator: part_of(INTEGRATORS, "per-row") = {  # type: ignore[valid-type]
@@ -19,8 +24,22 @@ class EvaluationOptions(Options):
         "atol": 1e-6,
         "rtol": 1e-6,
     }
+    divergence: part_of(DIVERGENCES, "exact") = {"name": "exact"}  # type: ignore[valid-type]
+    trace_draws: int = Field(default=8, ge=2)
+    dtype: Literal["float64", "float32"] = "float64"
     test_rows: PositiveInt = 5000
-    error_rows: PositiveInt = 200
+    error_rows: PositiveInt = 5000
+    max_error: PositiveFloat | None = None
     samples: PositiveInt = 2000
     grid: int = Field(default=100, ge=2)
     paths: NonNegativeInt = 200
+    certificates: bool = True
+
+    @model_validator(mode="after")
+    def _probes_fit_solver(self) -> Self:
+        if self.divergence.name != "exact" and self.integrator.name == "per-row":
+            raise ValueError(
+                f"the divergence `{self.divergence.name}` keeps its probes for a whole batch, which the "
+                "solver `per-row` takes apart; set `integrator` to `native` or `torchdiffeq`"
+            )
+        return self

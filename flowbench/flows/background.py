@@ -62,6 +62,10 @@ class Background(nn.Module):
             torch.log1p(-weight) + flow.double(), weight.log() + self.mixture.log_prob(x.double())
         )
 
+    def flow_share(self, flow: Tensor, mixed: Tensor) -> Tensor:
+        """The flow's part `(n,)` of the density of rows whose log-densities are `flow` and `mixed: (n,)`."""
+        return (torch.log1p(-self.share) + flow.double() - mixed).exp()
+
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Which of `n` rows are the background's, `(n,)`, true for them, and those rows `(k, d)`."""
         chosen = torch.rand(n, generator=generator, dtype=torch.float64) < self.share

@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar, Self
@@ -19,24 +19,38 @@ from flowbench.errors import ConfigurationError
 class Scores:
     """Log-densities `log_prob: (n,)`, nats, and the evaluations of the velocity field that they took.
 
-    `nfe` is None for a density that solves no equation.
+    `nfe` is None for a density that solves no equation. `local_error: (n,)` grows with the error of each
+    row: the sum of the errors that the solver saw in its steps, nats; None where it keeps none.
     """
 
     log_prob: Tensor
     nfe: int | None = None
+    local_error: Tensor | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """The scores of rows that were scored in `parts`, of which there is one at least."""
+        nfes = [part.nfe for part in parts if part.nfe is not None]
+        errors = [part.local_error for part in parts if part.local_error is not None]
+        return cls(
+            torch.cat([part.log_prob for part in parts]),
+            max(nfes, default=None),
+            torch.cat(errors) if errors else None,
+        )
 
 
 @dataclass(frozen=True)
 class Mapped:
     """Rows carried through a flow.
 
-    `value: (n, d)`; `log_det: (n,)` is log|det d value / d input|, nats; `nfe` counts the evaluations of
-    the velocity field, and is None for a flow that solves no equation.
+    `value: (n, d)`; `log_det: (n,)` is log|det d value / d input|, nats; `nfe` and `local_error` are as those
+    of `Scores`.
     """
 
     value: Tensor
     log_det: Tensor
     nfe: int | None = None
+    local_error: Tensor | None = None
 
 
 class Density(nn.Module, ABC):
@@ -101,9 +115,19 @@ class Density(nn.Module, ABC):
         """Draw `n` rows `(n, d)` in model space."""
         return self.sample_and_log_prob(n, generator)[0]
 
-    def for_evaluation(self, integrator: options.PartOptions) -> Self:
-        """A float64 copy for likelihoods that are reported; solves, if any, use `integrator`'s options."""
-        density = copy.deepcopy(self).double().eval()
+    def for_evaluation(
+        self,
+        integrator: options.PartOptions,
+        *,
+        divergence: options.PartOptions | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> Self:
+        """A copy for likelihoods that are reported, in `dtype`.
+
+        Solves, if there are any, use the options of `integrator`, and the exact divergence unless another is
+        given.
+        """
+        density = copy.deepcopy(self).to(dtype).eval()
         return density.requires_grad_(False)
 
     def _check(self, x: Tensor) -> None:
@@ -153,7 +177,8 @@ class Flow(Density):
 
     def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
         mapped = self._to_base(x, generator)
-        return Scores(base_log_prob(mapped.value) + mapped.log_det, mapped.nfe)
+        log_prob = base_log_prob(mapped.value) + mapped.log_det
+        return Scores(log_prob, mapped.nfe, mapped.local_error)
 
 
 def base_log_prob(z: Tensor) -> Tensor:

@@ -112,11 +112,18 @@ class ContinuousFlow(Flow):
         """Let the field choose its start from train rows `x: (n, d)` in model space."""
         self.field.initialise(x)
 
-    def for_evaluation(self, integrator: options.PartOptions) -> Self:
-        """A float64 copy with the exact divergence, solved by the integrator of these options."""
-        flow = super().for_evaluation(integrator)
+    def for_evaluation(
+        self,
+        integrator: options.PartOptions,
+        *,
+        divergence: options.PartOptions | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> Self:
+        """A copy in `dtype` with the integrator and the divergence of these options, by default the exact."""
+        flow = super().for_evaluation(integrator, dtype=dtype)
         flow.integrator = INTEGRATORS.get(integrator.name)(integrator)
-        flow.divergence = DIVERGENCES.get("exact")(DIVERGENCES.get("exact").Options())
+        divergence = divergence or DIVERGENCES.get("exact").Options()
+        flow.divergence = DIVERGENCES.get(divergence.name)(divergence)
         return flow
 
     def trajectory(self, z: Tensor, times: Tensor) -> Tensor:
@@ -182,7 +189,7 @@ class ContinuousFlow(Flow):
         state = (x, *(x.new_zeros(len(x)) for _ in range(1 + integrals)))
         solution = self._integrate(derivative, state, start, end)
         z, log_det, *totals = solution.state
-        return Mapped(z, log_det, solution.nfe), tuple(totals)
+        return Mapped(z, log_det, solution.nfe, _local_error(solution)), tuple(totals)
 
     def _integrate(self, f: Derivative, state: State, start: float, end: float) -> Solution:
         """Carry `state` along `f` from t = `start` to `end`, in steps of the field's clock."""
@@ -200,3 +207,12 @@ class ContinuousFlow(Flow):
             clock.reads(end),
             parameters=self.field.parameters(),
         )
+
+
+def _local_error(solution: Solution) -> Tensor | None:
+    """What the steps of a solve added to the error of position and log-determinant, (n,)."""
+    if solution.local_error is None:
+        return None
+    position, log_det, *_ = solution.local_error
+    reach: Tensor = torch.linalg.vector_norm(position, dim=1)
+    return reach + log_det

@@ -57,14 +57,13 @@ class DensityModel(nn.Module):
         """Log-density of `x: (n, d)` in data units: `(n,)`, float64, nats; raises as `score` does."""
         return self.score(x).log_prob
 
-    def score(self, x: Tensor) -> Scores:
+    def score(self, x: Tensor, generator: torch.Generator | None = None) -> Scores:
         """Log-densities of `x: (n, d)` in data units, float64, and what they cost (`nfe`: the most).
 
+        `generator` draws the probes of a stochastic divergence estimator, where there is one.
         Raises `OutsideSupportError` for rows a transform cannot map, `IntegrationError` if a solve fails.
         """
-        parts = [self._score(part) for part in torch.split(x.double(), CHUNK)]
-        nfes = [part.nfe for part in parts if part.nfe is not None]
-        return Scores(torch.cat([part.log_prob for part in parts]), max(nfes, default=None))
+        return Scores.join([self._score(part, generator) for part in torch.split(x.double(), CHUNK)])
 
     def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw `n` rows `(n, d)` in data units and their log-densities `(n,)`, float64, nats."""
@@ -81,9 +80,15 @@ class DensityModel(nn.Module):
         path = self.flow.trajectory(self.flow.sample_base(n, generator), times)
         return None if path is None else torch.stack([self.to_data(z)[0] for z in path])
 
-    def for_evaluation(self, integrator: PartOptions) -> Self:
+    def for_evaluation(
+        self,
+        integrator: PartOptions,
+        *,
+        divergence: PartOptions | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> Self:
         """The same model, with the flow as `Density.for_evaluation` gives it."""
-        flow = self.flow.for_evaluation(integrator)
+        flow = self.flow.for_evaluation(integrator, divergence=divergence, dtype=dtype)
         return type(self)(self.columns, self._transforms(), flow, self.background)
 
     def as_distribution(self, generator: torch.Generator) -> "FlowDistribution":
@@ -93,10 +98,14 @@ class DensityModel(nn.Module):
     def _transforms(self) -> list[Transform]:
         return list(self.transforms)  # type: ignore[arg-type]
 
-    def _score(self, x: Tensor) -> Scores:
+    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
         z, log_det = self.to_model(x)
-        scores = self.flow.score(z.to(self.flow.like.dtype))
-        return Scores(self._mix(scores.log_prob, z) + log_det, scores.nfe)
+        scores = self.flow.score(z.to(self.flow.like.dtype), generator)
+        mixed, local_error = self._mix(scores.log_prob, z), scores.local_error
+        if self.background is not None and local_error is not None:
+            # Where the background holds the density, the flow's error counts for little.
+            local_error = local_error * self.background.flow_share(scores.log_prob, mixed)
+        return Scores(mixed + log_det, scores.nfe, local_error)
 
     def _sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         z, log_prob = self.flow.sample_and_log_prob(n, generator)

@@ -45,20 +45,22 @@ class Solution:
 
     `state` has the shapes of the initial state. `nfe` counts the calls of the derivative in the forward
     solve. `accepted` and `rejected` count steps; an engine that steps each row by itself gives the
-    largest count of any row.
+    largest count of any row. `local_error` has the shapes of `state` and holds the sums, over the steps, of
+    the absolute local errors that the engine estimated; None where it keeps none.
     """
 
     state: State
     nfe: int
     accepted: int
     rejected: int
+    local_error: State | None = None
 
 
 class Integrator(ABC):
     """Solves dy/dt = f(t, y) for many rows at once; the options are frozen."""
 
-    Options: ClassVar[type[options.Options]]
-    options: options.Options
+    Options: ClassVar[type[options.PartOptions]]
+    options: options.PartOptions
 
     def integrate(
         self, f: Derivative, state: State, t0: float, t1: float, *, parameters: Iterable[Tensor] = ()

@@ -58,7 +58,7 @@ class PerRowIntegrator(Integrator):
 
     def _march(self, system: "_System") -> Solution:
         rows = _start(system)
-        end = torch.empty_like(rows.y)
+        end, local_error = torch.empty_like(rows.y), torch.zeros_like(rows.y)
         rounds = accepted = rejected = 0
         while len(rows.index):
             self._check_cap(system, rows)
@@ -66,10 +66,13 @@ class PerRowIntegrator(Integrator):
             remaining = system.span - rows.elapsed
             last = step_control.STRETCH * rows.step >= remaining
             step = torch.where(last, remaining, rows.step)
-            y, slope, error = _take_step(system, rows, step)
+            y, slope, off = _take_step(system, rows, step)
+            error = system.norm(off, torch.maximum(rows.y.abs(), y.abs()))
             # A row that left the finite numbers is rejected like one that was too inaccurate.
             error = torch.where(torch.isfinite(error), error, torch.inf)
             accept = error <= 1
+            taken = rows.index[accept]
+            local_error[taken] += off[accept].abs()
             done = accept & last
             rows = rows.advance(step, y, slope, error, accept)
             _check_step(system, rows, done, error)
@@ -78,7 +81,7 @@ class PerRowIntegrator(Integrator):
                 accepted = max(accepted, int(rows.accepted[done].max()))
                 rejected = max(rejected, rounds - int(rows.accepted[done].min()))
                 rows = rows.keep(~done)
-        return Solution(system.split(end), system.nfe, accepted, rejected)
+        return Solution(system.split(end), system.nfe, accepted, rejected, system.split(local_error))
 
     def _check_cap(self, system: "_System", rows: "_Rows") -> None:
         if system.nfe + system.tableau.cost <= self.options.max_nfe:
@@ -197,7 +200,7 @@ def _start(system: _System) -> _Rows:
 
 
 def _take_step(system: _System, rows: _Rows, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The state (m, D) and slope (m, D) after `step` (m,), and the error (m,) in units of the tolerance.
+    """The state, the slope and the estimated local error, (m, D) each, after `step` (m,).
 
     Both pairs take their last stage at the step's end. The slope is valid until the next step.
     """
@@ -209,8 +212,7 @@ def _take_step(system: _System, rows: _Rows, step: Tensor) -> tuple[Tensor, Tens
     for number, (node, weights) in enumerate(zip(system.tableau.nodes, system.stages, strict=True), start=1):
         y = torch.addcmul(rows.y, h, (weights @ flat[:number]).view_as(y))
         system.slope(rows.elapsed + node * step, y, out=slopes[number])
-    error = h * (system.error_weights @ flat).view_as(y)
-    return y, slopes[-1], system.norm(error, torch.maximum(rows.y.abs(), y.abs()))
+    return y, slopes[-1], h * (system.error_weights @ flat).view_as(y)
 
 
 def _check_step(system: _System, rows: _Rows, done: Tensor, error: Tensor) -> None:

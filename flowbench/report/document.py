@@ -23,7 +23,8 @@ number that is unknown or not finite is null; NaN is never written.
             impossible_rows         test rows without a finite likelihood
             parameters, cpu_seconds, wall_seconds, evaluation_cpu_seconds, nfe, grid_mass   means over runs
             samples_on_grid         share of the samples on the pictured grid; grid_mass should equal it
-            solver_error            largest over runs
+            certificates            by name, the worst of the runs: {value, bound, units, passed, text}
+            log_prob_error_median, log_prob_error_largest   of the rows' log_prob, the largest over runs
         runs        each {name, model, seed, status, started, finished, command, versions, test_nll,
                     test_nll_standard_error, metrics {name: {value, units}}}
         superseded  names of runs left out for a newer one with the same model, options and seed
@@ -101,9 +102,15 @@ def _model(model: ModelGroup, difference: PairedDifference | None) -> Values:
         **_estimate("kl_to_truth", model.kl),
         "impossible_rows": model.impossible_rows,
         **{name: model.mean_metric(name) for name in means},
+        "certificates": _certificates(model),
         "samples_on_grid": model.samples_on_grid.mean if model.samples_on_grid else None,
-        "solver_error": model.max_metric("solver_error"),
+        **{name: model.max_metric(name) for name in ("log_prob_error_median", "log_prob_error_largest")},
     }
+
+
+def _certificates(model: ModelGroup) -> Values:
+    names = dict.fromkeys(name for run in model.runs for name in run.results.certificates)
+    return {name: vars(found) for name in names if (found := model.certificate(name))}
 
 
 def _run(run: FittedRun) -> Values:

@@ -19,7 +19,7 @@ from flowbench.report.comparison import (
     spread,
 )
 from flowbench.report.records import RunRecord
-from flowbench.store import Results
+from flowbench.store import Certificate, Results
 
 #: At most this many options are named to tell two configurations of one model apart.
 MAX_NAMED_OPTIONS = 2
@@ -127,6 +127,21 @@ class ModelGroup:
         inside = [run.on_grid for run in self.runs if run.on_grid is not None]
         together = np.concatenate(inside).astype(np.float64) if inside else np.empty(0)
         return estimate_mean(together) if together.size else None
+
+    @cached_property
+    def failed_certificates(self) -> dict[str, str]:
+        """What failed in at least one of the runs, by name, with what the first of them says of it."""
+        failed: dict[str, str] = {}
+        for run in self.runs:
+            for name, each in run.results.certificates.items():
+                if not each.passed:
+                    failed.setdefault(name, each.text)
+        return failed
+
+    def certificate(self, name: str) -> Certificate | None:
+        """The worst of the runs' certificates of this name, by how much of its bound it takes."""
+        found = [each for run in self.runs if (each := run.results.certificates.get(name))]
+        return max(found, key=lambda each: (not each.passed, each.value / each.bound), default=None)
 
     def mean_metric(self, name: str) -> float | None:
         """The mean of a metric over the runs that have it."""

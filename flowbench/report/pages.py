@@ -16,6 +16,7 @@ from flowbench.report.markdown import escape_markdown
 from flowbench.report.records import RunRecord, read_runs
 from flowbench.report.tables import (
     Table,
+    certificate_table,
     cost_table,
     facts,
     likelihood_table,
@@ -49,6 +50,7 @@ class SectionText:
     facts: Sequence[tuple[str, str]]
     likelihood: Table
     cost: Table
+    certificates: Table | None
     runs: Table
 
     @property
@@ -105,6 +107,7 @@ def _describe(
         facts=facts(section),
         likelihood=likelihood_table(section),
         cost=cost_table(section),
+        certificates=certificate_table(section),
         runs=run_table(section),
     )
 

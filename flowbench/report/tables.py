@@ -18,6 +18,7 @@ from flowbench.report.numbers import (
     with_interval,
 )
 from flowbench.report.records import RunRecord
+from flowbench.store import Certificate
 
 SHA256_SHOWN = 12
 COLUMNS_SHOWN = 12
@@ -46,7 +47,7 @@ def likelihood_table(section: Section) -> Table:
     models = section.models
     nll_decimals = shared_decimals(model.nll.standard_error for model in models)
     columns = {
-        "model": [model.label for model in models],
+        "model": [_label(model) for model in models],
         "test NLL (nats)": [with_error(model.nll, nll_decimals) for model in models],
         f"difference to the best [{CONFIDENCE:.0%}]": _difference_cells(section),
     }
@@ -71,6 +72,44 @@ def likelihood_table(section: Section) -> Table:
         notes=_likelihood_notes(section, repeated),
         marked=0 if section.best.nll.is_finite else None,
     )
+
+
+def _label(model: ModelGroup) -> str:
+    """A model's label, which says so where its likelihoods are not to be trusted."""
+    failed = ", ".join(_plain(name) for name in model.failed_certificates)
+    return f"{model.label} (fails: {failed})" if failed else model.label
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def certificate_table(section: Section) -> Table | None:
+    """The figures that the models' certificates rest on, the worst of the runs; None where there are none."""
+    names = dict.fromkeys(
+        name for model in section.models for run in model.runs for name in run.results.certificates
+    )
+    if not names:
+        return None
+    rows = tuple(
+        (model.label, *(_certificate_cell(model.certificate(name)) for name in names))
+        for model in section.models
+    )
+    notes = (
+        "Normalisation: how far the density's integral is from 1. Round trip: how far rows end from their "
+        "start, in standard deviations. Jacobian: the map's log-determinant by autodiff against the model's. "
+        "Batch invariance: rows scored together and alone. Solver regime: how far a finer solve moves the "
+        "test NLL. Arithmetic: what rounding adds to a row. A dash: not applicable or not asked for.",
+    )
+    header = ("model", *map(_plain, names))
+    return Table("Certificates", header, rows, (False, *(True for _ in names)), notes)
+
+
+def _certificate_cell(certificate: Certificate | None) -> str:
+    if certificate is None:
+        return DASH
+    figures = significant(certificate.value)
+    return figures if certificate.passed else f"{figures}, fails: above {significant(certificate.bound)}"
 
 
 def _difference_cells(section: Section) -> list[str]:
@@ -110,7 +149,8 @@ def cost_table(section: Section) -> Table:
         "training wall (s)",
         "evaluation CPU (s)",
         "nfe",
-        "solver error (nats)",
+        "error of a row (nats): median",
+        "largest",
         *(("mass on the grid", "samples on the grid") if gridded else ()),
     )
     rows = tuple(
@@ -121,14 +161,15 @@ def cost_table(section: Section) -> Table:
             seconds(model.mean_metric("wall_seconds")),
             seconds(model.mean_metric("evaluation_cpu_seconds")),
             count(model.mean_metric("nfe")),
-            significant(model.max_metric("solver_error")),
+            significant(model.max_metric("log_prob_error_median")),
+            significant(model.max_metric("log_prob_error_largest")),
             *(_grid_cells(model) if gridded else ()),
         )
         for model in section.models
     )
     notes = [
-        "nfe: evaluations of the velocity field for one likelihood solve. Solver error: the largest change "
-        "of a row's log-likelihood when the tolerance is tightened. A dash: the model solves no equation."
+        "nfe: evaluations of the velocity field for one likelihood solve; a dash: the model solves no "
+        "equation. Error of a row: how far its log-likelihood may be off, by the solver and by rounding."
     ]
     if gridded:
         notes.append(

@@ -116,11 +116,18 @@ def _about_likelihoods(section: Section) -> list[str]:
         if model.impossible_rows:
             rows = plural(model.impossible_rows, "test row")
             notes.append(f"{model.label} gives {rows} no finite likelihood: its mean cannot be compared.")
-        error, reach = model.max_metric("solver_error"), finest or model.nll.standard_error
+        notes += [
+            f"{model.label} fails a certificate, {name.replace('_', ' ')}: {says}. Look there before "
+            "its likelihoods are compared."
+            for name, says in model.failed_certificates.items()
+        ]
+        error = model.max_metric("log_prob_error_largest")
+        reach = finest or model.nll.standard_error
         if error is not None and reach is not None and error > reach:
             notes.append(
-                f"The solver error of {model.label}, up to {significant(error)} nat on a row, is larger than "
-                f"the statistical uncertainty of {significant(reach)}: tighten the evaluation's tolerance."
+                f"A row's log-likelihood under {model.label} may be off by up to {significant(error)} nat, "
+                f"more than the statistical uncertainty of {significant(reach)}: tighten the evaluation's "
+                "tolerance, or set `evaluation.max_error`."
             )
         mass, share = model.mean_metric("grid_mass"), model.samples_on_grid
         if mass is None or share is None:

@@ -1,11 +1,21 @@
 """The run folder and the tables that users ask for: atomic writes, checked reads, no torch."""
 
 from flowbench.store.atomic import atomic_write
-from flowbench.store.results import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
+from flowbench.store.results import (
+    Certificate,
+    Grid,
+    Metric,
+    Results,
+    RowSplit,
+    Samples,
+    ScoredRows,
+    Trajectory,
+)
 from flowbench.store.run import Run, check_run_name, list_runs
 from flowbench.store.tables import check_table_path, write_table
 
 __all__ = [
+    "Certificate",
     "Grid",
     "Metric",
     "Results",

@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from flowbench.errors import ConfigurationError
 from flowbench.store.atomic import atomic_write
 from flowbench.store.documents import from_json, to_json
-from flowbench.store.results import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
+from flowbench.store.results import (
+    Certificate,
+    Grid,
+    Metric,
+    Results,
+    RowSplit,
+    Samples,
+    ScoredRows,
+    Trajectory,
+)
 from flowbench.store.safe_hdf5 import UntrustedFile, open_untrusted
 
 SCHEMA_VERSION = 1
@@ -27,7 +36,7 @@ MAX_CHUNK_BYTES = 1024**2
 #: The format of HDF5 1.10, the first whose own structures carry checksums everywhere.
 LIBRARY_VERSIONS = ("v110", "v110")
 
-_METRIC_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ LAYOUTS = {
             Member("x", ("row", "column"), _DATA_UNITS),
             Member("log_prob", ("row",), "nats"),
             Member("true_log_prob", ("row",), "nats", optional=True),
+            Member("log_prob_error", ("row",), "nats", optional=True),
         ),
     ),
     "samples": Layout(
@@ -122,6 +132,7 @@ def write_results(path: Path, results: Results) -> None:
             if part is not None:
                 _write_group(file.create_group(name), LAYOUTS[name], vars(part), column)
         _write_metrics(file.create_group("metrics"), results.metrics)
+        _write_certificates(file.create_group("certificates"), results.certificates)
     write_image(path, image, verify=True)
 
 
@@ -132,7 +143,7 @@ def read_results(path: Path) -> Results:
         if version != SCHEMA_VERSION:
             file.refuse("schema_version", f"is {version}; this flowbench reads version {SCHEMA_VERSION}")
         groups = set(file.members())
-        for name in sorted(groups - {"column", "metrics", *LAYOUTS}):
+        for name in sorted(groups - {"column", "metrics", "certificates", *LAYOUTS}):
             file.refuse(name, "is not part of the layout")
         columns = file.texts("column")
         parts = {
@@ -146,6 +157,7 @@ def read_results(path: Path) -> Results:
             samples=parts["samples"],
             split=parts["split"],
             metrics=_read_metrics(file),
+            certificates=_read_certificates(file) if "certificates" in groups else {},
             grid=parts.get("grid"),
             trajectory=parts.get("trajectory"),
             provenance=from_json(file.text("", "provenance"), f"{path}: `provenance`"),
@@ -282,7 +294,7 @@ def _read_group(file: UntrustedFile, group: str, layout: Layout, columns: int) -
 
 def _write_metrics(group: h5py.Group, metrics: Mapping[str, Metric]) -> None:
     for name, metric in metrics.items():
-        if not _METRIC_NAME.fullmatch(name):
+        if not _NAME.fullmatch(name):
             raise ConfigurationError(
                 f"a metric cannot be called `{name}`: use letters, digits, `_`, `.` and `-`, a letter first"
             )
@@ -294,4 +306,29 @@ def _read_metrics(file: UntrustedFile) -> dict[str, Metric]:
     for name in file.members("metrics"):
         member = f"metrics/{name}"
         found[name] = Metric(float(file.array(member, np.float64, ())), file.text(member, "units"))
+    return found
+
+
+def _write_certificates(group: h5py.Group, certificates: Mapping[str, Certificate]) -> None:
+    """Each one's figure, and beside it as attributes its bound, whether it passed, and what it says."""
+    for name, each in certificates.items():
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(f"a certificate cannot be called `{name}`")
+        dataset = write_array(group, name, np.asarray(each.value, dtype=np.float64), {}, each.units)
+        dataset.attrs["bound"] = np.float64(each.bound)
+        dataset.attrs["passed"] = int(each.passed)
+        write_text(dataset, "text", each.text)
+
+
+def _read_certificates(file: UntrustedFile) -> dict[str, Certificate]:
+    found = {}
+    for name in file.members("certificates"):
+        member = f"certificates/{name}"
+        found[name] = Certificate(
+            value=float(file.array(member, np.float64, ())),
+            bound=file.real(member, "bound"),
+            units=file.text(member, "units"),
+            passed=bool(file.integer(member, "passed")),
+            text=file.text(member, "text"),
+        )
     return found

@@ -19,17 +19,30 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """A check of a model's likelihoods: its figure and the bound on it, in `units`, and what it says."""
+
+    value: float
+    bound: float
+    units: str
+    passed: bool
+    text: str
+
+
+@dataclass(frozen=True)
 class ScoredRows:
     """Held-out rows and what the model says of them.
 
     `row: (n,)` ids in the source table; `x: (n, d)` data units; `log_prob: (n,)` nats, data units;
-    `true_log_prob: (n,)` or None, for data whose density is known.
+    `true_log_prob: (n,)` or None, for data whose density is known; `log_prob_error: (n,)`, nats, how far
+    `log_prob` may be off, or None in files of old.
     """
 
     row: Integers
     x: Floats
     log_prob: Floats
     true_log_prob: Floats | None = None
+    log_prob_error: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,10 @@ class RowSplit:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything a finished run knows; `columns` names the d columns of every `x`."""
+    """Everything a finished run knows; `columns` names the d columns of every `x`.
+
+    `certificates` by name are empty in files of old.
+    """
 
     columns: tuple[str, ...]
     scored: ScoredRows
@@ -85,4 +101,5 @@ class Results:
     metrics: dict[str, Metric]
     grid: Grid | None = None
     trajectory: Trajectory | None = None
+    certificates: dict[str, Certificate] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -72,6 +72,10 @@ class UntrustedFile:
         """An integer attribute of `member`."""
         return int(self._attribute(member, attribute, h5py.h5t.INTEGER))
 
+    def real(self, member: str, attribute: str) -> float:
+        """A floating-point attribute of `member`."""
+        return float(self._attribute(member, attribute, h5py.h5t.FLOAT))
+
     def refuse(self, member: str, complaint: str) -> NoReturn:
         """Raise the error that `member` of this file is not as it must be."""
         raise DamagedFileError(f"{self._path}: `{member or '/'}` {complaint}")

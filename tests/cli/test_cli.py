@@ -44,17 +44,32 @@ def test_sample_writes_the_tables_own_columns(run: Run, home: Path, name: str, m
 def test_score_equals_what_the_run_stored(run: Run, home: Path, name: str) -> None:
     assert run("score", "c", "table.csv", "-o", name)[0] == 0
     table = read(home / name)
-    assert list(table) == ["row", "log_prob"]
+    assert list(table) == ["row", "log_prob", "log_prob_error"]
     with h5py.File(home / "runs" / "c" / "results.h5") as file:
-        rows, stored = file["log_likelihood/row"][:], file["log_likelihood/log_prob"][:]
-    assert np.abs(table["log_prob"][rows] - stored).max() < 1e-9
+        kept = {name: values[:] for name, values in file["log_likelihood"].items()}
+    assert np.abs(table["log_prob"][kept["row"]] - kept["log_prob"]).max() < 1e-9
+    assert table["log_prob_error"][kept["row"]] == pytest.approx(kept["log_prob_error"], rel=1e-3)
+    assert (kept["log_prob_error"] > 0).all()
+
+
+def test_rows_above_the_largest_error_are_told(run: Run) -> None:
+    status, out, err = run("score", "c", "table.csv", "--max-error", "1e-30", "--json")
+    assert status == 0
+    assert json.loads(out)["rows_above_max_error"] == 60
+    assert "60 of 60 rows are above --max-error at the finest solve" in err
+    status, out, err = run("score", "c", "table.csv", "--max-error", "1e-5", "--json")
+    assert json.loads(out)["log_prob_error_largest"] <= 1e-5
+    assert "above" not in err
+    status, _, err = run("score", "c", "table.csv", "--max-error", "0")
+    assert status == 2
+    assert "max_error" in err
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".h5":
         with h5py.File(path) as file:
-            names = ["row"] if "log_prob" in file and len(file) == 2 else []
-            names += [name for name in ("a", "b", "log_prob") if name in file]
+            scored = "log_prob_error" in file
+            names = ["row", "log_prob", "log_prob_error"] if scored else ["a", "b", "log_prob"]
             return {name: file[name][:] for name in names}
     frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     return {name: frame[name].to_numpy() for name in frame}

@@ -1,12 +1,17 @@
 """Reported likelihoods and grids, against closed forms and much tighter solves."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
+from torch import Tensor
 
+from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.likelihood import coarsen, refine, reported_likelihoods
+from flowbench.evaluation.likelihood import Likelihoods, coarsen, refine, reported_likelihoods
+from flowbench.evaluation.options import EvaluationOptions
 from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
 from flowbench.flows.density_model import DensityModel
 from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
@@ -32,30 +37,130 @@ def bent_flow() -> ContinuousFlow:
     return flow
 
 
+def options(tolerance: float = 1e-5, **values: object) -> EvaluationOptions:
+    return EvaluationOptions(integrator=PerRowOptions(atol=tolerance, rtol=tolerance), **values)
+
+
+def true_errors(reported: Likelihoods, bent: DensityModel, x: Tensor) -> Tensor:
+    reference = bent.for_evaluation(PerRowOptions(atol=1e-12, rtol=1e-12)).log_prob(x)
+    return (reported.log_prob - reference).abs()
+
+
 def test_a_gaussian_in_data_units_against_scipy() -> None:
     rows = NORMAL.rvs(200_000, random_state=1)
     gaussian = model(GaussianFlow(2, GaussianOptions(), torch.Generator()))
     gaussian.flow.initialise(gaussian.to_model(torch.tensor(rows))[0])
-    reported = reported_likelihoods(gaussian, torch.tensor(rows[:1000]), PerRowOptions(), 10)
-    assert reported.nfe is None and reported.solver_error is None
+    reported = reported_likelihoods(gaussian, torch.tensor(rows[:1000]), EvaluationOptions())
+    assert reported.nfe is None and reported.regime is None
     assert reported.log_prob.dtype == torch.float64
     assert np.abs(reported.log_prob.numpy() - NORMAL.logpdf(rows[:1000])).max() < 0.05
+    # Nothing but rounding.
+    assert (reported.error > 0).all() and (reported.error < 1e-12).all()
 
 
-def test_the_stated_solver_error_is_that_against_a_far_tighter_solve() -> None:
-    x = torch.tensor(NORMAL.rvs(100, random_state=2))
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
+@pytest.mark.parametrize("error_rows", [300, 100])
+def test_stated_errors_hold_and_are_no_larger_than_they_need(tolerance: float, error_rows: int) -> None:
+    x = torch.tensor(NORMAL.rvs(300, random_state=2))
     bent = model(bent_flow())
-    reported = reported_likelihoods(bent, x, PerRowOptions(atol=1e-5, rtol=1e-5), 100)
-    reference = reported_likelihoods(bent, x, PerRowOptions(atol=1e-12, rtol=1e-12), 1)
-    error = (reported.log_prob - reference.log_prob).abs().max().item()
-    assert reported.solver_error == pytest.approx(error, rel=0.1)
-    assert error > 0
+    reported = reported_likelihoods(bent, x, options(tolerance, error_rows=error_rows))
+    errors = true_errors(reported, bent, x)
+    # Few refined rows tell the others' errors only roughly.
+    assert (errors <= reported.error).double().mean() >= (0.99 if error_rows == 300 else 0.97)
+    assert reported.error.median() <= 10 * errors.median()
+    assert reported.regime is not None and reported.regime.is_convergent
+    assert reported.shift == pytest.approx(0, abs=errors.max().item())
+
+
+def test_a_rows_error_does_not_depend_on_the_rows_beside_it() -> None:
+    x = torch.tensor(NORMAL.rvs(20, random_state=2))
+    bent = model(bent_flow())
+    together = reported_likelihoods(bent, x, options())
+    alone = reported_likelihoods(bent, x[7:8], options())
+    assert alone.log_prob.item() == pytest.approx(together.log_prob[7].item(), abs=1e-9)
+    assert alone.error.item() == pytest.approx(together.error[7].item(), rel=1e-3)
+
+
+def test_rows_above_the_largest_error_are_solved_finer() -> None:
+    x = torch.tensor(NORMAL.rvs(200, random_state=2))
+    bent = model(bent_flow())
+    loose = reported_likelihoods(bent, x, options(1e-3))
+    bound = loose.error.median().item()
+    tight = reported_likelihoods(bent, x, options(1e-3, max_error=bound))
+    kept = loose.error <= bound
+    assert not kept.all()
+    assert torch.equal(tight.log_prob[kept], loose.log_prob[kept])
+    assert (tight.error <= bound).all() and not tight.flagged.any()
+    errors = true_errors(tight, bent, x)
+    assert (errors <= tight.error).double().mean() >= 0.99
+
+
+def test_rows_that_no_solve_makes_good_enough_are_flagged() -> None:
+    x = torch.tensor(NORMAL.rvs(20, random_state=2))
+    reported = reported_likelihoods(model(bent_flow()), x, options(1e-3, max_error=1e-30))
+    assert reported.flagged.all()
+
+
+def test_an_estimated_divergence_has_an_error_that_covers_it() -> None:
+    x = torch.tensor(NORMAL.rvs(200, random_state=2))
+    bent = model(bent_flow())
+    native = {"name": "native", "atol": 1e-6, "rtol": 1e-6}
+    estimated = EvaluationOptions(integrator=native, divergence={"name": "hutchinson"})
+    reported = reported_likelihoods(bent, x, estimated)
+    errors = true_errors(reported, bent, x)
+    assert errors.median() > 1e-3
+    assert (errors <= reported.error).double().mean() >= 0.97
+
+
+def test_float32_is_told_by_its_errors() -> None:
+    x = torch.tensor(NORMAL.rvs(200, random_state=2))
+    bent = model(bent_flow())
+    reported = reported_likelihoods(bent, x, options(dtype="float32"))
+    errors = true_errors(reported, bent, x)
+    assert (errors <= reported.error).double().mean() >= 0.99
+    # At this tolerance it is rounding that decides, which no refinement lessens.
+    rounded = reported_likelihoods(bent, x, options(1e-8, dtype="float32"))
+    assert rounded.error.median() > 1e-7
+    assert (true_errors(rounded, bent, x) <= rounded.error).double().mean() >= 0.98
+
+
+def test_a_fixed_grid_has_errors_too() -> None:
+    x = torch.tensor(NORMAL.rvs(200, random_state=2))
+    bent = model(bent_flow())
+    grid = EvaluationOptions(integrator=TorchdiffeqOptions(method="rk4", steps=40))
+    reported = reported_likelihoods(bent, x, grid)
+    errors = true_errors(reported, bent, x)
+    assert (errors <= reported.error).double().mean() >= 0.99
+    assert reported.regime is not None
+    # Half the step, a sixteenth of the error.
+    assert reported.regime.order == pytest.approx(math.log10(16), abs=0.2)
+
+
+def test_two_steps_of_euler_are_no_solve() -> None:
+    x = torch.tensor(NORMAL.rvs(50, random_state=2))
+    grid = EvaluationOptions(integrator=TorchdiffeqOptions(method="euler", steps=2))
+    reported = reported_likelihoods(model(bent_flow()), x, grid)
+    assert abs(reported.shift) > 0.1
+
+
+def test_probes_and_rows_that_leave_their_batch_do_not_go_together() -> None:
+    with pytest.raises(ConfigurationError, match="set `integrator` to `native` or `torchdiffeq`"):
+        EvaluationOptions(divergence={"name": "hutchinson"})
+
+
+def test_a_solve_that_fails_names_the_rows() -> None:
+    x = torch.tensor(NORMAL.rvs(50, random_state=2))
+    few = EvaluationOptions(integrator=PerRowOptions(max_nfe=20))
+    with pytest.raises(IntegrationError, match="rows 1 to 50 of the table, scored as one batch"):
+        reported_likelihoods(model(bent_flow()), x, few)
 
 
 def test_refined_and_coarsened_solvers() -> None:
-    assert refine(PerRowOptions(atol=1e-6, rtol=1e-5)).model_dump()["rtol"] == pytest.approx(1e-7)
+    assert refine(PerRowOptions(atol=1e-6, rtol=1e-5)).model_dump()["rtol"] == pytest.approx(1e-6)
+    assert refine(PerRowOptions(atol=1e-6), 3).model_dump()["atol"] == pytest.approx(1e-9)
     assert coarsen(PerRowOptions(atol=1e-6)).model_dump()["atol"] == pytest.approx(1e-4)
-    assert refine(TorchdiffeqOptions(method="rk4", steps=10)).model_dump()["steps"] == 40
+    finer = refine(TorchdiffeqOptions(method="rk4", steps=10, max_nfe=50), 2).model_dump()
+    assert (finer["steps"], finer["max_nfe"]) == (40, 200)
 
 
 def test_grid_of_a_known_density() -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from flowbench.report.grouping import Section, group_runs
 from flowbench.report.records import read_runs
-from flowbench.report.tables import likelihood_table
+from flowbench.report.tables import certificate_table, likelihood_table
 from flowbench.report.wording import cautions, verdict
-from flowbench.store import Metric, Results, Run
+from flowbench.store import Certificate, Metric, Results, Run
 
 RunMaker = Callable[..., Run]
 
@@ -180,10 +180,34 @@ def test_one_test_row_settles_nothing(make_run: RunMaker) -> None:
 
 def test_doubtful_likelihoods_are_named(make_run: RunMaker, results_of: Callable[..., Results]) -> None:
     results = results_of("cnf")
-    metrics = results.metrics | {"solver_error": Metric(0.7, "nats"), "grid_mass": Metric(0.9, "1")}
+    metrics = results.metrics | {"log_prob_error_largest": Metric(0.7, "nats"), "grid_mass": Metric(0.9, "1")}
     doubtful = dataclasses.replace(results, metrics=metrics)
     (section,) = sections_of(make_run("cnf", results=doubtful), make_run("gaussian"))
     said = cautions(section, [section], [])
-    assert any("solver error of cnf, up to 0.70 nat" in each for each in said)
+    assert any("under cnf may be off by up to 0.70 nat" in each for each in said)
     assert any("density of cnf adds up to 0.900" in each for each in said)
     assert not any("gaussian" in each for each in said)
+
+
+def test_a_failed_certificate_stands_beside_the_likelihood(
+    make_run: RunMaker, results_of: Callable[..., Results]
+) -> None:
+    results = results_of("cnf")
+    failed = Certificate(0.02, 0.01, "1", False, "the density adds up to 1.02")
+    broken = dataclasses.replace(results, certificates=results.certificates | {"normalisation": failed})
+    (section,) = sections_of(make_run("cnf", results=broken), make_run("planar"), make_run("cnf", seed=1))
+    assert likelihood_table(section).rows[0][0] == "cnf (fails: normalisation)"
+    table = certificate_table(section)
+    assert table is not None
+    assert table.header == ("model", "normalisation", "round trip")
+    assert table.rows[0] == ("cnf", "0.020, fails: above 0.010", "3.0e−6")
+    assert table.rows[1] == ("planar", "0.00020", "3.0e−6")
+    assert not section.models[1].failed_certificates
+    said = cautions(section, [section], [])
+    assert any("cnf fails a certificate, normalisation: the density adds up to 1.02" in each for each in said)
+
+
+def test_runs_of_old_have_no_certificates(make_run: RunMaker, results_of: Callable[..., Results]) -> None:
+    old = dataclasses.replace(results_of("cnf"), certificates={})
+    (section,) = sections_of(make_run("cnf", results=old))
+    assert certificate_table(section) is None

@@ -120,7 +120,7 @@ def test_json_holds_what_the_runs_hold(compared: tuple[list[Run], ReportPaths]) 
     cnf, planar, _ = toy["models"]
     assert cnf["seeds"] == [0, 1]
     assert cnf["nfe"] == 182
-    assert cnf["solver_error"] == 3.4e-5
+    assert cnf["log_prob_error_largest"] == 3.4e-5
     assert planar["nfe"] is None
     assert planar["kl_to_truth"] > cnf["kl_to_truth"]
     assert len(toy["runs"]) == 6
@@ -132,7 +132,7 @@ def test_json_holds_what_the_runs_hold(compared: tuple[list[Run], ReportPaths]) 
 def test_page_shows_every_part(compared: tuple[list[Run], ReportPaths]) -> None:
     page = Page(compared[1].html)
     headings = ["Held-out likelihood", "Densities and samples", "From base to data: cnf", "Learning curves"]
-    for heading in (*headings, "Cost and checks", "Runs", "Made with"):
+    for heading in (*headings, "Cost and checks", "Certificates", "Runs", "Made with"):
         assert heading in page.text
     for fact in ("5f5f5f5f5f5f", "8,000 train, 1,000 validation, 1,000 test", "entropy (floor)", "eruptions"):
         assert fact in page.text

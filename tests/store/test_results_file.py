@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flowbench.errors import ConfigurationError
-from flowbench.store import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
+from flowbench.store import Certificate, Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
 from flowbench.store.hdf5 import MAX_CHUNK_BYTES, chunk_shape, read_results, write_results
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -77,19 +77,21 @@ def example() -> Results:
     draw = np.random.default_rng(0).normal
     return Results(
         columns=("eruptions", "Wartezeit für x"),
-        scored=ScoredRows(np.array([7, 3, 9]), draw(size=(3, 2)), draw(size=3), draw(size=3)),
+        scored=ScoredRows(np.array([7, 3, 9]), draw(size=(3, 2)), draw(size=3), draw(size=3), draw(size=3)),
         samples=Samples(draw(size=(6, 2)), draw(size=6)),
         split=RowSplit(np.arange(8), np.arange(2), np.array([7, 3, 9])),
         metrics={"nll_nats": Metric(2.5, "nats"), "wall_seconds": Metric(math.inf, "seconds")},
         grid=Grid(np.arange(4.0), np.arange(5.0), draw(size=(4, 5)), draw(size=(4, 5))),
         trajectory=Trajectory(np.linspace(0, 1, 3), draw(size=(3, 4, 2))),
+        certificates={"round_trip": Certificate(2e-6, 1e-3, "1", True, "rows come back")},
         provenance={"sha256": "ab", "seeds": [1, 2]},
     )
 
 
 DIMENSIONS = {
     "log_likelihood": {
-        "row": ("row",), "x": ("row", "column"), "log_prob": ("row",), "true_log_prob": ("row",)
+        "row": ("row",), "x": ("row", "column"), "log_prob": ("row",), "true_log_prob": ("row",),
+        "log_prob_error": ("row",),
     },
     "samples": {"sample": ("sample",), "x": ("sample", "column"), "log_prob": ("sample",)},
     "split": {"train": ("train",), "validation": ("validation",), "test": ("test",)},
@@ -98,6 +100,7 @@ DIMENSIONS = {
         "time": ("time",), "particle": ("particle",), "position": ("time", "particle", "column")
     },
     "metrics": {"nll_nats": (), "wall_seconds": ()},
+    "certificates": {"round_trip": ()},
 }  # fmt: skip
 
 

@@ -1,0 +1,105 @@
+"""Does a density integrate to one? By quadrature in one or two columns, by bridge sampling in more."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowbench.fields.mixture import Mixture
+from flowbench.flows.density_model import DensityModel
+
+#: Points a side of the grid, by columns.
+GRID = {1: 4000, 2: 200}
+#: By how much of its width the box around rows and samples grows on every side.
+MARGIN = 0.25
+#: Draws of the model that find the box, and draws of either side of the bridge.
+DRAWS = 2000
+#: Share of the proposal that is a standard normal, to reach where no sample lies.
+NORMAL_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Mass:
+    """An integral of a density, its standard error, and how it was found."""
+
+    value: float
+    standard_error: float
+    how: str
+
+
+@torch.no_grad()
+def quadrature_mass(model: DensityModel, x: Tensor, generator: torch.Generator) -> Mass:
+    """The midpoint rule over a box in model space around the rows `x: (n, d)`, data units, and draws.
+
+    One or two columns. Every other point, in each column, gives a coarser grid: the standard error is how
+    far the coarser integrals scatter, which is far more than the error of the finer one.
+    """
+    z = torch.cat([model.to_model(x)[0], model.to_model(_draws(model, generator))[0]])
+    low, high = z.amin(0), z.amax(0)
+    low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
+    size = GRID[x.shape[1]]
+    steps = (high - low) / size
+    axes = [a + step * (torch.arange(size) + 0.5) for a, step in zip(low, steps, strict=True)]
+    grid = torch.cartesian_prod(*axes).reshape(-1, x.shape[1])
+    density = _log_prob_in_model_space(model, grid).exp().reshape([size] * x.shape[1])
+    coarse = [density[::2], density[1::2]]
+    if x.shape[1] == 2:
+        coarse = [half[:, k::2] for half in coarse for k in (0, 1)]
+    cell = steps.prod().item()
+    means = torch.stack([part.sum() for part in coarse]) * cell * len(coarse)
+    return Mass(density.sum().item() * cell, means.std().item(), f"a grid of {len(grid):,} points")
+
+
+@torch.no_grad()
+def bridge_mass(model: DensityModel, x: Tensor, generator: torch.Generator) -> Mass:
+    """The optimal bridge of Meng and Wong (1996) between draws of the model and a mixture fitted to others.
+
+    With weights that are bounded wherever the two overlap, where those of importance sampling are not. The
+    standard error is that of Frühwirth-Schnatter (2004) for independent draws.
+    """
+    z = model.to_model(_draws(model, generator))[0]
+    proposal = Mixture(x.shape[1]).double()
+    proposal.fit(model.to_model(_draws(model, generator))[0])
+    proposal.add_standard_normal(NORMAL_SHARE)
+    proposed = proposal.sample(len(z), generator)
+    # log p - log q at draws of the model and at draws of the proposal.
+    ours, theirs = (
+        _log_prob_in_model_space(model, points) - proposal.log_prob(points) for points in (z, proposed)
+    )
+    log_mass = 0.0
+    for _ in range(1000):
+        before = log_mass
+        above = torch.nn.functional.logsigmoid(theirs - log_mass)
+        below = torch.nn.functional.logsigmoid(log_mass - ours)
+        log_mass = log_mass + _log_mean(above) - _log_mean(below)
+        if abs(log_mass - before) < 1e-10:
+            break
+    variance = _relative_variance(torch.nn.functional.logsigmoid(theirs - log_mass))
+    variance += _relative_variance(torch.nn.functional.logsigmoid(log_mass - ours))
+    mass = math.exp(log_mass)
+    effective = math.exp(2 * theirs.logsumexp(0).item() - (2 * theirs).logsumexp(0).item())
+    how = (
+        f"a bridge between {len(z):,} draws and as many of a mixture, whose importance weights are worth "
+        f"{effective:,.0f}"
+    )
+    return Mass(mass, mass * variance**0.5, how)
+
+
+def _draws(model: DensityModel, generator: torch.Generator) -> Tensor:
+    return model.sample_and_log_prob(DRAWS, generator)[0]
+
+
+def _log_prob_in_model_space(model: DensityModel, z: Tensor) -> Tensor:
+    x, log_det = model.to_data(z)
+    return model.score(x, torch.Generator().manual_seed(0)).log_prob + log_det
+
+
+def _log_mean(log_values: Tensor) -> float:
+    return log_values.logsumexp(0).item() - math.log(len(log_values))
+
+
+def _relative_variance(log_values: Tensor) -> float:
+    """Of the mean of the values, relative to its square."""
+    scaled = (log_values - log_values.max()).exp()
+    return (scaled.var() / scaled.mean().square() / len(scaled)).item()

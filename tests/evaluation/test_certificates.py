@@ -1,0 +1,187 @@
+"""Certificates pass on healthy models, and each catches the fault that it is there for."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flowbench.config import resolve
+from flowbench.errors import IntegrationError
+from flowbench.evaluation.certificates import certify
+from flowbench.evaluation.likelihood import reported_likelihoods
+from flowbench.evaluation.normalisation import bridge_mass, quadrature_mass
+from flowbench.evaluation.options import EvaluationOptions
+from flowbench.experiment import Watch, make_trainer, prepare
+from flowbench.flows.base import Scores
+from flowbench.flows.continuous import ContinuousFlow
+from flowbench.flows.density_model import DensityModel
+from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
+from flowbench.ode.base import State
+from flowbench.registry import FLOWS
+from flowbench.store import Certificate
+
+
+def cloud(n: int, features: int, seed: int = 0) -> Tensor:
+    """A bent, skewed cloud in unequal units."""
+    z = torch.randn(n, features, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    z[:, -1] += 0.5 * z[:, 0] ** 2
+    return 10 + z * torch.logspace(0, -1, features, dtype=torch.float64)
+
+
+SMALL = {
+    "cnf": {"flow.field": {"name": "time-mlp", "width": 32, "scales": 2}},
+    "maf": {"flow.hidden": (16,)},
+    "nsf": {"flow.hidden": (16,)},
+    "coupling": {"flow.hidden": (16,)},
+    "kde": {"flow.max_rows": 500},
+}
+
+
+@cache
+def fitted(name: str, features: int) -> DensityModel:
+    rows = cloud(6000, features).numpy()
+    overrides = {"plan.steps": 150, **SMALL.get(name, {})}
+    config = resolve("array", name, overrides=overrides)
+    prepared = prepare(config, tuple(f"x{i}" for i in range(features)), rows[1000:], rows[:1000])
+    make_trainer(prepared, Watch()).run()
+    return prepared.model
+
+
+def certificates(model: DensityModel, **options: object) -> dict[str, Certificate]:
+    x = cloud(300, len(model.columns), seed=1)
+    chosen = EvaluationOptions(**options)
+    scored = reported_likelihoods(model, x, chosen)
+    return certify(model, x, scored, chosen, torch.Generator().manual_seed(0))
+
+
+def failed(found: dict[str, Certificate]) -> set[str]:
+    return {name for name, each in found.items() if not each.passed}
+
+
+@pytest.mark.parametrize("features", [1, 2, 4])
+@pytest.mark.parametrize("name", FLOWS.names())
+def test_healthy_models_pass(name: str, features: int) -> None:
+    found = certificates(fitted(name, features))
+    assert not failed(found), found
+    expected = {"normalisation", "batch_invariance"}
+    if name not in {"mixture", "kde"}:
+        expected |= {"round_trip", "jacobian"}
+    if name == "cnf":
+        expected |= {"solver_regime", "arithmetic"}
+    assert set(found) == expected
+    assert all(each.text and each.value <= each.bound for each in found.values())
+
+
+class Scaled(DensityModel):
+    """A density that is two hundredths too large everywhere."""
+
+    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
+        scores = super()._score(x, generator)
+        return Scores(scores.log_prob + math.log(1.02), scores.nfe, scores.local_error)
+
+
+class TermDropped(ContinuousFlow):
+    """A flow whose divergence leaves out its first term."""
+
+    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None) -> State:
+        first = torch.zeros(1, *x.shape, dtype=x.dtype)
+        first[..., 0] = 1
+        velocity, divergence = super().rates(t, x, probes)
+        return velocity, divergence - self.field.jvp(t, x, first)[1][0, :, 0]
+
+
+class NoiseRedrawn(ContinuousFlow):
+    """A flow whose divergence has other noise at every evaluation."""
+
+    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None) -> State:
+        velocity, divergence = super().rates(t, x, probes)
+        return velocity, divergence + 0.1 * torch.randn(divergence.shape, dtype=x.dtype)
+
+
+def broken(flow_class: type[ContinuousFlow], features: int = 2) -> DensityModel:
+    healthy = fitted("cnf", features)
+    flow = flow_class(features, healthy.flow.options, torch.Generator())
+    flow.load_state_dict(healthy.flow.state_dict())
+    return DensityModel(healthy.columns, list(healthy.transforms), flow, healthy.background)
+
+
+def test_a_density_that_is_too_large_is_caught() -> None:
+    healthy = fitted("cnf", 2)
+    model = Scaled(healthy.columns, list(healthy.transforms), healthy.flow, healthy.background)
+    found = certificates(model)
+    assert failed(found) == {"normalisation"}
+    assert found["normalisation"].value == pytest.approx(0.02, abs=0.003)
+
+
+def test_two_steps_of_euler_are_caught() -> None:
+    found = certificates(fitted("cnf", 2), integrator={"name": "native", "method": "euler", "steps": 2})
+    assert {"round_trip", "solver_regime"} <= failed(found)
+
+
+@pytest.mark.parametrize("features", [2, 4])
+def test_a_dropped_term_of_the_divergence_is_caught(features: int) -> None:
+    assert "jacobian" in failed(certificates(broken(TermDropped, features)))
+
+
+def test_noise_that_is_redrawn_is_caught() -> None:
+    grid = {"name": "native", "method": "rk4", "steps": 20}
+    assert "batch_invariance" in failed(certificates(broken(NoiseRedrawn), integrator=grid))
+    # A solver that controls its error cannot follow it at all.
+    with pytest.raises(IntegrationError):
+        certificates(broken(NoiseRedrawn))
+
+
+@pytest.mark.parametrize("engine", ["native", "torchdiffeq"])
+def test_a_step_that_the_batch_decides_is_caught(engine: str) -> None:
+    found = certificates(fitted("cnf", 2), integrator={"name": engine, "atol": 1e-6, "rtol": 1e-6})
+    assert failed(found) == {"batch_invariance"}
+
+
+def test_float32_at_a_tolerance_that_it_cannot_follow_is_caught() -> None:
+    tight = {"name": "per-row", "atol": 1e-9, "rtol": 1e-9}
+    try:
+        found = certificates(fitted("cnf", 2), integrator=tight, dtype="float32")
+    except IntegrationError as error:
+        assert "integrate in float64" in str(error)
+    else:
+        assert "arithmetic" in failed(found)
+    loose = {"name": "per-row", "atol": 1e-4, "rtol": 1e-4}
+    assert certificates(fitted("cnf", 2), integrator=loose, dtype="float32")["arithmetic"].passed
+
+
+def normal(features: int, factor: float = 1.0) -> DensityModel:
+    flow = GaussianFlow(features, GaussianOptions(), torch.Generator())
+    flow.initialise(cloud(5000, features) - 10)
+    kind = Scaled if factor == 1.02 else DensityModel
+    return kind(tuple("abcdefghi"[:features]), [], flow).for_evaluation(EvaluationOptions().integrator)
+
+
+@pytest.mark.parametrize("features", [1, 2, 3, 9])
+def test_masses_of_a_known_density(features: int) -> None:
+    integrate = quadrature_mass if features <= 2 else bridge_mass
+    x = cloud(500, features) - 10
+    generator = torch.Generator().manual_seed(0)
+    mass, scaled = (integrate(normal(features, factor), x, generator) for factor in (1.0, 1.02))
+    assert mass.value == pytest.approx(1, abs=3 * mass.standard_error + 1e-3)
+    assert scaled.value == pytest.approx(1.02, abs=3 * scaled.standard_error + 1e-3)
+    assert mass.standard_error < 0.02
+
+
+def test_the_error_of_a_bridge_is_how_far_it_scatters() -> None:
+    model, x = normal(4), cloud(500, 4) - 10
+    found = [bridge_mass(model, x, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    values = np.array([each.value for each in found])
+    assert values.std(ddof=1) == pytest.approx(np.mean([each.standard_error for each in found]), rel=0.5)
+    assert abs(values.mean() - 1) < 3 * values.std() / 20**0.5
+
+
+def test_a_density_thinner_than_a_cell_is_not_condemned_by_a_grid() -> None:
+    model = normal(2)
+    with torch.no_grad():
+        model.flow.log_diagonal[1] = -7.0
+    mass = quadrature_mass(model, cloud(500, 2) - 10, torch.Generator().manual_seed(0))
+    assert abs(mass.value - 1) > 0.1
+    assert certificates(model)["normalisation"].passed
