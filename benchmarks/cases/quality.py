@@ -69,7 +69,7 @@ INGREDIENTS = {
     "background": ["background=false"],
     "averaged weights": ["plan.ema_decay=0.0"],
     "batches of 1,024": [_phase(batch_size=256)],
-    "cosine to zero": [_phase(schedule="constant")],
+    "cosine to zero": [_phase(decline=0.0)],
     "rounded products": [_phase(matmul_precision="ieee")],
 }
 

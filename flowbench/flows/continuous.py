@@ -45,7 +45,7 @@ def ffjord(kind: str) -> dict[str, Any]:
         "learning_rate": 1e-3,
         "weight_decay": 1e-5 if toy else 1e-6,
         "warmup_steps": 0,
-        "schedule": "constant",
+        "decline": 0.0,
         "clip_norm": 0.0,
     }
     common = {"name": "torchdiffeq", "method": "dopri5", "gradient": "adjoint", "seminorm": False}

@@ -12,7 +12,7 @@ class Phase(Options):
     """One objective with its optimiser settings, for a `share` of the budget.
 
     Adam (Kingma and Ba 2015) with decoupled weight decay; the learning rate warms up linearly over
-    `warmup_steps` and, unless `schedule` is "constant", falls to zero along a cosine at the phase's end.
+    `warmup_steps`, and falls to zero along a cosine over the last `decline` of the phase (0: never).
     `clip_norm` bounds the gradient's norm (0: no bound). `matmul_precision` is torch's `fp32_precision`:
     "bf16" lets the matrix products of a step, never those of a validation, round to bfloat16 where the
     processor has units for it.
@@ -23,7 +23,7 @@ class Phase(Options):
     batch_size: PositiveInt = 512
     learning_rate: PositiveFloat = 2e-3
     warmup_steps: NonNegativeInt = 100
-    schedule: str = Field(default="cosine", pattern="^(cosine|constant)$")
+    decline: float = Field(default=1.0, ge=0, le=1)
     weight_decay: NonNegativeFloat = 0.0
     clip_norm: NonNegativeFloat = 10.0
     matmul_precision: Literal["ieee", "tf32", "bf16"] = "ieee"
@@ -38,7 +38,8 @@ class TrainingPlan(Options):
     by default every fortieth of the budget, and more often at first where the budget is a time. The best
     weights are kept, but where there are more validation rows, up to `reserve_rows` of them choose between
     these and the last. Training stops early when a share `patience` of the budget brought nothing (0: never);
-    under a cosine, when all of that time the NLL was worse than the best by more than two standard errors.
+    where the rate declines, when all of that time the NLL was worse than the best by more than two standard
+    errors.
     """
 
     phases: tuple[Phase, ...] = (Phase(),)

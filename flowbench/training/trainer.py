@@ -224,7 +224,8 @@ class Trainer:
 
     def _rate(self, phase: Phase, fraction: float) -> float:
         warmup = min(1.0, (self.counters.phase_step + 1) / (phase.warmup_steps + 1))
-        decay = (1 + math.cos(math.pi * fraction)) / 2 if phase.schedule == "cosine" else 1.0
+        left = min(1.0, (1 - fraction) / phase.decline) if phase.decline else 1.0
+        decay = (1 - math.cos(math.pi * left)) / 2
         return phase.learning_rate * self.counters.rate_scale * warmup * decay
 
     @torch.no_grad()
@@ -317,7 +318,7 @@ class Trainer:
 
         Asked only where the learning rate declines: no progress at a high rate is no reason to stop.
         """
-        declines = self.plan.phases and self.plan.phases[self.counters.phase].schedule == "cosine"
+        declines = self.plan.phases and self.plan.phases[self.counters.phase].decline > 0
         if not declines or len(rows) < 2:
             return False
         if self._best_rows is None:
