@@ -7,13 +7,14 @@ import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from flowbench import __version__, errors, terminal
 from flowbench import cli_options as opt
+from flowbench.cli_inference import evaluate, sample, score
 from flowbench.cli_listing import datasets_app, runs_app
 from flowbench.registry import FLOWS
 
@@ -136,63 +137,8 @@ def fit(
     return _report_fit(run, home, json)
 
 
-@app.command()
-def sample(
-    run: opt.RunArgument,
-    n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw.")] = 1000,
-    output: opt.OutputOption = None,
-    seed: opt.DrawSeedOption = 0,
-    json: opt.JsonOption = False,
-    home: opt.HomeOption = Path(),
-) -> None:
-    """Draw rows from a run's model.
-
-    Writes the table's own columns and `log_prob` (nats, data units), by default to samples.h5 in the run's
-    folder; prints the file's path.
-    """
-    from flowbench import inference
-    from flowbench.home import Home
-
-    opened = Home(home).run(run)
-    path = inference.check_output(output or opened.path / "samples.h5", opened)
-    with terminal.ProgressLine(f"sampling {opened.name}") as line:
-        drawn = inference.sample(opened, n, seed=seed, on_rows=line.count)
-    drawn.save(path, opened)
-    _answer({"file": str(path), "rows": n, "mean_log_prob": float(drawn.log_prob.mean())}, str(path), json)
-
-
-@app.command()
-def score(
-    run: opt.RunArgument,
-    table: opt.TableArgument,
-    output: opt.OutputOption = None,
-    max_error: opt.MaxErrorOption = None,
-    json: opt.JsonOption = False,
-    home: opt.HomeOption = Path(),
-) -> None:
-    """Log-likelihood of every row of a table.
-
-    Writes `row`, counted from 0, `log_prob` (nats, data units) and `log_prob_error`, how far that may be
-    off, by default to scores.h5 in the run's folder; prints the file's path.
-    """
-    from flowbench import inference
-    from flowbench.home import Home
-
-    opened = Home(home).run(run)
-    path = inference.check_output(output or opened.path / "scores.h5", opened, Path(table))
-    with terminal.ProgressLine(f"scoring {Path(table).name}") as line:
-        scored = inference.score(opened, table, max_error=max_error, home=Home(home), on_rows=line.count)
-    scored.save(path, opened)
-    if flagged := int(scored.flagged.sum()):
-        terminal.say(f"{flagged:,} of {len(scored.row):,} rows are above --max-error at the finest solve")
-    answer = {
-        "file": str(path),
-        "rows": len(scored.row),
-        "mean_log_prob": float(scored.log_prob.mean()),
-        "log_prob_error_largest": float(scored.log_prob_error.max()),
-        "rows_above_max_error": flagged,
-    }
-    _answer(answer, str(path), json)
+for _command_of_a_run in (sample, score, evaluate):
+    app.command()(_command_of_a_run)
 
 
 @app.command()
@@ -252,7 +198,9 @@ def compare(
     if paths is None:
         terminal.say("interrupted before every model was fitted; the same command keeps the finished ones")
         return INTERRUPTED
-    _answer({"report": str(paths.html), "runs": [str(run.path) for run in runs]}, str(paths.html), json)
+    terminal.answer(
+        {"report": str(paths.html), "runs": [str(run.path) for run in runs]}, str(paths.html), json
+    )
     return 0
 
 
@@ -273,7 +221,9 @@ def report(
     place = Home(home)
     opened = [place.run(run) for run in dict.fromkeys(runs)]
     paths = write_report(opened, output or place.report_path(None, [run.name for run in opened]))
-    _answer({"report": str(paths.html), "runs": [str(run.path) for run in opened]}, str(paths.html), json)
+    terminal.answer(
+        {"report": str(paths.html), "runs": [str(run.path) for run in opened]}, str(paths.html), json
+    )
 
 
 @app.command()
@@ -335,7 +285,7 @@ def _report_fit(run: "Run", home: Path, json: bool) -> int:
         "metrics": values,
         "certificates": {name: vars(each) for name, each in certificates.items()},
     }
-    _answer(answer, str(run.path), json)
+    terminal.answer(answer, str(run.path), json)
     if info["status"] != "interrupted":
         return 0
     terminal.say(_how_to_resume(run, home))
@@ -357,13 +307,6 @@ def _summary(metrics: dict[str, float]) -> str:
         error = metrics.get("log_prob_error_largest", float("nan"))
         parts.append(f"nfe {metrics['nfe']:.0f}, error of a row at most {error:.1e} nats")
     return "; ".join(parts)
-
-
-def _answer(values: dict[str, Any], line: str, json: bool) -> None:
-    if json:
-        terminal.write_json(values)
-    else:
-        terminal.write(line)
 
 
 def _print_configs(configs: Iterable["RunConfig"], json: bool) -> int:

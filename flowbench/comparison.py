@@ -8,6 +8,7 @@ from flowbench.data import load_dataset
 from flowbench.errors import DamagedFileError
 from flowbench.experiment import Watch, fit
 from flowbench.home import Home
+from flowbench.inference import evaluate
 from flowbench.report import ReportPaths, write_report
 from flowbench.store import Run, list_runs
 
@@ -22,7 +23,8 @@ def compare(
 ) -> tuple[list[Run], ReportPaths | None]:
     """A report in `folder` on one run for each configuration.
 
-    A finished run of the same configuration on the same data is taken as it is; the others are fitted. The
+    A finished run of the same configuration on the same data is taken as it is; the others are fitted, and
+    those that were not evaluated are. The
     report is None where a fit was interrupted; what is finished by then is found again next time. Every
     data set is read before the first fit, so that a mistake in the last one is not told hours later.
     """
@@ -35,6 +37,9 @@ def compare(
             run = fit(config, home=home, command=command, watch=watch(config))
             if run.info["status"] != "finished":
                 return [*runs, run], None
+        if run.read_results().calibration is None:
+            watch(config).on_stage("evaluating samples and calibration")
+            evaluate(run, home=home)
         runs.append(run)
     return runs, write_report(runs, folder)
 

@@ -189,10 +189,7 @@ def resume(run: Run, *, home: Home | None = None, watch: Watch | None = None) ->
     _use_machine(config)
     with run.lock():
         work = _Work.begin(config, home)
-        if not _describes(run.info.get("dataset"), work.dataset):
-            raise DataError(
-                f"the data set `{config.data.dataset}` has changed since the run {run.path} began"
-            )
+        check_data(run, work.dataset)
         state = TrainingState.unpack(*run.load_resume()) if run.has_resume else None
         _train_and_evaluate(run, work, state, watch)
     return run
@@ -220,9 +217,11 @@ def load_model(run: Run) -> DensityModel:
     return model
 
 
-def _describes(recorded: Any, dataset: Dataset) -> bool:
-    """Whether what a run recorded of its data is true of `dataset`."""
-    return isinstance(recorded, Mapping) and recorded.get("sha256") == dataset.provenance.sha256
+def check_data(run: Run, dataset: Dataset) -> None:
+    """Raise `DataError` if `dataset` is no longer what the run recorded of it."""
+    recorded = run.info.get("dataset")
+    if not isinstance(recorded, Mapping) or recorded.get("sha256") != dataset.provenance.sha256:
+        raise DataError(f"the data set `{dataset.name}` has changed since the run {run.path} began")
 
 
 def _use_machine(config: RunConfig) -> None:

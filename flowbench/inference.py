@@ -1,7 +1,7 @@
 """Using a fitted run: draw rows and score tables."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ from flowbench.data import load_dataset
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
 from flowbench.evaluation.likelihood import OnRows, reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
-from flowbench.experiment import EVALUATION, load_model, load_rows, random_stream, read_config
+from flowbench.evaluation.suite import judge
+from flowbench.experiment import EVALUATION, check_data, load_model, load_rows, random_stream, read_config
 from flowbench.flows.density_model import CHUNK
 from flowbench.home import Home
 from flowbench.registry import TOYS
-from flowbench.store import Run, check_table_path, write_table
+from flowbench.store import Metric, Run, check_table_path, write_table
 
 Floats = NDArray[np.float64]
 #: Rows of a toy that are scored under a model that was fitted on something else.
@@ -124,6 +125,27 @@ def score(
         options = EvaluationOptions(**{**dict(options), "max_error": max_error})
     found = reported_likelihoods(model, torch.tensor(x), options, on_rows=on_rows)
     return ScoredTable(row, found.log_prob.numpy(), found.error.numpy(), found.flagged.numpy())
+
+
+def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, Metric]:
+    """Judge a finished run's draws and its calibration, and store what comes of it with its results.
+
+    The figures are those of `flowbench.evaluation.suite.judge`, by name. Raises `DataError` if the run has no
+    results yet, or if its data set has changed; `RunLockedError` if the run is under way.
+    """
+    if not run.has_results:
+        raise DataError(f"the run {run.path} has no results to evaluate; let its fit finish, or resume it")
+    config = read_config(run)
+    torch.set_num_threads(config.threads)
+    with run.lock():
+        results = run.read_results()
+        dataset, split = load_rows(config, (home or Home()).datasets)
+        check_data(run, dataset)
+        model = load_model(run).for_evaluation(config.evaluation.integrator)
+        found = judge(model, dataset.rows[split.train], results, seed)
+        metrics = {**results.metrics, **found.metrics}
+        run.write_results(replace(results, metrics=metrics, calibration=found.calibration))
+    return found.metrics
 
 
 def _rows_to_score(

@@ -38,6 +38,14 @@ def write_json(value: Any) -> None:
     write(to_json(value, indent=2))
 
 
+def answer(values: dict[str, Any], line: str, json: bool) -> None:
+    """A result on stdout: `values` as JSON, or else one `line`."""
+    if json:
+        write_json(values)
+    else:
+        write(line)
+
+
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout; plain tab-separated lines where that is not a terminal."""
     if not sys.stdout.isatty():

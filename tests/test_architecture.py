@@ -30,7 +30,7 @@ LAYERS: tuple[set[str], ...] = (
     {"training", "report"},
     {"comparison", "config", "doctor", "environment", "estimator", "experiment", "home", "inference"},
     {"studies"},
-    {"cli", "cli_listing", "cli_options", "terminal", "__main__"},
+    {"cli", "cli_inference", "cli_listing", "cli_options", "terminal", "__main__"},
 )
 COMMAND_LINE = LAYERS[-1]
 TORCH_FREE = {"data", "store", "report"}

@@ -2,12 +2,13 @@
 
 All models of a comparison are scored on the same rows, and a row that is hard for one model is hard for
 the next. The difference of two models is therefore estimated row by row, which is far sharper than the
-difference of two means with separate errors.
+difference of two means with separate errors. What another seed would change is told apart: it is no
+matter of rows.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from flowbench.errors import DataError
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+#: Resamples of a bootstrap.
+RESAMPLES = 2000
+LEAST_RESAMPLED = 10
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,24 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The mean of row-by-row differences, with the t interval at confidence `CONFIDENCE`."""
+    """The mean of row-by-row differences, with the t interval at confidence `CONFIDENCE`.
+
+    `bootstrap_low` and `bootstrap_high` bound the interval of resampled rows, at the same confidence.
+    `p_value` is that of the t test, and `p_adjusted` what is left of it where several models are compared
+    (Holm 1979). `seed_spread` is the standard deviation of the difference over seeds that both models were
+    fitted with, None for fewer than two.
+    """
 
     mean: float
     standard_error: float
     low: float
     high: float
     rows: int
+    bootstrap_low: float
+    bootstrap_high: float
+    p_value: float
+    p_adjusted: float
+    seed_spread: float | None = None
 
     @property
     def half_width(self) -> float:
@@ -50,8 +65,8 @@ class PairedDifference:
 
     @property
     def is_resolved(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
+        """Whether it is more than the luck of the rows, however many models are compared."""
+        return self.p_adjusted < 1 - CONFIDENCE
 
 
 def estimate_mean(values: Floats) -> Estimate:
@@ -70,7 +85,7 @@ def estimate_mean(values: Floats) -> Estimate:
 
 
 def compare_paired(first: Floats, second: Floats) -> PairedDifference | None:
-    """The mean of `first - second`, both `(n,)` and row-aligned, with its t interval.
+    """The mean of `first - second`, both `(n,)` and row-aligned, with its t and its bootstrap interval.
 
     None where it is not defined: fewer than two rows, or a value that is not finite. Raises `DataError`
     if the two do not hold the same number of rows.
@@ -82,9 +97,47 @@ def compare_paired(first: Floats, second: Floats) -> PairedDifference | None:
     from scipy.stats import t as student
 
     estimate = estimate_mean(first - second)
-    error = estimate.standard_error or 0.0
-    reach = error * float(student.ppf(0.5 + CONFIDENCE / 2, first.size - 1))
-    return PairedDifference(estimate.mean, error, estimate.mean - reach, estimate.mean + reach, first.size)
+    mean, error, degrees = estimate.mean, estimate.standard_error or 0.0, first.size - 1
+    reach = error * float(student.ppf(0.5 + CONFIDENCE / 2, degrees))
+    p_value = 2 * float(student.sf(abs(mean) / error, degrees)) if error else float(mean == 0)
+    low, high = _bootstrap(first - second)
+    return PairedDifference(
+        mean, error, mean - reach, mean + reach, first.size, low, high, p_value, p_adjusted=p_value
+    )
+
+
+def _bootstrap(differences: Floats) -> tuple[float, float]:
+    """The interval of the mean over resampled rows, corrected for bias and skewness (Efron 1987).
+
+    Not a number for fewer than `LEAST_RESAMPLED` rows, of which resamples tell nothing.
+    """
+    from scipy.stats import bootstrap
+
+    if np.ptp(differences) == 0:
+        return float(differences[0]), float(differences[0])
+    if differences.size < LEAST_RESAMPLED:
+        return math.nan, math.nan
+    interval = bootstrap(
+        (differences,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="BCa",
+        batch=100,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def adjust(differences: Sequence[PairedDifference | None]) -> list[PairedDifference | None]:
+    """The same differences, with `p_adjusted` for all of them together (Holm 1979)."""
+    known = sorted((each.p_value, i) for i, each in enumerate(differences) if each is not None)
+    adjusted, least = list(differences), 0.0
+    for rank, (p_value, i) in enumerate(known):
+        least = max(least, min(1.0, (len(known) - rank) * p_value))
+        each = differences[i]
+        adjusted[i] = None if each is None else replace(each, p_adjusted=least)
+    return adjusted
 
 
 def spread(values: Sequence[float]) -> float | None:

@@ -18,7 +18,9 @@ number that is unknown or not finite is null; NaN is never written.
             seeds                   their seeds
             test_nll, test_nll_standard_error           over rows, of the average over runs
             test_nll_spread         standard deviation over runs, or null for one run
-            difference_to_best      null for the best, else {mean, standard_error, low, high, rows}: paired
+            difference_to_best      null for the best, else, paired, {mean, standard_error, low, high,
+                                    rows, bootstrap_low, bootstrap_high, p_value, p_adjusted (Holm),
+                                    seed_spread}
             kl_to_truth, kl_to_truth_standard_error
             impossible_rows         test rows without a finite likelihood
             parameters, cpu_seconds, wall_seconds, evaluation_cpu_seconds, nfe, grid_mass   means over runs
@@ -28,14 +30,18 @@ number that is unknown or not finite is null; NaN is never written.
         runs        each {name, model, seed, status, started, finished, command, versions, test_nll,
                     test_nll_standard_error, metrics {name: {value, units}}}
         superseded  names of runs left out for a newer one with the same model, options and seed
+    ranking         null for fewer than three data sets, else {models, ranks, datasets, critical_difference,
+                    p_value}: average ranks by test NLL of the models that all have, best first
     unfinished      runs without results, each {name, model, dataset, seed, status, started, error}
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from flowbench.report.comparison import CONFIDENCE, Estimate, PairedDifference
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
+from flowbench.report.ranking import Ranking
 from flowbench.report.records import RunRecord
 
 SCHEMA_VERSION = 1
@@ -47,6 +53,7 @@ def describe_report(
     title: str,
     created: str,
     sections: Sequence[tuple[Section, str, Sequence[str]]],
+    ranking: Ranking | None,
     unfinished: Sequence[RunRecord],
 ) -> Values:
     """The whole report as plain values; `sections` come with their verdicts and cautions."""
@@ -56,6 +63,7 @@ def describe_report(
         "created": created,
         "confidence": CONFIDENCE,
         "datasets": [_section(*each) for each in sections],
+        "ranking": asdict(ranking) if ranking else None,
         "unfinished": [
             {
                 "name": record.name,
@@ -133,4 +141,4 @@ def _estimate(name: str, estimate: Estimate | None) -> Values:
 
 
 def _difference(difference: PairedDifference) -> Values:
-    return {name: getattr(difference, name) for name in ("mean", "standard_error", "low", "high", "rows")}
+    return vars(difference)

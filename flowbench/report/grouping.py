@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,7 @@ from flowbench.report.comparison import (
     Estimate,
     Floats,
     PairedDifference,
+    adjust,
     compare_paired,
     estimate_mean,
     spread,
@@ -106,6 +107,11 @@ class ModelGroup:
     def nll_spread(self) -> float | None:
         """Standard deviation of the test NLL over the runs; None for a single run."""
         return spread([run.nll.mean for run in self.runs])
+
+    def nll_above(self, other: "ModelGroup") -> list[float]:
+        """Test NLL minus that of `other`, for each seed that both were fitted with."""
+        theirs = {run.record.seed: run.nll.mean for run in other.runs}
+        return [run.nll.mean - theirs[run.record.seed] for run in self.runs if run.record.seed in theirs]
 
     @cached_property
     def kl(self) -> Estimate | None:
@@ -200,7 +206,15 @@ class Section:
     def differences(self) -> tuple[PairedDifference | None, ...]:
         """For each model its NLL minus that of the best, paired over rows; None for the best itself."""
         best = -self.best.log_prob
-        return (None, *(compare_paired(-model.log_prob, best) for model in self.models[1:]))
+        found = [compare_paired(-model.log_prob, best) for model in self.models[1:]]
+        spreads = [spread(model.nll_above(self.best)) for model in self.models[1:]]
+        return (
+            None,
+            *(
+                each and replace(each, seed_spread=seeds)
+                for each, seeds in zip(adjust(found), spreads, strict=True)
+            ),
+        )
 
 
 def group_runs(records: Iterable[RunRecord]) -> tuple[Section, ...]:

@@ -11,8 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flowbench.errors import DataError
 from flowbench.report.document import describe_report
+from flowbench.report.evaluation_tables import calibration_table, sample_table
 from flowbench.report.grouping import Section, group_runs
 from flowbench.report.markdown import escape_markdown
+from flowbench.report.ranking import rank_models
 from flowbench.report.records import RunRecord, read_runs
 from flowbench.report.tables import (
     Table,
@@ -21,6 +23,7 @@ from flowbench.report.tables import (
     facts,
     likelihood_table,
     moment,
+    rank_table,
     run_table,
     unfinished_table,
 )
@@ -51,6 +54,8 @@ class SectionText:
     likelihood: Table
     cost: Table
     certificates: Table | None
+    samples: Table | None
+    calibration: Table | None
     runs: Table
 
     @property
@@ -77,12 +82,15 @@ def write_report(runs: Sequence[Run], folder: Path, *, title: str | None = None)
         )
     texts = [_describe(f"data-{n}", each, sections, unfinished) for n, each in enumerate(sections, start=1)]
     title = title or f"Density models on {_listed(dict.fromkeys(section.name for section in sections))}"
+    ranking = rank_models(sections)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     paths = ReportPaths(folder / "index.html", folder / "report.md", folder / "report.json")
     context = {
         "title": title,
         "created": moment(created),
         "sections": texts,
+        "ranking": ranking,
+        "ranks": rank_table(ranking) if ranking else None,
         "unfinished": unfinished_table(unfinished) if unfinished else None,
         "made_with": _made_with(records),
     }
@@ -90,7 +98,7 @@ def write_report(runs: Sequence[Run], folder: Path, *, title: str | None = None)
     described = [(text.section, text.verdict, text.cautions) for text in texts]
     with file_errors("write", folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_json(paths.json, describe_report(title, created, described, unfinished))
+    write_json(paths.json, describe_report(title, created, described, ranking, unfinished))
     _write_text(paths.markdown, markdown)
     _write_text(paths.html, html)
     return paths
@@ -108,6 +116,8 @@ def _describe(
         likelihood=likelihood_table(section),
         cost=cost_table(section),
         certificates=certificate_table(section),
+        samples=sample_table(section),
+        calibration=calibration_table(section),
         runs=run_table(section),
     )
 
@@ -120,12 +130,13 @@ def _render_markdown(context: dict[str, Any]) -> str:
 def _render_html(context: dict[str, Any]) -> str:
     # Drawing needs seaborn, which takes seconds to import.
     from flowbench.report.figures.style import figure_style
-    from flowbench.report.views import galleries
+    from flowbench.report.views import galleries, rank_gallery
 
     with figure_style():
         drawn = {text.key: galleries(text.section, text.key) for text in context["sections"]}
+        ranks = rank_gallery(context["ranking"]) if context["ranking"] else None
     template = _environment(autoescape=True).get_template("report.html.j2")
-    return template.render(context, galleries=drawn)
+    return template.render(context, galleries=drawn, rank_gallery=ranks)
 
 
 def _environment(**options: Any) -> Environment:

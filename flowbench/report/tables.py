@@ -17,6 +17,7 @@ from flowbench.report.numbers import (
     with_error,
     with_interval,
 )
+from flowbench.report.ranking import Ranking
 from flowbench.report.records import RunRecord
 from flowbench.store import Certificate
 
@@ -51,6 +52,9 @@ def likelihood_table(section: Section) -> Table:
         "test NLL (nats)": [with_error(model.nll, nll_decimals) for model in models],
         f"difference to the best [{CONFIDENCE:.0%}]": _difference_cells(section),
     }
+    if len(models) > 1:
+        columns["bootstrap"] = _bootstrap_cells(section)
+        columns["p (Holm)"] = [significant(each.p_adjusted) if each else "" for each in section.differences]
     if toy:
         # The smallest is the one that matters, so it decides.
         errors = [model.kl.standard_error for model in models if model.kl and model.kl.standard_error]
@@ -119,6 +123,14 @@ def _difference_cells(section: Section) -> list[str]:
     return ["best" if compared else DASH, *others]
 
 
+def _bootstrap_cells(section: Section) -> list[str]:
+    decimals = shared_decimals(each.half_width for each in section.differences if each)
+    return [
+        f"[{fixed(each.bootstrap_low, decimals)}, {fixed(each.bootstrap_high, decimals)}]" if each else ""
+        for each in section.differences
+    ]
+
+
 def _likelihood_notes(section: Section, repeated: bool) -> tuple[str, ...]:
     notes = [
         f"Mean over {plural(len(section.x), 'test row')}, in nats and data units, ± standard error; "
@@ -126,8 +138,8 @@ def _likelihood_notes(section: Section, repeated: bool) -> tuple[str, ...]:
     ]
     if len(section.models) > 1:
         notes.append(
-            "Differences are paired row by row. Each interval stands alone, uncorrected for the number "
-            "of models."
+            "Differences are paired row by row. Each interval, of t and of the bootstrap, stands alone; p is "
+            "corrected for the number of models (Holm 1979)."
         )
     if repeated:
         notes.append(
@@ -250,6 +262,19 @@ def unfinished_table(unfinished: Sequence[RunRecord]) -> Table:
         )
     numeric = (False, False, False, True, False, True, True, False, False)
     return Table("Runs without results", header, tuple(rows), numeric)
+
+
+def rank_table(ranking: Ranking) -> Table:
+    """Average ranks over the data sets of a report."""
+    rows = tuple((model, fixed(rank, 2)) for model, rank in zip(ranking.models, ranking.ranks, strict=True))
+    friedman = "" if ranking.p_value is None else f" That all are alike: p = {significant(ranking.p_value)}."
+    notes = (
+        f"Ranks by test NLL, 1 for the best, over {plural(len(ranking.datasets), 'data set')}: "
+        f"{', '.join(ranking.datasets)}.{friedman}",
+        f"Two models have to differ by {fixed(ranking.critical_difference, 2)} or more to be told apart "
+        "(Nemenyi, in Demšar 2006); a bar joins those that are not.",
+    )
+    return Table("Over all data sets", ("model", "average rank"), rows, (False, True), notes)
 
 
 def facts(section: Section) -> list[tuple[str, str]]:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from flowbench.evaluation.calibration import effective_rows, simultaneous_band
 from flowbench.report.comparison import Floats
+from flowbench.report.figures.calibration import Quantiles, draw_calibration
 from flowbench.report.figures.corner import MAX_COLUMNS, corner_limits, draw_corner
 from flowbench.report.figures.curves import Curve, draw_curves, draw_differences
 from flowbench.report.figures.paths import draw_paths, path_plane
@@ -16,9 +18,11 @@ from flowbench.report.figures.planes import (
     draw_dots,
     shared_plane,
 )
+from flowbench.report.figures.ranks import draw_ranks
 from flowbench.report.figures.style import Picture, short
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
 from flowbench.report.numbers import plural
+from flowbench.report.ranking import Ranking
 from flowbench.store import Grid
 
 
@@ -49,9 +53,16 @@ def galleries(section: Section, key: str) -> list[Gallery]:
         _plane_gallery(section, f"{key}-plane"),
         _corner_gallery(section, f"{key}-corner"),
         *_path_galleries(section, f"{key}-paths"),
+        _calibration(section, f"{key}-calibration"),
         _curves(section, f"{key}-curves"),
     ]
     return [gallery for gallery in made if gallery is not None]
+
+
+def rank_gallery(ranking: Ranking) -> Gallery:
+    """The critical-difference diagram of the whole report."""
+    alt = "Average rank of each model over the data sets, with a bar under those not told apart."
+    return Gallery("", "single", (Panel("", (draw_ranks(ranking, alt=alt, key="ranks"),)),))
 
 
 def _differences(section: Section, key: str) -> Gallery | None:
@@ -159,6 +170,57 @@ def _path_galleries(section: Section, key: str) -> list[Gallery]:
         )
         for number, (model, trajectory) in enumerate(shown)
     ]
+
+
+def _calibration(section: Section, key: str) -> Gallery | None:
+    """How far held-out rows are from where each model expects them, with the band that chance allows."""
+    found = [
+        (number, model.label, run.results.calibration)
+        for number, (model, run) in enumerate(_shown_runs(section))
+        if run.results.calibration is not None
+    ]
+    if not found:
+        return None
+    rows = len(section.x)
+    draws = min(len(run.results.samples.log_prob) for _, run in _shown_runs(section))
+    ranks = [Quantiles(label, number, each.density_rank) for number, label, each in found]
+    panels = [
+        Panel(
+            "highest-density regions",
+            (
+                draw_calibration(
+                    ranks,
+                    # Where the regions end is known from draws only.
+                    band=simultaneous_band(effective_rows(rows, draws)),
+                    xlabel="share of the density inside",
+                    ylabel="rows inside, beyond that",
+                    alt="For each model, the share of held-out rows in its highest-density regions, less the "
+                    "share of the density that they hold.",
+                    key=f"{key}-ranks",
+                ),
+            ),
+        )
+    ]
+    radii = [
+        Quantiles(label, number, each.radial_quantile)
+        for number, label, each in found
+        if each.radial_quantile is not None
+    ]
+    if radii:
+        picture = draw_calibration(
+            radii,
+            band=simultaneous_band(rows),
+            xlabel="quantile of the distance from the middle",
+            ylabel="rows below, beyond that",
+            alt="For each flow, how many base points lie closer to the middle than they should.",
+            key=f"{key}-radii",
+        )
+        panels.append(Panel("base points", (picture,)))
+    caption = (
+        "A model that is right stays in the grey band throughout, 95 times in 100. Below it: too few rows "
+        "where the model is sure that there should be more."
+    )
+    return Gallery("Calibration", "curves", tuple(panels), caption + _seeds_shown(section))
 
 
 def _curves(section: Section, key: str) -> Gallery | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flowbench.report.comparison import CONFIDENCE
+from flowbench.report.comparison import CONFIDENCE, PairedDifference
 from flowbench.report.grouping import Section
 from flowbench.report.numbers import decimals_for, fixed, plural, significant, with_error, with_half_width
 from flowbench.report.records import RunRecord
@@ -43,19 +43,25 @@ def _lead(section: Section) -> str:
         return f"{best} scores best, but {rows} cannot tell a difference from luck."
     size = f"{with_half_width(difference)} {terms}"
     if difference.is_resolved:
-        sentences = [f"{best} is better than {second.label} by {size}."]
+        sentences = [f"{best} beats {second.label} by {size}{_by_seeds(difference)}."]
     else:
         pair = f"{best} and {second.label}"
         sentences = [f"The difference between {pair} is not resolved: {best} leads by {size}."]
     compared = [(model.label, each) for model, each in others if each is not None]
-    resolved = [f"than {label} by {with_half_width(each)}" for label, each in compared if each.is_resolved]
+    resolved = [f"{label} by {with_half_width(each)}" for label, each in compared if each.is_resolved]
     level = [label for label, each in compared if not each.is_resolved]
     if resolved:
-        subject = "It is also" if difference.is_resolved else f"{best} is"
-        sentences.append(f"{subject} better {_listed(resolved)}.")
+        subject = "It also beats" if difference.is_resolved else f"{best} beats"
+        sentences.append(f"{subject} {_listed(resolved)}.")
     if level:
         sentences.append(f"Its lead over {_listed(level)} is not resolved.")
     return " ".join(sentences)
+
+
+def _by_seeds(difference: PairedDifference) -> str:
+    if difference.seed_spread is None:
+        return ""
+    return f"; seeds move it by {fixed(difference.seed_spread, decimals_for(difference.half_width))}"
 
 
 def _listed(parts: Sequence[str]) -> str:

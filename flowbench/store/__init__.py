@@ -2,6 +2,7 @@
 
 from flowbench.store.atomic import atomic_write
 from flowbench.store.results import (
+    Calibration,
     Certificate,
     Grid,
     Metric,
@@ -15,6 +16,7 @@ from flowbench.store.run import Run, check_run_name, list_runs
 from flowbench.store.tables import check_table_path, write_table
 
 __all__ = [
+    "Calibration",
     "Certificate",
     "Grid",
     "Metric",

@@ -20,6 +20,7 @@ from flowbench.errors import ConfigurationError
 from flowbench.store.atomic import atomic_write
 from flowbench.store.documents import from_json, to_json
 from flowbench.store.results import (
+    Calibration,
     Certificate,
     Grid,
     Metric,
@@ -107,8 +108,17 @@ LAYOUTS = {
             Member("position", ("time", "particle", "column"), _DATA_UNITS),
         ),
     ),
+    "calibration": Layout(
+        Calibration,
+        (
+            Member("row", ("row",), "1", np.int64),
+            Member("density_rank", ("row",), "1"),
+            Member("column_quantile", ("row", "column"), "1", optional=True),
+            Member("radial_quantile", ("row",), "1", optional=True),
+        ),
+    ),
 }
-_OPTIONAL_GROUPS = {"grid", "trajectory"}
+_OPTIONAL_GROUPS = {"grid", "trajectory", "calibration"}
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -122,6 +132,7 @@ def write_results(path: Path, results: Results) -> None:
         "split": results.split,
         "grid": results.grid,
         "trajectory": results.trajectory,
+        "calibration": results.calibration,
     }
     image = io.BytesIO()
     with h5py.File(image, "w", libver=LIBRARY_VERSIONS) as file:
@@ -160,6 +171,7 @@ def read_results(path: Path) -> Results:
             certificates=_read_certificates(file) if "certificates" in groups else {},
             grid=parts.get("grid"),
             trajectory=parts.get("trajectory"),
+            calibration=parts.get("calibration"),
             provenance=from_json(file.text("", "provenance"), f"{path}: `provenance`"),
         )
 

@@ -79,6 +79,21 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """Quantile transforms of the scored rows, each uniform on [0, 1] where the model is right.
+
+    `row: (n,)` ids as in `ScoredRows`; `density_rank: (n,)`, the share of the model's draws that are
+    likelier than the row; `column_quantile: (n, d)` and `radial_quantile: (n,)`, those of the row's base
+    point and of its distance from the middle, or None for a density without a base.
+    """
+
+    row: Integers
+    density_rank: Floats
+    column_quantile: Floats | None = None
+    radial_quantile: Floats | None = None
+
+
+@dataclass(frozen=True)
 class RowSplit:
     """Row ids (int64) of the disjoint train, validation and test parts of the source table."""
 
@@ -91,7 +106,7 @@ class RowSplit:
 class Results:
     """Everything a finished run knows; `columns` names the d columns of every `x`.
 
-    `certificates` by name are empty in files of old.
+    `certificates` by name are empty in files of old; there is a `calibration` once a run was evaluated.
     """
 
     columns: tuple[str, ...]
@@ -101,5 +116,6 @@ class Results:
     metrics: dict[str, Metric]
     grid: Grid | None = None
     trajectory: Trajectory | None = None
+    calibration: Calibration | None = None
     certificates: dict[str, Certificate] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -65,6 +65,32 @@ def test_rows_above_the_largest_error_are_told(run: Run) -> None:
     assert "max_error" in err
 
 
+def test_evaluate_judges_samples_and_keeps_what_it_finds(run: Run, home: Path) -> None:
+    status, out, _ = run("evaluate", "c", "--json")
+    assert status == 0
+    found = json.loads(out)["metrics"]
+    # Six test rows are too few for tests, and enough for coverage.
+    assert "mmd" not in found and 0 <= found["hdr_coverage_90"] <= 1
+    with h5py.File(home / "runs" / "c" / "results.h5") as file:
+        assert set(file["calibration"]) >= {"density_rank", "column_quantile", "radial_quantile"}
+        assert file["metrics/hdr_coverage_90"][()] == found["hdr_coverage_90"]
+        assert "test_nll" in file["metrics"]
+    status, out, _ = run("evaluate", "c")
+    assert status == 0
+    assert "hdr_coverage_90" in out
+    assert run("report", "c")[0] == 0
+    assert "Calibration" in next((home / "reports").glob("*/report.md")).read_text(encoding="utf-8")
+
+
+def test_evaluate_refuses_data_that_have_changed(run: Run, home: Path) -> None:
+    assert run("fit", "table.csv", "--model", "gaussian", "--name", "new", *SMALL)[0] == 0
+    with (home / "table.csv").open("a", encoding="utf-8") as file:
+        file.write("1,1\n")
+    status, _, err = run("evaluate", "new")
+    assert status == 3
+    assert "has changed since the run" in err
+
+
 def read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".h5":
         with h5py.File(path) as file:

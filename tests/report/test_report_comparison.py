@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flowbench.errors import DataError
-from flowbench.report.comparison import CONFIDENCE, compare_paired, estimate_mean, spread
+from flowbench.report.comparison import CONFIDENCE, adjust, compare_paired, estimate_mean, spread
 
 
 @given(
@@ -28,6 +29,49 @@ def test_paired_interval_is_that_of_the_paired_t_test(
     assert difference.high == pytest.approx(expected.high, rel=1e-9, abs=tolerance)
     assert difference.rows == rows
     assert difference.is_resolved == (expected.low > 0 or expected.high < 0)
+    assert difference.p_value == pytest.approx(stats.ttest_rel(first, second).pvalue, rel=1e-6, abs=1e-12)
+
+
+def correlated_pair(rng: np.random.Generator, rows: int, difference: float) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihoods of two models: hard rows are hard for both, and the differences are skewed."""
+    hardness = 3 * rng.gamma(1.0, size=rows)
+    noise = 0.2 * (rng.gamma(2.0, size=(2, rows)) - 2)
+    return -hardness + noise[0] + difference, -hardness + noise[1]
+
+
+def test_the_bootstrap_agrees_with_t_where_rows_are_many() -> None:
+    difference = compare_paired(*correlated_pair(np.random.default_rng(0), 2000, 0.1))
+    assert difference is not None
+    assert difference.bootstrap_low == pytest.approx(difference.low, abs=0.1 * difference.half_width)
+    assert difference.bootstrap_high == pytest.approx(difference.high, abs=0.1 * difference.half_width)
+
+
+def test_few_rows_are_not_resampled() -> None:
+    difference = compare_paired(np.arange(5.0), np.zeros(5))
+    assert difference is not None
+    assert math.isnan(difference.bootstrap_low)
+
+
+def test_holm_divides_by_what_is_left() -> None:
+    base = compare_paired(np.arange(20.0), np.zeros(20))
+    assert base is not None
+    given = [dataclasses.replace(base, p_value=p) for p in (0.04, 0.01, 0.03)]
+    adjusted = adjust([given[0], None, *given[1:]])
+    assert adjusted[1] is None
+    assert [each.p_adjusted for each in adjusted if each] == pytest.approx([0.06, 0.03, 0.06])
+    assert [each.is_resolved for each in adjusted if each] == [False, True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [50, 500])
+def test_intervals_hold_the_true_difference_95_times_in_100(rows: int) -> None:
+    true, inside = 0.05, np.zeros(2)
+    for seed in range(1000):
+        found = compare_paired(*correlated_pair(np.random.default_rng(seed), rows, true))
+        assert found is not None
+        inside += [found.low <= true <= found.high, found.bootstrap_low <= true <= found.bootstrap_high]
+    print(f"{rows} rows: t {inside[0] / 10:.1f}%, bootstrap {inside[1] / 10:.1f}%")
+    assert ((inside >= 930) & (inside <= 970)).all()
 
 
 def test_pairing_is_sharper_than_two_separate_errors() -> None:

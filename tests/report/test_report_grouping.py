@@ -29,7 +29,7 @@ def test_models_on_the_same_rows_are_compared_best_first(make_run: RunMaker) -> 
     assert section.differences[0] is None
     assert difference is not None
     assert difference.mean == pytest.approx(np.mean(best - planar))
-    assert verdict(section).startswith("cnf is better than planar by 0.")
+    assert verdict(section).startswith("cnf beats planar by 0.")
     assert "nat per row (95% interval, 1,000 shared test rows)" in verdict(section)
 
 
@@ -156,7 +156,26 @@ def test_a_difference_within_the_luck_of_the_rows_is_not_resolved(
     assert text.startswith(
         "The difference between cnf and planar is not resolved: cnf leads by 0.010 ± 0.031"
     )
-    assert "cnf is better than gaussian by" in text
+    assert "cnf beats gaussian by" in text
+
+
+def test_seeds_are_paired_and_told_apart(make_run: RunMaker, results_of: Callable[..., Results]) -> None:
+    def shifted(by: float) -> Results:
+        results = results_of("cnf")
+        return edit(results, log_prob=results.scored.log_prob - by)
+
+    runs = [make_run("cnf", seed=seed) for seed in (0, 1)]
+    runs += [
+        make_run("planar", seed=seed, results=shifted(by)) for seed, by in ((0, 0.5), (1, 0.7), (2, 9.0))
+    ]
+    (section,) = sections_of(*runs)
+    difference = section.differences[1]
+    assert difference is not None
+    first, second = (run.nll.mean for run in section.models[0].runs)
+    # planar is the same model both times; seed 2 has no partner.
+    expected = np.std([0.5 - first, 0.7 - second], ddof=1)
+    assert difference.seed_spread == pytest.approx(expected)
+    assert f"seeds move it by {expected:.3f}"[:22] in verdict(section)
 
 
 def test_a_model_without_a_finite_likelihood_comes_last(

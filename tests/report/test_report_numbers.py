@@ -36,6 +36,10 @@ def test_the_uncertainty_decides_the_digits(uncertainty: float | None, decimals:
     assert decimals_for(uncertainty) == decimals
 
 
+def paired(mean: float, error: float, low: float, high: float, rows: int) -> PairedDifference:
+    return PairedDifference(mean, error, low, high, rows, low, high, p_value=0.01, p_adjusted=0.02)
+
+
 def test_a_column_shares_its_decimals() -> None:
     assert shared_decimals([0.023, 0.0036]) == 3
     assert shared_decimals([0.023, 0.0296]) == 3
@@ -62,11 +66,11 @@ def test_values_with_their_uncertainty() -> None:
     assert with_error(Estimate(2.83412, None, 1)) == "2.834"
     assert with_error(Estimate(math.inf, None, 5)) == "∞"
     assert with_error(None) == "–"
-    difference = PairedDifference(-0.1234, 0.011, -0.1454, -0.1014, 50)
+    difference = paired(-0.1234, 0.011, -0.1454, -0.1014, 50)
     assert with_half_width(difference) == "0.123 ± 0.022"
     assert with_interval(difference, 3) == "−0.123 [−0.145, −0.101]"
-    assert with_interval(PairedDifference(0.1234, 0.011, 0.1014, 0.1454, 50), 2) == "+0.12 [0.10, 0.15]"
-    assert with_interval(PairedDifference(0.0, 0.0, 0.0, 0.0, 50), 3) == "0.000 [0.000, 0.000]"
+    assert with_interval(paired(0.1234, 0.011, 0.1014, 0.1454, 50), 2) == "+0.12 [0.10, 0.15]"
+    assert with_interval(paired(0.0, 0.0, 0.0, 0.0, 50), 3) == "0.000 [0.000, 0.000]"
 
 
 @pytest.mark.parametrize(

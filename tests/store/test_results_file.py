@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from flowbench.errors import ConfigurationError
-from flowbench.store import Certificate, Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
+from flowbench.store import (
+    Calibration,
+    Certificate,
+    Grid,
+    Metric,
+    Results,
+    RowSplit,
+    Samples,
+    ScoredRows,
+    Trajectory,
+)
 from flowbench.store.hdf5 import MAX_CHUNK_BYTES, chunk_shape, read_results, write_results
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -83,6 +93,7 @@ def example() -> Results:
         metrics={"nll_nats": Metric(2.5, "nats"), "wall_seconds": Metric(math.inf, "seconds")},
         grid=Grid(np.arange(4.0), np.arange(5.0), draw(size=(4, 5)), draw(size=(4, 5))),
         trajectory=Trajectory(np.linspace(0, 1, 3), draw(size=(3, 4, 2))),
+        calibration=Calibration(np.array([7, 3, 9]), draw(size=3), draw(size=(3, 2)), draw(size=3)),
         certificates={"round_trip": Certificate(2e-6, 1e-3, "1", True, "rows come back")},
         provenance={"sha256": "ab", "seeds": [1, 2]},
     )
@@ -98,6 +109,10 @@ DIMENSIONS = {
     "grid": {"x": ("x",), "y": ("y",), "log_prob": ("x", "y"), "true_log_prob": ("x", "y")},
     "trajectory": {
         "time": ("time",), "particle": ("particle",), "position": ("time", "particle", "column")
+    },
+    "calibration": {
+        "row": ("row",), "density_rank": ("row",), "column_quantile": ("row", "column"),
+        "radial_quantile": ("row",),
     },
     "metrics": {"nll_nats": (), "wall_seconds": ()},
     "certificates": {"round_trip": ()},

@@ -1,0 +1,93 @@
+"""The commands that use a fitted run: sample, score, evaluate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowbench import cli_options as opt
+from flowbench import terminal
+
+
+def sample(
+    run: opt.RunArgument,
+    n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw.")] = 1000,
+    output: opt.OutputOption = None,
+    seed: opt.DrawSeedOption = 0,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> None:
+    """Draw rows from a run's model.
+
+    Writes the table's own columns and `log_prob` (nats, data units), by default to samples.h5 in the run's
+    folder; prints the file's path.
+    """
+    from flowbench import inference
+    from flowbench.home import Home
+
+    opened = Home(home).run(run)
+    path = inference.check_output(output or opened.path / "samples.h5", opened)
+    with terminal.ProgressLine(f"sampling {opened.name}") as line:
+        drawn = inference.sample(opened, n, seed=seed, on_rows=line.count)
+    drawn.save(path, opened)
+    terminal.answer(
+        {"file": str(path), "rows": n, "mean_log_prob": float(drawn.log_prob.mean())}, str(path), json
+    )
+
+
+def score(
+    run: opt.RunArgument,
+    table: opt.TableArgument,
+    output: opt.OutputOption = None,
+    max_error: opt.MaxErrorOption = None,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> None:
+    """Log-likelihood of every row of a table.
+
+    Writes `row`, counted from 0, `log_prob` (nats, data units) and `log_prob_error`, how far that may be
+    off, by default to scores.h5 in the run's folder; prints the file's path.
+    """
+    from flowbench import inference
+    from flowbench.home import Home
+
+    opened = Home(home).run(run)
+    path = inference.check_output(output or opened.path / "scores.h5", opened, Path(table))
+    with terminal.ProgressLine(f"scoring {Path(table).name}") as line:
+        scored = inference.score(opened, table, max_error=max_error, home=Home(home), on_rows=line.count)
+    scored.save(path, opened)
+    if flagged := int(scored.flagged.sum()):
+        terminal.say(f"{flagged:,} of {len(scored.row):,} rows are above --max-error at the finest solve")
+    answer = {
+        "file": str(path),
+        "rows": len(scored.row),
+        "mean_log_prob": float(scored.log_prob.mean()),
+        "log_prob_error_largest": float(scored.log_prob_error.max()),
+        "rows_above_max_error": flagged,
+    }
+    terminal.answer(answer, str(path), json)
+
+
+def evaluate(
+    run: opt.RunArgument,
+    seed: opt.DrawSeedOption = 0,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> None:
+    """Judge a run's samples and calibration against held-out rows.
+
+    Two-sample tests beside the floor that train rows set, coverage of highest-density regions, quantiles
+    of the base, and nearest train rows; stored with the run's results, for reports.
+    """
+    from flowbench import inference
+    from flowbench.home import Home
+
+    opened = Home(home).run(run)
+    with terminal.ProgressLine(f"evaluating {opened.name}") as line:
+        line.stage("tests and calibration")
+        metrics = inference.evaluate(opened, seed=seed, home=Home(home))
+    values = {name: metric.value for name, metric in metrics.items()}
+    if json:
+        terminal.write_json({"run": str(opened.path), "metrics": values})
+    else:
+        terminal.write_table(("figure", "value"), [(name, f"{value:.4g}") for name, value in values.items()])

@@ -1,0 +1,126 @@
+"""How good a fitted model's draws are, and how well it knows what it does not know."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flowbench.evaluation import calibration, two_sample
+from flowbench.evaluation.memorisation import memorisation
+from flowbench.flows.base import Flow
+from flowbench.flows.density_model import CHUNK, DensityModel
+from flowbench.store import Calibration, Metric, Results
+
+Floats = NDArray[np.float64]
+Test = Callable[[Floats, Floats, np.random.Generator], two_sample.TwoSampleTest]
+
+#: Rows of either side that a test is given, at most: kernels take their square.
+TEST_ROWS = 1000
+#: Fewer rows than these of either side tell nothing.
+LEAST_ROWS = 20
+
+TESTS: dict[str, Test] = {
+    "c2st": two_sample.c2st,
+    "mmd": two_sample.mmd,
+    "sliced_wasserstein": two_sample.sliced_wasserstein,
+    "energy_distance": two_sample.energy_distance,
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Figures by name, and the quantile transforms that some of them rest on."""
+
+    metrics: dict[str, Metric]
+    calibration: Calibration
+
+
+@torch.no_grad()
+def judge(model: DensityModel, train: Floats, results: Results, seed: int) -> Judgement:
+    """Judge a model, in the form that reported likelihoods have, by what its run has stored.
+
+    Draws, held-out rows and `train` rows (n, d), data units, meet in model space, where columns have one
+    unit; the transforms are one-to-one, so two distributions are alike there if they are in data units. Every
+    two-sample statistic comes with its floor: that of train rows against held-out rows, which no model can be
+    expected to beat. Raises `IntegrationError` if a solve fails.
+    """
+    rng = np.random.default_rng(seed)
+    drawn, held_out, seen = (_in_model_space(model, x) for x in (results.samples.x, results.scored.x, train))
+    metrics = bits_per_dim(results)
+    if min(len(drawn), len(held_out), len(seen)) >= LEAST_ROWS:
+        metrics |= _two_sample_metrics(drawn, held_out, seen, rng)
+        metrics |= _memorisation_metrics(drawn, held_out, seen)
+    found = _calibrate(model, held_out, results)
+    metrics |= _calibration_metrics(found, results)
+    return Judgement(metrics, found)
+
+
+def bits_per_dim(results: Results) -> dict[str, Metric]:
+    """The test NLL in bits a column, of the density in data units."""
+    nll = -float(results.scored.log_prob.mean())
+    return {"bits_per_dim": Metric(nll / (len(results.columns) * np.log(2)), "bits")}
+
+
+def _in_model_space(model: DensityModel, x: Floats) -> Floats:
+    z: Floats = model.to_model(torch.tensor(x))[0].numpy()
+    return z
+
+
+def _two_sample_metrics(
+    drawn: Floats, held_out: Floats, seen: Floats, rng: np.random.Generator
+) -> dict[str, Metric]:
+    drawn, held_out, seen = (rng.permutation(rows)[:TEST_ROWS] for rows in (drawn, held_out, seen))
+    metrics = {}
+    for name, test in TESTS.items():
+        found, floor = test(drawn, held_out, rng), test(seen, held_out, rng)
+        metrics[name] = Metric(found.statistic, "1")
+        metrics[f"{name}_p_value"] = Metric(found.p_value, "1")
+        metrics[f"{name}_floor"] = Metric(floor.statistic, "1")
+        metrics[f"{name}_floor_p_value"] = Metric(floor.p_value, "1")
+    low, high = two_sample.c2st_band(min(len(drawn), len(held_out)))
+    return metrics | {"c2st_null_low": Metric(low, "1"), "c2st_null_high": Metric(high, "1")}
+
+
+def _memorisation_metrics(drawn: Floats, held_out: Floats, seen: Floats) -> dict[str, Metric]:
+    found = memorisation(drawn, held_out, seen)
+    return {
+        "memorisation_closer": Metric(found.closer, "1"),
+        "memorisation_p_value": Metric(found.p_value, "1"),
+        "nearest_train_row_drawn": Metric(float(np.median(found.drawn)), "model-space units"),
+        "nearest_train_row_held_out": Metric(float(np.median(found.held_out)), "model-space units"),
+    }
+
+
+def _calibrate(model: DensityModel, held_out: Floats, results: Results) -> Calibration:
+    scored = results.scored
+    ranks = calibration.density_ranks(scored.log_prob, results.samples.log_prob)
+    columns = radial = None
+    if isinstance(model.flow, Flow):
+        parts = [
+            model.flow.to_base(part.to(model.flow.like.dtype), torch.Generator().manual_seed(0)).value
+            for part in torch.split(torch.from_numpy(held_out), CHUNK)
+        ]
+        z = torch.cat(parts).double().numpy()
+        columns, radial = calibration.column_quantiles(z), calibration.radial_quantiles(z)
+    return Calibration(scored.row, ranks, columns, radial)
+
+
+def _calibration_metrics(found: Calibration, results: Results) -> dict[str, Metric]:
+    drawn = results.samples.log_prob
+    metrics = {}
+    for each in calibration.coverages(found.density_rank, len(drawn)):
+        name = f"hdr_coverage_{each.level * 100:.0f}"
+        metrics[name] = Metric(each.share, "1")
+        metrics[f"{name}_low"], metrics[f"{name}_high"] = Metric(each.low, "1"), Metric(each.high, "1")
+    p_value = calibration.rank_p_value(results.scored.log_prob, drawn)
+    metrics["density_rank_p_value"] = Metric(p_value, "1")
+    quantiles = {
+        "column_quantile": found.column_quantile,
+        "radial_quantile": found.radial_quantile,
+    }
+    for name, values in quantiles.items():
+        if values is not None:
+            metrics[f"{name}_p_value"] = Metric(calibration.uniformity(values), "1")
+    return metrics

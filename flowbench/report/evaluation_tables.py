@@ -1,0 +1,102 @@
+"""Tables of what `flowbench evaluate` found: samples against held-out rows, and calibration."""
+
+from flowbench.report.grouping import ModelGroup, Section
+from flowbench.report.numbers import DASH, fixed, significant
+from flowbench.report.tables import Table
+
+#: Two-sample statistics by the name of their metric.
+STATISTICS = {
+    "c2st": "C2ST accuracy",
+    "mmd": "MMD²",
+    "sliced_wasserstein": "sliced Wasserstein",
+    "energy_distance": "energy distance",
+}
+FLOOR = "train rows (floor)"
+
+
+def sample_table(section: Section) -> Table | None:
+    """Each model's draws against held-out rows, and the train rows; None where no run was evaluated."""
+    models = _evaluated(section, "mmd")
+    if not models:
+        return None
+    header = ("model", *STATISTICS.values(), "closer to a train row than held-out rows are")
+    rows = [
+        (
+            model.label,
+            *(_with_p_value(model, name) for name in STATISTICS),
+            _with_p_value(model, "memorisation", "memorisation_closer"),
+        )
+        for model in models
+    ]
+    floor = (_with_p_value(models[0], f"{name}_floor") for name in STATISTICS)
+    rows.append((FLOOR, *floor, ""))
+    low, high = (_metric(models[0], f"c2st_null_{end}") for end in ("low", "high"))
+    notes = [
+        "Each statistic with its p-value in brackets, that of a value as large where both sets of rows are "
+        "alike; in model space, where every column has one unit. The floor is that of train rows against the "
+        "same held-out rows.",
+        f"C2ST: how often a classifier tells draws from held-out rows; by chance, {fixed(low, 3)} to "
+        f"{fixed(high, 3)}. The last column: the probability that a draw is closer to its nearest train row "
+        "than a held-out row to its own; above 1/2, with a small p-value, a model repeats its train rows.",
+        *_which_run(models),
+    ]
+    numeric = (False, *(True for _ in header[1:]))
+    return Table("Samples against held-out rows", header, tuple(rows), numeric, tuple(notes))
+
+
+def calibration_table(section: Section) -> Table | None:
+    """Coverage of highest-density regions, and p-values of uniform quantiles; None where nothing is known."""
+    models = _evaluated(section, "hdr_coverage_90")
+    if not models:
+        return None
+    levels = (50, 90, 95, 99)
+    header = (
+        "model",
+        *(f"in the {level}% region" for level in levels),
+        "regions, p",
+        "base columns, p",
+        "base radius, p",
+    )
+    tests = ("density_rank", "column_quantile", "radial_quantile")
+    rows = tuple(
+        (
+            model.label,
+            *(_share(model, f"hdr_coverage_{level}") for level in levels),
+            *(significant(_metric(model, f"{name}_p_value")) for name in tests),
+        )
+        for model in models
+    )
+    notes = (
+        "The share of held-out rows inside the region of highest density that should hold so many, with its "
+        "95% interval: fewer, and the model is too sure of itself; more, and it is too broad.",
+        "p: that quantiles as far from uniform come by chance (Kolmogorov and Smirnov; over columns, "
+        "Bonferroni), of the rows' ranks among draws by density, of each column of their base points, and of "
+        "their distance from the base's middle. A dash: a density without a base.",
+        *_which_run(models),
+    )
+    return Table("Calibration", header, rows, (False, *(True for _ in header[1:])), notes)
+
+
+def _evaluated(section: Section, metric: str) -> list[ModelGroup]:
+    return [model for model in section.models if _metric(model, metric) is not None]
+
+
+def _metric(model: ModelGroup, name: str) -> float | None:
+    return model.runs[0].record.metric(name)
+
+
+def _with_p_value(model: ModelGroup, test: str, statistic: str = "") -> str:
+    value, p_value = _metric(model, statistic or test), _metric(model, f"{test}_p_value")
+    if value is None or p_value is None:
+        return DASH
+    return f"{fixed(value, 4)} ({significant(p_value, 1)})"
+
+
+def _share(model: ModelGroup, name: str) -> str:
+    share, low, high = (_metric(model, name + end) for end in ("", "_low", "_high"))
+    return DASH if share is None else f"{fixed(share, 3)} [{fixed(low, 3)}, {fixed(high, 3)}]"
+
+
+def _which_run(models: list[ModelGroup]) -> tuple[str, ...]:
+    repeated = any(len(model.runs) > 1 for model in models)
+    return ("Of several runs of a model, the one with the lowest seed.",) if repeated else ()

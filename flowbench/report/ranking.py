@@ -1,0 +1,67 @@
+"""Models over several data sets: average ranks, and how far apart they have to be to mean something."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowbench.report.comparison import CONFIDENCE
+from flowbench.report.grouping import Section
+
+#: Fewer data sets than these rank nothing.
+LEAST_DATASETS = 3
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The `models` by their average `ranks` by test NLL over `datasets`, best first; 1 is the best.
+
+    Two models whose ranks differ by less than `critical_difference` are not told apart (Nemenyi's test, in
+    Demsar 2006). `p_value` is Friedman's, that all models are alike; None for two.
+    """
+
+    models: tuple[str, ...]
+    ranks: tuple[float, ...]
+    datasets: tuple[str, ...]
+    critical_difference: float
+    p_value: float | None
+
+    @property
+    def groups(self) -> list[tuple[int, int]]:
+        """The longest runs of models, as first and last index, that are not told apart."""
+        found: list[tuple[int, int]] = []
+        for first in range(len(self.ranks)):
+            within = [
+                last
+                for last in range(first + 1, len(self.ranks))
+                if self.ranks[last] - self.ranks[first] < self.critical_difference
+            ]
+            if within and (not found or within[-1] > found[-1][1]):
+                found.append((first, within[-1]))
+        return found
+
+
+def rank_models(sections: Sequence[Section]) -> Ranking | None:
+    """Rank the models that all sections have; None for fewer than two, or for few data sets."""
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+    nlls = [{model.label: model.nll.mean for model in section.models} for section in sections]
+    shared = [label for label in nlls[0] if all(label in each for each in nlls)] if nlls else []
+    if len(sections) < LEAST_DATASETS or len(shared) < 2:
+        return None
+    # A model without a finite likelihood is the worst of all.
+    table = np.array(
+        [[each[label] if np.isfinite(each[label]) else np.inf for label in shared] for each in nlls]
+    )
+    ranks = np.array([rankdata(row) for row in table])
+    average = ranks.mean(0)
+    order = np.argsort(average, kind="stable")
+    count = len(shared)
+    quantile = float(studentized_range.ppf(CONFIDENCE, count, np.inf)) / 2**0.5
+    return Ranking(
+        models=tuple(shared[i] for i in order),
+        ranks=tuple(float(average[i]) for i in order),
+        datasets=tuple(section.name for section in sections),
+        critical_difference=quantile * (count * (count + 1) / (6 * len(sections))) ** 0.5,
+        p_value=float(friedmanchisquare(*ranks.T).pvalue) if count > 2 else None,
+    )
