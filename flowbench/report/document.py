@@ -39,7 +39,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from flowbench.report.comparison import CONFIDENCE, Estimate, PairedDifference
+from flowbench.evaluation.comparison import CONFIDENCE, Estimate, PairedDifference
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
 from flowbench.report.ranking import Ranking
 from flowbench.report.records import RunRecord

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from flowbench.report.comparison import (
+from flowbench.evaluation.comparison import (
     Estimate,
     Floats,
     PairedDifference,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from flowbench.report.comparison import Estimate, PairedDifference
+from flowbench.evaluation.comparison import Estimate, PairedDifference
 
 DASH = "–"
 MINUS = "−"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowbench.report.comparison import CONFIDENCE
+from flowbench.evaluation.comparison import CONFIDENCE
 from flowbench.report.grouping import Section
 
 #: Fewer data sets than these rank nothing.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flowbench.report.comparison import CONFIDENCE
+from flowbench.evaluation.comparison import CONFIDENCE
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
 from flowbench.report.numbers import (
     DASH,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowbench.evaluation.calibration import effective_rows, simultaneous_band
-from flowbench.report.comparison import Floats
+from flowbench.evaluation.comparison import Floats
 from flowbench.report.figures.calibration import Quantiles, draw_calibration
 from flowbench.report.figures.corner import MAX_COLUMNS, corner_limits, draw_corner
 from flowbench.report.figures.curves import Curve, draw_curves, draw_differences

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flowbench.report.comparison import CONFIDENCE, PairedDifference
+from flowbench.evaluation.comparison import CONFIDENCE, PairedDifference
 from flowbench.report.grouping import Section
 from flowbench.report.numbers import decimals_for, fixed, plural, significant, with_error, with_half_width
 from flowbench.report.records import RunRecord

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from flowbench.report.comparison import Estimate, PairedDifference
+from flowbench.evaluation.comparison import Estimate, PairedDifference
 from flowbench.report.markdown import escape_markdown
 from flowbench.report.numbers import (
     count,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowbench.report.comparison import Floats
+from flowbench.evaluation.comparison import Floats
 from flowbench.report.figures.style import (
     MUTED,
     RULE,

@@ -9,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from flowbench.report.comparison import Floats
+from flowbench.evaluation.comparison import Floats
 from flowbench.report.figures.style import (
     INK,
     SAMPLES,

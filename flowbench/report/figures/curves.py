@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from flowbench.report.comparison import CONFIDENCE, PairedDifference
+from flowbench.evaluation.comparison import CONFIDENCE, PairedDifference
 from flowbench.report.figures.style import (
     INK,
     MUTED,

@@ -5,7 +5,7 @@ from matplotlib import colormaps
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 
-from flowbench.report.comparison import Floats
+from flowbench.evaluation.comparison import Floats
 from flowbench.report.figures.planes import SMALL_WIDTH, Plane, new_panel
 from flowbench.report.figures.style import MUTED, Picture, finish
 from flowbench.report.numbers import plural

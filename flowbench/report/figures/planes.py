@@ -10,7 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from flowbench.report.comparison import Floats
+from flowbench.evaluation.comparison import Floats
 from flowbench.report.figures.style import (
     DATA,
     MUTED,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flowbench.errors import DataError
-from flowbench.report.comparison import CONFIDENCE, adjust, compare_paired, estimate_mean, spread
+from flowbench.evaluation.comparison import CONFIDENCE, adjust, compare_paired, estimate_mean, spread
 
 
 @given(
