@@ -114,7 +114,7 @@ def preset_values(preset: str, model: str, *, toy: bool) -> Values:
         return {
             "transforms": ["standardise" if toy else "gaussianise"],
             "background": flow.default_background,
-            "plan": dict(flow.default_plan),
+            "plan": flow.default_plan("toy" if toy else "table"),
         }
     if preset not in flow.presets:
         names = ", ".join(("default", *flow.presets))

@@ -46,9 +46,9 @@ def tables(*, quick: bool, seconds: float) -> Outcome:
         return _compare(data, contenders, seconds / 6 if quick else seconds, range(1 if quick else 3))
 
 
-def _phase(**changes: Any) -> str:
-    """The default plan's only phase with some of its values changed, as `--set` takes it."""
-    (phase,) = ContinuousFlow.default_plan["phases"]
+def _phase(kind: str, **changes: Any) -> str:
+    """The only phase of the default for this kind of data with some values changed, as `--set` takes it."""
+    (phase,) = ContinuousFlow.default_plan(kind)["phases"]
     values = ", ".join(f"{key} = {_toml(value)}" for key, value in {**phase, **changes}.items())
     return f"plan.phases=[{{{values}}}]"
 
@@ -59,30 +59,46 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-#: What the default consists of, each with the settings that take it away.
-INGREDIENTS = {
-    "marginal Gaussianiser (tables)": ['transforms=["standardise"]'],
-    "multi-scale inputs": ["flow.field.scales=0"],
-    "turned directions (toys)": ["flow.field.frames=1"],
-    "sines and cosines of the time": ["flow.field.octaves=0"],
-    "most times close to the data": [_phase(objective={"name": "flow-matching", "late_share": 0.0})],
-    "background": ["background=false"],
-    "averaged weights": ["plan.ema_decay=0.0"],
-    "batches of 1,024": [_phase(batch_size=256)],
-    "cosine to zero": [_phase(decline=0.0)],
-    "rounded products": [_phase(matmul_precision="ieee")],
-}
+def _ingredients(kind: str) -> dict[str, list[str]]:
+    """What the default for this kind of data consists of, each with the settings that take it away."""
+    own = {
+        "toy": {"turned directions": ["flow.field.frames=1"]},
+        "table": {
+            "marginal Gaussianiser": ['transforms=["standardise"]'],
+            "a high rate for most of the time": [_phase(kind, decline=1.0)],
+        },
+    }
+    return own[kind] | {
+        "multi-scale inputs": ["flow.field.scales=0"],
+        "sines and cosines of the time": ["flow.field.octaves=0"],
+        "most times close to the data": [
+            _phase(kind, objective={"name": "flow-matching", "late_share": 0.0})
+        ],
+        "background": ["background=false"],
+        "averaged weights": ["plan.ema_decay=0.0"],
+        "batches of 1,024": [_phase(kind, batch_size=256)],
+        "any decline of the rate": [_phase(kind, decline=0.0)],
+        "rounded products": [_phase(kind, matmul_precision="ieee")],
+    }
 
 
 def ablation(*, quick: bool, seconds: float) -> Outcome:
     """What each ingredient of the default is worth: the test NLL without it, on two toys and two tables."""
-    contenders: Contenders = {"cnf": (FLOWBENCH, {"model": "cnf"})}
-    for name, settings in INGREDIENTS.items():
-        contenders[f"without {name}"] = (FLOWBENCH, {"model": "cnf", "settings": settings})
+    outcome = Outcome()
     with scratch() as folder:
-        data = {name: name for name in ("rings", "checkerboard")}
-        data |= {name: str(path) for name, path in write_tables(folder).items()}
-        return _compare(data, contenders, seconds / 6 if quick else seconds, range(1), ABLATION_ROWS)
+        data = {
+            "toy": {name: name for name in ("rings", "checkerboard")},
+            "table": {name: str(path) for name, path in write_tables(folder).items()},
+        }
+        for kind, places in data.items():
+            contenders: Contenders = {"cnf": (FLOWBENCH, {"model": "cnf"})}
+            for name, settings in _ingredients(kind).items():
+                contenders[f"without {name}"] = (FLOWBENCH, {"model": "cnf", "settings": settings})
+            part = _compare(places, contenders, seconds / 6 if quick else seconds, range(1), ABLATION_ROWS)
+            for title, rows in part.tables.items():
+                outcome.tables.setdefault(title, []).extend(rows)
+            outcome.notes = part.notes
+    return outcome
 
 
 def _compare(

@@ -63,7 +63,7 @@ def many(rows: int, direction: str) -> Contender:
 def train(problem: str, dtype: str, repetitions: int = 20) -> Contender:
     """Gradients of flow matching and steps of the optimiser, as the trainer takes them."""
     flow, rows = load_problem(problem, dtype)
-    (values,) = flow.default_plan["phases"]
+    (values,) = flow.default_phases
     objective = FlowMatching(FlowMatchingOptions())
     optimizer = torch.optim.AdamW(flow.parameters(), lr=1e-4, fused=True)
     generator = torch.Generator().manual_seed(0)

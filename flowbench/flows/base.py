@@ -61,8 +61,8 @@ class Density(nn.Module, ABC):
     """
 
     Options: ClassVar[type[options.PartOptions]]
-    #: The training plan that suits it, as plain values for `flowbench.training.plan.TrainingPlan`.
-    default_plan: ClassVar[dict[str, Any]] = {"phases": [{"objective": "likelihood"}]}
+    #: The phases of training that suit it, as plain values for `flowbench.training.plan.TrainingPlan`.
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = ({"objective": "likelihood"},)
     #: Whether a model of it keeps a `Background` unless it is told otherwise.
     default_background: ClassVar[bool] = False
     #: Published recipes: name -> function of the kind of data ("toy" or "table") giving configuration values.
@@ -74,6 +74,11 @@ class Density(nn.Module, ABC):
             raise ConfigurationError(f"a density needs at least one feature; got {features}")
         self.features = features
         self.options = options
+
+    @classmethod
+    def default_plan(cls, kind: str) -> dict[str, Any]:
+        """The plan that suits it for a "toy" or a "table", as plain values."""
+        return {"phases": [dict(phase) for phase in cls.default_phases]}
 
     @property
     def like(self) -> Tensor:

@@ -25,7 +25,7 @@ class GaussianFlow(Flow):
     """
 
     Options: ClassVar[type[options.PartOptions]] = GaussianOptions
-    default_plan: ClassVar[dict[str, Any]] = {"phases": []}
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = ()
 
     def __init__(self, features: int, options: GaussianOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

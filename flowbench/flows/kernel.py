@@ -32,7 +32,7 @@ class KernelDensity(GrowingBuffers, Density):
     """
 
     Options: ClassVar[type[options.PartOptions]] = KernelOptions
-    default_plan: ClassVar[dict[str, Any]] = {"phases": []}
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = ()
     growing: ClassVar[tuple[str, ...]] = ("rows",)
     options: KernelOptions
     #: The train rows in units of the kernel, L^-1 x, (n, d).

@@ -32,7 +32,7 @@ class MixtureDensity(Density):
     """
 
     Options: ClassVar[type[options.PartOptions]] = MixtureOptions
-    default_plan: ClassVar[dict[str, Any]] = {"phases": []}
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = ()
     options: MixtureOptions
 
     def __init__(self, features: int, options: MixtureOptions, generator: torch.Generator) -> None:

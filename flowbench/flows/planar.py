@@ -32,7 +32,9 @@ class PlanarFlow(Flow):
     """
 
     Options: ClassVar[type[options.PartOptions]] = PlanarOptions
-    default_plan: ClassVar[dict[str, Any]] = {"phases": [{"objective": "likelihood", "learning_rate": 2e-2}]}
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"objective": "likelihood", "learning_rate": 2e-2},
+    )
 
     def __init__(self, features: int, options: PlanarOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

@@ -31,7 +31,9 @@ class RadialFlow(Flow):
     """
 
     Options: ClassVar[type[options.PartOptions]] = RadialOptions
-    default_plan: ClassVar[dict[str, Any]] = {"phases": [{"objective": "likelihood", "learning_rate": 2e-2}]}
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"objective": "likelihood", "learning_rate": 2e-2},
+    )
 
     def __init__(self, features: int, options: RadialOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

@@ -32,7 +32,9 @@ class SylvesterFlow(Flow):
     """
 
     Options: ClassVar[type[options.PartOptions]] = SylvesterOptions
-    default_plan: ClassVar[dict[str, Any]] = {"phases": [{"objective": "likelihood", "learning_rate": 1e-2}]}
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"objective": "likelihood", "learning_rate": 1e-2},
+    )
 
     def __init__(self, features: int, options: SylvesterOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

@@ -10,15 +10,13 @@ from torch import Tensor, nn
 from flowbench import options
 from flowbench.flows.base import Flow, Mapped
 
-PLAN: dict[str, Any] = {
-    "phases": [{"objective": "likelihood", "batch_size": 1024, "learning_rate": 2e-3}],
-}
-
 
 class ZukoFlow(Flow):
     """A flow whose map from data to base is a composed transform of zuko, in both directions."""
 
-    default_plan: ClassVar[dict[str, Any]] = PLAN
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"objective": "likelihood", "batch_size": 1024, "learning_rate": 2e-3},
+    )
 
     def __init__(self, features: int, options: options.PartOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

@@ -35,9 +35,7 @@ def test_command_line_over_file_over_preset(tmp_path: Path) -> None:
     assert config.flow.layers == 6
     assert config.flow.initial_scale == 0.5
     assert config.plan.steps == 20
-    assert (
-        config.plan.phases[0].learning_rate == FLOWS.get("planar").default_plan["phases"][0]["learning_rate"]
-    )
+    assert config.plan.phases[0].learning_rate == FLOWS.get("planar").default_phases[0]["learning_rate"]
 
 
 def test_choosing_another_part_drops_the_options_of_the_first() -> None:

@@ -74,7 +74,7 @@ def fitted(name: str, values: dict[str, object]) -> DensityModel:
     z, _ = transform.to_model(x)
     flow = build(name, values, 2)
     flow.initialise(z.float())
-    plan = TrainingPlan(**{**flow.default_plan, "steps": 150, "patience": 0})
+    plan = TrainingPlan(**{**flow.default_plan("toy"), "steps": 150, "patience": 0})
     generator = torch.Generator().manual_seed(3)
     Trainer(flow, plan, z[:1800].float(), z[1800:].float(), generator=generator).run()
     return DensityModel(("a", "b"), [transform], flow)

@@ -222,7 +222,7 @@ def test_resumes_bit_for_bit(name: str) -> None:
     def trainer() -> Trainer:
         flow = make_flow(name, **values)
         flow.initialise(cloud(500))
-        plan = {**flow.default_plan, "steps": 40, "validation_steps": 10}
+        plan = {**flow.default_plan("toy"), "steps": 40, "validation_steps": 10}
         return make_trainer(flow, plan)
 
     states: list[TrainingState] = []
