@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 
 from flowbench import __version__, errors, terminal
 from flowbench import cli_options as opt
-from flowbench.cli_inference import evaluate, sample, score
+from flowbench.cli_inference import evaluate, sample, score, tradeoff
 from flowbench.cli_listing import datasets_app, runs_app
 from flowbench.registry import FLOWS
 
@@ -137,7 +137,7 @@ def fit(
     return _report_fit(run, home, json)
 
 
-for _command_of_a_run in (sample, score, evaluate):
+for _command_of_a_run in (sample, score, evaluate, tradeoff):
     app.command()(_command_of_a_run)
 
 

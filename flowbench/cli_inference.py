@@ -1,4 +1,4 @@
-"""The commands that use a fitted run: sample, score, evaluate."""
+"""The commands that use a fitted run: sample, score, evaluate, tradeoff."""
 
 from pathlib import Path
 from typing import Annotated
@@ -91,3 +91,42 @@ def evaluate(
         terminal.write_json({"run": str(opened.path), "metrics": values})
     else:
         terminal.write_table(("figure", "value"), [(name, f"{value:.4g}") for name, value in values.items()])
+
+
+def tradeoff(
+    run: opt.RunArgument,
+    error: Annotated[
+        float, typer.Option(help="Largest error of the NLL that the recommended solver may have, nats.")
+    ] = 1e-3,
+    rows: Annotated[int, typer.Option(min=2, help="Test rows to score with each solver.")] = 500,
+    output: opt.OutputFolderOption = None,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> None:
+    """Compare solvers on a run's model: speed, nfe, and how far off the NLL is.
+
+    Prints every solver and the cheapest that is good enough; writes a page with the figure.
+    """
+    from flowbench import inference
+    from flowbench.errors import ConfigurationError
+    from flowbench.evaluation.rung import recommend
+    from flowbench.home import Home
+    from flowbench.report.tradeoff import describe_choice, tradeoff_table, write_tradeoff
+
+    if not error > 0:
+        raise ConfigurationError(f"`--error` must be positive; got {error:g}")
+    place = Home(home)
+    opened = place.run(run)
+    with terminal.ProgressLine(f"solvers for {opened.name}") as line:
+        rungs, used = inference.tradeoff(opened, rows=rows, on_rows=line.count)
+    chosen = recommend(rungs, error)
+    folder = output or place.report_path(f"{opened.name}-tradeoff", [])
+    page = write_tradeoff(rungs, chosen, error, name=opened.name, rows=used, folder=folder)
+    if json:
+        options = chosen and chosen.options
+        terminal.write_json({"page": str(page), "recommended": options, "solvers": [vars(r) for r in rungs]})
+        return
+    table = tradeoff_table(rungs, chosen, used)
+    terminal.write_table(table.header, table.rows)
+    terminal.say(describe_choice(chosen, error))
+    terminal.write(str(page))

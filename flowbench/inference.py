@@ -13,7 +13,9 @@ from flowbench.data import load_dataset
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
 from flowbench.evaluation.likelihood import OnRows, reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
+from flowbench.evaluation.rung import Rung
 from flowbench.evaluation.suite import judge
+from flowbench.evaluation.tradeoff import climb
 from flowbench.experiment import EVALUATION, check_data, load_model, load_rows, random_stream, read_config
 from flowbench.flows.density_model import CHUNK
 from flowbench.home import Home
@@ -146,6 +148,22 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
         metrics = {**results.metrics, **found.metrics}
         run.write_results(replace(results, metrics=metrics, calibration=found.calibration))
     return found.metrics
+
+
+def tradeoff(
+    run: Run, *, rows: int = 500, on_rows: OnRows = lambda done, total: None
+) -> tuple[list[Rung], int]:
+    """What solvers of the run's model cost and get wrong, on the first `rows` of its scored test rows.
+
+    Returns the ladder of `flowbench.evaluation.tradeoff.climb` and how many rows it was climbed with. Raises
+    `DataError` if the run has no results yet, `ConfigurationError` if its model solves no equation.
+    """
+    if not run.has_results:
+        raise DataError(f"the run {run.path} has no results to start from; let its fit finish, or resume it")
+    torch.set_num_threads(read_config(run).threads)
+    x = torch.tensor(run.read_results().scored.x[:rows])
+    rungs = climb(load_model(run), x, lambda rung, done, total: on_rows(done, total))
+    return rungs, len(x)
 
 
 def _rows_to_score(

@@ -99,8 +99,8 @@ def write_report(runs: Sequence[Run], folder: Path, *, title: str | None = None)
     with file_errors("write", folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_json(paths.json, describe_report(title, created, described, ranking, unfinished))
-    _write_text(paths.markdown, markdown)
-    _write_text(paths.html, html)
+    write_text(paths.markdown, markdown)
+    write_text(paths.html, html)
     return paths
 
 
@@ -124,7 +124,7 @@ def _describe(
 
 def _render_markdown(context: dict[str, Any]) -> str:
     # `finalize` is to Markdown what autoescape is to HTML: every value passes through it.
-    return _environment(finalize=escape_markdown).get_template("report.md.j2").render(context)
+    return environment(finalize=escape_markdown).get_template("report.md.j2").render(context)
 
 
 def _render_html(context: dict[str, Any]) -> str:
@@ -135,16 +135,18 @@ def _render_html(context: dict[str, Any]) -> str:
     with figure_style():
         drawn = {text.key: galleries(text.section, text.key) for text in context["sections"]}
         ranks = rank_gallery(context["ranking"]) if context["ranking"] else None
-    template = _environment(autoescape=True).get_template("report.html.j2")
+    template = environment(autoescape=True).get_template("report.html.j2")
     return template.render(context, galleries=drawn, rank_gallery=ranks)
 
 
-def _environment(**options: Any) -> Environment:
+def environment(**options: Any) -> Environment:
+    """Where the templates are; a value that they do not get is an error."""
     options |= {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     return Environment(loader=PackageLoader("flowbench.report"), **options)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, atomically."""
     # A name from a foreign file may hold half a surrogate pair, which UTF-8 cannot.
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="replace")

@@ -82,6 +82,20 @@ def test_evaluate_judges_samples_and_keeps_what_it_finds(run: Run, home: Path) -
     assert "Calibration" in next((home / "reports").glob("*/report.md")).read_text(encoding="utf-8")
 
 
+def test_tradeoff_recommends_a_solver_and_draws_all(run: Run, home: Path) -> None:
+    status, out, err = run("tradeoff", "c", "--error", "0.001")
+    assert status == 0
+    assert "The cheapest solver that moves the NLL by less than 0.001 nat is" in err
+    page = home / "reports" / "c-tradeoff" / "index.html"
+    assert out.splitlines()[-1].endswith("reports/c-tradeoff/index.html")
+    assert "<svg" in page.read_text(encoding="utf-8")
+    stored = json.loads((page.parent / "tradeoff.json").read_text(encoding="utf-8"))
+    assert stored["recommended"] in err
+    assert len(stored["solvers"]) > 20
+    assert run("tradeoff", "g")[0] == 2
+    assert run("tradeoff", "c", "--error", "0")[0] == 2
+
+
 def test_evaluate_refuses_data_that_have_changed(run: Run, home: Path) -> None:
     assert run("fit", "table.csv", "--model", "gaussian", "--name", "new", *SMALL)[0] == 0
     with (home / "table.csv").open("a", encoding="utf-8") as file:
