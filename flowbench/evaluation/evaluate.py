@@ -97,7 +97,7 @@ def _grid(model: DensityModel, dataset: Dataset, options: EvaluationOptions) -> 
     density = dataset.density
     x, y = grid_axes(density.box if density else data_box(dataset.rows), options.grid)
     # A picture needs no sixth digit; the stated likelihoods above are solved at the full tolerance.
-    coarse = model.for_evaluation(coarsen(options.integrator))
+    coarse = model.for_evaluation(coarsen(options.integrator), dtype=torch.float32)
     log_prob = tabulate(lambda points: coarse.log_prob(torch.from_numpy(points)).numpy(), x, y)
     return Grid(x, y, log_prob, tabulate(density.log_prob, x, y) if density else None)
 

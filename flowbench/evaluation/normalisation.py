@@ -7,16 +7,19 @@ import torch
 from torch import Tensor
 
 from flowbench.fields.mixture import Mixture
+from flowbench.flows.base import base_log_prob
 from flowbench.flows.density_model import DensityModel
+from flowbench.flows.kernel import KernelDensity, KernelOptions
 
 #: Points a side of the grid, by columns.
-GRID = {1: 4000, 2: 200}
+GRID = {1: 2000, 2: 150}
 #: By how much of its width the box around rows and samples grows on every side.
 MARGIN = 0.25
 #: Draws of the model that find the box, and draws of either side of the bridge.
 DRAWS = 2000
-#: Share of the proposal that is a standard normal, to reach where no sample lies.
-NORMAL_SHARE = 0.1
+#: Shares of the proposal: a Gaussian mixture and kernels around draws, and a standard normal, to reach where
+#: no draw lies. The mixture suits many columns, kernels suit needles.
+MIXTURE_SHARE, KERNEL_SHARE, NORMAL_SHARE = 0.45, 0.45, 0.1
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,14 @@ def quadrature_mass(model: DensityModel, x: Tensor, generator: torch.Generator) 
 
 @torch.no_grad()
 def bridge_mass(model: DensityModel, x: Tensor, generator: torch.Generator) -> Mass:
-    """The optimal bridge of Meng and Wong (1996) between draws of the model and a mixture fitted to others.
+    """The optimal bridge of Meng and Wong (1996) between draws of the model and a density fitted to others.
 
     With weights that are bounded wherever the two overlap, where those of importance sampling are not. The
-    standard error is that of Frühwirth-Schnatter (2004) for independent draws.
+    standard error is that of Frühwirth-Schnatter (2004) for independent draws, of each part of the fitted
+    density by itself.
     """
     z = model.to_model(_draws(model, generator))[0]
-    proposal = Mixture(x.shape[1]).double()
-    proposal.fit(model.to_model(_draws(model, generator))[0])
-    proposal.add_standard_normal(NORMAL_SHARE)
+    proposal = _Proposal(model.to_model(_draws(model, generator))[0])
     proposed = proposal.sample(len(z), generator)
     # log p - log q at draws of the model and at draws of the proposal.
     ours, theirs = (
@@ -75,15 +77,48 @@ def bridge_mass(model: DensityModel, x: Tensor, generator: torch.Generator) -> M
         log_mass = log_mass + _log_mean(above) - _log_mean(below)
         if abs(log_mass - before) < 1e-10:
             break
-    variance = _relative_variance(torch.nn.functional.logsigmoid(theirs - log_mass))
-    variance += _relative_variance(torch.nn.functional.logsigmoid(log_mass - ours))
+    variance = _relative_variance(torch.nn.functional.logsigmoid(theirs - log_mass), proposal.sizes(len(z)))
+    variance += _relative_variance(torch.nn.functional.logsigmoid(log_mass - ours), [len(z)])
     mass = math.exp(log_mass)
     effective = math.exp(2 * theirs.logsumexp(0).item() - (2 * theirs).logsumexp(0).item())
     how = (
-        f"a bridge between {len(z):,} draws and as many of a mixture, whose importance weights are worth "
-        f"{effective:,.0f}"
+        f"a bridge between {len(z):,} draws and as many of a density fitted to others, whose importance "
+        f"weights are worth {effective:,.0f}"
     )
     return Mass(mass, mass * variance**0.5, how)
+
+
+class _Proposal:
+    """A density that is close to that of rows `z: (n, d)`, and can be drawn from."""
+
+    def __init__(self, z: Tensor) -> None:
+        features = z.shape[1]
+        mixture = Mixture(features).double()
+        mixture.fit(z)
+        kernels = KernelDensity(features, KernelOptions(), torch.Generator()).double()
+        kernels.initialise(z)
+        self._mixture, self._kernels = mixture, kernels
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """The log-density `(n,)` of `z: (n, d)`."""
+        parts = (
+            (MIXTURE_SHARE, self._mixture.log_prob(z)),
+            (KERNEL_SHARE, self._kernels.log_prob(z)),
+            (NORMAL_SHARE, base_log_prob(z)),
+        )
+        return torch.stack([math.log(share) + log_prob for share, log_prob in parts]).logsumexp(0)
+
+    def sizes(self, n: int) -> list[int]:
+        """How many of `n` draws are those of each part."""
+        sizes = [round(MIXTURE_SHARE * n), round(KERNEL_SHARE * n)]
+        return [*sizes, n - sum(sizes)]
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw `n` rows `(n, d)`, of each part exactly its share."""
+        sizes = self.sizes(n)
+        rest = torch.randn(sizes[2], self._mixture.features, generator=generator, dtype=torch.float64)
+        drawn = (self._mixture.sample(sizes[0], generator), self._kernels.sample(sizes[1], generator), rest)
+        return torch.cat(drawn)
 
 
 def _draws(model: DensityModel, generator: torch.Generator) -> Tensor:
@@ -99,7 +134,8 @@ def _log_mean(log_values: Tensor) -> float:
     return log_values.logsumexp(0).item() - math.log(len(log_values))
 
 
-def _relative_variance(log_values: Tensor) -> float:
-    """Of the mean of the values, relative to its square."""
+def _relative_variance(log_values: Tensor, sizes: list[int]) -> float:
+    """Of the mean of the values, of which so many each come from one part, relative to its square."""
     scaled = (log_values - log_values.max()).exp()
-    return (scaled.var() / scaled.mean().square() / len(scaled)).item()
+    total = sum(len(part) * part.var() for part in torch.split(scaled, sizes))
+    return float(total / len(scaled) ** 2 / scaled.mean().square())
