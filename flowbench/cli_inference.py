@@ -118,7 +118,9 @@ def tradeoff(
     place = Home(home)
     opened = place.run(run)
     with terminal.ProgressLine(f"solvers for {opened.name}") as line:
-        rungs, used = inference.tradeoff(opened, rows=rows, on_rows=line.count)
+        rungs, used = inference.tradeoff(
+            opened, rows=rows, on_solver=lambda done, total: line.count(done, total, "solvers")
+        )
     chosen = recommend(rungs, error)
     folder = output or place.report_path(f"{opened.name}-tradeoff", [])
     page = write_tradeoff(rungs, chosen, error, name=opened.name, rows=used, folder=folder)

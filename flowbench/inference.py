@@ -151,7 +151,7 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
 
 
 def tradeoff(
-    run: Run, *, rows: int = 500, on_rows: OnRows = lambda done, total: None
+    run: Run, *, rows: int = 500, on_solver: OnRows = lambda done, total: None
 ) -> tuple[list[Rung], int]:
     """What solvers of the run's model cost and get wrong, on the first `rows` of its scored test rows.
 
@@ -162,7 +162,7 @@ def tradeoff(
         raise DataError(f"the run {run.path} has no results to start from; let its fit finish, or resume it")
     torch.set_num_threads(read_config(run).threads)
     x = torch.tensor(run.read_results().scored.x[:rows])
-    rungs = climb(load_model(run), x, lambda rung, done, total: on_rows(done, total))
+    rungs = climb(load_model(run), x, lambda rung, done, total: on_solver(done, total))
     return rungs, len(x)
 
 

@@ -137,10 +137,10 @@ class ProgressLine:
         """Show where training stands."""
         self._show(progress.fraction, describe(progress))
 
-    def count(self, done: int, total: int) -> None:
-        """Show how many rows are done."""
+    def count(self, done: int, total: int, noun: str = "rows") -> None:
+        """Show how many rows, or what else there are many of, are done."""
         if done < total:
-            self._show(done / total, f"{done:,} of {total:,} rows")
+            self._show(done / total, f"{done:,} of {total:,} {noun}")
 
     def stage(self, name: str) -> None:
         """Show what is being done after training."""

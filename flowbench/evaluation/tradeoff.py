@@ -23,7 +23,6 @@ LADDER: tuple[tuple[str, str, str, tuple[float, ...]], ...] = (
     ("native", "dopri5", "float64", TOLERANCES[:5]),
     ("native", "rk4", "float64", (5, 10, 20, 40, 80)),
     ("native", "midpoint", "float64", (10, 20, 40, 80)),
-    ("native", "euler", "float64", (10, 100)),
 )
 REFERENCE = {"name": "per-row", "atol": 1e-10, "rtol": 1e-10, "max_nfe": 100_000}
 
