@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flowbench.config import RunConfig
 from flowbench.data import Dataset, Split, load_dataset
+from flowbench.data.pitfalls import find_pitfalls
 from flowbench.environment import describe_host, describe_versions, source_commit
 from flowbench.errors import ConfigurationError, DamagedFileError, DataError, RunExistsError
 from flowbench.evaluation.evaluate import evaluate
@@ -259,6 +260,7 @@ class _Work:
                 "rows": len(self.dataset.rows),
                 "columns": list(self.dataset.column_names),
             },
+            "pitfalls": asdict(find_pitfalls(self.dataset, self.split)),
             "split": {
                 "train": len(self.split.train),
                 "validation": len(self.split.validation),

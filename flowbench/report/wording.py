@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 from flowbench.evaluation.comparison import CONFIDENCE, PairedDifference
 from flowbench.report.grouping import Section
-from flowbench.report.numbers import decimals_for, fixed, plural, significant, with_error, with_half_width
+from flowbench.report.numbers import (
+    count,
+    decimals_for,
+    fixed,
+    plural,
+    significant,
+    with_error,
+    with_half_width,
+)
 from flowbench.report.records import RunRecord
 
 #: With fewer test rows than this an interval from their mean and spread is a rough one.
@@ -12,6 +20,8 @@ FEW_ROWS = 100
 #: A density's mass on its grid may differ this much from the share of its samples there, beside the
 #: sampling error of the latter.
 MASS_TOLERANCE = 0.01
+#: Columns that a sentence names.
+NAMED_COLUMNS = 6
 
 
 def verdict(section: Section) -> str:
@@ -71,11 +81,44 @@ def _listed(parts: Sequence[str]) -> str:
 def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence[RunRecord]) -> list[str]:
     """What a reader has to know before leaning on the verdict; empty where nothing stands against it."""
     return [
+        *_about_columns(section),
         *_about_rows(section, sections),
         *_about_seeds(section),
         *_about_likelihoods(section),
         *_about_runs(section, unfinished),
     ]
+
+
+def _about_columns(section: Section) -> list[str]:
+    """What of the table itself keeps likelihoods from meaning what they seem to."""
+    pitfalls = section.record.info.get("pitfalls")
+    if not isinstance(pitfalls, dict):
+        return []
+    notes = [
+        f"The columns {_listed([str(name) for name in group])} determine one another, so that the rows lie on a "
+        "surface and have no density: a likelihood is bounded by rounding alone, and says how closely a model "
+        "follows that surface. Leave one of the columns out to compare models."
+        for group in pitfalls.get("relations", ())
+        if isinstance(group, list) and group
+    ]
+    repeating = pitfalls.get("repeating")
+    if isinstance(repeating, dict) and repeating:
+        named = _listed(
+            [f"{name} ({count(number)} values)" for name, number in repeating.items()][:NAMED_COLUMNS]
+        )
+        more = len(repeating) - NAMED_COLUMNS
+        rest = f" and {plural(more, 'more column')}" if more > 0 else ""
+        notes.append(
+            f"Values repeat in {named}{rest}: a density can spike there, and its likelihood grows with every "
+            "spike that it finds."
+        )
+    repeated = pitfalls.get("repeated_test_rows")
+    if isinstance(repeated, int) and repeated > 0:
+        notes.append(
+            f"Of the test rows, {plural(repeated, 'row')} can also be found among the train rows, digit by digit; "
+            "a model that learns rows by heart gains by them."
+        )
+    return notes
 
 
 def _about_rows(section: Section, sections: Sequence[Section]) -> list[str]:

@@ -226,6 +226,22 @@ def test_a_failed_certificate_stands_beside_the_likelihood(
     assert any("cnf fails a certificate, normalisation: the density adds up to 1.02" in each for each in said)
 
 
+def test_pitfalls_of_the_table_are_told(make_run: RunMaker) -> None:
+    run = make_run("cnf")
+    run.update_info(
+        pitfalls={
+            "relations": [["a", "b", "c"]],
+            "repeating": {f"t{k}": 1440 for k in range(8)},
+            "repeated_test_rows": 12,
+        }
+    )
+    (section,) = sections_of(run)
+    said = " ".join(cautions(section, [section], []))
+    assert "The columns a, b and c determine one another" in said
+    assert "t5 (1,440 values) and 2 more columns" in said
+    assert "12 rows can also be found among the train rows" in said
+
+
 def test_runs_of_old_have_no_certificates(make_run: RunMaker, results_of: Callable[..., Results]) -> None:
     old = dataclasses.replace(results_of("cnf"), certificates={})
     (section,) = sections_of(make_run("cnf", results=old))

@@ -1,0 +1,92 @@
+"""What in a table can make likelihoods say less than they seem to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowbench.data.dataset import Dataset, Split
+
+Floats = NDArray[np.float64]
+
+#: Rows that relations are sought in, and columns up to which products of two are among them.
+RELATION_ROWS = 20_000
+PRODUCT_COLUMNS = 30
+#: Standard deviation, in units of the terms that it is made of, below which a sum of terms is constant.
+CONSTANT = 1e-4
+#: Share that a term has to have in a relation for its columns to be named.
+NAMED = 1e-2
+
+
+@dataclass(frozen=True)
+class Pitfalls:
+    """Columns that determine one another, columns whose values repeat, and test rows that were trained on.
+
+    `relations` are groups of columns of which one follows exactly from the others; `repeating` gives, for
+    each column in which most rows share their value with another, how many different values there are;
+    `repeated_test_rows` counts the test rows that are, digit by digit, also train rows.
+    """
+
+    relations: tuple[tuple[str, ...], ...]
+    repeating: dict[str, int]
+    repeated_test_rows: int
+
+
+def find_pitfalls(dataset: Dataset, split: Split) -> Pitfalls:
+    """What there is of them in `dataset`, whose rows are divided by `split`."""
+    names = dataset.column_names
+    found = find_relations(dataset.rows[split.train][:RELATION_ROWS])
+    return Pitfalls(
+        relations=tuple(tuple(names[i] for i in group) for group in found),
+        repeating=_repeating(dataset),
+        repeated_test_rows=_repeated(dataset.rows[split.train], dataset.rows[split.test]),
+    )
+
+
+def find_relations(rows: Floats) -> list[tuple[int, ...]]:
+    """Groups of columns of `rows: (n, d)` of which a sum of multiples, squares and products is constant.
+
+    A column that is a sum, a difference, a product or a quotient of others gives one, also where each of
+    them was shifted or scaled. Where there are many columns or few rows, products are left out.
+    """
+    n, d = rows.shape
+    spread = rows.std(0)
+    columns = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1)
+    sets: list[list[tuple[int, ...]]] = [[(i,) for i in range(d)]]
+    pairs = [(i, j) for i in range(d) for j in range(i, d)]
+    if d <= PRODUCT_COLUMNS and n >= 4 * (d + len(pairs)):
+        sets.append([*sets[0], *pairs])
+    found: list[tuple[int, ...]] = []
+    for terms in sets:
+        if n < 4 * len(terms):
+            continue
+        values = np.stack([columns[:, list(term)].prod(1) for term in terms], 1)
+        values -= values.mean(0)
+        # The square of a column of two values is one value, which is no matter of other columns.
+        varies = values.std(0) > CONSTANT
+        terms = [term for term, keep in zip(terms, varies, strict=True) if keep]
+        values = values[:, varies] / values[:, varies].std(0)
+        variances, vectors = np.linalg.eigh(values.T @ values / n)
+        for variance, vector in zip(variances, vectors.T, strict=True):
+            if variance >= CONSTANT**2:
+                break
+            heavy = [term for term, weight in zip(terms, vector, strict=True) if abs(weight) > NAMED]
+            group = tuple(sorted({i for term in heavy for i in term}))
+            # Of a column by itself (it has two values), or with a known relation in it, it says nothing new.
+            if len(group) > 1 and not any(set(known) <= set(group) for known in found):
+                found.append(group)
+    return found
+
+
+def _repeating(dataset: Dataset) -> dict[str, int]:
+    found = {}
+    for name, values in zip(dataset.column_names, dataset.rows.T, strict=True):
+        counts = np.unique(values, return_counts=True)[1]
+        if counts[counts > 1].sum() > len(values) / 2:
+            found[name] = len(counts)
+    return found
+
+
+def _repeated(train: Floats, test: Floats) -> int:
+    known = {row.tobytes() for row in train}
+    return sum(row.tobytes() in known for row in test)

@@ -1,0 +1,75 @@
+"""Columns that follow from others, values that repeat, and rows that were trained on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowbench.data import Dataset, Split, load_dataset
+from flowbench.data.dataset import Column, Provenance
+from flowbench.data.pitfalls import find_pitfalls, find_relations
+
+
+def normal(n: int, d: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+def table(rows: np.ndarray) -> tuple[Dataset, Split]:
+    columns = tuple(Column(f"c{i}") for i in range(rows.shape[1]))
+    dataset = Dataset("t", columns, rows, Provenance("made up", "0" * 64))
+    return dataset, Split.draw(len(rows), (0.8, 0.1, 0.1), 0)
+
+
+RELATIONS = {
+    "sum": lambda a, b: 3 * a - 2 * b + 7,
+    "product": lambda a, b: (a + 4) * (b - 9),
+    "quotient": lambda a, b: (a + 1) / (b + 12) - 5,
+    "square": lambda a, b: a**2 + 0 * b,
+}
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**31), scale=st.floats(1e-3, 1e3))
+def test_a_column_that_follows_from_others_is_found(name: str, seed: int, scale: float) -> None:
+    rows = normal(2000, 5, seed)
+    rows[:, 3] = scale * RELATIONS[name](rows[:, 0], rows[:, 1])
+    expected = (0, 3) if name == "square" else (0, 1, 3)
+    assert find_relations(rows) == [expected]
+
+
+def test_a_little_noise_makes_it_no_relation() -> None:
+    rows = normal(5000, 4)
+    rows[:, 3] = rows[:, 0] * rows[:, 1] + 1e-3 * normal(5000, 1, 1)[:, 0]
+    assert find_relations(rows) == []
+
+
+@pytest.mark.parametrize("name", ["moons", "iris", "wine", "breast-cancer", "diabetes"])
+def test_tables_without_relations_have_none(name: str) -> None:
+    rows = load_dataset(name, **({"rows": 5000} if name == "moons" else {})).rows
+    assert find_relations(rows) == []
+
+
+def test_few_rows_tell_nothing() -> None:
+    assert find_relations(normal(10, 5)) == []
+
+
+def test_repeating_values_and_rows_are_counted() -> None:
+    rows = normal(1000, 2)
+    rows[:, 1] = np.round(rows[:, 1], 1)
+    dataset, split = table(rows)
+    found = find_pitfalls(dataset, split)
+    assert list(found.repeating) == ["c1"]
+    assert found.repeating["c1"] == len(np.unique(rows[:, 1]))
+    assert found.repeated_test_rows == 0
+    dataset, split = table(np.concatenate([rows, rows]))
+    repeated = find_pitfalls(dataset, split).repeated_test_rows
+    assert 0.7 * len(split.test) < repeated <= len(split.test)
+
+
+def test_proteins_third_column_follows_from_the_first_two(shared_data: Path) -> None:
+    rows = np.loadtxt(shared_data / "protein" / "protein.csv.gz", delimiter=",")
+    assert find_relations(rows[:, :9]) == [(0, 1, 2)]
+    assert find_relations(np.delete(rows, 2, 1)) == []
