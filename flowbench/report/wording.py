@@ -95,17 +95,16 @@ def _about_columns(section: Section) -> list[str]:
     if not isinstance(pitfalls, dict):
         return []
     notes = [
-        f"The columns {_listed([str(name) for name in group])} determine one another, so that the rows lie on a "
-        "surface and have no density: a likelihood is bounded by rounding alone, and says how closely a model "
-        "follows that surface. Leave one of the columns out to compare models."
+        f"The columns {_listed([str(name) for name in group])} determine one another, so that the rows lie "
+        "on a surface and have no density: a likelihood is bounded by rounding alone, and says how closely a "
+        "model follows that surface. Leave one of the columns out to compare models."
         for group in pitfalls.get("relations", ())
         if isinstance(group, list) and group
     ]
     repeating = pitfalls.get("repeating")
     if isinstance(repeating, dict) and repeating:
-        named = _listed(
-            [f"{name} ({count(number)} values)" for name, number in repeating.items()][:NAMED_COLUMNS]
-        )
+        each = [f"{name} ({count(number)} values)" for name, number in repeating.items()]
+        named = _listed(each[:NAMED_COLUMNS])
         more = len(repeating) - NAMED_COLUMNS
         rest = f" and {plural(more, 'more column')}" if more > 0 else ""
         notes.append(
@@ -115,8 +114,8 @@ def _about_columns(section: Section) -> list[str]:
     repeated = pitfalls.get("repeated_test_rows")
     if isinstance(repeated, int) and repeated > 0:
         notes.append(
-            f"Of the test rows, {plural(repeated, 'row')} can also be found among the train rows, digit by digit; "
-            "a model that learns rows by heart gains by them."
+            f"Of the test rows, {plural(repeated, 'row')} can also be found among the train rows, digit by "
+            "digit; a model that learns rows by heart gains by them."
         )
     return notes
 

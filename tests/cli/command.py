@@ -9,7 +9,7 @@ import numpy as np
 
 SMALL = [
     "--set", "evaluation.test_rows=50", "--set", "evaluation.samples=30",
-    "--set", "evaluation.grid=12", "--set", "evaluation.paths=4",
+    "--set", "evaluation.grid=12", "--set", "evaluation.paths=4", "--set", "evaluation.certificates=false",
 ]  # fmt: skip
 TINY_CNF = ["--steps", "15", "--set", "flow.field.width=8", "--set", "flow.field.scales=1"]
 

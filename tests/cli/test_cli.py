@@ -65,6 +65,14 @@ def test_rows_above_the_largest_error_are_told(run: Run) -> None:
     assert "max_error" in err
 
 
+def test_a_failed_certificate_is_told_at_the_end_of_a_fit(run: Run) -> None:
+    engine = ["--set", "evaluation.integrator=native", "--set", "evaluation.certificates=true"]
+    status, out, err = run("fit", "table.csv", "--name", "n", *TINY_CNF, *SMALL, *engine, "--json")
+    assert status == 0
+    assert "fails the certificate batch_invariance: 6 rows scored together" in err
+    assert json.loads(out)["certificates"]["normalisation"]["passed"]
+
+
 def test_evaluate_judges_samples_and_keeps_what_it_finds(run: Run, home: Path) -> None:
     status, out, _ = run("evaluate", "c", "--json")
     assert status == 0

@@ -14,13 +14,21 @@ import xarray
 
 from flowbench.config import RunConfig, resolve
 from flowbench.errors import DamagedFileError, DataError, RunExistsError, RunFailedError
+from flowbench.evaluation.options import EvaluationOptions
 from flowbench.experiment import Watch, fit, load_model, resume
 from flowbench.home import Home
 from flowbench.inference import sample, score
 from flowbench.registry import FLOWS
 from flowbench.store import Run
 
-SMALL = ["evaluation.test_rows=60", "evaluation.samples=40", "evaluation.grid=20", "evaluation.paths=5"]
+SMALL = [
+    "evaluation.test_rows=60",
+    "evaluation.samples=40",
+    "evaluation.grid=20",
+    "evaluation.paths=5",
+    "evaluation.certificates=false",
+]
+CERTIFIED = EvaluationOptions(test_rows=60, samples=40, paths=5)
 TINY_CNF = [
     "flow.field.width=16",
     "flow.field.scales=1",
@@ -40,6 +48,15 @@ def small(dataset: str, model: str, steps: int | None = 20, **overrides: object)
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
+
+
+@pytest.mark.parametrize("model", ["cnf", "planar", "mixture"])
+def test_a_run_is_certified_unless_it_is_told_not_to_be(model: str, home: Home) -> None:
+    certified = fit(small("iris", model).model_copy(update={"evaluation": CERTIFIED}), home=home)
+    found = certified.read_results().certificates
+    assert {"normalisation", "batch_invariance"} <= set(found)
+    assert all(each.passed for each in found.values()), found
+    assert not fit(small("iris", model), home=home).read_results().certificates
 
 
 @pytest.mark.parametrize("model", FLOWS.names())
