@@ -22,6 +22,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "floor": ("floor:run", {"seconds": 10.0}),
     "race": ("race:run", {}),
     "ablation": ("quality:ablation", {"seconds": 60.0}),
+    "baselines-300": ("quality:baselines", {"seconds": 300.0}),
+    "recovery": ("recovery:run", {"seconds": 120.0}),
     "memory": ("memory:run", {}),
     "roofline": ("roofline:run", {}),
 }

@@ -22,9 +22,11 @@ POWER_NOISE = {
 }
 
 
-def write_tables(folder: Path) -> dict[str, Path]:
-    """Write the tables that are there as Parquet; returns them by name."""
+def write_tables(folder: Path, *, whole: bool = False) -> dict[str, Path]:
+    """Write the tables that are there as Parquet, protein as it is too if `whole`; returns them by name."""
     makers = {"protein": (PROTEIN, protein), "power-2007h1": (POWER, power)}
+    if whole:
+        makers["protein, whole"] = (PROTEIN, read_protein)
     paths = {}
     for name, (source, make) in makers.items():
         if source.exists():
@@ -35,8 +37,12 @@ def write_tables(folder: Path) -> dict[str, Path]:
 
 def protein() -> pd.DataFrame:
     """Without the third column, which is the second divided by the first, and without repeated rows."""
-    table = pd.read_csv(PROTEIN, header=None, dtype="float64").drop(columns=2).drop_duplicates()
-    return table.rename(columns=lambda name: f"c{name}")
+    return read_protein().drop(columns="c2").drop_duplicates()
+
+
+def read_protein() -> pd.DataFrame:
+    """All ten columns and every row."""
+    return pd.read_csv(PROTEIN, header=None, dtype="float64").rename(columns=lambda name: f"c{name}")
 
 
 def power() -> pd.DataFrame:

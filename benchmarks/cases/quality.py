@@ -11,7 +11,7 @@ from scipy import stats
 from benchmarks.harness import Entry, Outcome, Timing, attempt, scratch
 from benchmarks.tables import write_tables
 from flowbench.flows.continuous import ContinuousFlow
-from flowbench.registry import TOYS
+from flowbench.registry import FLOWS, TOYS
 
 FLOWBENCH = "benchmarks.contenders.fits:flowbench"
 SPLINE = "benchmarks.contenders.fits:spline"
@@ -44,6 +44,23 @@ def tables(*, quick: bool, seconds: float) -> Outcome:
     with scratch() as folder:
         data = {name: str(path) for name, path in write_tables(folder).items()}
         return _compare(data, contenders, seconds / 6 if quick else seconds, range(1 if quick else 3))
+
+
+def baselines(*, quick: bool, seconds: float) -> Outcome:
+    """Every model of flowbench on two real tables, with the marginal Gaussianiser and without it."""
+    contenders: Contenders = {}
+    for model in FLOWS.names():
+        plain = ['transforms=["standardise"]']
+        contenders[model] = (FLOWBENCH, {"model": model})
+        contenders[f"{model}, standardised"] = (FLOWBENCH, {"model": model, "settings": plain})
+    with scratch() as folder:
+        data = {name: str(path) for name, path in write_tables(folder, whole=True).items()}
+        outcome = _compare(data, contenders, seconds / 30 if quick else seconds, range(1), ABLATION_ROWS)
+    outcome.notes.append(
+        "protein, whole: its third column is the second divided by the first, so that the rows have no "
+        "density and a likelihood is bounded by rounding alone."
+    )
+    return outcome
 
 
 def _phase(kind: str, **changes: Any) -> str:
@@ -132,14 +149,15 @@ def _compare(
         fits = dict(zip(entries, pool.map(attempt, entries.values()), strict=True))
     for (name, seed, label), timing in fits.items():
         where = {"data": name, "seed": seed}
-        outcome.add("fits", {**where, "model": label, **_row(timing)})
+        outcome.add("fits", {**where, "model": label, **fit_row(timing)})
         ours = fits[name, seed, "cnf"]
         if label != "cnf" and not (ours.error or timing.error):
             outcome.add("cnf against the others", {**where, "against": label, **_difference(ours, timing)})
     return outcome
 
 
-def _row(timing: Timing) -> dict[str, Any]:
+def fit_row(timing: Timing) -> dict[str, Any]:
+    """What a table says of one fit."""
     if timing.error:
         return {"failed": timing.error}
     log_prob, figures = timing.arrays["log_prob"], timing.figures

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.known import known
 from benchmarks.worker import Answer, Contender
 from flowbench.config import resolve
 from flowbench.data import Dataset, Split
@@ -32,6 +33,7 @@ class Task:
     split: Split
     prepared: Prepared
     test_rows: int
+    truth: str = ""
 
     @property
     def test(self) -> NDArray[np.float64]:
@@ -42,8 +44,9 @@ class Task:
     def answer(self, log_prob: Tensor, **figures: Any) -> Answer:
         """Log-likelihoods of the test rows, and the truth where it is known."""
         arrays = {"log_prob": log_prob.double().numpy()}
-        if self.dataset.density is not None:
-            arrays["truth"] = self.dataset.density.log_prob(self.test)
+        density = known(self.truth) if self.truth else self.dataset.density
+        if density is not None:
+            arrays["truth"] = density.log_prob(self.test)
         return Answer(arrays, figures)
 
 
@@ -64,10 +67,19 @@ def load(dataset: str, model: str, seconds: float, seed: int, test_rows: int, se
 
 
 def flowbench(
-    dataset: str, model: str, seconds: float, seed: int, test_rows: int, settings: list[str] | None = None
+    dataset: str,
+    model: str,
+    seconds: float,
+    seed: int,
+    test_rows: int,
+    settings: list[str] | None = None,
+    truth: str = "",
 ) -> Contender:
-    """A model of flowbench as `flowbench fit` trains it, but for CPU seconds and without an early stop."""
-    task = load(dataset, model, seconds, seed, test_rows, settings or [])
+    """A model of flowbench as `flowbench fit` trains it, but for CPU seconds and without an early stop.
+
+    `truth` is the name of a density of `benchmarks.known`, where the rows were drawn from one.
+    """
+    task = replace(load(dataset, model, seconds, seed, test_rows, settings or []), truth=truth)
 
     def once() -> Answer:
         trainer = make_trainer(task.prepared, Watch())
@@ -79,7 +91,8 @@ def flowbench(
         )
         return task.answer(
             scores.log_prob,
-            seconds=spent,
+            # In closed form all of the time goes into what comes before the training.
+            seconds=spent if task.prepared.config.plan.phases else task.prepared.cpu_seconds,
             steps=trainer.counters.step,
             nfe=scores.nfe,
             row_error=scores.error.max().item(),
