@@ -11,34 +11,40 @@ from numpy.typing import NDArray
 from flowbench.config import RunConfig
 from flowbench.data import load_dataset
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
-from flowbench.evaluation.likelihood import OnRows, reported_likelihoods
+from flowbench.evaluation.likelihood import OnRows, drawn_likelihoods, reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.evaluation.rung import Rung
 from flowbench.evaluation.suite import judge
 from flowbench.evaluation.tradeoff import climb
 from flowbench.experiment import EVALUATION, check_data, load_model, load_rows, random_stream, read_config
-from flowbench.flows.density_model import CHUNK
 from flowbench.home import Home
 from flowbench.registry import TOYS
 from flowbench.store import Metric, Run, check_table_path, write_table
 
 Floats = NDArray[np.float64]
+#: The columns that stand beside a table's own.
+_LIKELIHOODS = ("log_prob", "log_prob_error")
 #: Rows of a toy that are scored under a model that was fitted on something else.
 TOY_ROWS = 10_000
 
 
 @dataclass(frozen=True)
 class DrawnRows:
-    """Rows `x: (n, d)` in data units under their `columns`, and `log_prob: (n,)`, nats, data units."""
+    """Rows `x: (n, d)` in data units under their `columns`, and `log_prob: (n,)`, nats, data units.
+
+    `log_prob_error: (n,)` is how far each of these may be off, nats.
+    """
 
     columns: tuple[str, ...]
     x: Floats
     log_prob: Floats
+    log_prob_error: Floats
 
     def save(self, path: Path, run: Run) -> None:
-        """Write the table's own columns and `log_prob`, in the format of the path's ending."""
+        """Write the table's own columns, `log_prob` and `log_prob_error`, in the format of the ending."""
         table = {name: self.x[:, i] for i, name in enumerate(self.columns)}
-        write_table(path, {**table, "log_prob": self.log_prob}, _attributes(run), {"log_prob": "nats"})
+        table |= {name: getattr(self, name) for name in _LIKELIHOODS}
+        write_table(path, table, _attributes(run), dict.fromkeys(_LIKELIHOODS, "nats"))
 
 
 @dataclass(frozen=True)
@@ -80,25 +86,20 @@ def check_output(path: Path, run: Run, *inputs: Path) -> Path:
 
 @torch.no_grad()
 def sample(run: Run, n: int, *, seed: int = 0, on_rows: OnRows = lambda done, total: None) -> DrawnRows:
-    """Draw `n` rows from a run's model, with float64, exact-divergence log-likelihoods.
+    """Draw `n` rows from a run's model, with float64, exact-divergence log-likelihoods and their errors.
 
-    Raises `DataError` for a model of a table that has a column called `log_prob` of its own.
+    Raises `DataError` for a model of a table that has a column called `log_prob` or `log_prob_error`.
     """
     config = read_config(run)
     torch.set_num_threads(config.threads)
-    model = load_model(run).for_evaluation(config.evaluation.integrator)
-    if "log_prob" in model.columns:
+    model = load_model(run)
+    if taken := set(_LIKELIHOODS) & set(model.columns):
         raise DataError(
-            "the table has a column called `log_prob`, where samples hold theirs; rename it and fit anew"
+            f"the table has a column called `{min(taken)}`, where samples hold theirs; rename it and fit anew"
         )
     generator = random_stream(seed, EVALUATION)
-    x, log_prob = [], []
-    for start in range(0, n, CHUNK):
-        part = model.sample_and_log_prob(min(CHUNK, n - start), generator)
-        x.append(part[0])
-        log_prob.append(part[1])
-        on_rows(start + len(part[0]), n)
-    return DrawnRows(model.columns, torch.cat(x).numpy(), torch.cat(log_prob).numpy())
+    x, found = drawn_likelihoods(model, n, config.evaluation, generator, on_rows=on_rows)
+    return DrawnRows(model.columns, x.numpy(), found.log_prob.numpy(), found.error.numpy())
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from flowbench.data import Dataset, Split
 from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.likelihood import Likelihoods, coarsen, reported_likelihoods
+from flowbench.evaluation.likelihood import Likelihoods, coarsen, drawn_likelihoods, reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.flows.density_model import DensityModel
 from flowbench.store import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
@@ -39,7 +39,7 @@ def evaluate(
     likelihoods = reported_likelihoods(model, x, options)
     scored, metrics = _describe_scores(model, dataset, rows, likelihoods)
     exact = model.for_evaluation(options.integrator)
-    drawn, log_prob = exact.sample_and_log_prob(options.samples, generator)
+    drawn, found = drawn_likelihoods(model, options.samples, options, generator)
     grid = None
     if dataset.features == 2:
         grid = _grid(model, dataset, options)
@@ -50,7 +50,7 @@ def evaluate(
     return Results(
         columns=dataset.column_names,
         scored=scored,
-        samples=Samples(drawn.numpy(), log_prob.numpy()),
+        samples=Samples(drawn.numpy(), found.log_prob.numpy(), found.error.numpy()),
         split=RowSplit(split.train, split.validation, split.test),
         metrics={**training_metrics, **metrics},
         grid=grid,

@@ -115,6 +115,33 @@ def reported_likelihoods(
     return Likelihoods(log_prob, error, flagged, first.nfe, shift, ladder.regime(0))
 
 
+@torch.no_grad()
+def drawn_likelihoods(
+    model: DensityModel,
+    n: int,
+    options: EvaluationOptions,
+    generator: torch.Generator,
+    *,
+    on_rows: OnRows = lambda done, total: None,
+) -> tuple[Tensor, Likelihoods]:
+    """Draw `n` rows `(n, d)`, data units, with their log-likelihoods and the error of each.
+
+    The rows are not solved again: an error is the solver's own sum of local errors, times the factor that
+    covers all but the rarest of some draws which are. Raises `IntegrationError` if a solve fails.
+    """
+    ladder = _Ladder(model, options, on_rows)
+    exact = model.for_evaluation(options.integrator)
+    parts = []
+    for start in range(0, n, CHUNK):
+        parts.append(exact.draw(min(CHUNK, n - start), generator))
+        on_rows(min(start + CHUNK, n), n)
+    x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])
+    error = torch.full_like(scores.log_prob, ladder.arithmetic())
+    if scores.nfe is not None:
+        error += ladder.factor_of_draws() * _local(scores)
+    return x, Likelihoods(scores.log_prob, error, _above(error, options.max_error), scores.nfe)
+
+
 def _tighten(ladder: "_Ladder", x: Tensor, log_prob: Tensor, error: Tensor, bound: float) -> None:
     """Solve rows whose `error: (n,)` is above `bound` ever finer, in place, until it is not."""
     for level in range(1, MAX_REFINEMENTS):
@@ -151,7 +178,7 @@ class _Ladder:
         self._on_rows = on_rows
         self._models: dict[tuple[int, torch.dtype], DensityModel] = {}
         self._scores: dict[tuple[int, torch.dtype], Scores] = {}
-        self._draws: Tensor | None = None
+        self._drawn: tuple[Tensor, Scores] | None = None
 
     def solve(self, x: Tensor, level: int, draw: int = 0) -> Scores:
         """Scores of the caller's rows `x: (n, d)`, with the probes of one `draw` if there are any."""
@@ -199,6 +226,12 @@ class _Ladder:
             rounding = (self._reference(level).log_prob - coarse).abs().median().item()
         return Regime(math.log10(errors[0] / errors[1]), errors[0], rounding)
 
+    def factor_of_draws(self) -> float:
+        """What a draw's local error has to be multiplied by to cover how far its log-likelihood is off."""
+        x, drawn = self._references()
+        finest = self._at(2, torch.float64).score(x, torch.Generator().manual_seed(1)).log_prob
+        return torch.quantile((drawn.log_prob - finest).abs() / _local(drawn), COVERED).item()
+
     def arithmetic(self) -> float:
         """What rounding takes: how much the draws move in float32, scaled to the precision of float64."""
         if self.options.dtype == "float32":
@@ -221,17 +254,18 @@ class _Ladder:
             )
         return self._models[level, dtype]
 
-    def _references(self) -> tuple[Tensor, torch.Generator]:
-        """The draws, (m, d), and what draws the probes for them, the same ones every time."""
-        if self._draws is None:
+    def _references(self) -> tuple[Tensor, Scores]:
+        """The draws, (m, d), with their scores."""
+        if self._drawn is None:
             model = self._model.for_evaluation(self.options.integrator)
-            self._draws, _ = model.sample_and_log_prob(REFERENCES, torch.Generator().manual_seed(0))
-        return self._draws, torch.Generator().manual_seed(1)
+            self._drawn = model.draw(REFERENCES, torch.Generator().manual_seed(0))
+        return self._drawn
 
     def _reference(self, level: int, dtype: torch.dtype | None = None) -> Scores:
         key = level, dtype or self._dtype(level)
         if key not in self._scores:
-            self._scores[key] = self._at(*key).score(*self._references())
+            # The same probes every time, where the divergence has any.
+            self._scores[key] = self._at(*key).score(self._references()[0], torch.Generator().manual_seed(1))
         return self._scores[key]
 
 

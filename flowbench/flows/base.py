@@ -38,6 +38,13 @@ class Scores:
             torch.cat(errors) if errors else None,
         )
 
+    def put(self, rows: Tensor, scores: Self) -> Self:
+        """The same scores, with `scores` in the place of those of `rows: (n,)`, true for them."""
+        error = self.local_error
+        if error is not None and scores.local_error is not None:
+            error = error.masked_scatter(rows, scores.local_error)
+        return type(self)(self.log_prob.masked_scatter(rows, scores.log_prob), self.nfe, error)
+
 
 @dataclass(frozen=True)
 class Mapped:
@@ -56,8 +63,8 @@ class Mapped:
 class Density(nn.Module, ABC):
     """A probability density over rows `x: (n, d)` in model space that can be drawn from.
 
-    Implementations hold only the mathematics, in `_score` and `sample_and_log_prob`; shapes are checked
-    here. Initial weights are drawn from `generator`, never from the global random state.
+    Implementations hold only the mathematics, in `_score` and `draw`; shapes are checked here. Initial
+    weights are drawn from `generator`, never from the global random state.
     """
 
     Options: ClassVar[type[options.PartOptions]]
@@ -94,8 +101,8 @@ class Density(nn.Module, ABC):
     def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores: ...
 
     @abstractmethod
-    def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw `n` rows `(n, d)` and their log-densities `(n,)`, nats, model space."""
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        """Draw `n` rows `(n, d)` in model space, with their scores."""
 
     def initialise(self, x: Tensor, seconds: float | None = None) -> None:
         """Choose starting parameters, or all of them, from train rows `x: (n, d)` in model space.
@@ -118,7 +125,12 @@ class Density(nn.Module, ABC):
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` rows `(n, d)` in model space."""
-        return self.sample_and_log_prob(n, generator)[0]
+        return self.draw(n, generator)[0]
+
+    def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw `n` rows `(n, d)` and their log-densities `(n,)`, nats, model space."""
+        x, scores = self.draw(n, generator)
+        return x, scores.log_prob
 
     def for_evaluation(
         self,
@@ -162,11 +174,11 @@ class Flow(Density):
         self._check(z)
         return self._to_data(z, generator)
 
-    def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw `n` rows `(n, d)` and their log-densities `(n,)`, nats, model space."""
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        """Draw `n` rows `(n, d)` in model space, with their scores."""
         z = self.sample_base(n, generator)
         mapped = self.to_data(z, generator)
-        return mapped.value, base_log_prob(z) - mapped.log_det
+        return mapped.value, Scores(base_log_prob(z) - mapped.log_det, mapped.nfe, mapped.local_error)
 
     def sample_base(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` points `(n, d)` of the base."""

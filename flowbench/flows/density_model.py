@@ -1,6 +1,7 @@
 """Transforms and a flow together: a density over the rows of a table, in the table's own units."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -67,8 +68,13 @@ class DensityModel(nn.Module):
 
     def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw `n` rows `(n, d)` in data units and their log-densities `(n,)`, float64, nats."""
-        parts = [self._sample(size, generator) for size in _chunk_sizes(n)]
-        return torch.cat([x for x, _ in parts]), torch.cat([log_prob for _, log_prob in parts])
+        x, scores = self.draw(n, generator)
+        return x, scores.log_prob
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        """Draw `n` rows `(n, d)` in data units, with their scores."""
+        parts = [self._draw(size, generator) for size in _chunk_sizes(n)]
+        return torch.cat([x for x, _ in parts]), Scores.join([scores for _, scores in parts])
 
     def trajectory(self, n: int, times: Tensor, generator: torch.Generator) -> Tensor | None:
         """Paths `(k, n, d)` of `n` samples of the flow at `times: (k,)`, data units.
@@ -100,26 +106,30 @@ class DensityModel(nn.Module):
 
     def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
         z, log_det = self.to_model(x)
-        scores = self.flow.score(z.to(self.flow.like.dtype), generator)
-        mixed, local_error = self._mix(scores.log_prob, z), scores.local_error
-        if self.background is not None and local_error is not None:
-            # Where the background holds the density, the flow's error counts for little.
-            local_error = local_error * self.background.flow_share(scores.log_prob, mixed)
-        return Scores(mixed + log_det, scores.nfe, local_error)
+        scores = self._mix(self.flow.score(z.to(self.flow.like.dtype), generator), z)
+        return replace(scores, log_prob=scores.log_prob + log_det)
 
-    def _sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        z, log_prob = self.flow.sample_and_log_prob(n, generator)
+    def _draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        z, scores = self.flow.draw(n, generator)
         if self.background is not None:
             chosen, others = self.background.draw(n, generator)
             if len(others):
                 z[chosen] = others.to(z)
-                log_prob[chosen] = self.flow.log_prob(z[chosen])
+                scores = scores.put(chosen, self.flow.score(z[chosen], generator))
         x, log_det = self.to_data(z)
-        return x, self._mix(log_prob, z) - log_det
+        scores = self._mix(scores, z)
+        return x, replace(scores, log_prob=scores.log_prob - log_det)
 
-    def _mix(self, flow: Tensor, z: Tensor) -> Tensor:
-        """The log-density `(n,)`, float64, at `z: (n, d)` in model space, of which the flow says `flow`."""
-        return flow.double() if self.background is None else self.background.mix(flow, z)
+    def _mix(self, flow: Scores, z: Tensor) -> Scores:
+        """The scores, float64, at `z: (n, d)` in model space, of which the flow says `flow`."""
+        log_prob, local_error = flow.log_prob.double(), flow.local_error
+        if self.background is None:
+            return replace(flow, log_prob=log_prob)
+        mixed = self.background.mix(log_prob, z)
+        if local_error is not None:
+            # Where the background holds the density, the flow's error counts for little.
+            local_error = local_error * self.background.flow_share(log_prob, mixed)
+        return Scores(mixed, flow.nfe, local_error)
 
 
 class FlowDistribution(Distribution):

@@ -70,12 +70,12 @@ class KernelDensity(GrowingBuffers, Density):
         found = torch.cat([_exponents(part, self.rows).logsumexp(1) for part in parts])
         return Scores(found.to(x) - offset)
 
-    def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw `n` rows `(n, d)` and their log-densities `(n,)`, nats, model space."""
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        """Draw `n` rows `(n, d)` in model space, with their scores."""
         chosen = torch.randint(len(self.rows), (n,), generator=generator)
         noise = torch.randn(n, self.features, generator=generator, dtype=self.rows.dtype)
         x = (self.rows[chosen] + noise) @ self.factor.T
-        return x, self._score(x, None).log_prob
+        return x, self._score(x, None)
 
 
 def _in_units(x: Tensor, factor: Tensor) -> Tensor:

@@ -64,10 +64,10 @@ class MixtureDensity(Density):
     def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
         return Scores(self.mixture.log_prob(x))
 
-    def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw `n` rows `(n, d)` and their log-densities `(n,)`, nats, model space."""
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        """Draw `n` rows `(n, d)` in model space, with their scores."""
         x = self.mixture.sample(n, generator)
-        return x, self.mixture.log_prob(x)
+        return x, self._score(x, None)
 
 
 def _counts(most: int) -> list[int]:

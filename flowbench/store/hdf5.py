@@ -81,6 +81,7 @@ LAYOUTS = {
             Member("sample", ("sample",), "1", np.int64, numbers=("x", 0)),
             Member("x", ("sample", "column"), _DATA_UNITS),
             Member("log_prob", ("sample",), "nats"),
+            Member("log_prob_error", ("sample",), "nats", optional=True),
         ),
     ),
     "split": Layout(

@@ -47,10 +47,14 @@ class ScoredRows:
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows drawn from the model: `x: (m, d)` data units, `log_prob: (m,)` nats, data units."""
+    """Rows drawn from the model: `x: (m, d)` data units, `log_prob: (m,)` nats, data units.
+
+    `log_prob_error: (m,)`, nats, how far `log_prob` may be off, is None in files of old.
+    """
 
     x: Floats
     log_prob: Floats
+    log_prob_error: Floats | None = None
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ def test_fit_prints_the_folder_and_nothing_else_on_stdout(run: Run, home: Path) 
 def test_sample_writes_the_tables_own_columns(run: Run, home: Path, name: str, model: str) -> None:
     assert run("sample", model, "-n", "25", "-o", name)[:2] == (0, f"{name}\n")
     table = read(home / name)
-    assert list(table) == ["a", "b", "log_prob"]
+    assert list(table) == ["a", "b", "log_prob", "log_prob_error"]
+    assert (table["log_prob_error"] > 0).all()
     assert all(len(column) == 25 for column in table.values())
 
 
@@ -116,8 +117,7 @@ def test_evaluate_refuses_data_that_have_changed(run: Run, home: Path) -> None:
 def read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".h5":
         with h5py.File(path) as file:
-            scored = "log_prob_error" in file
-            names = ["row", "log_prob", "log_prob_error"] if scored else ["a", "b", "log_prob"]
+            names = [*(["a", "b"] if "a" in file else ["row"]), "log_prob", "log_prob_error"]
             return {name: file[name][:] for name in names}
     frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     return {name: frame[name].to_numpy() for name in frame}

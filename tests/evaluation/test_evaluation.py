@@ -10,7 +10,13 @@ from torch import Tensor
 
 from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.likelihood import Likelihoods, coarsen, refine, reported_likelihoods
+from flowbench.evaluation.likelihood import (
+    Likelihoods,
+    coarsen,
+    drawn_likelihoods,
+    refine,
+    reported_likelihoods,
+)
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
 from flowbench.flows.density_model import DensityModel
@@ -146,6 +152,18 @@ def test_two_steps_of_euler_are_no_solve() -> None:
 def test_probes_and_rows_that_leave_their_batch_do_not_go_together() -> None:
     with pytest.raises(ConfigurationError, match="set `integrator` to `native` or `torchdiffeq`"):
         EvaluationOptions(divergence={"name": "hutchinson"})
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
+def test_draws_have_errors_that_hold(tolerance: float) -> None:
+    bent = model(bent_flow())
+    x, drawn = drawn_likelihoods(bent, 1000, options(tolerance), torch.Generator().manual_seed(5))
+    errors = true_errors(drawn, bent, x)
+    assert (errors <= drawn.error).double().mean() >= 0.97
+    # Wider than those of rows that are solved twice, since local errors tell rows apart only roughly.
+    assert drawn.error.median() <= 50 * errors.median()
+    again, same = drawn_likelihoods(bent, 1000, options(tolerance), torch.Generator().manual_seed(5))
+    assert torch.equal(again, x) and torch.equal(same.error, drawn.error)
 
 
 def test_a_solve_that_fails_names_the_rows() -> None:

@@ -88,7 +88,7 @@ def example() -> Results:
     return Results(
         columns=("eruptions", "Wartezeit für x"),
         scored=ScoredRows(np.array([7, 3, 9]), draw(size=(3, 2)), draw(size=3), draw(size=3), draw(size=3)),
-        samples=Samples(draw(size=(6, 2)), draw(size=6)),
+        samples=Samples(draw(size=(6, 2)), draw(size=6), draw(size=6)),
         split=RowSplit(np.arange(8), np.arange(2), np.array([7, 3, 9])),
         metrics={"nll_nats": Metric(2.5, "nats"), "wall_seconds": Metric(math.inf, "seconds")},
         grid=Grid(np.arange(4.0), np.arange(5.0), draw(size=(4, 5)), draw(size=(4, 5))),
@@ -104,7 +104,10 @@ DIMENSIONS = {
         "row": ("row",), "x": ("row", "column"), "log_prob": ("row",), "true_log_prob": ("row",),
         "log_prob_error": ("row",),
     },
-    "samples": {"sample": ("sample",), "x": ("sample", "column"), "log_prob": ("sample",)},
+    "samples": {
+        "sample": ("sample",), "x": ("sample", "column"), "log_prob": ("sample",),
+        "log_prob_error": ("sample",),
+    },
     "split": {"train": ("train",), "validation": ("validation",), "test": ("test",)},
     "grid": {"x": ("x",), "y": ("y",), "log_prob": ("x", "y"), "true_log_prob": ("x", "y")},
     "trajectory": {
