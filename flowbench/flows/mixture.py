@@ -11,6 +11,9 @@ from flowbench import options
 from flowbench.fields.mixture import Mixture, fit_components, most_components, parameters_of_component
 from flowbench.flows.base import Density, Scores
 
+#: How long the search for components takes at most where the budget is in steps.
+DEFAULT_SECONDS = 60.0
+
 
 class MixtureOptions(options.PartOptions):
     """At most `max_components`, fitted on at most `max_rows` train rows.
@@ -28,7 +31,7 @@ class MixtureDensity(Density):
     """sum_k w_k N(m_k, S_k) with full covariances, fitted by scikit-learn's expectation maximisation.
 
     Ever more components are tried, in steps of a third or a half, until Schwarz's criterion (1978) has
-    risen twice in a row, or until the next fit would end after the time there is.
+    risen twice in a row, or until the next fit would end after the time there is, a minute if nobody says.
     """
 
     Options: ClassVar[type[options.PartOptions]] = MixtureOptions
@@ -47,6 +50,7 @@ class MixtureDensity(Density):
     def initialise(self, x: Tensor, seconds: float | None = None) -> None:
         """Fit the mixture on train rows `x: (n, d)`."""
         rows = x[: self.options.max_rows].double().cpu().numpy()
+        limit = DEFAULT_SECONDS if seconds is None else seconds
         most = min(self.options.max_components, most_components(*rows.shape))
         began, scores, best = time.monotonic(), [], None
         for count in _counts(most):
@@ -57,7 +61,7 @@ class MixtureDensity(Density):
                 best = found
             now = time.monotonic()
             rises = len(scores) > 2 and scores[-1] > scores[-2] > scores[-3]
-            if rises or (seconds is not None and now - began + 1.5 * (now - started) > seconds):
+            if rises or now - began + 1.5 * (now - started) > limit:
                 break
         self.mixture.take(best)
 
