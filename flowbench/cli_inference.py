@@ -117,12 +117,12 @@ def tradeoff(
         raise ConfigurationError(f"`--error` must be positive; got {error:g}")
     place = Home(home)
     opened = place.run(run)
+    folder = output or place.report_path(None, [f"{opened.name}-tradeoff"])
     with terminal.ProgressLine(f"solvers for {opened.name}") as line:
         rungs, used = inference.tradeoff(
             opened, rows=rows, on_solver=lambda done, total: line.count(done, total, "solvers")
         )
     chosen = recommend(rungs, error)
-    folder = output or place.report_path(f"{opened.name}-tradeoff", [])
     page = write_tradeoff(rungs, chosen, error, name=opened.name, rows=used, folder=folder)
     if json:
         options = chosen and chosen.options

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flowbench.config import DataOptions, RunConfig, Values
 from flowbench.data import load_dataset
-from flowbench.errors import DamagedFileError
+from flowbench.errors import ConfigurationError, DamagedFileError, RunLockedError
 from flowbench.experiment import Watch, fit
 from flowbench.home import Home
 from flowbench.inference import evaluate
@@ -38,10 +38,18 @@ def compare(
             if run.info["status"] != "finished":
                 return [*runs, run], None
         if run.read_results().calibration is None:
-            watch(config).on_stage("evaluating samples and calibration")
-            evaluate(run, home=home)
+            _evaluate(run, home, watch(config))
         runs.append(run)
     return runs, write_report(runs, folder)
+
+
+def _evaluate(run: Run, home: Home, watch: Watch) -> None:
+    """Judge a run's draws, unless somebody else is writing to it or nobody may: the report does without."""
+    watch.on_stage("evaluating samples and calibration")
+    try:
+        evaluate(run, home=home)
+    except (RunLockedError, ConfigurationError) as error:
+        watch.on_stage(f"samples and calibration are left out: {error}")
 
 
 def find_run(config: RunConfig, sha256: str, home: Home) -> Run | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import qr
 
 from flowbench.data.dataset import Dataset, Split
 
@@ -14,6 +15,8 @@ RELATION_ROWS = 20_000
 PRODUCT_COLUMNS = 30
 #: Standard deviation, in units of the terms that it is made of, below which a sum of terms is constant.
 CONSTANT = 1e-4
+#: Spans between the 5th and the 95th percentile that a value may be from its column's middle.
+FAR = 5.0
 #: Share that a term has to have in a relation for its columns to be named.
 NAMED = 1e-2
 
@@ -49,12 +52,15 @@ def find_relations(rows: Floats) -> list[tuple[int, ...]]:
     A column that is a sum, a difference, a product or a quotient of others gives one, also where each of
     them was shifted or scaled. Where there are many columns or few rows, products are left out.
     """
+    rows = rows[_ordinary(rows)]
     n, d = rows.shape
     spread = rows.std(0)
     columns = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1)
+    # The square of a column of two values is a multiple of it, which is no matter of other columns.
+    squared = [i for i in range(d) if len(np.unique(rows[:, i])) > 2]
+    pairs = [(i, j) for i in range(d) for j in range(i, d) if i != j or i in squared]
     sets: list[list[tuple[int, ...]]] = [[(i,) for i in range(d)]]
-    pairs = [(i, j) for i in range(d) for j in range(i, d)]
-    if d <= PRODUCT_COLUMNS and n >= 4 * (d + len(pairs)):
+    if d <= PRODUCT_COLUMNS:
         sets.append([*sets[0], *pairs])
     found: list[tuple[int, ...]] = []
     for terms in sets:
@@ -62,20 +68,39 @@ def find_relations(rows: Floats) -> list[tuple[int, ...]]:
             continue
         values = np.stack([columns[:, list(term)].prod(1) for term in terms], 1)
         values -= values.mean(0)
-        # The square of a column of two values is one value, which is no matter of other columns.
         varies = values.std(0) > CONSTANT
-        terms = [term for term, keep in zip(terms, varies, strict=True) if keep]
+        kept = [term for term, keep in zip(terms, varies, strict=True) if keep]
         values = values[:, varies] / values[:, varies].std(0)
-        variances, vectors = np.linalg.eigh(values.T @ values / n)
-        for variance, vector in zip(variances, vectors.T, strict=True):
-            if variance >= CONSTANT**2:
-                break
-            heavy = [term for term, weight in zip(terms, vector, strict=True) if abs(weight) > NAMED]
+        for weights in _constant_sums(values):
+            heavy = [term for term, weight in zip(kept, weights, strict=True) if abs(weight) > NAMED]
             group = tuple(sorted({i for term in heavy for i in term}))
-            # Of a column by itself (it has two values), or with a known relation in it, it says nothing new.
+            # With a known relation in it, a further one says nothing new.
             if len(group) > 1 and not any(set(known) <= set(group) for known in found):
                 found.append(group)
     return found
+
+
+def _ordinary(rows: Floats) -> NDArray[np.bool_]:
+    """Rows `(n,)` without a value that is far from its column's others: beside it these are all alike."""
+    low, middle, high = np.quantile(rows, [0.05, 0.5, 0.95], axis=0)
+    reach = np.where(high > low, high - low, np.inf)
+    return np.asarray((np.abs(rows - middle) <= FAR * reach).all(1))
+
+
+def _constant_sums(values: Floats) -> Floats:
+    """Weights `(k, m)` of the sums of the columns of `values: (n, m)` that are constant.
+
+    In reduced echelon form, each scaled to a largest weight of 1, so that relations of different columns stay
+    apart where there are several.
+    """
+    variances, vectors = np.linalg.eigh(values.T @ values / len(values))
+    null = vectors[:, variances < CONSTANT**2].T
+    if not len(null):
+        return null
+    _, triangle, order = qr(null, pivoting=True)
+    reduced = np.empty_like(null)
+    reduced[:, order] = np.linalg.solve(triangle[:, : len(null)], triangle)
+    return np.asarray(reduced / np.abs(reduced).max(1, keepdims=True))
 
 
 def _repeating(dataset: Dataset) -> dict[str, int]:

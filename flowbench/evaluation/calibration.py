@@ -31,7 +31,8 @@ def density_ranks(log_prob: Floats, drawn_log_prob: Floats) -> Floats:
     """
     ascending = np.sort(drawn_log_prob)
     likelier = len(ascending) - np.searchsorted(ascending, log_prob, side="right")
-    return np.asarray(likelier / len(ascending))
+    # A row without a likelihood lies in no region.
+    return np.where(np.isnan(log_prob), 1.0, likelier / len(ascending))
 
 
 def rank_p_value(log_prob: Floats, drawn_log_prob: Floats) -> float:

@@ -8,7 +8,7 @@ matter of rows.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ CONFIDENCE = 0.95
 #: Resamples of a bootstrap.
 RESAMPLES = 2000
 LEAST_RESAMPLED = 10
+CORRECTED = 5000
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class PairedDifference:
     """The mean of row-by-row differences, with the t interval at confidence `CONFIDENCE`.
 
     `bootstrap_low` and `bootstrap_high` bound the interval of resampled rows, at the same confidence.
-    `p_value` is that of the t test, and `p_adjusted` what is left of it where several models are compared
-    (Holm 1979). `seed_spread` is the standard deviation of the difference over seeds that both models were
-    fitted with, None for fewer than two.
+    `p_value` is that of the t test, and `p_adjusted` what is left of it where several models are compared:
+    all pairs of them, since which is the best was not known before (Holm 1979). `seed_spread` is the standard
+    deviation of the difference over seeds that both models were fitted with, None for fewer than two.
     """
 
     mean: float
@@ -84,7 +85,7 @@ def estimate_mean(values: Floats) -> Estimate:
     return Estimate(mean, float(np.std(values, ddof=1)) / math.sqrt(values.size), values.size)
 
 
-def compare_paired(first: Floats, second: Floats) -> PairedDifference | None:
+def compare_paired(first: Floats, second: Floats, *, resample: bool = True) -> PairedDifference | None:
     """The mean of `first - second`, both `(n,)` and row-aligned, with its t and its bootstrap interval.
 
     None where it is not defined: fewer than two rows, or a value that is not finite. Raises `DataError`
@@ -99,8 +100,12 @@ def compare_paired(first: Floats, second: Floats) -> PairedDifference | None:
     estimate = estimate_mean(first - second)
     mean, error, degrees = estimate.mean, estimate.standard_error or 0.0, first.size - 1
     reach = error * float(student.ppf(0.5 + CONFIDENCE / 2, degrees))
-    p_value = 2 * float(student.sf(abs(mean) / error, degrees)) if error else float(mean == 0)
-    low, high = _bootstrap(first - second)
+    if error:
+        p_value = 2 * float(student.sf(abs(mean) / error, degrees))
+    else:
+        # The same for all rows; of a few, that is no proof.
+        p_value = float(mean == 0 or first.size < LEAST_RESAMPLED)
+    low, high = _bootstrap(first - second) if resample else (math.nan, math.nan)
     return PairedDifference(
         mean, error, mean - reach, mean + reach, first.size, low, high, p_value, p_adjusted=p_value
     )
@@ -122,21 +127,21 @@ def _bootstrap(differences: Floats) -> tuple[float, float]:
         np.mean,
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
-        method="BCa",
+        # Beyond these rows the correction is nothing, and its jackknife takes as many passes.
+        method="BCa" if differences.size <= CORRECTED else "percentile",
         batch=100,
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(interval.low), float(interval.high)
 
 
-def adjust(differences: Sequence[PairedDifference | None]) -> list[PairedDifference | None]:
-    """The same differences, with `p_adjusted` for all of them together (Holm 1979)."""
-    known = sorted((each.p_value, i) for i, each in enumerate(differences) if each is not None)
-    adjusted, least = list(differences), 0.0
-    for rank, (p_value, i) in enumerate(known):
-        least = max(least, min(1.0, (len(known) - rank) * p_value))
-        each = differences[i]
-        adjusted[i] = None if each is None else replace(each, p_adjusted=least)
+def adjust(p_values: Sequence[float]) -> list[float]:
+    """The same p-values for all of them together, in their order (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, least = list(p_values), 0.0
+    for rank, i in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * p_values[i]))
+        adjusted[i] = least
     return adjusted
 
 

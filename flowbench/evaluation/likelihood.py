@@ -30,6 +30,8 @@ MAX_REFINEMENTS = 6
 LEAST_ORDER = 0.2
 #: Errors below this, nats, are rounding, which no refinement can lessen.
 ROUNDING = 1e-9
+#: Tolerance at which a density is pictured or integrated.
+COARSE = 1e-3
 #: How much finer float64 is than float32.
 FLOAT64_FINER = 2.0**-29
 
@@ -88,18 +90,22 @@ def reported_likelihoods(
     divergence is estimated, `trace_draws` solves with other probes give the mean, and its error. A row
     above `max_error` takes the place of its refinement, and is refined further, until it is below.
 
-    A row's log-likelihood does not depend on the rows beside it, nor does the error of a refined one: what
-    is typical is found out on draws of the model. Raises `IntegrationError` if a solve fails, which names
-    the rows.
+    With the solver `per-row` and an exact divergence a row's log-likelihood does not depend on the rows
+    beside it, nor does the error of a refined one: what is typical is found out on draws of the model.
+    Raises `IntegrationError` if a solve fails, which names the rows.
     """
     ladder = _Ladder(model, options, on_rows)
     first = ladder.solve(x, 0)
     arithmetic = ladder.arithmetic()
     if first.nfe is None:
         error = torch.full_like(first.log_prob, arithmetic)
+        if options.dtype == "float32":
+            error += (ladder.solve(x, 1).log_prob - first.log_prob).abs()
         return Likelihoods(first.log_prob, error, _above(error, options.max_error))
     log_prob, trace = ladder.average(x, first.log_prob)
-    refined = torch.arange(len(x)) < options.error_rows
+    # Probes are drawn for a chunk of rows, and have to be the same in both solves.
+    count = options.error_rows if not ladder.is_stochastic else -(-options.error_rows // CHUNK) * CHUNK
+    refined = torch.arange(len(x)) < count
     finer = ladder.solve(x[refined], 1).log_prob
     error = torch.empty_like(log_prob)
     error[refined] = ladder.error(_part(first, refined), finer, 0)
@@ -108,9 +114,9 @@ def reported_likelihoods(
         scale = _local(first)
         change = ladder.change(first.log_prob[refined], finer, 0)
         error[~refined] = torch.quantile(change / scale[refined], COVERED) * scale[~refined]
+    error += trace + arithmetic
     if options.max_error is not None and not ladder.is_stochastic:
         _tighten(ladder, x, log_prob, error, options.max_error)
-    error += trace + arithmetic
     flagged = _above(error, options.max_error)
     return Likelihoods(log_prob, error, flagged, first.nfe, shift, ladder.regime(0))
 
@@ -150,7 +156,7 @@ def _tighten(ladder: "_Ladder", x: Tensor, log_prob: Tensor, error: Tensor, boun
             return
         coarse, finer = ladder.solve(x[above], level), ladder.solve(x[above], level + 1).log_prob
         log_prob[above] = coarse.log_prob
-        error[above] = ladder.error(coarse, finer, level)
+        error[above] = ladder.error(coarse, finer, level) + ladder.arithmetic()
 
 
 def _above(error: Tensor, bound: float | None) -> Tensor:
@@ -229,7 +235,8 @@ class _Ladder:
     def factor_of_draws(self) -> float:
         """What a draw's local error has to be multiplied by to cover how far its log-likelihood is off."""
         x, drawn = self._references()
-        finest = self._at(2, torch.float64).score(x, torch.Generator().manual_seed(1)).log_prob
+        # Draws carry the exact divergence, whatever rows are scored with.
+        finest = self._model.for_evaluation(refine(self.options.integrator, 2)).score(x).log_prob
         return torch.quantile((drawn.log_prob - finest).abs() / _local(drawn), COVERED).item()
 
     def arithmetic(self) -> float:
@@ -239,9 +246,9 @@ class _Ladder:
         try:
             rough = self._reference(0, torch.float32).log_prob
         except IntegrationError:
-            return 0.0
+            return ROUNDING
         moved = (rough - self._reference(0, torch.float64).log_prob).abs().max().item()
-        return moved * FLOAT64_FINER if math.isfinite(moved) else 0.0
+        return moved * FLOAT64_FINER if math.isfinite(moved) else ROUNDING
 
     def _dtype(self, level: int) -> torch.dtype:
         """A refined solve is in float64, so that the change tells of rounding as well."""
@@ -276,27 +283,27 @@ def _naming_rows(start: int, n: int) -> Iterator[None]:
         yield
     except IntegrationError as error:
         raise IntegrationError(
-            f"rows {start + 1} to {start + n} of the table, scored as one batch: {error}; or look there for "
+            f"rows {start + 1} to {start + n} of those scored, as one batch: {error}; or look there for "
             "values far outside the table that the run was fitted on, and leave their rows out"
         ) from None
 
 
 def refine(integrator: PartOptions, level: int = 1) -> PartOptions:
     """The same solver at a tenth of the tolerance, or with twice the steps on a fixed grid, `level` times."""
-    return _rescaled(integrator, 0.1**level, 2**level)
+    values = integrator.model_dump()
+    # A cap on evaluations is meant for the solver as it was given.
+    values["max_nfe"] *= 2**level
+    if values.get("steps"):
+        return type(integrator)(**{**values, "steps": values["steps"] * 2**level})
+    tolerances = {name: values[name] * 0.1**level for name in ("atol", "rtol")}
+    return type(integrator)(**{**values, **tolerances})
 
 
 def coarsen(integrator: PartOptions) -> PartOptions:
-    """The same solver a thousand times looser, or with half the steps: for pictures, in float32."""
-    return _rescaled(integrator, 1000.0, 0.5)
+    """The same solver as loose as `COARSE`, unless it is looser: for pictures and integrals, in float32.
 
-
-def _rescaled(integrator: PartOptions, tolerance: float, steps: float) -> PartOptions:
+    A fixed grid stays as it is.
+    """
     values = integrator.model_dump()
-    # A cap on evaluations is meant for the solver as it was given.
-    values["max_nfe"] = round(values["max_nfe"] * max(steps, 1))
-    if values.get("steps"):
-        return type(integrator)(**{**values, "steps": max(1, round(values["steps"] * steps))})
-    return type(integrator)(
-        **{**values, "atol": values["atol"] * tolerance, "rtol": values["rtol"] * tolerance}
-    )
+    tolerances = {name: max(values[name], COARSE) for name in ("atol", "rtol")}
+    return type(integrator)(**{**values, **tolerances})

@@ -48,7 +48,10 @@ def judge(model: DensityModel, train: Floats, results: Results, seed: int) -> Ju
     """
     rng = np.random.default_rng(seed)
     drawn, held_out, seen = (_in_model_space(model, x) for x in (results.samples.x, results.scored.x, train))
-    metrics = bits_per_dim(results)
+    finite = np.isfinite(drawn).all(1)
+    drawn = drawn[finite]
+    metrics = bits_per_dim(results) | {"draws_not_finite": Metric(float((~finite).sum()), "1")}
+    # No test can be made of draws that are no numbers; how many there are of them is told.
     if min(len(drawn), len(held_out), len(seen)) >= LEAST_ROWS:
         metrics |= _two_sample_metrics(drawn, held_out, seen, rng)
         metrics |= _memorisation_metrics(drawn, held_out, seen)

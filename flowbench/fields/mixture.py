@@ -102,12 +102,12 @@ def most_components(rows: int, features: int) -> int:
     return max(1, rows // (2 * parameters_of_component(features)))
 
 
-def fit_components(rows: Floats, count: int, **options: Any) -> "GaussianMixture":
-    """scikit-learn's mixture of `count` full covariances, of `rows: (n, d)`."""
+def fit_components(rows: Floats, count: int, *, seed: int = 0, **options: Any) -> "GaussianMixture":
+    """scikit-learn's mixture of `count` full covariances, of `rows: (n, d)`; `seed` draws where it starts."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     with warnings.catch_warnings():
         # Of many components some always creep on; what is found after the last step is a mixture too.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return GaussianMixture(count, random_state=0, **options).fit(rows)
+        return GaussianMixture(count, random_state=seed, **options).fit(rows)

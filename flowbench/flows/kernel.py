@@ -107,5 +107,5 @@ def _choose_width(x: Tensor, shape: Tensor) -> tuple[float, float]:
         found = exponents.logsumexp(1).mean().item() - math.log(len(x) - 1)
         return volume + x.shape[1] * log_width - found
 
-    result = minimize_scalar(loss, bounds=(math.log(1e-3), math.log(3.0)), method="bounded")
+    result = minimize_scalar(loss, bounds=(math.log(3e-3), math.log(3.0)), method="bounded")
     return math.exp(result.x), -float(result.fun)

@@ -41,6 +41,7 @@ class MixtureDensity(Density):
     def __init__(self, features: int, options: MixtureOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)
         self.mixture = Mixture(features)
+        self.seed = int(torch.randint(2**31, (), generator=generator))
 
     @property
     def parameter_count(self) -> int:
@@ -55,7 +56,7 @@ class MixtureDensity(Density):
         began, scores, best = time.monotonic(), [], None
         for count in _counts(most):
             started = time.monotonic()
-            found = fit_components(rows, count, reg_covar=self.options.min_variance)
+            found = fit_components(rows, count, seed=self.seed, reg_covar=self.options.min_variance)
             scores.append(found.bic(rows))
             if scores[-1] == min(scores):
                 best = found

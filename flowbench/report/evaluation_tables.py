@@ -33,8 +33,8 @@ def sample_table(section: Section) -> Table | None:
     low, high = (_metric(models[0], f"c2st_null_{end}") for end in ("low", "high"))
     notes = [
         "Each statistic with its p-value in brackets, that of a value as large where both sets of rows are "
-        "alike; in model space, where every column has one unit. The floor is that of train rows against the "
-        "same held-out rows.",
+        "alike; in the model space of each, where every column has one unit: behind other transforms they "
+        "are not comparable. The floor is that of train rows against the same held-out rows.",
         f"C2ST: how often a classifier tells draws from held-out rows; by chance, {fixed(low, 3)} to "
         f"{fixed(high, 3)}. The last column: the probability that a draw is closer to its nearest train row "
         "than a held-out row to its own; above 1/2, with a small p-value, a model repeats its train rows.",

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +148,9 @@ class ModelGroup:
     def certificate(self, name: str) -> Certificate | None:
         """The worst of the runs' certificates of this name, by how much of its bound it takes."""
         found = [each for run in self.runs if (each := run.results.certificates.get(name))]
-        return max(found, key=lambda each: (not each.passed, each.value / each.bound), default=None)
+        return max(
+            found, key=lambda each: (not each.passed, each.value / (each.bound or math.inf)), default=None
+        )
 
     def mean_metric(self, name: str) -> float | None:
         """The mean of a metric over the runs that have it."""
@@ -205,16 +208,23 @@ class Section:
     @cached_property
     def differences(self) -> tuple[PairedDifference | None, ...]:
         """For each model its NLL minus that of the best, paired over rows; None for the best itself."""
-        best = -self.best.log_prob
-        found = [compare_paired(-model.log_prob, best) for model in self.models[1:]]
-        spreads = [spread(model.nll_above(self.best)) for model in self.models[1:]]
-        return (
-            None,
-            *(
-                each and replace(each, seed_spread=seeds)
-                for each, seeds in zip(adjust(found), spreads, strict=True)
-            ),
-        )
+        pairs = list(combinations(range(len(self.models)), 2))
+        found = [self._compare(first, second) for first, second in pairs]
+        known = [each.p_value for each in found if each is not None]
+        adjusted = iter(adjust(known))
+        after = {pair: next(adjusted) for pair, each in zip(pairs, found, strict=True) if each is not None}
+        differences: list[PairedDifference | None] = [None]
+        for number, (pair, each) in enumerate(zip(pairs, found, strict=True)):
+            if pair[0] != 0:
+                break
+            spreads = spread(self.models[number + 1].nll_above(self.best))
+            differences.append(each and replace(each, p_adjusted=after[pair], seed_spread=spreads))
+        return tuple(differences)
+
+    def _compare(self, first: int, second: int) -> PairedDifference | None:
+        """How much worse the `second` model is than the `first`; resampled only against the best."""
+        worse, better = -self.models[second].log_prob, -self.models[first].log_prob
+        return compare_paired(worse, better, resample=first == 0)
 
 
 def group_runs(records: Iterable[RunRecord]) -> tuple[Section, ...]:

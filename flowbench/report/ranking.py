@@ -42,9 +42,14 @@ class Ranking:
 
 
 def rank_models(sections: Sequence[Section]) -> Ranking | None:
-    """Rank the models that all sections have; None for fewer than two, or for few data sets."""
+    """Rank the models that all sections have; None for fewer than two, or for few data sets.
+
+    Of a data set that was split or cut in several ways, the first counts.
+    """
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
+    first = {section.sha256 or section.name: section for section in reversed(sections)}
+    sections = [section for section in sections if section in first.values()]
     nlls = [{model.label: model.nll.mean for model in section.models} for section in sections]
     shared = [label for label in nlls[0] if all(label in each for each in nlls)] if nlls else []
     if len(sections) < LEAST_DATASETS or len(shared) < 2:

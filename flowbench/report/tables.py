@@ -139,7 +139,7 @@ def _likelihood_notes(section: Section, repeated: bool) -> tuple[str, ...]:
     if len(section.models) > 1:
         notes.append(
             "Differences are paired row by row. Each interval, of t and of the bootstrap, stands alone; p is "
-            "corrected for the number of models (Holm 1979)."
+            "corrected for all pairs of models (Holm 1979)."
         )
     if repeated:
         notes.append(

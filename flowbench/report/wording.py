@@ -1,6 +1,7 @@
 """The verdict on each data set, and what it does not settle, in plain words."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from flowbench.evaluation.comparison import CONFIDENCE, PairedDifference
 from flowbench.report.grouping import Section
@@ -14,6 +15,8 @@ from flowbench.report.numbers import (
     with_half_width,
 )
 from flowbench.report.records import RunRecord
+
+T = TypeVar("T")
 
 #: With fewer test rows than this an interval from their mean and spread is a rough one.
 FEW_ROWS = 100
@@ -91,19 +94,17 @@ def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence
 
 def _about_columns(section: Section) -> list[str]:
     """What of the table itself keeps likelihoods from meaning what they seem to."""
-    pitfalls = section.record.info.get("pitfalls")
-    if not isinstance(pitfalls, dict):
-        return []
+    pitfalls = _as(dict, section.record.info.get("pitfalls"))
     notes = [
         f"The columns {_listed([str(name) for name in group])} determine one another, so that the rows lie "
         "on a surface and have no density: a likelihood is bounded by rounding alone, and says how closely a "
         "model follows that surface. Leave one of the columns out to compare models."
-        for group in pitfalls.get("relations", ())
-        if isinstance(group, list) and group
+        for group in _as(list, pitfalls.get("relations"))
+        if _as(list, group)
     ]
-    repeating = pitfalls.get("repeating")
-    if isinstance(repeating, dict) and repeating:
-        each = [f"{name} ({count(number)} values)" for name, number in repeating.items()]
+    repeating = _as(dict, pitfalls.get("repeating"))
+    if repeating:
+        each = [f"{name} ({count(_as(int, number))} values)" for name, number in repeating.items()]
         named = _listed(each[:NAMED_COLUMNS])
         more = len(repeating) - NAMED_COLUMNS
         rest = f" and {plural(more, 'more column')}" if more > 0 else ""
@@ -118,6 +119,11 @@ def _about_columns(section: Section) -> list[str]:
             "digit; a model that learns rows by heart gains by them."
         )
     return notes
+
+
+def _as(kind: type[T], value: object) -> T:
+    """`value` if it is of this kind, and else an empty one: a run's description may be anybody's."""
+    return value if isinstance(value, kind) else kind()
 
 
 def _about_rows(section: Section, sections: Sequence[Section]) -> list[str]:

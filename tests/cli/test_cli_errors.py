@@ -107,7 +107,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("score", "g", "only_a.csv"), 3, "column `b`"),
     (("score", "g", "missing_cell.csv"), 3, "row 7"),
     (("score", "g", "moons"), 3, "column `a`"),
-    (("score", "strict", "table.csv"), 1, "rows 1 to 60 of the table"),
+    (("score", "strict", "table.csv"), 1, "rows 1 to 60 of those scored"),
     (("score", "g", "nowhere.csv"), 3, "nowhere.csv"),
     (("score", "g", "nowhere"), 2, "unknown dataset `nowhere`"),
     (("score", "g", "empty.csv"), 3, "empty.csv"),

@@ -52,6 +52,29 @@ def test_tables_without_relations_have_none(name: str) -> None:
     assert find_relations(rows) == []
 
 
+def test_relations_of_different_columns_stay_apart() -> None:
+    rows = normal(5000, 7)
+    rows[:, 2] = rows[:, 0] + rows[:, 1]
+    rows[:, 5] = rows[:, 3] - rows[:, 4]
+    assert sorted(find_relations(rows)) == [(0, 1, 2), (3, 4, 5)]
+    rows[:, 6] = 2 * rows[:, 0]
+    assert (0, 6) in find_relations(rows)
+
+
+@given(seed=st.integers(0, 2**31), count=st.integers(1, 5))
+@settings(max_examples=20)
+def test_columns_of_two_values_are_not_related(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate([rng.random((3000, count)) < 0.3, rng.standard_normal((3000, 2))], 1).astype(float)
+    assert find_relations(rows) == []
+
+
+def test_a_single_extreme_value_relates_nothing() -> None:
+    rows = normal(3000, 4)
+    rows[7, 2] = 1e6
+    assert find_relations(rows) == []
+
+
 def test_few_rows_tell_nothing() -> None:
     assert find_relations(normal(10, 5)) == []
 

@@ -27,6 +27,8 @@ def log_prob(x: np.ndarray, scale: float) -> np.ndarray:
 def test_ranks_are_shares_of_likelier_draws() -> None:
     ranks = density_ranks(np.array([-1.0, -2.5, 0.0]), np.array([-2.0, -1.0, -3.0, -0.5]))
     assert ranks.tolist() == [0.25, 0.75, 0.0]
+    none = density_ranks(np.array([np.nan, -np.inf]), np.array([-2.0, -1.0]))
+    assert none.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(("scale", "verdict"), [(1.0, "right"), (2.0, "wide"), (0.7, "narrow")])

@@ -11,7 +11,7 @@ from torch import Tensor
 from flowbench.config import resolve
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.certificates import certify
-from flowbench.evaluation.likelihood import reported_likelihoods
+from flowbench.evaluation.likelihood import Likelihoods, reported_likelihoods
 from flowbench.evaluation.normalisation import bridge_mass, quadrature_mass
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.experiment import Watch, make_trainer, prepare
@@ -134,6 +134,41 @@ def test_noise_that_is_redrawn_is_caught() -> None:
         certificates(broken(NoiseRedrawn))
 
 
+@pytest.mark.parametrize("method", ["heun2", "explicit_adams", "rk4", "euler"])
+def test_every_method_of_every_engine_can_be_certified(method: str) -> None:
+    grid = {"name": "torchdiffeq", "method": method, "steps": 40}
+    found = certificates(fitted("cnf", 2), integrator=grid)
+    assert "broke down" not in " ".join(each.text for each in found.values())
+
+
+def test_a_loose_solver_that_is_right_is_certified() -> None:
+    loose = {"name": "per-row", "atol": 1e-3, "rtol": 1e-3}
+    assert certificates(fitted("cnf", 2), integrator=loose)["normalisation"].passed
+
+
+def test_a_check_that_breaks_down_is_a_failed_one() -> None:
+    class Broken(DensityModel):
+        def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
+            x, scores = super().draw(n, generator)
+            x[0, 0] = torch.inf
+            return x, scores
+
+    healthy = fitted("planar", 4)
+    model = Broken(healthy.columns, list(healthy.transforms), healthy.flow)
+    x = cloud(300, 4, seed=1)
+    found = certify(model, x, Likelihoods(x, x, x), EvaluationOptions(), torch.Generator().manual_seed(0))
+    assert failed(found) == {"normalisation"}
+    assert "broke down" in found["normalisation"].text
+
+
+def test_an_estimated_divergence_is_certified_by_the_exact_one() -> None:
+    native = {"name": "native", "atol": 1e-6, "rtol": 1e-6}
+    found = certificates(fitted("cnf", 2), integrator=native, divergence={"name": "hutchinson"})
+    assert found["normalisation"].passed and found["jacobian"].passed
+    # The native engine steps all rows alike.
+    assert "batch_invariance" in failed(found)
+
+
 @pytest.mark.parametrize("engine", ["native", "torchdiffeq"])
 def test_a_step_that_the_batch_decides_is_caught(engine: str) -> None:
     found = certificates(fitted("cnf", 2), integrator={"name": engine, "atol": 1e-6, "rtol": 1e-6})
@@ -176,6 +211,27 @@ def test_the_error_of_a_bridge_is_how_far_it_scatters() -> None:
     values = np.array([each.value for each in found])
     assert values.std(ddof=1) == pytest.approx(np.mean([each.standard_error for each in found]), rel=0.5)
     assert abs(values.mean() - 1) < 3 * values.std() / 20**0.5
+
+
+@pytest.mark.parametrize("correlation", [0.99, 0.999, 0.99999])
+def test_thin_densities_are_judged_by_more_than_a_grid(correlation: float) -> None:
+    """A grid's integral of them is uncertain, which must neither condemn nor acquit."""
+    flow = GaussianFlow(2, GaussianOptions(), torch.Generator())
+    normals = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    normals[:, 1] = correlation * normals[:, 0] + (1 - correlation**2) ** 0.5 * normals[:, 1]
+    flow.initialise(normals)
+
+    class Doubled(DensityModel):
+        def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
+            scores = super()._score(x, generator)
+            return Scores(scores.log_prob + math.log(2), scores.nfe)
+
+    x, chosen = normals[:300], EvaluationOptions()
+    for kind, passes in ((DensityModel, True), (Doubled, False)):
+        model = kind(("a", "b"), [], flow)
+        scored = reported_likelihoods(model, x, chosen)
+        found = certify(model, x, scored, chosen, torch.Generator().manual_seed(0))
+        assert found["normalisation"].passed == passes, found["normalisation"].text
 
 
 def test_a_density_thinner_than_a_cell_is_not_condemned_by_a_grid() -> None:

@@ -23,6 +23,7 @@ from flowbench.flows.density_model import DensityModel
 from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.ode.torchdiffeq_engine import TorchdiffeqOptions
+from flowbench.registry import FLOWS
 from flowbench.transforms.standardise import Standardise, StandardiseOptions
 
 NORMAL = multivariate_normal([3, -2], [[2.0, 0.6], [0.6, 0.5]])
@@ -154,6 +155,26 @@ def test_probes_and_rows_that_leave_their_batch_do_not_go_together() -> None:
         EvaluationOptions(divergence={"name": "hutchinson"})
 
 
+def test_float32_is_told_where_nothing_is_solved() -> None:
+    x = torch.tensor(NORMAL.rvs(50, random_state=2))
+    flow = FLOWS.get("maf")(2, FLOWS.get("maf").Options(hidden=(16,)), torch.Generator().manual_seed(0))
+    rounded = model(flow)
+    reported = reported_likelihoods(rounded, x, options(dtype="float32"))
+    exact = rounded.for_evaluation(PerRowOptions()).log_prob(x)
+    assert ((reported.log_prob - exact).abs() <= reported.error).all()
+    assert reported.error.max() > 1e-9
+
+
+def test_errors_with_probes_are_no_larger_for_rows_that_are_not_refined() -> None:
+    x = torch.tensor(NORMAL.rvs(1500, random_state=2))
+    native = {"name": "native", "atol": 1e-5, "rtol": 1e-5}
+    estimated = {"name": "hutchinson", "probes": 4}
+    found = reported_likelihoods(
+        model(bent_flow()), x, EvaluationOptions(integrator=native, divergence=estimated, error_rows=100)
+    )
+    assert abs(found.shift) < 1e-3
+
+
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
 def test_draws_have_errors_that_hold(tolerance: float) -> None:
     bent = model(bent_flow())
@@ -169,14 +190,16 @@ def test_draws_have_errors_that_hold(tolerance: float) -> None:
 def test_a_solve_that_fails_names_the_rows() -> None:
     x = torch.tensor(NORMAL.rvs(50, random_state=2))
     few = EvaluationOptions(integrator=PerRowOptions(max_nfe=20))
-    with pytest.raises(IntegrationError, match="rows 1 to 50 of the table, scored as one batch"):
+    with pytest.raises(IntegrationError, match="rows 1 to 50 of those scored, as one batch"):
         reported_likelihoods(model(bent_flow()), x, few)
 
 
 def test_refined_and_coarsened_solvers() -> None:
     assert refine(PerRowOptions(atol=1e-6, rtol=1e-5)).model_dump()["rtol"] == pytest.approx(1e-6)
     assert refine(PerRowOptions(atol=1e-6), 3).model_dump()["atol"] == pytest.approx(1e-9)
-    assert coarsen(PerRowOptions(atol=1e-6)).model_dump()["atol"] == pytest.approx(1e-3)
+    assert coarsen(PerRowOptions(atol=1e-6, rtol=1e-2)).model_dump()["atol"] == pytest.approx(1e-3)
+    assert coarsen(PerRowOptions(atol=1e-6, rtol=1e-2)).model_dump()["rtol"] == pytest.approx(1e-2)
+    assert coarsen(TorchdiffeqOptions(method="rk4", steps=10)).model_dump()["steps"] == 10
     finer = refine(TorchdiffeqOptions(method="rk4", steps=10, max_nfe=50), 2).model_dump()
     assert (finer["steps"], finer["max_nfe"]) == (40, 200)
 

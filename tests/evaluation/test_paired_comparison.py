@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import numpy as np
@@ -53,13 +52,22 @@ def test_few_rows_are_not_resampled() -> None:
 
 
 def test_holm_divides_by_what_is_left() -> None:
-    base = compare_paired(np.arange(20.0), np.zeros(20))
-    assert base is not None
-    given = [dataclasses.replace(base, p_value=p) for p in (0.04, 0.01, 0.03)]
-    adjusted = adjust([given[0], None, *given[1:]])
-    assert adjusted[1] is None
-    assert [each.p_adjusted for each in adjusted if each] == pytest.approx([0.06, 0.03, 0.06])
-    assert [each.is_resolved for each in adjusted if each] == [False, True, False]
+    assert adjust([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert adjust([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    assert adjust([]) == []
+
+
+def test_a_difference_that_never_varies_needs_rows_to_be_believed() -> None:
+    for rows, resolved in ((2, False), (50, True)):
+        difference = compare_paired(np.arange(rows) + 0.5, np.arange(float(rows)))
+        assert difference is not None
+        assert difference.is_resolved == resolved
+
+
+def test_many_rows_are_resampled_without_a_jackknife() -> None:
+    difference = compare_paired(*correlated_pair(np.random.default_rng(0), 60_000, 0.1))
+    assert difference is not None
+    assert difference.bootstrap_low == pytest.approx(difference.low, abs=0.1 * difference.half_width)
 
 
 @pytest.mark.slow
