@@ -19,8 +19,8 @@ def sample(
 ) -> None:
     """Draw rows from a run's model.
 
-    Writes the table's own columns and `log_prob` (nats, data units), by default to samples.h5 in the run's
-    folder; prints the file's path.
+    Writes the table's own columns, `log_prob` (nats, data units) and `log_prob_error`, how far that may be
+    off, by default to samples.h5 in the run's folder; prints the file's path.
     """
     from flowbench import inference
     from flowbench.home import Home

@@ -61,8 +61,8 @@ class ScoredTable:
 
     def save(self, path: Path, run: Run) -> None:
         """Write `row`, `log_prob` and `log_prob_error`, in the format of the path's ending."""
-        table = {"row": self.row, "log_prob": self.log_prob, "log_prob_error": self.log_prob_error}
-        write_table(path, table, _attributes(run), {"log_prob": "nats", "log_prob_error": "nats"})
+        table = {"row": self.row, **{name: getattr(self, name) for name in _LIKELIHOODS}}
+        write_table(path, table, _attributes(run), dict.fromkeys(_LIKELIHOODS, "nats"))
 
 
 def check_output(path: Path, run: Run, *inputs: Path) -> Path:
@@ -136,8 +136,7 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
     The figures are those of `flowbench.evaluation.suite.judge`, by name. Raises `DataError` if the run has no
     results yet, or if its data set has changed; `RunLockedError` if the run is under way.
     """
-    if not run.has_results:
-        raise DataError(f"the run {run.path} has no results to evaluate; let its fit finish, or resume it")
+    _check_results(run)
     config = read_config(run)
     torch.set_num_threads(config.threads)
     with run.lock():
@@ -159,12 +158,15 @@ def tradeoff(
     Returns the ladder of `flowbench.evaluation.tradeoff.climb` and how many rows it was climbed with. Raises
     `DataError` if the run has no results yet, `ConfigurationError` if its model solves no equation.
     """
-    if not run.has_results:
-        raise DataError(f"the run {run.path} has no results to start from; let its fit finish, or resume it")
+    _check_results(run)
     torch.set_num_threads(read_config(run).threads)
     x = torch.tensor(run.read_results().scored.x[:rows])
-    rungs = climb(load_model(run), x, lambda rung, done, total: on_solver(done, total))
-    return rungs, len(x)
+    return climb(load_model(run), x, on_solver), len(x)
+
+
+def _check_results(run: Run) -> None:
+    if not run.has_results:
+        raise DataError(f"the run {run.path} has no results to start from; let its fit finish, or resume it")
 
 
 def _rows_to_score(

@@ -50,7 +50,7 @@ def certify(
     solver no regime, and one whose divergence is estimated is judged with the exact one. A check that breaks
     down is a failed one.
     """
-    judged = model.for_evaluation(options.integrator, dtype=_dtype(options))
+    judged = model.for_evaluation(options.integrator, dtype=getattr(torch, options.dtype))
     flow = judged.flow
     checks: dict[str, Callable[[], Certificate]] = {
         "normalisation": lambda: _normalisation(model, x, options, generator)
@@ -73,10 +73,6 @@ def _attempt(check: Callable[[], Certificate]) -> Certificate:
         return check()
     except (FlowbenchError, ValueError, ArithmeticError, RuntimeError) as error:
         return Certificate(math.inf, 0.0, "1", False, f"the check broke down: {' '.join(str(error).split())}")
-
-
-def _dtype(options: EvaluationOptions) -> torch.dtype:
-    return torch.float32 if options.dtype == "float32" else torch.float64
 
 
 @torch.no_grad()

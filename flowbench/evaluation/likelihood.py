@@ -252,7 +252,8 @@ class _Ladder:
 
     def _dtype(self, level: int) -> torch.dtype:
         """A refined solve is in float64, so that the change tells of rounding as well."""
-        return torch.float32 if self.options.dtype == "float32" and level == 0 else torch.float64
+        dtype: torch.dtype = getattr(torch, self.options.dtype) if level == 0 else torch.float64
+        return dtype
 
     def _at(self, level: int, dtype: torch.dtype) -> DensityModel:
         if (level, dtype) not in self._models:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,12 @@ REFERENCE = {"name": "per-row", "atol": 1e-10, "rtol": 1e-10, "max_nfe": 100_000
 
 @torch.no_grad()
 def climb(
-    model: DensityModel, x: Tensor, on_rung: Callable[[Rung, int, int], None] = lambda rung, done, total: None
+    model: DensityModel, x: Tensor, on_solver: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Rung]:
     """Score `x: (n, d)`, data units, with every solver of `LADDER`, against one at 1e-10.
 
-    Raises `ConfigurationError` for a model that solves no equation, `IntegrationError` if the reference
-    fails.
+    `on_solver` hears how many solvers are done, of how many. Raises `ConfigurationError` for a model that
+    solves no equation, `IntegrationError` if the reference fails.
     """
     reference = _evaluated(model, REFERENCE, "float64").score(x)
     if reference.nfe is None:
@@ -43,7 +44,7 @@ def climb(
     solvers = list(_solvers())
     for rung in solvers:
         rungs.append(_measure(model, x, rung, reference.log_prob))
-        on_rung(rungs[-1], len(rungs), len(solvers))
+        on_solver(len(rungs), len(solvers))
     return rungs
 
 
@@ -54,7 +55,6 @@ def _solvers() -> Iterator[Rung]:
 
 
 def _measure(model: DensityModel, x: Tensor, rung: Rung, reference: Tensor) -> Rung:
-    own = (rung.engine, rung.method, rung.dtype, rung.setting)
     evaluated = _evaluated(model, rung.options, rung.dtype)
     try:
         evaluated.score(x[:16])  # what is made once
@@ -62,12 +62,12 @@ def _measure(model: DensityModel, x: Tensor, rung: Rung, reference: Tensor) -> R
         scores = evaluated.score(x)
         spent = time.process_time() - began
     except IntegrationError as error:
-        return Rung(*own, failure=str(error))
-    difference = compare_paired(scores.log_prob.numpy(), reference.numpy())
+        return replace(rung, failure=str(error))
+    difference = compare_paired(scores.log_prob.numpy(), reference.numpy(), resample=False)
     if difference is None:
-        return Rung(*own, failure="a row's log-likelihood is not finite")
-    return Rung(
-        *own,
+        return replace(rung, failure="a row's log-likelihood is not finite")
+    return replace(
+        rung,
         nfe=scores.nfe,
         rows_per_second=len(x) / max(spent, 1e-9),
         bias=difference.mean,
@@ -79,4 +79,4 @@ def _measure(model: DensityModel, x: Tensor, rung: Rung, reference: Tensor) -> R
 
 def _evaluated(model: DensityModel, options: dict[str, Any], dtype: str) -> DensityModel:
     integrator = INTEGRATORS.get(options["name"]).Options(**options)
-    return model.for_evaluation(integrator, dtype=torch.float32 if dtype == "float32" else torch.float64)
+    return model.for_evaluation(integrator, dtype=getattr(torch, dtype))

@@ -208,17 +208,15 @@ class Section:
     @cached_property
     def differences(self) -> tuple[PairedDifference | None, ...]:
         """For each model its NLL minus that of the best, paired over rows; None for the best itself."""
-        pairs = list(combinations(range(len(self.models)), 2))
-        found = [self._compare(first, second) for first, second in pairs]
-        known = [each.p_value for each in found if each is not None]
-        adjusted = iter(adjust(known))
-        after = {pair: next(adjusted) for pair, each in zip(pairs, found, strict=True) if each is not None}
+        found = {pair: self._compare(*pair) for pair in combinations(range(len(self.models)), 2)}
+        known = {pair: each for pair, each in found.items() if each is not None}
+        adjusted = dict(zip(known, adjust([each.p_value for each in known.values()]), strict=True))
         differences: list[PairedDifference | None] = [None]
-        for number, (pair, each) in enumerate(zip(pairs, found, strict=True)):
-            if pair[0] != 0:
-                break
-            spreads = spread(self.models[number + 1].nll_above(self.best))
-            differences.append(each and replace(each, p_adjusted=after[pair], seed_spread=spreads))
+        for number, model in enumerate(self.models[1:], start=1):
+            pair = (0, number)
+            seeds = spread(model.nll_above(self.best))
+            each = known.get(pair)
+            differences.append(each and replace(each, p_adjusted=adjusted[pair], seed_spread=seeds))
         return tuple(differences)
 
     def _compare(self, first: int, second: int) -> PairedDifference | None:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from bent import bent_flow
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
@@ -18,7 +19,6 @@ from flowbench.evaluation.likelihood import (
     reported_likelihoods,
 )
 from flowbench.evaluation.options import EvaluationOptions
-from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
 from flowbench.flows.density_model import DensityModel
 from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
 from flowbench.ode.per_row_engine import PerRowOptions
@@ -33,15 +33,6 @@ def model(flow: object) -> DensityModel:
     transform = Standardise(("a", "b"), StandardiseOptions())
     transform.fit(torch.tensor(NORMAL.rvs(500, random_state=0)))
     return DensityModel(("a", "b"), [transform], flow)
-
-
-def bent_flow() -> ContinuousFlow:
-    generator = torch.Generator().manual_seed(0)
-    flow = ContinuousFlow(2, ContinuousOptions(field={"width": 16, "scales": 2}), generator)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return flow
 
 
 def options(tolerance: float = 1e-5, **values: object) -> EvaluationOptions:
