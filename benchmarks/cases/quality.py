@@ -150,6 +150,8 @@ def _compare(
     for (name, seed, label), timing in fits.items():
         where = {"data": name, "seed": seed}
         outcome.add("fits", {**where, "model": label, **fit_row(timing)})
+        if "nfe_of_batches" in timing.figures:
+            outcome.add("evaluations of a solve at 1e-5", {**where, "model": label, **_evaluations(timing)})
         ours = fits[name, seed, "cnf"]
         if label != "cnf" and not (ours.error or timing.error):
             outcome.add("cnf against the others", {**where, "against": label, **_difference(ours, timing)})
@@ -170,6 +172,15 @@ def fit_row(timing: Timing) -> dict[str, Any]:
         "CPU s": round(figures["seconds"], 1),
         "nfe": figures.get("nfe"),
         "row error": figures.get("row_error") and f"{figures['row_error']:.0e}",
+    }
+
+
+def _evaluations(timing: Timing) -> dict[str, Any]:
+    figures = timing.figures
+    return {
+        "mean row": round(figures["nfe_of_mean_row"], 1),
+        "slowest row": figures["nfe_of_slowest_row"],
+        "batches of 1,024 with common steps, the most": figures["nfe_of_batches"],
     }
 
 

@@ -18,11 +18,18 @@ from flowbench.config import resolve
 from flowbench.data import Dataset, Split
 from flowbench.evaluation.likelihood import reported_likelihoods
 from flowbench.experiment import Prepared, Watch, load_rows, make_trainer, prepare
+from flowbench.flows.continuous import ContinuousFlow
+from flowbench.ode.base import Derivative, Solution, State
+from flowbench.ode.native_engine import NativeOptions
+from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
 
 #: Test rows that are solved twice, for the errors of all.
 ERROR_ROWS = 200
 #: How often within its budget a model is judged on the validation rows.
 VALIDATIONS = 40
+#: A tolerance at which evaluations are counted beside those of the scores.
+LOOSE = 1e-5
+COUNTED_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -97,9 +104,45 @@ def flowbench(
             nfe=scores.nfe,
             row_error=scores.error.max().item(),
             validation_nll=trainer.counters.best_nll,
+            **_evaluations(task),
         )
 
     return once
+
+
+def _evaluations(task: Task) -> dict[str, Any]:
+    """What a solve at `LOOSE` takes: of batches with common steps, of the mean row and of the slowest alone.
+
+    Empty for a model that solves no equation.
+    """
+    if not isinstance(task.prepared.model.flow, ContinuousFlow):
+        return {}
+    tolerances = {"atol": LOOSE, "rtol": LOOSE}
+    batch = task.prepared.model.for_evaluation(NativeOptions(**tolerances))
+    single = task.prepared.model.for_evaluation(PerRowOptions(**tolerances))
+    single.flow.integrator = counting = CountingIntegrator(PerRowOptions(**tolerances))
+    rows = torch.from_numpy(task.test[:COUNTED_ROWS])
+    with torch.no_grad():
+        return {
+            "nfe_of_batches": batch.score(rows).nfe,
+            "nfe_of_slowest_row": single.score(rows).nfe,
+            "nfe_of_mean_row": counting.rows / len(rows),
+        }
+
+
+class CountingIntegrator(PerRowIntegrator):
+    """Counts `rows`, the evaluations of all of them together."""
+
+    rows = 0
+
+    def _solve(
+        self, f: Derivative, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
+    ) -> Solution:
+        def counted(t: Tensor, y: State) -> State:
+            self.rows += len(t)
+            return f(t, y)
+
+        return super()._solve(counted, state, t0, t1, parameters)
 
 
 def classical(dataset: str, seed: int, test_rows: int, settings: list[str]) -> Contender:
