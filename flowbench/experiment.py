@@ -61,16 +61,16 @@ class Prepared:
     def nll(self, rows: Tensor, log_prob: Tensor) -> Tensor:
         """NLL `(n,)`, nats, of held-out `rows: (n, d)` in model space, from the flow's `log_prob: (n,)`.
 
-        With the background, if there is one, at the share that suits these rows. The figures are of data
+        With the background, if there is one, at the shares that suit these rows. The figures are of data
         units in the mean of the validation rows.
         """
         background, log_prob, rows = self.model.background, log_prob.cpu(), rows.cpu()
         if background is not None:
-            log_prob = background.mix(log_prob, rows, background.best_share(log_prob, rows))
+            log_prob = background.mix(log_prob, rows, background.best_shares(log_prob, rows))
         return -log_prob - self.validation_log_det
 
     def settle(self, rows: Tensor, log_prob: Tensor) -> None:
-        """Give the background the share that suits `rows: (n, d)`, of which the flow says `log_prob`."""
+        """Give the background the shares that suit `rows: (n, d)`, of which the flow says `log_prob`."""
         if self.model.background is not None:
             self.model.background.weigh(log_prob.cpu(), rows.cpu())
 

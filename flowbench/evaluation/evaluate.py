@@ -69,7 +69,7 @@ def _describe_scores(
     metrics = _mean_metrics("test_nll", -log_prob)
     metrics["parameters"] = Metric(model.flow.parameter_count, "1")
     if model.background is not None:
-        metrics["background_share"] = Metric(model.background.share.item(), "1")
+        metrics["background_share"] = Metric(model.background.whole_share, "1")
     metrics["log_prob_error_median"] = Metric(float(np.median(error)), "nats")
     metrics["log_prob_error_largest"] = Metric(float(error.max()), "nats")
     if likelihoods.nfe is not None:

@@ -61,19 +61,6 @@ class Mixture(GrowingBuffers):
             # Contiguous, as it will be when it is loaded: the layout decides how products are rounded.
             self.register_buffer(name, value.contiguous().to(getattr(self, name)))
 
-    def add_standard_normal(self, share: float) -> None:
-        """Give `share` of the mixture to one more component, the standard normal."""
-        more = {
-            "log_weights": torch.tensor([math.log(share)]),
-            "means": torch.zeros(1, self.features),
-            "variances": torch.ones(1, self.features),
-            "axes": torch.eye(self.features)[None],
-        }
-        self.log_weights += math.log1p(-share)
-        for name, value in more.items():
-            own = getattr(self, name)
-            self.register_buffer(name, torch.cat([own, value.to(own)]))
-
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of `x: (n, d)`: `(n,)`, nats, in the type of `x`."""
         parts = [part.to(x) for part in (self.log_weights, self.means, self.variances, self.axes)]

@@ -6,67 +6,103 @@ import torch
 from torch import Tensor, nn
 
 from flowbench.fields.mixture import Mixture
+from flowbench.flows.base import base_log_prob
 
-#: Share of the background that a standard normal keeps, whatever the mixture leaves empty.
-NORMAL_SHARE = 0.1
+#: Rows that are counted in advance for the mixture, and for the flow, when a share is chosen.
+COUNTED = 0.5
+#: The same for the standard normal: its draws lie off the data, so it gets less unless rows ask for it.
+NORMAL_COUNTED = 0.05
 
 
 class Background(nn.Module):
-    """p = (1 - `share`) p_flow + `share` q with q a Gaussian mixture of the train rows, in model space.
+    """p = (1 - b) ((1 - a) p_flow + a q) + b N(0, I) with q a Gaussian mixture of the train rows.
 
-    A sharp flow gives a row off its ridge thousands of nats, and one such row decides a mean. The mixture is
-    defensive (Hesterberg 1995): no row's log-density is below log(share) + log q, and where the flow is right
-    it costs -log(1 - share) at most. q also holds `NORMAL_SHARE` of a standard normal, since that is what the
-    transforms make of every column.
+    All in model space; a is `share` and b `normal_share`. A sharp flow gives a row off its ridge thousands of
+    nats, and one such row decides a mean. Both are defensive (Hesterberg 1995): no row's log-density is below
+    log(share) + log q, and where the flow is right they cost -log(1 - share) at most. The standard normal,
+    which is what the transforms make of every column, holds rows that the mixture leaves empty.
     """
 
     share: Tensor
+    normal_share: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
         self.mixture = Mixture(features)
         self.register_buffer("share", torch.tensor(1e-3, dtype=torch.float64))
+        self.register_buffer("normal_share", torch.tensor(1e-4, dtype=torch.float64))
+
+    @property
+    def whole_share(self) -> float:
+        """The share of the density that is not the flow's."""
+        return 1 - ((1 - self.share) * (1 - self.normal_share)).item()
 
     def fit(self, x: Tensor) -> None:
         """Take the mixture of train rows `x: (n, d)` in model space."""
         self.mixture.fit(x)
-        self.mixture.add_standard_normal(NORMAL_SHARE)
 
     def weigh(self, flow: Tensor, x: Tensor) -> None:
-        """Take the share that suits held-out rows `x: (n, d)`, of which the flow says `flow: (n,)`."""
-        self.share.fill_(self.best_share(flow, x))
+        """Take the shares that suit held-out rows `x: (n, d)`, of which the flow says `flow: (n,)`."""
+        for own, best in zip((self.share, self.normal_share), self.best_shares(flow, x), strict=True):
+            own.fill_(best)
 
-    def best_share(self, flow: Tensor, x: Tensor) -> float:
-        """The share that suits rows `x: (n, d)` whose log-densities under the flow are `flow: (n,)`.
+    def best_shares(self, flow: Tensor, x: Tensor) -> tuple[float, float]:
+        """`share` and `normal_share` for rows `x: (n, d)` whose log-densities under the flow are `flow`."""
+        flow, mixture, normal = self._parts(flow, x)
+        share = best_share(flow, mixture, COUNTED)
+        return share, best_share(_join(flow, mixture, flow.new_tensor(share)), normal, NORMAL_COUNTED)
 
-        The mode of the posterior that half a row for either side makes of the likelihood, which is concave.
-        """
-        excess = (self.mixture.log_prob(x.double()) - flow.double()).clamp(-700, 700).expm1()
-
-        def slope(share: float) -> float:
-            return (excess / (1 + share * excess)).sum().item() + 0.5 / share - 0.5 / (1 - share)
-
-        low, high = math.log(1e-9), 0.0
-        for _ in range(50):
-            middle = (low + high) / 2
-            low, high = (middle, high) if slope(math.exp(middle)) > 0 else (low, middle)
-        return math.exp(low)
-
-    def mix(self, flow: Tensor, x: Tensor, share: float | None = None) -> Tensor:
+    def mix(self, flow: Tensor, x: Tensor, shares: tuple[float, float] | None = None) -> Tensor:
         """The log-density `(n,)`, float64, of `x: (n, d)`, of which the flow says `flow: (n,)`.
 
-        At the background's own share, unless another `share` is given.
+        At the background's own shares, unless other `shares` are given.
         """
-        weight = self.share if share is None else self.share.new_tensor(share)
-        return torch.logaddexp(
-            torch.log1p(-weight) + flow.double(), weight.log() + self.mixture.log_prob(x.double())
-        )
+        flow, mixture, normal = self._parts(flow, x)
+        own = self.share, self.normal_share
+        share, normal_share = own if shares is None else map(self.share.new_tensor, shares)
+        return _join(_join(flow, mixture, share), normal, normal_share)
 
     def flow_share(self, flow: Tensor, mixed: Tensor) -> Tensor:
         """The flow's part `(n,)` of the density of rows whose log-densities are `flow` and `mixed: (n,)`."""
-        return (torch.log1p(-self.share) + flow.double() - mixed).exp()
+        kept = torch.log1p(-self.share) + torch.log1p(-self.normal_share)
+        return (kept + flow.double() - mixed).exp()
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Which of `n` rows are the background's, `(n,)`, true for them, and those rows `(k, d)`."""
-        chosen = torch.rand(n, generator=generator, dtype=torch.float64) < self.share
-        return chosen, self.mixture.sample(int(chosen.sum()), generator)
+        place = torch.rand(n, generator=generator, dtype=torch.float64)
+        normal = place < self.normal_share
+        mixed = ~normal & (place < self.normal_share + (1 - self.normal_share) * self.share)
+        drawn = self.mixture.means.new_empty(n, self.mixture.features)
+        drawn[mixed] = self.mixture.sample(int(mixed.sum()), generator)
+        drawn[normal] = torch.randn(drawn[normal].shape, generator=generator).to(drawn)
+        chosen = normal | mixed
+        return chosen, drawn[chosen]
+
+    def _parts(self, flow: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The log-densities (n,) of `x: (n, d)` under the flow, the mixture and the normal, float64."""
+        x = x.double()
+        return flow.double(), self.mixture.log_prob(x), base_log_prob(x)
+
+
+def best_share(first: Tensor, second: Tensor, counted: float) -> float:
+    """The share of the `second` of two densities in their mixture, from both log-densities `(n,)` of rows.
+
+    The mode of the posterior that `COUNTED` rows for the first and `counted` for the second make of the
+    likelihood, which is concave.
+    """
+    excess = (second - first).clamp(-700, 700).expm1()
+
+    def slope(share: float) -> float:
+        rows = (excess / (1 + share * excess)).sum().item()
+        return rows + counted / share - COUNTED / (1 - share)
+
+    low, high = math.log(1e-9), 0.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(math.exp(middle)) > 0 else (low, middle)
+    return math.exp(low)
+
+
+def _join(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """The log-density (n,) of a mixture of two, in which the second has `share`."""
+    return torch.logaddexp(torch.log1p(-share) + first, share.log() + second)

@@ -12,7 +12,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from flowbench.fields.mixture import Mixture
-from flowbench.flows.background import NORMAL_SHARE, Background
+from flowbench.flows.background import Background
 from flowbench.flows.base import Flow
 from flowbench.flows.density_model import DensityModel
 from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
@@ -26,10 +26,11 @@ def iris() -> Tensor:
     return torch.tensor((x - x.mean(0)) / x.std(0))
 
 
-def background(share: float) -> Background:
+def background(share: float, normal_share: float = 0.0) -> Background:
     found = Background(4)
     found.fit(iris())
     found.share.fill_(share)
+    found.normal_share.fill_(normal_share)
     return found
 
 
@@ -58,13 +59,14 @@ def test_a_mixture_against_scikit_learn(as_sklearn: Callable[[Mixture], Gaussian
     assert drawn.mean(0) == pytest.approx(oracle.weights_ @ oracle.means_, abs=0.02)
 
 
-def test_the_background_is_the_mixture_and_a_standard_normal() -> None:
-    plain, found = Mixture(4), background(0.5).mixture
-    plain.fit(iris())
+def test_three_densities_are_mixed() -> None:
+    found = background(0.5, 0.1)
     x = 3 * torch.randn(200, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1).exp()
-    expected = (1 - NORMAL_SHARE) * plain.log_prob(x).exp() + NORMAL_SHARE * normal
-    assert torch.allclose(found.log_prob(x).exp(), expected, rtol=1e-5)
+    flow = narrow_flow().double().log_prob(x).detach()
+    expected = 0.45 * flow.exp() + 0.45 * found.mixture.log_prob(x).exp() + 0.1 * normal
+    assert torch.allclose(found.mix(flow, x).exp(), expected, rtol=1e-9)
+    assert torch.allclose(found.flow_share(flow, found.mix(flow, x)), 0.45 * flow.exp() / expected, rtol=1e-9)
 
 
 def test_no_row_is_worth_less_than_the_background_gives_it() -> None:
@@ -93,6 +95,18 @@ def test_the_share_is_the_best_there_is(shift: float) -> None:
     assert found.share.item() == pytest.approx(best.x, rel=1e-3)
 
 
+def test_the_normal_holds_the_rows_that_both_leave_empty() -> None:
+    x = torch.cat([iris(), torch.full((3, 4), 2.0, dtype=torch.float64)])
+    x[-3:, 0] = -4.0
+    found = background(0.5)
+    flow = found.mixture.log_prob(x)
+    found.weigh(flow[:-3], iris())
+    assert found.normal_share.item() < 0.005
+    found.weigh(flow, x)
+    # Other rows at the edge take a part of it too.
+    assert 3.05 / 153.55 < found.normal_share.item() < 0.03
+
+
 def test_the_share_counts_the_rows_that_the_flow_misses() -> None:
     x, found = iris(), background(0.5)
     flow = found.mixture.log_prob(x) + 50
@@ -103,8 +117,9 @@ def test_the_share_counts_the_rows_that_the_flow_misses() -> None:
     assert found.share.item() == pytest.approx(15.5 / 151, rel=0.01)
 
 
-def test_samples_come_from_both_and_carry_their_density() -> None:
-    mixed = model(0.3)
+def test_samples_come_from_all_and_carry_their_density() -> None:
+    mixed = model(0.2)
+    mixed.background.normal_share.fill_(0.125)
     x, log_prob = mixed.sample_and_log_prob(5000, torch.Generator().manual_seed(2))
     assert torch.allclose(mixed.log_prob(x), log_prob, atol=1e-9)
     # Nearly all of the flow's rows lie within 0.5 of the middle, and few of the background's.
