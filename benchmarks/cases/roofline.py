@@ -27,7 +27,7 @@ def run(*, quick: bool) -> Outcome:
             flow = perturbed_flow(features, {"name": "time-mlp", "width": WIDTH}, 0.02)
             rows = torch.randn(BATCH, features, generator=torch.Generator().manual_seed(1))
             save_problem(problem, flow, rows)
-            inputs, directions = flow.field.first.in_features, flow.field.directions.shape[1]
+            inputs, directions = flow.field.first.in_features, flow.field.waves.directions.shape[1]
             work = {
                 "training step": ("train", "float32", training_products(features, inputs)),
                 "velocity and divergence": (

@@ -30,6 +30,9 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"width": 16, "scales": 0},
         {"width": 8, "octaves": 0, "scales": 2},
         {"width": 8, "scales": 2, "frames": 3},
+        {"width": 16, "scales": 2, "aside": False},
+        {"width": 8, "scales": 2, "aside": True},
+        {"width": 8, "scales": 2, "frames": 3, "aside": True},
     ],
     "concatsquash": [
         {"hidden": (9, 7), "activation": "tanh"},
@@ -280,9 +283,25 @@ def test_time_mlp_resolves_the_last_stretch_before_the_data() -> None:
     """1 - t from 1e-2 to 1e-3 is a narrow part of time, but a third of the logarithmic clock."""
     field = TimeMLP(2, TimeMLPOptions(width=8), torch.Generator().manual_seed(0)).double()
     near, nearer = (
-        torch.cat(field._time_shifts(torch.tensor([[1 - gap]]).double()), 1) for gap in (1e-2, 1e-3)
+        field._at(torch.tensor(1 - gap), torch.zeros(1, 2).double()).embedding for gap in (1e-2, 1e-3)
     )
     assert float((near - nearer).detach().abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_waves_stand_still_far_from_all_data(aside: bool) -> None:
+    """A row far out meets a field that a solver follows in long steps."""
+    field = build("time-mlp", {"width": 32, "scales": 8, "aside": aside}, 4)
+    directions = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    solver = PerRowIntegrator(PerRowOptions(atol=1e-4, rtol=1e-4, max_nfe=100_000))
+    nfe = []
+    for distance in (1.0, 1000.0):
+        with torch.no_grad():
+            solution = solver.integrate(
+                lambda t, state: (field.velocity(t, state[0]),), (distance * directions,), 1.0, 0.0
+            )
+        nfe.append(solution.nfe)
+    assert nfe[1] < nfe[0]
 
 
 def ffjord_net(field: ConcatSquash, tau: Tensor, x: Tensor) -> Tensor:
