@@ -1,20 +1,16 @@
 """A Gaussian mixture of rows in model space."""
 
 import math
-import warnings
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from flowbench.fields.growing import GrowingBuffers
+from flowbench.gaussian_mixtures import fit_components, most_components
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
-
-Floats = NDArray[np.float64]
 
 #: Components that are tried; the Bayesian information criterion chooses among them.
 MAX_COMPONENTS = 8
@@ -45,7 +41,7 @@ class Mixture(GrowingBuffers):
         """Take the mixture of rows `x: (n, d)`, its components chosen by the information criterion."""
         rows = x[:MAX_ROWS].double().cpu().numpy()
         most = min(MAX_COMPONENTS, most_components(*rows.shape))
-        fits = [fit_components(rows, count, reg_covar=1e-4, n_init=3) for count in range(1, most + 1)]
+        fits = [fit_components(rows, count, starts=3) for count in range(1, most + 1)]
         self.take(min(fits, key=lambda fit: fit.bic(rows)))
 
     def take(self, mixture: "GaussianMixture") -> None:
@@ -77,24 +73,3 @@ class Mixture(GrowingBuffers):
         noise = torch.randn(n, self.features, generator=generator, dtype=self.means.dtype)
         along = self.variances[chosen].sqrt() * noise
         return self.means[chosen] + torch.einsum("ne,nde->nd", along, self.axes[chosen])
-
-
-def parameters_of_component(features: int) -> int:
-    """The numbers that make one component: weight, mean and covariance."""
-    return 1 + features + features * (features + 1) // 2
-
-
-def most_components(rows: int, features: int) -> int:
-    """As many as leave each parameter of a component two of the `rows` at least."""
-    return max(1, rows // (2 * parameters_of_component(features)))
-
-
-def fit_components(rows: Floats, count: int, *, seed: int = 0, **options: Any) -> "GaussianMixture":
-    """scikit-learn's mixture of `count` full covariances, of `rows: (n, d)`; `seed` draws where it starts."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    with warnings.catch_warnings():
-        # Of many components some always creep on; what is found after the last step is a mixture too.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return GaussianMixture(count, random_state=seed, **options).fit(rows)

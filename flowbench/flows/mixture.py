@@ -8,8 +8,9 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from flowbench import options
-from flowbench.fields.mixture import Mixture, fit_components, most_components, parameters_of_component
+from flowbench.fields.mixture import Mixture
 from flowbench.flows.base import Density, Scores
+from flowbench.gaussian_mixtures import fit_components, most_components, parameters_of_component
 
 #: How long the search for components takes at most where the budget is in steps.
 DEFAULT_SECONDS = 60.0
@@ -18,13 +19,14 @@ DEFAULT_SECONDS = 60.0
 class MixtureOptions(options.PartOptions):
     """At most `max_components`, fitted on at most `max_rows` train rows.
 
-    `min_variance` is added to every component's variances, in model-space units.
+    `min_variance` is added to every component's variances, in model-space units; by default less the more
+    rows there are.
     """
 
     name: Literal["mixture"] = "mixture"
     max_components: PositiveInt = 256
     max_rows: PositiveInt = 50_000
-    min_variance: PositiveFloat = 1e-5
+    min_variance: PositiveFloat | None = None
 
 
 class MixtureDensity(Density):
@@ -56,7 +58,7 @@ class MixtureDensity(Density):
         began, scores, best = time.monotonic(), [], None
         for count in _counts(most):
             started = time.monotonic()
-            found = fit_components(rows, count, seed=self.seed, reg_covar=self.options.min_variance)
+            found = fit_components(rows, count, seed=self.seed, added=self.options.min_variance)
             scores.append(found.bic(rows))
             if scores[-1] == min(scores):
                 best = found

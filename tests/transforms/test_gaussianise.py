@@ -68,6 +68,17 @@ def test_a_normal_column_is_only_standardised_up_to_three_deviations() -> None:
     assert np.allclose(log_det, -np.log(x.std()), atol=1e-9)
 
 
+def test_clouds_stay_straight_and_skewed_columns_do_not() -> None:
+    """Each column alone is far from normal in both tables, but only together do clouds show."""
+    rng = np.random.default_rng(0)
+    clouds = 4 * rng.integers(-1, 2, (5000, 1)) + rng.normal(size=(5000, 2)) @ [[1.0, 0.9], [0.0, 0.4]]
+    straight, bent = fitted(*clouds.T), fitted(*np.exp(rng.normal(size=(2, 5000))))
+    assert (straight.last == 2).all()
+    assert (bent.last > 2).all()
+    # A column by itself has no such shape.
+    assert (fitted(clouds[:, 0]).last > 2).all()
+
+
 def test_a_row_far_out_costs_tens_of_nats() -> None:
     """z = 3 + 2 log(1 + 97 / 2), so that log p is about -60; straight on it would be -5,000."""
     x = np.random.default_rng(0).normal(size=150)

@@ -1,0 +1,48 @@
+"""Gaussian mixtures with full covariances, as scikit-learn fits them by expectation maximisation."""
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
+
+Floats = NDArray[np.float64]
+
+#: Added to variances where rows are few, in units in which columns have about unit variance.
+MOST_ADDED = 1e-4
+
+
+def fit_components(
+    rows: Floats, count: int, *, seed: int = 0, starts: int = 1, added: float | None = None
+) -> "GaussianMixture":
+    """The best of some `starts` with `count` components on `rows: (n, d)`; `seed` draws where they start.
+
+    `added` is added to every variance, so that no component is a spike; by default `added_variance(n)`.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    added = added_variance(len(rows)) if added is None else added
+    with warnings.catch_warnings():
+        # Of many components some always creep on; what is found after the last step is a mixture too.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture = GaussianMixture(count, random_state=seed, n_init=starts, reg_covar=added)
+        return mixture.fit(rows)
+
+
+def added_variance(rows: int) -> float:
+    """What is added to variances: of the distance, squared, that ten neighbours of that many rows span."""
+    return min(MOST_ADDED, (10 / rows) ** 2)
+
+
+def parameters_of_component(features: int) -> int:
+    """The numbers that make one component: weight, mean and covariance."""
+    return 1 + features + features * (features + 1) // 2
+
+
+def most_components(rows: int, features: int) -> int:
+    """As many as leave each parameter of a component two of the `rows` at least."""
+    return max(1, rows // (2 * parameters_of_component(features)))
