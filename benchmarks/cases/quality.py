@@ -172,6 +172,7 @@ def fit_row(timing: Timing) -> dict[str, Any]:
         "CPU s": round(figures["seconds"], 1),
         "nfe": figures.get("nfe"),
         "row error": figures.get("row_error") and f"{figures['row_error']:.0e}",
+        "background": figures.get("background") and f"{figures['background']:.0e}",
     }
 
 

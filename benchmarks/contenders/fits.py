@@ -103,6 +103,7 @@ def flowbench(
             steps=trainer.counters.step,
             nfe=scores.nfe,
             row_error=scores.error.max().item(),
+            background=background.whole_share if (background := task.prepared.model.background) else None,
             validation_nll=trainer.counters.best_nll,
             **_evaluations(task),
         )
