@@ -23,6 +23,8 @@ FEW_ROWS = 100
 #: A density's mass on its grid may differ this much from the share of its samples there, beside the
 #: sampling error of the latter.
 MASS_TOLERANCE = 0.01
+#: A share of a density, not the flow's, that a reader should know of.
+LARGE_BACKGROUND = 0.05
 #: Columns that a sentence names.
 NAMED_COLUMNS = 6
 
@@ -182,6 +184,13 @@ def _about_likelihoods(section: Section) -> list[str]:
                 f"A row's log-likelihood under {model.label} may be off by up to {significant(error)} nat, "
                 f"more than the statistical uncertainty of {significant(reach)}: tighten the evaluation's "
                 "tolerance, or set `evaluation.max_error`."
+            )
+        background = model.max_metric("background_share")
+        if background is not None and background >= LARGE_BACKGROUND:
+            notes.append(
+                f"A Gaussian mixture beside the flow holds {background:.0%} of the density of {model.label}, "
+                "since held-out rows prefer it: either the table is close to a mixture, or the flow has had "
+                "too little time."
             )
         mass, share = model.mean_metric("grid_mass"), model.samples_on_grid
         if mass is None or share is None:

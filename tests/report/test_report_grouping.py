@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from flowbench.report.grouping import Section, group_runs
+from flowbench.report.numbers import DASH
 from flowbench.report.records import read_runs
-from flowbench.report.tables import certificate_table, likelihood_table
+from flowbench.report.tables import certificate_table, cost_table, likelihood_table
 from flowbench.report.wording import cautions, verdict
 from flowbench.store import Certificate, Metric, Results, Run
 
@@ -206,6 +207,26 @@ def test_doubtful_likelihoods_are_named(make_run: RunMaker, results_of: Callable
     assert any("under cnf may be off by up to 0.70 nat" in each for each in said)
     assert any("density of cnf adds up to 0.900" in each for each in said)
     assert not any("gaussian" in each for each in said)
+
+
+def test_a_density_that_is_mostly_its_background_is_named(
+    make_run: RunMaker, results_of: Callable[..., Results]
+) -> None:
+    results = results_of("cnf")
+
+    def with_share(share: float) -> Results:
+        return dataclasses.replace(
+            results, metrics=results.metrics | {"background_share": Metric(share, "1")}
+        )
+
+    runs = make_run("cnf", results=with_share(0.62)), make_run("gaussian")
+    (section,) = sections_of(*runs)
+    assert any("holds 62% of the density of cnf" in each for each in cautions(section, [section], []))
+    table = cost_table(section)
+    shares = [row[table.header.index("background")] for row in table.rows]
+    assert sorted(shares) == ["0.62", DASH]
+    (section,) = sections_of(make_run("cnf", seed=2, results=with_share(0.0005)))
+    assert not any("of the density of cnf" in each for each in cautions(section, [section], []))
 
 
 def test_a_failed_certificate_stands_beside_the_likelihood(
