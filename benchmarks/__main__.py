@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.report import write_report
+from benchmarks.tables import TABLES
 
 #: CPU seconds of training.
 BUDGETS = (30, 60, 120, 300)
@@ -21,8 +22,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "floor": ("floor:run", {"seconds": 10.0}),
     "race": ("race:run", {}),
     "ablation": ("quality:ablation", {"seconds": 60.0}),
-    "baselines-300": ("quality:baselines", {"seconds": 300.0}),
-    "recovery": ("recovery:run", {"seconds": 120.0}),
+    **{f"baselines-{name}": ("quality:baselines", {"name": name, "seconds": 300.0}) for name in TABLES},
+    **{f"recovery-{d}": ("recovery:run", {"columns": d, "seconds": 120.0}) for d in (2, 8, 32)},
     "memory": ("memory:run", {}),
     "roofline": ("roofline:run", {}),
 }

@@ -7,13 +7,15 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ JAX_PYTHON = Path(os.environ.get("FLOWBENCH_JAX_PYTHON", ROOT / ".venv-jax" / "b
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 Row = dict[str, Any]
+Key = TypeVar("Key", bound=tuple[object, ...])
 
 
 class ContenderError(Exception):
@@ -148,6 +151,22 @@ def interleave(entries: Sequence[Entry], repetitions: int, *, warmups: int = 1) 
 def attempt(entry: Entry) -> Timing:
     """Measure a single entry a single time, without a warm-up; one that fails keeps its error."""
     return interleave([entry], 1, warmups=0)[entry.name]
+
+
+def attempt_all(entries: Mapping[Key, Entry]) -> dict[Key, Timing]:
+    """`attempt` every entry, two at a time; says on standard error how each of them ended."""
+    began = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        waiting: dict[Future[Timing], Key] = {
+            pool.submit(attempt, entry): key for key, entry in entries.items()
+        }
+        for done, future in enumerate(as_completed(waiting), 1):
+            timing, passed = future.result(), time.monotonic() - began
+            how = timing.error or f"{timing.seconds[-1]:.0f} CPU s"
+            left = passed / done * (len(entries) - done) / 60
+            what = ", ".join(str(part) for part in waiting[future])
+            print(f"[{done}/{len(entries)}] {what}: {how}; {left:.0f} min left", file=sys.stderr, flush=True)
+    return {key: future.result() for future, key in waiting.items()}
 
 
 def once(entry: Entry) -> Timing:

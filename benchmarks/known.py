@@ -13,7 +13,6 @@ from scipy.stats import multivariate_normal, ortho_group
 Floats = NDArray[np.float64]
 
 ROWS = 200_000
-COLUMNS = (2, 8, 32)
 
 
 class Known(Protocol):
@@ -93,13 +92,12 @@ def known(name: str) -> Known:
     return Gaussians.draw(1 if kind == "gaussian" else 5, int(features), rng)
 
 
-def write_known_tables(folder: Path) -> dict[str, Path]:
-    """Write rows of each density as Parquet; returns them by name."""
+def write_known_tables(folder: Path, features: int) -> dict[str, Path]:
+    """Write rows of each density in so many columns as Parquet; returns them by name."""
     paths = {}
     for kind in ("gaussian", "banana", "mixture"):
-        for features in COLUMNS:
-            name = f"{kind}-{features}"
-            rows = known(name).sample(ROWS, np.random.default_rng(7))
-            paths[name] = folder / f"{name}.parquet"
-            pd.DataFrame(rows, columns=[f"x{i}" for i in range(features)]).to_parquet(paths[name])
+        name = f"{kind}-{features}"
+        rows = known(name).sample(ROWS, np.random.default_rng(7))
+        paths[name] = folder / f"{name}.parquet"
+        pd.DataFrame(rows, columns=[f"x{i}" for i in range(features)]).to_parquet(paths[name])
     return paths

@@ -1,5 +1,6 @@
 """Two real tables as the comparisons take them; both lie beside the checkout, where they are there at all."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,13 @@ POWER_NOISE = {
 }
 
 
-def write_tables(folder: Path, *, whole: bool = False) -> dict[str, Path]:
-    """Write the tables that are there as Parquet, protein as it is too if `whole`; returns them by name."""
-    makers = {"protein": (PROTEIN, protein), "power-2007h1": (POWER, power)}
-    if whole:
-        makers["protein, whole"] = (PROTEIN, read_protein)
+def write_tables(folder: Path, names: Iterable[str] = ("protein", "power-2007h1")) -> dict[str, str]:
+    """Write those of the tables called `names` that are there as Parquet; returns their paths by name."""
     paths = {}
-    for name, (source, make) in makers.items():
+    for name in names:
+        source, make = TABLES[name]
         if source.exists():
-            paths[name] = folder / f"{name}.parquet"
+            paths[name] = str(folder / f"{name}.parquet")
             make().to_parquet(paths[name], index=False)
     return paths
 
@@ -54,6 +53,13 @@ def power() -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=columns)[list(POWER_NOISE)]
     return table + random.rand(*table.shape) * list(POWER_NOISE.values())
 
+
+#: By name: the file that a table is made of, and the function that does it.
+TABLES: dict[str, tuple[Path, Callable[[], pd.DataFrame]]] = {
+    "protein": (PROTEIN, protein),
+    "protein-whole": (PROTEIN, read_protein),
+    "power-2007h1": (POWER, power),
+}
 
 #: Rows of the small subsets of protein that the floor is measured on.
 SUBSETS = (100, 300, 1000)

@@ -1,14 +1,13 @@
 """Small tables, on which a flow must not come out behind what is fitted in closed form."""
 
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.contenders.fits import load
-from benchmarks.harness import Entry, Outcome, Timing, attempt, scratch
+from benchmarks.harness import Entry, Outcome, Timing, attempt_all, scratch
 from benchmarks.tables import write_small_tables
 
 CNF = "benchmarks.contenders.fits:flowbench"
@@ -39,8 +38,7 @@ def run(*, quick: bool, seconds: float) -> Outcome:
             for seed in splits
             for label, entry in _entries(path, seed, seconds).items()
         }
-        with ThreadPoolExecutor(2) as pool:
-            fits = dict(zip(entries, pool.map(attempt, entries.values()), strict=True))
+        fits = attempt_all(entries)
         failures = {f"{key}: {timing.error}" for key, timing in fits.items() if timing.error}
         outcome.notes += [f"Failed: {failure}" for failure in sorted(failures)]
         for name, path in tables.items():

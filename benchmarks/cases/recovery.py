@@ -1,10 +1,9 @@
-"""KL(true || model) of every model on densities that are known, in 2, 8 and 32 columns."""
+"""KL(true || model) of every model on densities that are known."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks.cases.quality import FLOWBENCH, fit_row
-from benchmarks.harness import Entry, Outcome, attempt, scratch
+from benchmarks.harness import Entry, Outcome, attempt_all, scratch
 from benchmarks.known import write_known_tables
 from flowbench.registry import FLOWS
 
@@ -13,7 +12,7 @@ TEST_ROWS = 4000
 AIM = 0.01
 
 
-def run(*, quick: bool, seconds: float) -> Outcome:
+def run(*, quick: bool, columns: int, seconds: float) -> Outcome:
     """Every model of flowbench as it is by default, after `seconds` of CPU time."""
     seconds = seconds / 12 if quick else seconds
     outcome = Outcome(
@@ -24,15 +23,13 @@ def run(*, quick: bool, seconds: float) -> Outcome:
         ]
     )
     with scratch() as folder:
-        tables = write_known_tables(folder)
+        tables = write_known_tables(folder, columns)
         entries = {
             (name, model): Entry(model, FLOWBENCH, _arguments(str(path), name, model, seconds))
             for name, path in tables.items()
             for model in FLOWS.names()
-            if not quick or name.endswith("-2")
         }
-        with ThreadPoolExecutor(2) as pool:
-            fits = dict(zip(entries, pool.map(attempt, entries.values()), strict=True))
+        fits = attempt_all(entries)
     for (name, model), timing in fits.items():
         outcome.add("recovery", {"density": name, "model": model, **fit_row(timing)})
     return outcome
