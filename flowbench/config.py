@@ -49,10 +49,10 @@ class SplitOptions(Options):
 class RunConfig(Options):
     """Everything that decides the outcome of a run, apart from the data themselves.
 
-    `background` mixes a Gaussian mixture of the train rows into the flow's density, at a share that the
-    validation rows choose (`flowbench.flows.background.Background`). `seed` draws initial weights, batches
-    and samples. `threads` is torch's number of CPU threads: one is the fastest for small networks, above all
-    on a machine that does other work too.
+    `background` mixes a Gaussian mixture of the train rows and a standard normal into the flow's density, at
+    shares that the validation rows choose (`flowbench.flows.background.Background`). `seed` draws initial
+    weights, batches and samples. `threads` is torch's number of CPU threads: one is the fastest for small
+    networks, above all on a machine that does other work too.
     """
 
     data: DataOptions

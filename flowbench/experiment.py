@@ -1,5 +1,6 @@
 """From a configuration to a run: load, split, transform, train, evaluate, store."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,6 +28,9 @@ from flowbench.training.state import TrainingState, from_arrays, to_arrays
 from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Progress, Trainer, make_objectives
 
+#: Of a budget that is a time, the share that a background may take to be fitted.
+BACKGROUND_SHARE = 0.1
+
 #: Independent random streams drawn from a run's seed.
 WEIGHTS, TRAINING, EVALUATION = range(3)
 
@@ -46,7 +50,9 @@ class Prepared:
     """An untrained model whose transforms are fitted on the train rows, and the rows in model space.
 
     `reserve` are validation rows beyond those that training is judged by. `validation_log_det` is the mean
-    log|det| of the transforms on the `validation` rows. `wall_seconds` and `cpu_seconds` went into all this.
+    log|det| of the transforms on the `validation` rows. `wall_seconds` and `cpu_seconds` went into the
+    transforms, `fit_wall_seconds` and `fit_cpu_seconds` into what of the model is fitted before its first
+    step, which is a part of its training.
     """
 
     config: RunConfig
@@ -57,6 +63,8 @@ class Prepared:
     validation_log_det: float
     wall_seconds: float
     cpu_seconds: float
+    fit_wall_seconds: float
+    fit_cpu_seconds: float
 
     def nll(self, rows: Tensor, log_prob: Tensor) -> Tensor:
         """NLL `(n,)`, nats, of held-out `rows: (n, d)` in model space, from the flow's `log_prob: (n,)`.
@@ -101,22 +109,24 @@ def prepare(
     for transform in model.transforms:
         transform.fit(rows)  # type: ignore[operator]
         rows, _ = transform.to_model(rows)  # type: ignore[operator]
-    judged, reserved = config.plan.validation_rows, config.plan.reserve_rows
+    judged, reserved = config.plan.divide(len(validation))
     held_out, log_det = model.to_model(torch.tensor(validation[: judged + reserved]))
-    flow = model.flow.to(config.device)
-    flow.initialise(rows.float().to(config.device), config.plan.seconds)
+    before, fitting = (stopwatch.wall(), stopwatch.cpu()), Stopwatch()
+    train_rows, held_out = (part.float().to(config.device) for part in (rows, held_out))
+    model.flow.to(config.device).initialise(train_rows, config.plan.seconds)
     if model.background is not None:
-        model.background.fit(rows)
-    held_out = held_out.float().to(config.device)
+        model.background.fit(rows, BACKGROUND_SHARE * (config.plan.seconds or math.inf))
     return Prepared(
         config,
         model,
-        train=rows.float().to(config.device),
+        train=train_rows,
         validation=held_out[:judged],
         reserve=held_out[judged:],
         validation_log_det=log_det[:judged].mean().item(),
-        wall_seconds=stopwatch.wall(),
-        cpu_seconds=stopwatch.cpu(),
+        wall_seconds=before[0],
+        cpu_seconds=before[1],
+        fit_wall_seconds=fitting.wall(),
+        fit_cpu_seconds=fitting.cpu(),
     )
 
 
@@ -137,6 +147,7 @@ def make_trainer(
         on_progress=watch.on_progress,
         on_validation=on_validation,
         should_stop=watch.should_stop,
+        clock=Stopwatch(prepared.fit_wall_seconds, prepared.fit_cpu_seconds),
     )
 
 
@@ -214,7 +225,10 @@ def load_model(run: Run) -> DensityModel:
         model = build_model(config, tuple(run.info["dataset"]["columns"]))
         model.load_state_dict(from_arrays(tensors))
     except (RuntimeError, KeyError, TypeError, ConfigurationError) as error:
-        raise DamagedFileError(f"the model in {run.path} does not fit its configuration: {error}") from None
+        raise DamagedFileError(
+            f"the model in {run.path} does not fit its configuration: one of them was changed, or the run is "
+            f"of another version of flowbench and has to be fitted again: {error}"
+        ) from None
     return model
 
 

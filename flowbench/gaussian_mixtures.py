@@ -1,6 +1,9 @@
 """Gaussian mixtures with full covariances, as scikit-learn fits them by expectation maximisation."""
 
+import math
+import time
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +34,32 @@ def fit_components(
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture = GaussianMixture(count, random_state=seed, n_init=starts, reg_covar=added)
         return mixture.fit(rows)
+
+
+def search_components(
+    rows: Floats,
+    counts: Iterable[int],
+    *,
+    seconds: float = math.inf,
+    seed: int = 0,
+    starts: int = 1,
+    added: float | None = None,
+) -> "GaussianMixture":
+    """The mixture of `rows: (n, d)` by Schwarz's criterion (1978), tried with ever more of the `counts`.
+
+    Until the criterion has risen twice in a row, or the next fit would end after about `seconds`; the first
+    is always made. The rest as in `fit_components`.
+    """
+    began, fits, scores = time.monotonic(), [], []
+    for count in counts:
+        started = time.monotonic()
+        fits.append(fit_components(rows, count, seed=seed, starts=starts, added=added))
+        scores.append(fits[-1].bic(rows))
+        now = time.monotonic()
+        rises = len(scores) > 2 and scores[-1] > scores[-2] > scores[-3]
+        if rises or now - began + 1.5 * (now - started) > seconds:
+            break
+    return fits[scores.index(min(scores))]
 
 
 def added_variance(rows: int) -> float:

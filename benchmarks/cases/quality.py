@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import stats
 
 from benchmarks.harness import Entry, Outcome, Timing, attempt_all, scratch
@@ -85,6 +86,7 @@ def _ingredients(kind: str) -> dict[str, list[str]]:
             "a high rate for most of the time": [_phase(kind, decline=1.0)],
         },
     }
+    rounded = {"rounded products": [_phase(kind, matmul_precision="ieee")]}
     return own[kind] | {
         "multi-scale inputs": ["flow.field.scales=0"],
         "sines and cosines of the time": ["flow.field.octaves=0"],
@@ -95,7 +97,8 @@ def _ingredients(kind: str) -> dict[str, list[str]]:
         "averaged weights": ["plan.ema_decay=0.0"],
         "batches of 1,024": [_phase(kind, batch_size=256)],
         "any decline of the rate": [_phase(kind, decline=0.0)],
-        "rounded products": [_phase(kind, matmul_precision="ieee")],
+        # A processor without units for it rounds nothing.
+        **(rounded if torch.ops.mkldnn._is_mkldnn_bf16_supported() else {}),
     }
 
 

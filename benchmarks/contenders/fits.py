@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from benchmarks.known import known
 from benchmarks.worker import Answer, Contender
 from flowbench.config import resolve
 from flowbench.data import Dataset, Split
+from flowbench.errors import IntegrationError
 from flowbench.evaluation.likelihood import reported_likelihoods
 from flowbench.experiment import Prepared, Watch, load_rows, make_trainer, prepare
 from flowbench.flows.continuous import ContinuousFlow
@@ -98,8 +100,7 @@ def flowbench(
         )
         return task.answer(
             scores.log_prob,
-            # In closed form all of the time goes into what comes before the training.
-            seconds=spent if task.prepared.config.plan.phases else task.prepared.cpu_seconds,
+            seconds=spent,
             steps=trainer.counters.step,
             nfe=scores.nfe,
             row_error=scores.error.max().item(),
@@ -114,7 +115,7 @@ def flowbench(
 def _evaluations(task: Task) -> dict[str, Any]:
     """What a solve at `LOOSE` takes: of batches with common steps, of the mean row and of the slowest alone.
 
-    Empty for a model that solves no equation.
+    Empty for a model that solves no equation, and for one of which a solve with common steps fails.
     """
     if not isinstance(task.prepared.model.flow, ContinuousFlow):
         return {}
@@ -123,12 +124,13 @@ def _evaluations(task: Task) -> dict[str, Any]:
     single = task.prepared.model.for_evaluation(PerRowOptions(**tolerances))
     single.flow.integrator = counting = CountingIntegrator(PerRowOptions(**tolerances))
     rows = torch.from_numpy(task.test[:COUNTED_ROWS])
-    with torch.no_grad():
+    with torch.no_grad(), suppress(IntegrationError):
         return {
             "nfe_of_batches": batch.score(rows).nfe,
             "nfe_of_slowest_row": single.score(rows).nfe,
             "nfe_of_mean_row": counting.rows / len(rows),
         }
+    return {}
 
 
 class CountingIntegrator(PerRowIntegrator):

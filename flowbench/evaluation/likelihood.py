@@ -113,7 +113,7 @@ def reported_likelihoods(
     if not bool(refined.all()):
         scale = _local(first)
         change = ladder.change(first.log_prob[refined], finer, 0)
-        error[~refined] = torch.quantile(change / scale[refined], COVERED) * scale[~refined]
+        error[~refined] = _factor(change, scale[refined]) * scale[~refined] + ROUNDING
     error += trace + arithmetic
     if options.max_error is not None and not ladder.is_stochastic:
         _tighten(ladder, x, log_prob, error, options.max_error)
@@ -144,7 +144,7 @@ def drawn_likelihoods(
     x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])
     error = torch.full_like(scores.log_prob, ladder.arithmetic())
     if scores.nfe is not None:
-        error += ladder.factor_of_draws() * _local(scores)
+        error += ladder.factor_of_draws() * _local(scores) + ROUNDING
     return x, Likelihoods(scores.log_prob, error, _above(error, options.max_error), scores.nfe)
 
 
@@ -172,6 +172,14 @@ def _local(scores: Scores) -> Tensor:
     if scores.local_error is None:
         return torch.ones_like(scores.log_prob)
     return scores.local_error.clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def _factor(change: Tensor, local: Tensor) -> float:
+    """What local errors (n,) have to be multiplied by, and `ROUNDING` added to, to cover changes (n,).
+
+    Without what rounding may change, of which a row that the background holds has nothing else.
+    """
+    return torch.quantile((change - ROUNDING).clamp_min(0) / local, COVERED).item()
 
 
 class _Ladder:
@@ -237,7 +245,7 @@ class _Ladder:
         x, drawn = self._references()
         # Draws carry the exact divergence, whatever rows are scored with.
         finest = self._model.for_evaluation(refine(self.options.integrator, 2)).score(x).log_prob
-        return torch.quantile((drawn.log_prob - finest).abs() / _local(drawn), COVERED).item()
+        return _factor((drawn.log_prob - finest).abs(), _local(drawn))
 
     def arithmetic(self) -> float:
         """What rounding takes: how much the draws move in float32, scaled to the precision of float64."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowbench.fields.growing import GrowingBuffers
-from flowbench.gaussian_mixtures import fit_components, most_components
+from flowbench.gaussian_mixtures import most_components, search_components
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
@@ -17,6 +17,9 @@ MAX_COMPONENTS = 8
 
 #: Train rows that the mixture is fitted on, at most: more would take longer and change little.
 MAX_ROWS = 10_000
+
+#: Along any axis: float32, in which the parameters are kept, tells no less.
+LEAST_VARIANCE = 1e-10
 
 
 class Mixture(GrowingBuffers):
@@ -37,12 +40,14 @@ class Mixture(GrowingBuffers):
         for name, shape in zip(self.growing, ((), (features,), (features,), 2 * (features,)), strict=True):
             self.register_buffer(name, torch.zeros(0, *shape))
 
-    def fit(self, x: Tensor) -> None:
-        """Take the mixture of rows `x: (n, d)`, its components chosen by the information criterion."""
+    def fit(self, x: Tensor, seconds: float = math.inf) -> None:
+        """Take the mixture of rows `x: (n, d)`, its components chosen by the information criterion.
+
+        More of them are tried for about `seconds`.
+        """
         rows = x[:MAX_ROWS].double().cpu().numpy()
         most = min(MAX_COMPONENTS, most_components(*rows.shape))
-        fits = [fit_components(rows, count, starts=3) for count in range(1, most + 1)]
-        self.take(min(fits, key=lambda fit: fit.bic(rows)))
+        self.take(search_components(rows, range(1, most + 1), seconds=seconds, starts=3))
 
     def take(self, mixture: "GaussianMixture") -> None:
         """Take over what scikit-learn has fitted, in full covariances."""
@@ -50,7 +55,7 @@ class Mixture(GrowingBuffers):
         found = {
             "log_weights": torch.from_numpy(mixture.weights_).log(),
             "means": torch.from_numpy(mixture.means_),
-            "variances": variances.clamp(min=1e-6),
+            "variances": variances.clamp(min=LEAST_VARIANCE),
             "axes": axes,
         }
         for name, value in found.items():

@@ -38,7 +38,7 @@ class Waves(nn.Module):
         if not len(self.scales):
             return y
         parts = [y]
-        for weight, sine, cosine in self._octaves(_bend(y @ self.directions), weights):
+        for weight, sine, cosine in self._octaves(_bend(self._along(y)), weights):
             parts += [weight * sine, weight * cosine]
         return torch.cat(parts, 1)
 
@@ -46,8 +46,8 @@ class Waves(nn.Module):
         """The derivative of phi at `y: (n, d)` along `tangents: (k, n, d)`: (k, n, d + count)."""
         if not len(self.scales):
             return tangents
-        angles = y @ self.directions
-        parts, turned = [tangents], tangents @ self.directions * _bend_slope(angles)
+        angles = self._along(y)
+        parts, turned = [tangents], self._along(tangents) * _bend_slope(angles)
         for scale, (weight, sine, cosine) in enumerate(self._octaves(_bend(angles), weights)):
             steep = weight * 2.0**scale
             parts += [turned * (steep * cosine), turned * (-steep * sine)]
@@ -97,7 +97,11 @@ class Waves(nn.Module):
     def _slopes(self, y: Tensor, phi: Tensor) -> Tensor:
         """The waves (n, 2 scales, directions), times the slopes of what they see."""
         waves = phi[:, self.features :].view(len(y), -1, self.directions.shape[1])
-        return waves * _bend_slope(y @ self.directions)[:, None]
+        return waves * _bend_slope(self._along(y))[:, None]
+
+    def _along(self, vectors: Tensor) -> Tensor:
+        """`vectors: (..., d)` along each direction, (..., directions); the first d are the columns."""
+        return vectors if self.directions.shape[1] == self.features else vectors @ self.directions
 
     def _octaves(self, angles: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Each scale's weight (m, 1) and the sine and cosine (n, directions) there."""

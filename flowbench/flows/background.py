@@ -12,6 +12,8 @@ from flowbench.flows.base import base_log_prob
 COUNTED = 0.5
 #: The same for the standard normal: its draws lie off the data, so it gets less unless rows ask for it.
 NORMAL_COUNTED = 0.05
+#: How often either share is chosen given the other.
+TURNS = 5
 
 
 class Background(nn.Module):
@@ -19,8 +21,8 @@ class Background(nn.Module):
 
     All in model space; a is `share` and b `normal_share`. A sharp flow gives a row off its ridge thousands of
     nats, and one such row decides a mean. Both are defensive (Hesterberg 1995): no row's log-density is below
-    log(share) + log q, and where the flow is right they cost -log(1 - share) at most. The standard normal,
-    which is what the transforms make of every column, holds rows that the mixture leaves empty.
+    log(a (1 - b)) + log q, and they cost -log((1 - a) (1 - b)) at most. The standard normal is broad, as
+    columns have unit variance there, and holds rows that the mixture leaves empty.
     """
 
     share: Tensor
@@ -37,9 +39,9 @@ class Background(nn.Module):
         """The share of the density that is not the flow's."""
         return 1 - ((1 - self.share) * (1 - self.normal_share)).item()
 
-    def fit(self, x: Tensor) -> None:
-        """Take the mixture of train rows `x: (n, d)` in model space."""
-        self.mixture.fit(x)
+    def fit(self, x: Tensor, seconds: float = math.inf) -> None:
+        """Take the mixture of train rows `x: (n, d)` in model space, found in about `seconds`."""
+        self.mixture.fit(x, seconds)
 
     def weigh(self, flow: Tensor, x: Tensor) -> None:
         """Take the shares that suit held-out rows `x: (n, d)`, of which the flow says `flow: (n,)`."""
@@ -49,8 +51,13 @@ class Background(nn.Module):
     def best_shares(self, flow: Tensor, x: Tensor) -> tuple[float, float]:
         """`share` and `normal_share` for rows `x: (n, d)` whose log-densities under the flow are `flow`."""
         flow, mixture, normal = self._parts(flow, x)
-        share = best_share(flow, mixture, COUNTED)
-        return share, best_share(_join(flow, mixture, flow.new_tensor(share)), normal, NORMAL_COUNTED)
+        share = normal_share = flow.new_zeros(())
+        # Each in turn, as the other is: a row that the normal holds is none for the mixture to hold.
+        for _ in range(TURNS):
+            first, second = (_join(part, normal, normal_share) for part in (flow, mixture))
+            share = flow.new_tensor(best_share(first, second, COUNTED))
+            normal_share = flow.new_tensor(best_share(_join(flow, mixture, share), normal, NORMAL_COUNTED))
+        return share.item(), normal_share.item()
 
     def mix(self, flow: Tensor, x: Tensor, shares: tuple[float, float] | None = None) -> Tensor:
         """The log-density `(n,)`, float64, of `x: (n, d)`, of which the flow says `flow: (n,)`.

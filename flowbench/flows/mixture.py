@@ -1,16 +1,15 @@
 """A Gaussian mixture, its components chosen by the information criterion."""
 
-import time
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from flowbench import options
-from flowbench.fields.mixture import Mixture
+from flowbench.fields.mixture import LEAST_VARIANCE, Mixture
 from flowbench.flows.base import Density, Scores
-from flowbench.gaussian_mixtures import fit_components, most_components, parameters_of_component
+from flowbench.gaussian_mixtures import most_components, parameters_of_component, search_components
 
 #: How long the search for components takes at most where the budget is in steps.
 DEFAULT_SECONDS = 60.0
@@ -26,7 +25,7 @@ class MixtureOptions(options.PartOptions):
     name: Literal["mixture"] = "mixture"
     max_components: PositiveInt = 256
     max_rows: PositiveInt = 50_000
-    min_variance: PositiveFloat | None = None
+    min_variance: float | None = Field(None, ge=LEAST_VARIANCE)
 
 
 class MixtureDensity(Density):
@@ -55,18 +54,9 @@ class MixtureDensity(Density):
         rows = x[: self.options.max_rows].double().cpu().numpy()
         limit = DEFAULT_SECONDS if seconds is None else seconds
         most = min(self.options.max_components, most_components(*rows.shape))
-        began, scores, best = time.monotonic(), [], None
-        for count in _counts(most):
-            started = time.monotonic()
-            found = fit_components(rows, count, seed=self.seed, added=self.options.min_variance)
-            scores.append(found.bic(rows))
-            if scores[-1] == min(scores):
-                best = found
-            now = time.monotonic()
-            rises = len(scores) > 2 and scores[-1] > scores[-2] > scores[-3]
-            if rises or now - began + 1.5 * (now - started) > limit:
-                break
-        self.mixture.take(best)
+        added = self.options.min_variance
+        found = search_components(rows, _counts(most), seconds=limit, seed=self.seed, added=added)
+        self.mixture.take(found)
 
     def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
         return Scores(self.mixture.log_prob(x))

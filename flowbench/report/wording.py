@@ -188,9 +188,9 @@ def _about_likelihoods(section: Section) -> list[str]:
         background = model.max_metric("background_share")
         if background is not None and background >= LARGE_BACKGROUND:
             notes.append(
-                f"A Gaussian mixture beside the flow holds {background:.0%} of the density of {model.label}, "
-                "since held-out rows prefer it: either the table is close to a mixture, or the flow has had "
-                "too little time."
+                f"A Gaussian mixture and a standard normal beside the flow hold {background:.0%} of the "
+                f"density of {model.label}: the table is close to a mixture, the flow has had too little "
+                "time, or there are too few validation rows to trust it alone."
             )
         mass, share = model.mean_metric("grid_mass"), model.samples_on_grid
         if mass is None or share is None:

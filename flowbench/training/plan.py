@@ -29,6 +29,10 @@ class Phase(Options):
     matmul_precision: Literal["ieee", "tf32", "bf16"] = "ieee"
 
 
+#: Rows that choose between the best and the last weights, at least, unless a plan asks for fewer.
+LEAST_RESERVE = 500
+
+
 class TrainingPlan(Options):
     """Phases, the budget they share, and how progress is judged.
 
@@ -37,9 +41,9 @@ class TrainingPlan(Options):
     the weights (decay min(`ema_decay`, (i + 1) / (i + 10)) at step i): every `validation_steps` steps, or
     by default every fortieth of the budget, and more often at first where the budget is a time. The best
     weights are kept, but where there are more validation rows, up to `reserve_rows` of them choose between
-    these and the last. Training stops early when a share `patience` of the budget brought nothing (0: never);
-    where the rate declines, when all of that time the NLL was worse than the best by more than two standard
-    errors.
+    these and the last; fewer than `LEAST_RESERVE` would choose badly, and join the others. Training stops
+    early when a share `patience` of the budget brought nothing (0: never); where the rate declines, when all
+    of that time the NLL was worse than the best by more than two standard errors.
     """
 
     phases: tuple[Phase, ...] = (Phase(),)
@@ -59,6 +63,14 @@ class TrainingPlan(Options):
                 "a training plan needs a budget: set `steps`, `seconds` (`--time-budget`) or both"
             )
         return self
+
+    def divide(self, rows: int) -> tuple[int, int]:
+        """How many of so many validation `rows` judge all along, and how many more do at the end."""
+        judged = min(rows, self.validation_rows)
+        reserved = min(rows - judged, self.reserve_rows)
+        if reserved < min(LEAST_RESERVE, self.reserve_rows):
+            return judged + reserved, 0
+        return judged, reserved
 
     def phase_at(self, fraction: float) -> tuple[int, float]:
         """The phase that runs when `fraction` of the budget is spent, and the spent fraction of the phase."""

@@ -71,7 +71,7 @@ class Trainer:
     (n, d), nats, (n,), of the flow's log-densities (n,) there, and `settle` is told those of the best
     weights at the end. `generator` draws batches and all noise. `on_progress` is called at most a few times a
     second; `on_validation` after each validation, when `state()` may be saved. `should_stop` is asked
-    between steps.
+    between steps. `clock` has begun already, where something was fitted before.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Trainer:
         on_progress: Callable[[Progress], None] = lambda progress: None,
         on_validation: Callable[[Progress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
+        clock: Stopwatch | None = None,
     ) -> None:
         self.flow = flow
         self.plan = plan
@@ -111,7 +112,7 @@ class Trainer:
         self._best_rows: Tensor | None = None
         self._held_back = 0.0
         self._validation_seconds = 0.0
-        self._clock = Stopwatch()
+        self._clock = clock or Stopwatch()
         self._last_event = 0.0
         self._learning_rate = 0.0
 

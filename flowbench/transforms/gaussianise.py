@@ -141,8 +141,12 @@ def _joint_log_density(columns: Floats, pieces: list[int]) -> Floats:
     """
     held_out = np.arange(columns.shape[1]) % FOLDS == 0
     images, log_det = np.empty_like(columns), np.zeros(columns.shape[1])
+    # As many pieces as there are rows for here: the pieces were chosen for more.
+    finest = int((~held_out).sum()) // ROWS_A_PIECE
     for column, count, image in zip(columns, pieces, images, strict=True):
-        z, log_slope = _fit_spline(column[~held_out], count).forward(torch.from_numpy(column)[:, None])
+        z, log_slope = _fit_spline(column[~held_out], min(count, finest)).forward(
+            torch.from_numpy(column)[:, None]
+        )
         image[:] = z.squeeze(1).numpy()
         log_det += log_slope.squeeze(1).numpy()
     rows = images.T[~held_out]

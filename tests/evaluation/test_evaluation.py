@@ -19,6 +19,7 @@ from flowbench.evaluation.likelihood import (
     reported_likelihoods,
 )
 from flowbench.evaluation.options import EvaluationOptions
+from flowbench.flows.background import Background
 from flowbench.flows.density_model import DensityModel
 from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
 from flowbench.ode.per_row_engine import PerRowOptions
@@ -176,6 +177,24 @@ def test_draws_have_errors_that_hold(tolerance: float) -> None:
     assert drawn.error.median() <= 50 * errors.median()
     again, same = drawn_likelihoods(bent, 1000, options(tolerance), torch.Generator().manual_seed(5))
     assert torch.equal(again, x) and torch.equal(same.error, drawn.error)
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
+def test_rows_that_are_the_backgrounds_do_not_widen_the_errors_of_others(tolerance: float) -> None:
+    def reported(background: Background | None) -> tuple[Likelihoods, Likelihoods]:
+        mixed = DensityModel(("a", "b"), bare.transforms, bare.flow, background)
+        drawn = drawn_likelihoods(mixed, 1000, options(tolerance), torch.Generator().manual_seed(5))[1]
+        return drawn, reported_likelihoods(mixed, x, options(tolerance, error_rows=300))
+
+    bare = model(bent_flow())
+    # A tenth of the density lies where the flow has next to none: there only rounding moves a log-density.
+    background = Background(2)
+    background.mixture.fit(12 + 0.1 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0)))
+    background.share.fill_(0.1)
+    far, _ = bare.to_data(12 + 0.1 * torch.randn(50, 2, generator=torch.Generator().manual_seed(1)))
+    x = torch.cat([far, torch.tensor(NORMAL.rvs(550, random_state=2))])
+    for mixed, own in zip(reported(background), reported(None), strict=True):
+        assert mixed.error.median() <= 3 * own.error.median()
 
 
 def test_a_solve_that_fails_names_the_rows() -> None:

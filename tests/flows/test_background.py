@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
@@ -72,11 +72,12 @@ def test_three_densities_are_mixed() -> None:
 def test_no_row_is_worth_less_than_the_background_gives_it() -> None:
     x = iris()
     bounded = model(0.01)
-    floor = math.log(0.01) + bounded.background.mixture.log_prob(x)
+    bounded.background.normal_share.fill_(0.02)
+    floor = math.log(0.01 * 0.98) + bounded.background.mixture.log_prob(x)
     scores = bounded.log_prob(x)
     assert (bounded.flow.log_prob(x) < floor - 10).any()
     assert (scores >= floor).all()
-    assert (scores >= math.log(0.99) + bounded.flow.log_prob(x)).all()
+    assert (scores >= math.log(0.99 * 0.98) + bounded.flow.log_prob(x)).all()
 
 
 @pytest.mark.parametrize("shift", [-3.0, 0.0, 3.0])
@@ -105,6 +106,31 @@ def test_the_normal_holds_the_rows_that_both_leave_empty() -> None:
     found.weigh(flow, x)
     # Other rows at the edge take a part of it too.
     assert 3.05 / 153.55 < found.normal_share.item() < 0.03
+
+
+def test_both_shares_are_the_best_there_are() -> None:
+    x, found = iris(), background(0.5)
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
+    mixture = normal + 1 + torch.randn(len(x), generator=torch.Generator().manual_seed(1)).double()
+    flow = mixture + 2
+    # Rows that only the normal holds: the mixture is no better off for being less wrong than the flow.
+    mixture[:5], flow[:5] = -300, -5000
+    found.mixture.log_prob = lambda x: mixture  # type: ignore[method-assign]
+
+    def loss(shares: np.ndarray) -> float:
+        share, normal_share = np.exp(shares)
+        parts = torch.stack([flow, mixture, normal])
+        weights = torch.tensor([(1 - share) * (1 - normal_share), share * (1 - normal_share), normal_share])
+        prior = (
+            0.5 * np.log(share * (1 - share)) + 0.05 * np.log(normal_share) + 0.5 * np.log1p(-normal_share)
+        )
+        return -torch.logsumexp(parts + weights.log()[:, None], 0).sum().item() - float(prior)
+
+    best = minimize(loss, np.log([0.1, 0.1]), bounds=[(-15, -1e-6)] * 2, method="L-BFGS-B", tol=1e-14)
+    found.weigh(flow, x)
+    assert found.share.item() == pytest.approx(np.exp(best.x[0]), rel=1e-2)
+    assert found.normal_share.item() == pytest.approx(np.exp(best.x[1]), rel=1e-2)
+    assert found.share.item() < 0.01
 
 
 def test_the_share_counts_the_rows_that_the_flow_misses() -> None:

@@ -221,7 +221,7 @@ def test_a_density_that_is_mostly_its_background_is_named(
 
     runs = make_run("cnf", results=with_share(0.62)), make_run("gaussian")
     (section,) = sections_of(*runs)
-    assert any("holds 62% of the density of cnf" in each for each in cautions(section, [section], []))
+    assert any("hold 62% of the density of cnf" in each for each in cautions(section, [section], []))
     table = cost_table(section)
     shares = [row[table.header.index("background")] for row in table.rows]
     assert sorted(shares) == ["0.62", DASH]

@@ -119,6 +119,19 @@ def test_without_further_rows_the_validation_rows_have_the_last_word() -> None:
     assert all(torch.equal(trainer.flow.state_dict()[key], value) for key, value in before.items())
 
 
+@pytest.mark.parametrize(
+    ("rows", "divided"),
+    [(700, (700, 0)), (1001, (1001, 0)), (1499, (1499, 0)), (1500, (1000, 500)), (9000, (1000, 5000))],
+)
+def test_few_further_rows_do_not_choose(rows: int, divided: tuple[int, int]) -> None:
+    assert TrainingPlan(steps=1).divide(rows) == divided
+
+
+def test_a_plan_may_ask_for_few_further_rows_or_none() -> None:
+    assert TrainingPlan(steps=1, reserve_rows=3).divide(1200) == (1000, 3)
+    assert TrainingPlan(steps=1, reserve_rows=0).divide(1200) == (1000, 0)
+
+
 def test_what_follows_from_the_weights_is_settled_by_the_best() -> None:
     judged: list[Tensor] = []
     trainer = make_trainer(
