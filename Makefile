@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# A process for each core; a file's tests share what they fit, so they stay in one process.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -18,10 +20,10 @@ demo: $(VENV)/.installed  ## compare three models on moons and Old Faithful (at 
 	$(BIN)/flowbench compare moons faithful --models cnf,planar,gaussian --time-budget 30s --name demo
 
 test: $(VENV)/.installed-test  ## run the tests; ARGS="-k planar" chooses some
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-slow: $(VENV)/.installed-test  ## run the reproductions, which take minutes each
-	$(BIN)/python -m pytest -m slow $(ARGS) || test $$? -eq 5  # 5: none was selected
+	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: none was selected
 
 bench: $(VENV)/.installed-bench .venv-jax/.installed  ## measure against other libraries; QUICK=1 in at most 10 minutes
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
