@@ -82,8 +82,9 @@ def _two_sample_metrics(
         metrics[f"{name}_p_value"] = Metric(found.p_value, "1")
         metrics[f"{name}_floor"] = Metric(floor.statistic, "1")
         metrics[f"{name}_floor_p_value"] = Metric(floor.p_value, "1")
-    low, high = two_sample.c2st_band(min(len(drawn), len(held_out)))
-    return metrics | {"c2st_null_low": Metric(low, "1"), "c2st_null_high": Metric(high, "1")}
+        if found.band is not None:
+            metrics[f"{name}_null_low"], metrics[f"{name}_null_high"] = (Metric(e, "1") for e in found.band)
+    return metrics
 
 
 def _memorisation_metrics(drawn: Floats, held_out: Floats, seen: Floats) -> dict[str, Metric]:

@@ -35,7 +35,7 @@ def sample_table(section: Section) -> Table | None:
         "Each statistic with its p-value in brackets, that of a value as large where both sets of rows are "
         "alike; in the model space of each, where every column has one unit: behind other transforms they "
         "are not comparable. The floor is that of train rows against the same held-out rows.",
-        f"C2ST: how often a classifier tells draws from held-out rows; by chance, {fixed(low, 3)} to "
+        f"C2ST: how often a classifier tells draws from held-out rows; by chance, about {fixed(low, 3)} to "
         f"{fixed(high, 3)}. The last column: the probability that a draw is closer to its nearest train row "
         "than a held-out row to its own; above 1/2, with a small p-value, a model repeats its train rows.",
         *_which_run(models),

@@ -64,10 +64,21 @@ def test_a_difference_that_never_varies_needs_rows_to_be_believed() -> None:
         assert difference.is_resolved == resolved
 
 
-def test_many_rows_are_resampled_without_a_jackknife() -> None:
-    difference = compare_paired(*correlated_pair(np.random.default_rng(0), 60_000, 0.1))
+@pytest.mark.parametrize("constant", [0.0, 0.1])
+def test_resamples_that_do_not_vary_tell_nothing(constant: float) -> None:
+    differences = np.full(50, constant)
+    differences[7] += 1
+    difference = compare_paired(differences, np.zeros(50))
     assert difference is not None
-    assert difference.bootstrap_low == pytest.approx(difference.low, abs=0.1 * difference.half_width)
+    assert math.isnan(difference.bootstrap_low)
+    assert math.isnan(difference.bootstrap_high)
+
+
+def test_the_bootstrap_reaches_further_to_the_side_of_the_tail() -> None:
+    differences = np.random.default_rng(0).gamma(0.5, size=50)
+    difference = compare_paired(differences, np.zeros(50))
+    assert difference is not None
+    assert difference.bootstrap_high - difference.mean > 1.2 * (difference.mean - difference.bootstrap_low)
 
 
 @pytest.mark.slow
