@@ -1,10 +1,9 @@
 """Explicit Runge-Kutta methods with one step for all rows, written for cheap backpropagation."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -12,6 +11,7 @@ from flowbench import options
 from flowbench.errors import IntegrationError
 from flowbench.ode import step_control, tableau
 from flowbench.ode.base import Derivative, Integrator, Solution, State
+from flowbench.ode.stepped import SteppedOptions
 
 Adaptive = Literal["dopri5", "tsit5"]
 FixedGrid = Literal["rk4", "heun", "midpoint", "euler"]
@@ -36,36 +36,17 @@ TABLEAUX: dict[Method, tableau.Tableau] = {
 }
 
 
-class NativeOptions(options.PartOptions):
+class NativeOptions(SteppedOptions):
     """Method, accuracy, cap on evaluations, and whether memory is saved by computing steps twice.
 
     `steps` is the number of equal steps of a fixed-grid method. With `checkpoint` a step keeps only its
     start, and is repeated when gradients come back to it.
     """
 
+    fixed_grid: ClassVar[tuple[str, ...]] = FIXED_GRID_METHODS
     name: Literal["native"] = "native"
     method: Method = "dopri5"
-    atol: float = Field(1e-5, gt=0)
-    rtol: float = Field(1e-5, gt=0)
-    steps: int | None = Field(None, ge=1)
-    max_nfe: int = Field(10_000, ge=1)
     checkpoint: bool = False
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether the method chooses its own steps."""
-        return self.method in ADAPTIVE_METHODS
-
-    @model_validator(mode="after")
-    def _steps_fit_method(self) -> Self:
-        if self.adaptive and self.steps is not None:
-            raise ValueError(
-                f"`steps` is for fixed-grid methods and `{self.method}` chooses its own; leave it out, "
-                f"or choose one of {', '.join(FIXED_GRID_METHODS)}"
-            )
-        if not self.adaptive and self.steps is None:
-            raise ValueError(f"`{self.method}` has a fixed grid and needs `steps`, for example steps=20")
-        return self
 
 
 class NativeIntegrator(Integrator):

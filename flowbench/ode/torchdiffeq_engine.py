@@ -1,15 +1,15 @@
 """The integrators of torchdiffeq (Chen, Rubanova, Bettencourt and Duvenaud 2018), one step for all rows."""
 
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 from torchdiffeq import odeint, odeint_adjoint
 
 from flowbench import options
 from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.ode.base import Derivative, Integrator, Solution, State, all_finite
+from flowbench.ode.stepped import SteppedOptions
 
 Adaptive = Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"]
 FixedGrid = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams"]
@@ -23,37 +23,18 @@ FIXED_GRID_METHODS: tuple[str, ...] = get_args(FixedGrid)
 ADAMS_ORDER = 5
 
 
-class TorchdiffeqOptions(options.PartOptions):
+class TorchdiffeqOptions(SteppedOptions):
     """Method, accuracy, cap on evaluations, and how gradients are taken.
 
     `steps` is the number of equal steps of a fixed-grid method. `seminorm` leaves the parameters'
     gradients out of the step control of an adjoint solve (Kidger, Chen and Lyons 2021).
     """
 
+    fixed_grid: ClassVar[tuple[str, ...]] = FIXED_GRID_METHODS
     name: Literal["torchdiffeq"] = "torchdiffeq"
     method: Method = "dopri5"
-    atol: float = Field(1e-5, gt=0)
-    rtol: float = Field(1e-5, gt=0)
-    steps: int | None = Field(None, ge=1)
-    max_nfe: int = Field(10_000, ge=1)
     gradient: Literal["backprop", "adjoint"] = "backprop"
     seminorm: bool = True
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether the method chooses its own steps."""
-        return self.method in ADAPTIVE_METHODS
-
-    @model_validator(mode="after")
-    def _steps_fit_method(self) -> Self:
-        if self.adaptive and self.steps is not None:
-            raise ValueError(
-                f"`steps` is for fixed-grid methods and `{self.method}` chooses its own; leave it out, "
-                f"or choose one of {', '.join(FIXED_GRID_METHODS)}"
-            )
-        if not self.adaptive and self.steps is None:
-            raise ValueError(f"`{self.method}` has a fixed grid and needs `steps`, for example steps=20")
-        return self
 
 
 class TorchdiffeqIntegrator(Integrator):
