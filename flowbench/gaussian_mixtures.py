@@ -62,6 +62,24 @@ def search_components(
     return fits[scores.index(min(scores))]
 
 
+def refine_components(mixture: "GaussianMixture", rows: Floats, steps: int) -> "GaussianMixture":
+    """`mixture` after at most so many further `steps` of expectation maximisation on `rows: (n, d)`."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    refined = GaussianMixture(
+        mixture.n_components,
+        weights_init=mixture.weights_,
+        means_init=mixture.means_,
+        precisions_init=mixture.precisions_,
+        max_iter=steps,
+        reg_covar=added_variance(len(rows)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return refined.fit(rows)
+
+
 def added_variance(rows: int) -> float:
     """What is added to variances: of the distance, squared, that ten neighbours of that many rows span."""
     return min(MOST_ADDED, (10 / rows) ** 2)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowbench.fields.growing import GrowingBuffers
-from flowbench.gaussian_mixtures import most_components, search_components
+from flowbench.gaussian_mixtures import most_components, refine_components, search_components
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 #: Components that are tried; the Bayesian information criterion chooses among them.
 MAX_COMPONENTS = 8
 
-#: Train rows that the mixture is fitted on, at most: more would take longer and change little.
+#: Train rows that components are searched on, at most.
 MAX_ROWS = 10_000
+#: Train rows that those which are found are fitted to, at most, and in how many steps: a covariance of many
+#: columns has as many numbers as would cost a tenth of a nat on the rows of the search.
+MAX_FITTED = 50_000
+REFINEMENTS = 10
 
 #: Along any axis: float32, in which the parameters are kept, tells no less.
 LEAST_VARIANCE = 1e-10
@@ -45,9 +49,11 @@ class Mixture(GrowingBuffers):
 
         More of them are tried for about `seconds`.
         """
-        rows = x[:MAX_ROWS].double().cpu().numpy()
-        most = min(MAX_COMPONENTS, most_components(*rows.shape))
-        self.take(search_components(rows, range(1, most + 1), seconds=seconds, starts=3))
+        rows = x[:MAX_FITTED].double().cpu().numpy()
+        searched = rows[:MAX_ROWS]
+        most = min(MAX_COMPONENTS, most_components(*searched.shape))
+        found = search_components(searched, range(1, most + 1), seconds=seconds, starts=3)
+        self.take(found if len(rows) == len(searched) else refine_components(found, rows, REFINEMENTS))
 
     def take(self, mixture: "GaussianMixture") -> None:
         """Take over what scikit-learn has fitted, in full covariances."""
