@@ -37,7 +37,11 @@ def main() -> None:
     parser.add_argument(
         "cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}; by default all, or a few if quick"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions: all cases in 10 minutes")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer and shorter repetitions, of a few cases unless some are named",
+    )
     parser.add_argument("--report", action="store_true", help="only write RESULTS.md from what is there")
     arguments = parser.parse_args()
     unknown = set(arguments.cases) - set(CASES)

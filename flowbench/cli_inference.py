@@ -57,7 +57,9 @@ def score(
         scored = inference.score(opened, table, max_error=max_error, home=Home(home), on_rows=line.count)
     scored.save(path, opened)
     if flagged := int(scored.flagged.sum()):
-        terminal.say(f"{flagged:,} of {len(scored.row):,} rows are above --max-error at the finest solve")
+        terminal.say(
+            f"{flagged:,} of {len(scored.row):,} rows may be off by more than the largest error asked for"
+        )
     answer = {
         "file": str(path),
         "rows": len(scored.row),
@@ -125,8 +127,10 @@ def tradeoff(
     chosen = recommend(rungs, error)
     page = write_tradeoff(rungs, chosen, error, name=opened.name, rows=used, folder=folder)
     if json:
-        options = chosen and chosen.options
-        terminal.write_json({"page": str(page), "recommended": options, "solvers": [vars(r) for r in rungs]})
+        recommended = chosen and vars(chosen)
+        terminal.write_json(
+            {"page": str(page), "recommended": recommended, "solvers": [vars(rung) for rung in rungs]}
+        )
         return
     table = tradeoff_table(rungs, chosen, used)
     terminal.write_table(table.header, table.rows)

@@ -85,7 +85,10 @@ SetOption = Annotated[
 ]
 BudgetOption = Annotated[
     str | None,
-    typer.Option("--time-budget", help="Training time: 60s, 5m, 1h (default: 60s, unless --steps is given)."),
+    typer.Option(
+        "--time-budget",
+        help="Training time: 60s, 5m, 1h (default: 60s, unless --steps or the preset sets steps).",
+    ),
 ]
 StepsOption = Annotated[int | None, typer.Option(help="Training steps.")]
 ColumnsOption = Annotated[str | None, typer.Option(help="Columns of the table to use, comma-separated.")]

@@ -24,9 +24,9 @@ def compare(
     """A report in `folder` on one run for each configuration.
 
     A finished run of the same configuration on the same data is taken as it is; the others are fitted, and
-    those that were not evaluated are. The
-    report is None where a fit was interrupted; what is finished by then is found again next time. Every
-    data set is read before the first fit, so that a mistake in the last one is not told hours later.
+    those that were not evaluated are. The report is None where a fit was interrupted; what is finished by
+    then is found again next time. Every data set is read before the first fit, so that a mistake in the last
+    one is not told hours later. Raises as `fit` and `write_report` do.
     """
     home = home or Home()
     sha256 = {data: _sha256(data, home) for data in dict.fromkeys(config.data for config in configs)}

@@ -25,10 +25,6 @@ class DataError(FlowbenchError, ValueError):
     """A table that cannot be read, or that holds values which cannot be modelled."""
 
 
-class OutsideSupportError(DataError):
-    """Rows outside the domain on which a transform or a density is defined."""
-
-
 class RunFailedError(FlowbenchError):
     """A fit that diverged and could not be rescued."""
 

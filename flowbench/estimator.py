@@ -16,6 +16,9 @@ from flowbench.experiment import Watch, make_trainer, prepare
 
 Floats = NDArray[np.float64]
 
+#: Parts of a run that `options` may set.
+PARTS = ("flow", "plan", "transforms", "background")
+
 
 class FlowDensity(DensityMixin, BaseEstimator):
     """A normalizing flow as a scikit-learn density estimator.
@@ -27,13 +30,14 @@ class FlowDensity(DensityMixin, BaseEstimator):
     preset : str
         "default", or a published recipe of the model, such as "ffjord" for "cnf".
     time_budget : float or None
-        Seconds of training; 60 if `steps` is None too.
+        Seconds of training; 60 if neither `steps` nor the preset sets steps. Of both, whichever ends first.
     steps : int or None
         Optimiser steps; results repeat exactly only with a budget in steps.
     validation_fraction : float
         Share of the rows held out to choose the weights and to stop early.
     options : mapping or None
-        Further options by dotted name, such as {"flow.field.width": 128}.
+        Further options by dotted name, such as {"flow.field.width": 128}; of the evaluation those of its
+        integrator, which scores and draws.
     random_state : int, RandomState or None
         Seed of the held-out rows, the weights and the batches.
 
@@ -112,9 +116,10 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     def _configure(self, seed: int) -> RunConfig:
         for name in self.options or {}:
-            if name.partition(".")[0] not in {"flow", "plan", "transforms", "background", "evaluation"}:
+            part = name.partition(".")[0]
+            if part not in PARTS and not f"{name}.".startswith("evaluation.integrator."):
                 raise ConfigurationError(
-                    f"`options` takes those of flow, plan, transforms, background, evaluation; got `{name}`"
+                    f"`options` takes those of {', '.join(PARTS)} and evaluation.integrator; got `{name}`"
                 )
         budget = {"plan.seconds": self.time_budget, "plan.steps": self.steps, "seed": seed}
         return resolve("array", self.model, preset=self.preset, overrides={**(self.options or {}), **budget})

@@ -236,13 +236,18 @@ def check_data(run: Run, dataset: Dataset) -> None:
     """Raise `DataError` if `dataset` is no longer what the run recorded of it."""
     recorded = run.info.get("dataset")
     if not isinstance(recorded, Mapping) or recorded.get("sha256") != dataset.provenance.sha256:
-        raise DataError(f"the data set `{dataset.name}` has changed since the run {run.path} began")
+        raise DataError(
+            f"the data set `{dataset.name}` has changed since the run {run.path} began; put the old one "
+            "back, or fit anew"
+        )
 
 
 def _use_machine(config: RunConfig) -> None:
     torch.set_num_threads(config.threads)
     if config.device != "cpu" and (torch.device(config.device).index or 0) >= torch.cuda.device_count():
-        raise ConfigurationError(f"device `{config.device}` is not there; use `--device cpu`")
+        raise ConfigurationError(
+            f"device `{config.device}` is not there; fit with `--device cpu`, or resume where there is one"
+        )
 
 
 @dataclass(frozen=True)

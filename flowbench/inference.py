@@ -136,7 +136,6 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
     The figures are those of `flowbench.evaluation.suite.judge`, by name. Raises `DataError` if the run has no
     results yet, or if its data set has changed; `RunLockedError` if the run is under way.
     """
-    _check_results(run)
     config = read_config(run)
     torch.set_num_threads(config.threads)
     with run.lock():
@@ -156,17 +155,11 @@ def tradeoff(
     """What solvers of the run's model cost and get wrong, on the first `rows` of its scored test rows.
 
     Returns the ladder of `flowbench.evaluation.tradeoff.climb` and how many rows it was climbed with. Raises
-    `DataError` if the run has no results yet, `ConfigurationError` if its model solves no equation.
+    `ConfigurationError` if the run has no results yet, or its model solves no equation.
     """
-    _check_results(run)
     torch.set_num_threads(read_config(run).threads)
     x = torch.tensor(run.read_results().scored.x[:rows])
     return climb(load_model(run), x, on_solver), len(x)
-
-
-def _check_results(run: Run) -> None:
-    if not run.has_results:
-        raise DataError(f"the run {run.path} has no results to start from; let its fit finish, or resume it")
 
 
 def _rows_to_score(

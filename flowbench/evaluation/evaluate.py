@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flowbench.data import Dataset, Split
 from flowbench.evaluation.certificates import certify
+from flowbench.evaluation.comparison import estimate_mean
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
 from flowbench.evaluation.likelihood import Likelihoods, coarsen, drawn_likelihoods, reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
@@ -87,9 +88,10 @@ def _describe_scores(
 
 def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:
     """The mean of per-row values and its standard error (none for a single row)."""
-    metrics = {name: Metric(float(values.mean()), "nats")}
-    if len(values) > 1:
-        metrics[f"{name}_standard_error"] = Metric(float(values.std(ddof=1) / np.sqrt(len(values))), "nats")
+    estimate = estimate_mean(values)
+    metrics = {name: Metric(estimate.mean, "nats")}
+    if estimate.standard_error is not None:
+        metrics[f"{name}_standard_error"] = Metric(estimate.standard_error, "nats")
     return metrics
 
 

@@ -87,8 +87,8 @@ def reported_likelihoods(
     The first `error_rows` rows are solved again at a tenth of the tolerance: a row's error is the change,
     and a share of what is typical of the model. The others have no such change; theirs is the solver's own
     sum of local errors, times the factor that covers all but the rarest of the rows that have both. Where the
-    divergence is estimated, `trace_draws` solves with other probes give the mean, and its error. A row
-    above `max_error` takes the place of its refinement, and is refined further, until it is below.
+    divergence is estimated, `trace_draws` solves with other probes give the mean, and its error; where it is
+    exact, a row above `max_error` gives way to ever finer refinements, until it is below.
 
     With the solver `per-row` and an exact divergence a row's log-likelihood does not depend on the rows
     beside it, nor does the error of a refined one: what is typical is found out on draws of the model.

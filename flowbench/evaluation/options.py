@@ -12,11 +12,13 @@ class EvaluationOptions(Options):
     """Solver and sizes of the evaluation that ends a fit.
 
     Reported log-likelihoods are solved by `integrator`, in float64 and with the exact divergence unless
-    `dtype` and `divergence` say otherwise; an estimated divergence is averaged over `trace_draws` solves. At
+    `dtype` and `divergence` say otherwise (those of draws are always so); an estimated divergence is averaged
+    over `trace_draws` solves. At
     most `test_rows` test rows are scored; `error_rows` rows are solved again at a tenth of the tolerance, for
     the error of each, and those above `max_error`, nats, ever finer until they are not. `samples` rows are
-    drawn; the density is tabulated on `grid` x `grid` points where there are two columns.
-    `certificates` are checks of the model's likelihoods (`flowbench.evaluation.certificates`).
+    drawn, `paths` of them with their way from the base; the density is tabulated on `grid` x `grid` points
+    where there are two columns. `certificates` are checks of the model's likelihoods
+    (`flowbench.evaluation.certificates`).
     """
 
     integrator: part_of(INTEGRATORS, "per-row") = {  # type: ignore[valid-type]
@@ -40,6 +42,7 @@ class EvaluationOptions(Options):
         if self.divergence.name != "exact" and self.integrator.name == "per-row":
             raise ValueError(
                 f"the divergence `{self.divergence.name}` keeps its probes for a whole batch, which the "
-                "solver `per-row` takes apart; set `integrator` to `native` or `torchdiffeq`"
+                "solver `per-row` takes apart; set `integrator` to `native` or `torchdiffeq`, with "
+                "`atol` and `rtol`"
             )
         return self

@@ -45,7 +45,7 @@ class Rung:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The integrator's options as `--set evaluation.integrator` takes them."""
+        """The options of `--set evaluation.integrator`; those of `evaluation.dtype` stand beside them."""
         own: dict[str, Any] = {"name": self.engine, "method": self.method}
         if self.setting >= 1:
             return own | {"steps": int(self.setting)}

@@ -62,7 +62,7 @@ class DensityModel(nn.Module):
         """Log-densities of `x: (n, d)` in data units, float64, and what they cost (`nfe`: the most).
 
         `generator` draws the probes of a stochastic divergence estimator, where there is one.
-        Raises `OutsideSupportError` for rows a transform cannot map, `IntegrationError` if a solve fails.
+        Raises `IntegrationError` if a solve fails.
         """
         return Scores.join([self._score(part, generator) for part in torch.split(x.double(), CHUNK)])
 

@@ -26,7 +26,8 @@ class ReverseKL(Objective):
 
     The variational free energy of Rezende and Mohamed (2015), with gradients through the draws. It needs
     no data but a `target`, which cannot be written into a configuration: this objective is made from
-    Python only, `ReverseKL(ReverseKLOptions(), target=...)`, and is in no registry.
+    Python only, `ReverseKL(ReverseKLOptions(), target=...)`, for a training loop of one's own: `Trainer`
+    needs rows to validate on.
 
     A minimum is mode-seeking: of modes far apart it may keep one, which the loss does not tell.
     """

@@ -88,6 +88,12 @@ def count(value: float | None) -> str:
     return fixed(value, 0 if value is None or not math.isfinite(value) or value == round(value) else 1)
 
 
+def listed(parts: Iterable[str]) -> str:
+    """`parts`, of which there is one at least, as "a, b and c"."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def plural(number: int, noun: str) -> str:
     """ "1 test row", "1,000 test rows"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

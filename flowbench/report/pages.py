@@ -1,7 +1,7 @@
 """Writes a report: one page that needs nothing else, its tables in Markdown, its numbers in JSON."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from flowbench.report.document import describe_report
 from flowbench.report.evaluation_tables import calibration_table, sample_table
 from flowbench.report.grouping import Section, group_runs
 from flowbench.report.markdown import escape_markdown
+from flowbench.report.numbers import listed
 from flowbench.report.ranking import rank_models
 from flowbench.report.records import RunRecord, read_runs
 from flowbench.report.tables import (
@@ -81,7 +82,7 @@ def write_report(runs: Sequence[Run], folder: Path, *, title: str | None = None)
             "let a fit finish, or resume one that was interrupted"
         )
     texts = [_describe(f"data-{n}", each, sections, unfinished) for n, each in enumerate(sections, start=1)]
-    title = title or f"Density models on {_listed(dict.fromkeys(section.name for section in sections))}"
+    title = title or f"Density models on {listed(dict.fromkeys(section.name for section in sections))}"
     ranking = rank_models(sections)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     paths = ReportPaths(folder / "index.html", folder / "report.md", folder / "report.json")
@@ -169,8 +170,3 @@ def _pairs(values: object) -> str:
     if not isinstance(values, dict):
         return ""
     return ", ".join(f"{key} {value}" for key, value in values.items())
-
-
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

@@ -63,6 +63,9 @@ def likelihood_table(section: Section) -> Table:
     if repeated:
         decimals = shared_decimals(model.nll_spread for model in models)
         columns["spread over seeds"] = [fixed(model.nll_spread, decimals) for model in models]
+        if len(models) > 1:
+            spreads = [each.seed_spread if each else None for each in section.differences[1:]]
+            columns["difference's spread over seeds"] = ["", *(fixed(each, decimals) for each in spreads)]
         columns["runs"] = [str(len(model.runs)) for model in models]
     rows = list(zip(*columns.values(), strict=True))
     if section.entropy is not None:
@@ -100,10 +103,11 @@ def certificate_table(section: Section) -> Table | None:
         for model in section.models
     )
     notes = (
-        "Normalisation: how far the density's integral is from 1. Round trip: how far nine in ten rows end "
-        "from their start, in standard deviations. Jacobian: the map's log-determinant by autodiff against "
-        "the model's. Batch invariance: rows scored together and alone. Solver regime: how far a finer solve "
-        "moves the test NLL. Arithmetic: what rounding adds to a row. A dash: it does not apply.",
+        "Normalisation: how far the density's integral is from 1. Round trip: how far the worst row ends "
+        "from its start, in standard deviations of the data or the base. Jacobian: the map's log-determinant "
+        "by autodiff against the model's. Batch invariance: rows scored together and alone. Solver regime: "
+        "how far a finer solve moves the test NLL. Arithmetic: what rounding adds to a row. A dash: it does "
+        "not apply.",
     )
     header = ("model", *map(_plain, names))
     return Table("Certificates", header, rows, (False, *(True for _ in names)), notes)
@@ -144,7 +148,8 @@ def _likelihood_notes(section: Section, repeated: bool) -> tuple[str, ...]:
     if repeated:
         notes.append(
             "A model's likelihoods are averaged over its runs first, so standard errors and intervals speak "
-            "of the test rows; the spread is the standard deviation of the NLL over the runs."
+            "of the test rows; the spread is the standard deviation of the NLL over the runs, that of a "
+            "difference over the seeds that both models have."
         )
     elif len(section.models) > 1:
         notes.append("One run per model: how far the NLL moves with the seed was not measured.")

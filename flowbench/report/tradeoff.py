@@ -44,7 +44,7 @@ def write_tradeoff(
         "run": name,
         "rows": rows,
         "error": error,
-        "recommended": chosen and chosen.label,
+        "recommended": chosen and asdict(chosen),
         "solvers": [asdict(rung) for rung in rungs],
     }
     write_json(folder / "tradeoff.json", values)
@@ -55,7 +55,10 @@ def write_tradeoff(
 def describe_choice(chosen: Rung | None, error: float) -> str:
     """What to take, in a sentence."""
     if chosen is None:
-        return f"No solver of the ladder is sure to move the NLL by less than {error:g} nat; ask for more."
+        return (
+            f"No solver of the ladder is sure to move the NLL by less than {error:g} nat; raise `--error`, "
+            "or `--rows` for narrower intervals."
+        )
     return (
         f"The cheapest solver that moves the NLL by less than {error:g} nat is {chosen.label}: "
         f"{count(round(chosen.rows_per_second or 0))} rows a CPU second, off by at most "

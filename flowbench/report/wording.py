@@ -9,6 +9,7 @@ from flowbench.report.numbers import (
     count,
     decimals_for,
     fixed,
+    listed,
     plural,
     significant,
     with_error,
@@ -67,9 +68,9 @@ def _lead(section: Section) -> str:
     level = [label for label, each in compared if not each.is_resolved]
     if resolved:
         subject = "It also beats" if difference.is_resolved else f"{best} beats"
-        sentences.append(f"{subject} {_listed(resolved)}.")
+        sentences.append(f"{subject} {listed(resolved)}.")
     if level:
-        sentences.append(f"Its lead over {_listed(level)} is not resolved.")
+        sentences.append(f"Its lead over {listed(level)} is not resolved.")
     return " ".join(sentences)
 
 
@@ -77,10 +78,6 @@ def _by_seeds(difference: PairedDifference) -> str:
     if difference.seed_spread is None:
         return ""
     return f"; seeds move it by {fixed(difference.seed_spread, decimals_for(difference.half_width))}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence[RunRecord]) -> list[str]:
@@ -98,7 +95,7 @@ def _about_columns(section: Section) -> list[str]:
     """What of the table itself keeps likelihoods from meaning what they seem to."""
     pitfalls = _as(dict, section.record.info.get("pitfalls"))
     notes = [
-        f"The columns {_listed([str(name) for name in group])} determine one another, so that the rows lie "
+        f"The columns {listed([str(name) for name in group])} determine one another, so that the rows lie "
         "on a surface and have no density: a likelihood is bounded by rounding alone, and says how closely a "
         "model follows that surface. Leave one of the columns out to compare models."
         for group in _as(list, pitfalls.get("relations"))
@@ -107,7 +104,7 @@ def _about_columns(section: Section) -> list[str]:
     repeating = _as(dict, pitfalls.get("repeating"))
     if repeating:
         each = [f"{name} ({count(_as(int, number))} values)" for name, number in repeating.items()]
-        named = _listed(each[:NAMED_COLUMNS])
+        named = listed(each[:NAMED_COLUMNS])
         more = len(repeating) - NAMED_COLUMNS
         rest = f" and {plural(more, 'more column')}" if more > 0 else ""
         notes.append(
@@ -212,9 +209,9 @@ def _about_runs(section: Section, unfinished: Sequence[RunRecord]) -> list[str]:
     ]
     notes = []
     if here:
-        runs = _listed([f"{each.name} ({each.text('status') or 'unfinished'})" for each in here])
+        runs = listed([f"{each.name} ({each.text('status') or 'unfinished'})" for each in here])
         notes.append(f"Without results, and so not compared: {runs}.")
     if section.superseded:
-        runs = _listed([each.name for each in section.superseded])
+        runs = listed([each.name for each in section.superseded])
         notes.append(f"Left out for a newer run with the same model, options and seed: {runs}.")
     return notes

@@ -50,8 +50,8 @@ def check_run_name(name: str) -> str:
     plain = name.isprintable() and name == name.strip() and not _FORBIDDEN.search(name)
     if not plain or not 0 < len(name) <= _MAX_NAME or name[0] in ".-" or name[-1] == ".":
         raise ConfigurationError(
-            f"a run cannot be called {name!r}: use 1 to {_MAX_NAME} printable characters other than "
-            '`/ \\ : * ? " < > |`, and neither a point at an end nor `-` at the start'
+            f"a run or a report cannot be called {name!r}: use 1 to {_MAX_NAME} printable characters other "
+            'than `/ \\ : * ? " < > |`, and neither a point at an end nor `-` at the start'
         )
     return name
 
@@ -175,11 +175,6 @@ class Run:
     def load_model(self) -> tuple[Tensors, dict[str, str]]:
         """The tensors and the metadata of model.safetensors."""
         return read_tensors(self._written(MODEL))
-
-    @property
-    def has_model(self) -> bool:
-        """Whether a model was saved."""
-        return self._has(MODEL)
 
     def save_resume(self, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
         """Replace resume.safetensors."""

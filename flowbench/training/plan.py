@@ -43,7 +43,8 @@ class TrainingPlan(Options):
     weights are kept, but where there are more validation rows, up to `reserve_rows` of them choose between
     these and the last; fewer than `LEAST_RESERVE` would choose badly, and join the others. Training stops
     early when a share `patience` of the budget brought nothing (0: never); where the rate declines, when all
-    of that time the NLL was worse than the best by more than two standard errors.
+    of that time the NLL was worse than the best by more than two standard errors. Where it fails, it
+    goes back to the last validation at half the rate, `max_rollbacks` times at most.
     """
 
     phases: tuple[Phase, ...] = (Phase(),)

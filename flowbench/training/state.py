@@ -21,8 +21,8 @@ Tensors = dict[str, Tensor]
 class Counters:
     """Where a run stands.
 
-    NLLs are in nats, data units; times in seconds since the first step; `improved_at` is the share of the
-    budget that was spent when the best weights were found.
+    NLLs are in nats, data units; times in seconds of training, with what was fitted before the first step;
+    `improved_at` is the share of the budget that was spent when the best weights were found.
     """
 
     step: int = 0

@@ -46,11 +46,11 @@ class Gaussianise(Transform):
     a logarithm, so that a row far out costs its likelihood tens of nats and not thousands.
 
     Equal values share the middle of their step of the empirical distribution, so mass on a tie is spread to
-    its neighbours. The number of pieces is the smallest whose held-out likelihood, cross-validated on the
-    train rows, is within two standard errors of the best; with none (0) the column is standardised, and
-    bent beyond three standard deviations. Columns that are bent one by one can lose a shape that they have
-    together, such as that of a few clouds: where a Gaussian mixture predicts held-out rows better by two
-    standard errors with all columns straight, they stay so.
+    its neighbours. The number of pieces is the smallest whose held-out likelihood, on a fifth of the train
+    rows or, of fewer than 5,000, cross-validated on all, is within two standard errors of the best; with none
+    (0) the column is standardised, and bent beyond three standard deviations. Columns that are bent one by
+    one can lose a shape that they have together, such as that of a few clouds: where a Gaussian mixture
+    predicts held-out rows better by two standard errors with all columns straight, they stay so.
 
     A normal-quantile transform as in Gaussianisation (Chen and Gopinath 2000; Meng et al. 2020).
     """

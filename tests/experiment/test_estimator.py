@@ -70,8 +70,9 @@ def test_the_held_out_share_lies_between_0_and_1(fraction: float) -> None:
 
 
 def test_options_that_mean_nothing_here_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"got `data\.rows`"):
-        FlowDensity("gaussian", options={"data.rows": 12}).fit(cloud(50))
+    for name in ("data.rows", "evaluation.test_rows"):
+        with pytest.raises(ConfigurationError, match=f"got `{name}`"):
+            FlowDensity("gaussian", options={name: 12}).fit(cloud(50))
 
 
 def test_as_a_torch_distribution() -> None:

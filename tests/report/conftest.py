@@ -96,7 +96,7 @@ def make_results(
         paths = Trajectory(time, (1 - time)[:, None, None] * base + time[:, None, None] * ends)
     certificates = {
         "normalisation": Certificate(2e-4, 0.01, "1", True, "the density adds up to 0.9998 ± 0.0001"),
-        "round_trip": Certificate(3e-6, 1e-3, "model-space units", True, "200 rows come back"),
+        "round_trip": Certificate(3e-6, 1e-2, "standard deviations", True, "200 rows come back"),
     }
     return Results(
         columns=tuple(columns or ["x", "y", *(f"column {k}" for k in range(3, features + 1))]),

@@ -105,6 +105,9 @@ def test_seeds_are_averaged_row_by_row_and_their_spread_is_kept_apart(make_run: 
     table = likelihood_table(section)
     assert "spread over seeds" in table.header
     assert table.rows[0][table.header.index("runs")] == "3"
+    each = [-run.log_prob.mean() for run in section.models[1].runs]
+    spread = table.rows[1][table.header.index("difference's spread over seeds")]
+    assert float(spread) == pytest.approx(np.std(np.subtract(each, nlls), ddof=1), abs=1e-3)
 
 
 def test_a_lead_that_other_seeds_could_turn_round_is_called_that(

@@ -74,7 +74,7 @@ def test_a_configuration_that_cannot_be_stored_leaves_no_folder(tmp_path: Path) 
     ],
 )
 def test_names_that_are_not_plain_are_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="a run cannot be called"):
+    with pytest.raises(ConfigurationError, match="a run or a report cannot be called"):
         check_run_name(name)
 
 
@@ -86,7 +86,7 @@ def test_names_that_people_give_are_taken(tmp_path: Path, name: str) -> None:
 
 def test_create_refuses_a_path_that_ends_in_no_name(tmp_path: Path) -> None:
     for path in (tmp_path / "..", tmp_path / ".hidden", Path("/"), Path()):
-        with pytest.raises(ConfigurationError, match="a run cannot be called"):
+        with pytest.raises(ConfigurationError, match="a run or a report cannot be called"):
             Run.create(path, {}, {})
 
 
@@ -151,11 +151,9 @@ def test_truncate_metrics_drops_what_came_after_a_step(run: Run) -> None:
 
 
 def test_model_and_resume_are_kept_apart(run: Run) -> None:
-    assert not run.has_model
     assert not run.has_resume
     run.save_model({"w": np.ones(2)}, {"columns": "x,y"})
     run.save_resume({"w": np.zeros(2)}, {"step": "7"})
-    assert run.has_model
     assert run.has_resume
     assert run.load_model()[1] == {"columns": "x,y"}
     assert run.load_resume()[1] == {"step": "7"}

@@ -49,7 +49,7 @@ def draw_curves(
         labelled.add(curve.label)
         x, y = np.array(curve.points).T
         if len(x) == 1:
-            # A closed-form fit: it is done before the clock starts, and stays.
+            # A closed-form fit: it is done before the first step, and stays.
             axes.axhline(y[0], color=style["color"], linestyle=style["linestyle"], label=label)
         else:
             axes.plot(x, y, **style, markersize=4, markevery=max(len(x) // 8, 1), label=label)

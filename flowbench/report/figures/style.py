@@ -41,10 +41,9 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as an inline SVG, with what a reader who cannot see it is told."""
+    """A figure as an inline SVG, which also says what a reader who cannot see it is told."""
 
     svg: Markup
-    alt: str
 
 
 def series_style(index: int) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def finish(figure: Figure, alt: str, key: str) -> Picture:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": key}):
         figure.savefig(buffer, format="svg", dpi=DPI, metadata=nothing)
-    return Picture(_inline(buffer.getvalue(), alt, key), alt)
+    return Picture(_inline(buffer.getvalue(), alt, key))
 
 
 def _inline(svg: bytes, alt: str, key: str) -> Markup:
