@@ -25,15 +25,10 @@ def fit_components(
 
     `added` is added to every variance, so that no component is a spike; by default `added_variance(n)`.
     """
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     added = added_variance(len(rows)) if added is None else added
-    with warnings.catch_warnings():
-        # Of many components some always creep on; what is found after the last step is a mixture too.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        mixture = GaussianMixture(count, random_state=seed, n_init=starts, reg_covar=added)
-        return mixture.fit(rows)
+    return _fit(GaussianMixture(count, random_state=seed, n_init=starts, reg_covar=added), rows)
 
 
 def search_components(
@@ -64,7 +59,6 @@ def search_components(
 
 def refine_components(mixture: "GaussianMixture", rows: Floats, steps: int) -> "GaussianMixture":
     """`mixture` after at most so many further `steps` of expectation maximisation on `rows: (n, d)`."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     refined = GaussianMixture(
@@ -75,9 +69,16 @@ def refine_components(mixture: "GaussianMixture", rows: Floats, steps: int) -> "
         max_iter=steps,
         reg_covar=added_variance(len(rows)),
     )
+    return _fit(refined, rows)
+
+
+def _fit(mixture: "GaussianMixture", rows: Floats) -> "GaussianMixture":
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
+        # Of many components some always creep on; what is found after the last step is a mixture too.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return refined.fit(rows)
+        return mixture.fit(rows)
 
 
 def added_variance(rows: int) -> float:

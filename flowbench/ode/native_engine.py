@@ -18,7 +18,6 @@ FixedGrid = Literal["rk4", "heun", "midpoint", "euler"]
 
 Method = Literal[Adaptive, FixedGrid]
 
-ADAPTIVE_METHODS: tuple[str, ...] = get_args(Adaptive)
 FIXED_GRID_METHODS: tuple[str, ...] = get_args(FixedGrid)
 
 # The first step as a multiple of the one of Hairer, Norsett and Wanner, which is to err by a hundredth of the

@@ -16,7 +16,6 @@ FixedGrid = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adam
 
 Method = Literal[Adaptive, FixedGrid]
 
-ADAPTIVE_METHODS: tuple[str, ...] = get_args(Adaptive)
 FIXED_GRID_METHODS: tuple[str, ...] = get_args(FixedGrid)
 
 # torchdiffeq's own default of 12 is unstable at all but tiny steps.

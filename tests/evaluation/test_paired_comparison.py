@@ -64,6 +64,12 @@ def test_a_difference_that_never_varies_needs_rows_to_be_believed() -> None:
         assert difference.is_resolved == resolved
 
 
+def test_many_rows_are_resampled_in_parts() -> None:
+    difference = compare_paired(*correlated_pair(np.random.default_rng(0), 60_000, 0.1))
+    assert difference is not None
+    assert difference.bootstrap_low == pytest.approx(difference.low, abs=0.1 * difference.half_width)
+
+
 @pytest.mark.parametrize("constant", [0.0, 0.1])
 def test_resamples_that_do_not_vary_tell_nothing(constant: float) -> None:
     differences = np.full(50, constant)

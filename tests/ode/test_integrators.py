@@ -1,6 +1,7 @@
 """Both engines against matrix exponentials, their errors, and the gradients of torchdiffeq's."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -12,12 +13,14 @@ from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.ode.base import Integrator, Solution, State
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
 from flowbench.ode.torchdiffeq_engine import (
-    ADAPTIVE_METHODS,
     FIXED_GRID_METHODS,
+    Adaptive,
     TorchdiffeqIntegrator,
     TorchdiffeqOptions,
 )
 from flowbench.registry import INTEGRATORS
+
+ADAPTIVE_METHODS: tuple[str, ...] = get_args(Adaptive)
 
 SPIN = torch.tensor([[0.3, -2.0], [1.5, -0.7]], dtype=torch.float64)
 START = torch.tensor([[1.0, 0.5], [-0.2, 2.0], [0.0, -1.0]], dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from typing import get_args
 
 import pytest
 import torch
@@ -10,12 +11,14 @@ from torch import Tensor
 from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.ode.base import Solution, State
 from flowbench.ode.native_engine import (
-    ADAPTIVE_METHODS,
     FIXED_GRID_METHODS,
+    Adaptive,
     NativeIntegrator,
     NativeOptions,
 )
 from flowbench.ode.torchdiffeq_engine import TorchdiffeqIntegrator, TorchdiffeqOptions
+
+ADAPTIVE_METHODS: tuple[str, ...] = get_args(Adaptive)
 
 SPIN = torch.tensor([[0.3, -2.0], [1.5, -0.7]], dtype=torch.float64)
 START = torch.tensor([[1.0, 0.5], [-0.2, 2.0], [0.0, -1.0]], dtype=torch.float64)
