@@ -23,7 +23,7 @@ from flowbench.flows.background import Background
 from flowbench.flows.density_model import DensityModel
 from flowbench.home import Home
 from flowbench.registry import FLOWS, TRANSFORMS
-from flowbench.store import Metric, Run
+from flowbench.store import Metric, Run, check_run_name
 from flowbench.training.state import TrainingState, from_arrays, to_arrays
 from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Progress, Trainer, make_objectives
@@ -177,11 +177,11 @@ def fit(
     """
     home, watch = home or Home(), watch or Watch()
     _use_machine(config)
-    path = home.new_run_path(name, f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}")
-    if path.exists():
+    if name is not None and (path := home.runs / check_run_name(name)).exists():
         raise RunExistsError(f"the run {path} exists already; choose another `--name`, or `--resume` it")
     work = _Work.begin(config, home)
-    run = Run.create(path, config.to_values(), work.describe(command))
+    stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
+    run = home.create_run(name, stem, config.to_values(), work.describe(command))
     with run.lock():
         _train_and_evaluate(run, work, None, watch)
     return run

@@ -1,11 +1,14 @@
 """The folder that runs, reports and tables are taken from."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os.path import isdir
 from pathlib import Path
+from typing import Any
 
+from flowbench.errors import RunExistsError
 from flowbench.store import Run, check_run_name
 
 
@@ -36,14 +39,25 @@ class Home:
         # os.path.isdir answers where Path.is_dir raises: for names that no file system would take.
         return Run.open(beside if isdir(beside) and not isdir(inside) else inside)
 
-    def new_run_path(self, name: str | None, stem: str) -> Path:
-        """The folder of a new run: `name` as given, or the first free of stem, stem-2, stem-3, ...
+    def create_run(
+        self, name: str | None, stem: str, config: Mapping[str, Any], info: Mapping[str, Any]
+    ) -> Run:
+        """Make the folder of a new run as `Run.create` does, which says what it raises.
 
-        A `stem` is made easy to type first. Raises `ConfigurationError` for a `name` that cannot be used.
+        It is called `name`, or the first free of stem, stem-2, stem-3, ..., where the `stem` is made easy to
+        type first.
         """
         if name is not None:
-            return self.runs / check_run_name(name)
-        return next(path for path in self._numbered(_easy_to_type(stem)) if not path.exists())
+            return Run.create(self.runs / check_run_name(name), config, info)
+        stem = _easy_to_type(stem)
+        number = 1
+        while True:
+            path = self.runs / (stem if number == 1 else f"{stem}-{number}")
+            # Another process may take a name that is free now.
+            with suppress(RunExistsError):
+                if not path.exists():
+                    return Run.create(path, config, info)
+            number += 1
 
     def report_path(self, name: str | None, stems: Sequence[str]) -> Path:
         """The folder of a report: `name` as given, or the `stems` of what it is about, joined.
@@ -56,13 +70,6 @@ class Home:
         joined = "-".join([first, *others])
         fits = len(joined) <= _LONGEST_JOINED
         return self.reports / (joined if fits else f"{first}-and-{len(others)}-more")
-
-    def _numbered(self, stem: str) -> Iterator[Path]:
-        yield self.runs / stem
-        number = 2
-        while True:
-            yield self.runs / f"{stem}-{number}"
-            number += 1
 
 
 _LONGEST_STEM = 80

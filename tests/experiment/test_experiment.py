@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,13 @@ def small(dataset: str, model: str, steps: int | None = 20, **overrides: object)
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
+
+
+def test_runs_that_begin_at_once_get_names_of_their_own(home: Home) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        runs = list(threads.map(lambda k: home.create_run(None, "Old Faithful", {"seed": k}, {}), range(16)))
+    assert {run.name for run in runs} == {"Old-Faithful", *(f"Old-Faithful-{k}" for k in range(2, 17))}
+    assert sorted(run.config["seed"] for run in runs) == list(range(16))
 
 
 @pytest.mark.parametrize("model", ["cnf", "planar", "mixture"])
