@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -278,13 +278,33 @@ def _labels(records: Sequence[RunRecord]) -> list[str]:
     """A name for each configuration: the model's, with the options that tell it from its namesakes."""
     labels = []
     for record in records:
-        namesakes = [each for each in records if each.model == record.model]
-        keys = sorted({key for each in namesakes for key in each.options})
-        telling = [key for key in keys if len({each.options.get(key) for each in namesakes}) > 1]
-        named = [f"{key}={record.options.get(key, 'unset')}" for key in telling[:MAX_NAMED_OPTIONS]]
-        label = f"{record.model} ({', '.join(named)})" if named else record.model
+        namesakes = [each.options for each in records if each.model == record.model]
+        keys = sorted({key for options in namesakes for key in options})
+        telling = [key for key in keys if _tells(key, namesakes)]
+        named = [_named(key, record.options) for key in telling if _applies(key, record.options)]
+        label = f"{record.model} ({', '.join(named[:MAX_NAMED_OPTIONS])})" if named else record.model
         labels.append(label if len(label) <= MAX_LABEL else f"{record.model} ({record.name})")
     return [
         label if labels.count(label) == 1 else f"{record.model} ({record.name})"
         for label, record in zip(labels, records, strict=True)
     ]
+
+
+def _tells(key: str, namesakes: Sequence[Mapping[str, str]]) -> bool:
+    """Whether an option differs, other than by being of a part that only some of them have."""
+    have = [options for options in namesakes if _is_part(key) or _applies(key, options)]
+    return len({options.get(key) for options in have}) > 1
+
+
+def _applies(key: str, options: Mapping[str, str]) -> bool:
+    """Whether an option is there, or left unset other than by having another part in its place."""
+    return key in options or not (_is_part(key) or f"{key.rpartition('.')[0]}.name" in options)
+
+
+def _named(key: str, options: Mapping[str, str]) -> str:
+    return options[key] if _is_part(key) else f"{key}={options.get(key, 'unset')}"
+
+
+def _is_part(key: str) -> bool:
+    """Whether an option names a part, as `transforms.0.name` does, beside which that part's own stand."""
+    return key.endswith(".name")

@@ -142,6 +142,21 @@ def test_other_options_make_another_model(make_run: RunMaker) -> None:
     assert labels == {"cnf", "planar (flow.layers=8)", "planar (flow.layers=32)"}
 
 
+def test_another_part_is_named_alone_and_its_own_options_only_where_they_differ(make_run: RunMaker) -> None:
+    solvers = [
+        {"name": "rk4", "steps": 8},
+        {"name": "dopri5", "rtol": 1e-5, "atol": 1e-5},
+        {"name": "dopri5", "rtol": 1e-4, "atol": 1e-5},
+    ]
+    runs = [make_run("cnf", name=f"{k}", options={"solver": solver}) for k, solver in enumerate(solvers)]
+    (section,) = sections_of(*runs)
+    assert {model.label for model in section.models} == {
+        "cnf (rk4)",
+        "cnf (dopri5, flow.solver.rtol=1e-05)",
+        "cnf (dopri5, flow.solver.rtol=0.0001)",
+    }
+
+
 def test_options_too_long_to_name_are_replaced_by_the_run(make_run: RunMaker) -> None:
     runs = [make_run("planar", name=f"run-{k}", options={"note": "x" * 100 + str(k)}) for k in (1, 2)]
     (section,) = sections_of(*runs)
