@@ -11,7 +11,7 @@ ARGS ?=
 # Two installs into one environment must not run at the same time.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow bench lint clean
+.PHONY: help demo test test-slow bench gallery lint clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test-slow: $(VENV)/.installed-test  ## run the reproductions, which take minutes
 
 bench: $(VENV)/.installed-bench .venv-jax/.installed  ## measure against other libraries; QUICK=1 in at most 10 minutes
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+gallery: $(VENV)/.installed-bench  ## make the reports in reports/gallery anew; ARGS=protein chooses one
+	$(BIN)/python -m benchmarks.gallery $(ARGS)
 
 lint: $(VENV)/.installed-dev  ## check style and types
 	$(BIN)/ruff check

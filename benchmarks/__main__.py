@@ -9,7 +9,6 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.report import write_report
-from benchmarks.tables import TABLES
 
 #: CPU seconds of training.
 BUDGETS = (30, 60, 120, 300)
@@ -22,7 +21,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "floor": ("floor:run", {"seconds": 10.0}),
     "race": ("race:run", {}),
     "ablation": ("quality:ablation", {"seconds": 60.0}),
-    **{f"baselines-{name}": ("quality:baselines", {"name": name, "seconds": 300.0}) for name in TABLES},
     **{f"recovery-{d}": ("recovery:run", {"columns": d, "seconds": 120.0}) for d in (2, 8, 32)},
     "memory": ("memory:run", {}),
     "roofline": ("roofline:run", {}),

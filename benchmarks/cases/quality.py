@@ -11,7 +11,7 @@ from scipy import stats
 from benchmarks.harness import Entry, Outcome, Timing, attempt_all, scratch
 from benchmarks.tables import write_tables
 from flowbench.flows.continuous import ContinuousFlow
-from flowbench.registry import FLOWS, TOYS
+from flowbench.registry import TOYS
 
 FLOWBENCH = "benchmarks.contenders.fits:flowbench"
 SPLINE = "benchmarks.contenders.fits:spline"
@@ -44,24 +44,6 @@ def tables(*, quick: bool, seconds: float) -> Outcome:
     with scratch() as folder:
         data = write_tables(folder)
         return _compare(data, contenders, seconds / 6 if quick else seconds, range(1 if quick else 3))
-
-
-def baselines(*, quick: bool, name: str, seconds: float) -> Outcome:
-    """Every model of flowbench on a real table, with the marginal Gaussianiser and without it."""
-    contenders: Contenders = {}
-    for model in FLOWS.names():
-        plain = ['transforms=["standardise"]']
-        contenders[model] = (FLOWBENCH, {"model": model})
-        contenders[f"{model}, standardised"] = (FLOWBENCH, {"model": model, "settings": plain})
-    with scratch() as folder:
-        data = write_tables(folder, [name])
-        outcome = _compare(data, contenders, seconds / 30 if quick else seconds, range(1), ABLATION_ROWS)
-    if name == "protein-whole":
-        outcome.notes.append(
-            "The third column is the second divided by the first, so that the rows have no density and a "
-            "likelihood is bounded by rounding alone."
-        )
-    return outcome
 
 
 def _phase(kind: str, **changes: Any) -> str:
