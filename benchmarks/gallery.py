@@ -1,8 +1,8 @@
 """`python -m benchmarks.gallery [REPORT...]`: make the reports in reports/gallery anew.
 
 On two real tables, and on one of them as it is, every model gets 300 seconds behind the marginal Gaussianiser
-and as many behind plain standardisation; the two halves run side by side and take an hour a table. Runs are
-kept in build/gallery, so a comparison that was interrupted goes on with what is missing.
+and as many behind plain standardisation; the two halves run side by side and take an hour a table. Tables and
+runs are kept in datasets/ and runs/, so a comparison that was interrupted goes on with what is missing.
 """
 
 import argparse
@@ -16,13 +16,10 @@ from benchmarks.harness import ROOT
 from benchmarks.tables import TABLES, write_tables
 from flowbench.registry import FLOWS
 
-HOME = ROOT / "build" / "gallery"
 SECONDS = 300
 #: By name: what `flowbench compare` is called with, once for each half.
 REPORTS: dict[str, Sequence[Sequence[str]]] = {
-    "moons-and-faithful": [
-        ["moons", "datasets/faithful.csv", "--models=cnf,planar,gaussian", "--time-budget=30s"]
-    ],
+    "moons-and-faithful": [["moons", "faithful", "--models=cnf,planar,gaussian", "--time-budget=30s"]],
     **{
         name: [
             [name, f"--models={','.join(FLOWS.names())}", f"--time-budget={SECONDS}s", *settings]
@@ -41,8 +38,7 @@ def main() -> None:
     unknown = set(chosen) - set(REPORTS)
     if unknown:
         parser.error(f"unknown report {', '.join(sorted(unknown))}; there are {', '.join(REPORTS)}")
-    (HOME / "datasets").mkdir(parents=True, exist_ok=True)
-    tables = write_tables(HOME / "datasets", [name for name in chosen if name in TABLES])
+    tables = write_tables(ROOT / "datasets", [name for name in chosen if name in TABLES])
     for name in chosen:
         if name in TABLES and name not in tables:
             print(f"{name}: left out, its table is not beside the checkout", file=sys.stderr)
@@ -56,9 +52,8 @@ def main() -> None:
 def _flowbench(lines: Iterable[Sequence[str]]) -> list[dict[str, Any]]:
     """What flowbench answers to each of some command lines, all run at once; ends with it if one fails."""
     start = [sys.executable, "cli.py"]
-    ends = ["--home=build/gallery", "--json"]
     processes = [
-        subprocess.Popen([*start, *line, *ends], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*start, *line, "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for line in lines
     ]
     answers = [process.communicate()[0] for process in processes]

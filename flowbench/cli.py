@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,6 +41,8 @@ FAILED, USAGE, INTERNAL, INTERRUPTED = 1, 2, 70, 130
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
+    # A path need not be text that the terminal's encoding has.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run_app(sys.argv[1:]))
 
 
@@ -123,7 +125,8 @@ def fit(
         _refuse_others(context, "resume", "json", "home")
         run = place.run(resume)
         with terminal.ProgressLine(run.name) as line, terminal.stop_on_signals() as stop:
-            run = experiment.resume(run, home=place, watch=_watch(line, stop, home))
+            watch = _watch(line, stop, lambda run: _how_to_resume(run, home))
+            run = experiment.resume(run, home=place, watch=watch)
         return _report_fit(run, home, json)
     overrides = opt.overrides(time_budget, steps, columns, rows, threads, device, seed)
     resolved = configuration.resolve(
@@ -132,7 +135,7 @@ def fit(
     if dry_run:
         return _print_configs([resolved], json)
     with terminal.ProgressLine(_label(resolved)) as line, terminal.stop_on_signals() as stop:
-        watch = _watch(line, stop, home)
+        watch = _watch(line, stop, lambda run: _how_to_resume(run, home))
         run = experiment.fit(resolved, home=place, name=name, command=_command(), watch=watch)
     return _report_fit(run, home, json)
 
@@ -188,20 +191,23 @@ def compare(
     folder = place.report_path(name, [Path(dataset).name.partition(".")[0] for dataset in datasets])
     if dry_run:
         return _print_configs(configs, json)
+    farewell = "interrupted before the report; the same command keeps the runs that are finished"
     with terminal.ProgressLine(folder.name) as line, terminal.stop_on_signals() as stop:
 
         def watch(resolved: "RunConfig") -> "Watch":
             line.begin(_label(resolved))
-            return _watch(line, stop, home)
+            return _watch(line, stop, lambda run: farewell)
 
-        runs, paths = compare_runs(configs, folder, home=place, command=_command(), watch=watch)
-    if paths is None:
-        terminal.say("interrupted before every model was fitted; the same command keeps the finished ones")
+        stop.farewell = farewell
+        compared = compare_runs(configs, folder, home=place, command=_command(), watch=watch)
+    if compared.report is None:
+        terminal.say(farewell)
         return INTERRUPTED
-    terminal.answer(
-        {"report": str(paths.html), "runs": [str(run.path) for run in runs]}, str(paths.html), json
-    )
-    return 0
+    for failure in compared.failures:
+        terminal.say(f"failed, and is not compared: {failure}")
+    page = str(compared.report.html)
+    terminal.answer({"report": page, "runs": [str(run.path) for run in compared.runs]}, page, json)
+    return FAILED if compared.failures else 0
 
 
 @app.command()
@@ -255,12 +261,14 @@ def _refuse_others(context: typer.Context, *allowed: str) -> None:
             raise errors.ConfigurationError(f"`--resume` goes on with a run as it was; it takes no {given}")
 
 
-def _watch(line: terminal.ProgressLine, stop: terminal.StopRequest, home: Path) -> "Watch":
+def _watch(
+    line: terminal.ProgressLine, stop: terminal.StopRequest, farewell: Callable[["Run"], str]
+) -> "Watch":
     from flowbench.experiment import Watch
 
     def start(run: "Run") -> None:
         terminal.say(f"run folder: {run.path}")
-        stop.training, stop.farewell = True, _how_to_resume(run, home)
+        stop.training, stop.farewell = True, farewell(run)
 
     def stage(name: str) -> None:
         stop.training = False
@@ -278,7 +286,8 @@ def _report_fit(run: "Run", home: Path, json: bool) -> int:
         terminal.say(_summary(values))
     for name, each in certificates.items():
         if not each.passed:
-            terminal.say(f"fails the certificate {name}: {each.text}")
+            verb = "fails" if each.settled else "cannot settle"
+            terminal.say(f"{verb} the certificate {name}: {each.text}")
     answer = {
         "run": str(run.path),
         "status": info["status"],
@@ -293,7 +302,8 @@ def _report_fit(run: "Run", home: Path, json: bool) -> int:
 
 
 def _how_to_resume(run: "Run", home: Path) -> str:
-    command = ["flowbench", "fit", "--resume", run.name, *(["--home", str(home)] if home != Path() else [])]
+    name = run.name if run.path == home / "runs" / run.name else str(run.path)
+    command = ["flowbench", "fit", "--resume", name, *(["--home", str(home)] if home != Path() else [])]
     return f"interrupted; go on with `{shlex.join(command)}`"
 
 

@@ -26,7 +26,7 @@ def sample(
     from flowbench.home import Home
 
     opened = Home(home).run(run)
-    path = inference.check_output(output or opened.path / "samples.h5", opened)
+    path = inference.check_output(output or opened.path / "samples.h5", opened, home=Home(home))
     with terminal.ProgressLine(f"sampling {opened.name}") as line:
         drawn = inference.sample(opened, n, seed=seed, on_rows=line.count)
     drawn.save(path, opened)
@@ -52,7 +52,7 @@ def score(
     from flowbench.home import Home
 
     opened = Home(home).run(run)
-    path = inference.check_output(output or opened.path / "scores.h5", opened, Path(table))
+    path = inference.check_output(output or opened.path / "scores.h5", opened, table, home=Home(home))
     with terminal.ProgressLine(f"scoring {Path(table).name}") as line:
         scored = inference.score(opened, table, max_error=max_error, home=Home(home), on_rows=line.count)
     scored.save(path, opened)

@@ -1,16 +1,30 @@
 """Fit what is missing, then set the models side by side."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from flowbench.config import DataOptions, RunConfig, Values
 from flowbench.data import load_dataset
-from flowbench.errors import ConfigurationError, DamagedFileError, RunLockedError
-from flowbench.experiment import Watch, fit
+from flowbench.errors import ConfigurationError, DamagedFileError, RunFailedError, RunLockedError
+from flowbench.experiment import Watch, build_model, fit
 from flowbench.home import Home
 from flowbench.inference import evaluate
 from flowbench.report import ReportPaths, write_report
 from flowbench.store import Run, list_runs
+from flowbench.training.trainer import make_objectives
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The `runs` that are finished, the `report` on them, and a line on each fit that failed in `failures`.
+
+    `report` is None where a fit was interrupted; what is finished by then is found again next time.
+    """
+
+    runs: tuple[Run, ...]
+    report: ReportPaths | None
+    failures: tuple[str, ...] = ()
 
 
 def compare(
@@ -20,55 +34,71 @@ def compare(
     home: Home | None = None,
     command: Sequence[str] = (),
     watch: Callable[[RunConfig], Watch] = lambda config: Watch(),
-) -> tuple[list[Run], ReportPaths | None]:
+) -> Comparison:
     """A report in `folder` on one run for each configuration.
 
     A finished run of the same configuration on the same data is taken as it is; the others are fitted, and
-    those that were not evaluated are. The report is None where a fit was interrupted; what is finished by
-    then is found again next time. Every data set is read before the first fit, so that a mistake in the last
-    one is not told hours later. Raises as `fit` and `write_report` do.
+    those that were not evaluated are. Every data set is read, and every model built, before the first fit, so
+    that a mistake in the last one is not told hours later. Raises as `fit` and `write_report` do, but for a
+    fit that fails beside others that do not: it is in the report as one without results.
     """
     home = home or Home()
-    sha256 = {data: _sha256(data, home) for data in dict.fromkeys(config.data for config in configs)}
+    sha256 = {data: _check(data, configs, home) for data in dict.fromkeys(config.data for config in configs)}
     runs: list[Run] = []
+    failures: list[tuple[RunConfig, RunFailedError]] = []
     for config in configs:
         run = find_run(config, sha256[config.data], home)
         if run is None:
-            run = fit(config, home=home, command=command, watch=watch(config))
+            try:
+                run = fit(config, home=home, command=command, watch=watch(config))
+            except RunFailedError as error:
+                failures.append((config, error))
+                continue
             if run.info["status"] != "finished":
-                return [*runs, run], None
+                return Comparison((*runs, run), None)
         if run.read_results().calibration is None:
             _evaluate(run, home, watch(config))
         runs.append(run)
-    return runs, write_report(runs, folder)
+    if not runs:
+        raise failures[0][1]
+    failed = [find_run(config, sha256[config.data], home, status="failed") for config, _ in failures]
+    report = write_report([*runs, *filter(None, failed)], folder)
+    lines = [
+        f"{config.flow.name} (seed {config.seed}) on {config.data.dataset}: {e}" for config, e in failures
+    ]
+    return Comparison(tuple(runs), report, tuple(lines))
 
 
-def _evaluate(run: Run, home: Home, watch: Watch) -> None:
-    """Judge a run's draws, unless somebody else is writing to it or nobody may: the report does without."""
-    watch.on_stage("evaluating samples and calibration")
-    try:
-        evaluate(run, home=home)
-    except (RunLockedError, ConfigurationError) as error:
-        watch.on_stage(f"samples and calibration are left out: {error}")
-
-
-def find_run(config: RunConfig, sha256: str, home: Home) -> Run | None:
-    """The newest finished run of exactly this configuration on data with this sum, if there is one."""
-    values = config.to_values()
-    return next((run for run in list_runs(home.runs)[0] if _is_of(run, values, sha256)), None)
-
-
-def _is_of(run: Run, values: Values, sha256: str) -> bool:
-    try:
-        info = run.info
-        same = run.config == values and info["dataset"]["sha256"] == sha256
-        return same and info["status"] == "finished" and run.has_results
-    except (DamagedFileError, KeyError, TypeError):  # somebody else's folder, or another version's
-        return False
-
-
-def _sha256(data: DataOptions, home: Home) -> str:
+def _check(data: DataOptions, configs: Sequence[RunConfig], home: Home) -> str:
+    """The sum of a data set; raises if it cannot be read, or if a model that it is for cannot be trained."""
     dataset = load_dataset(
         data.dataset, columns=data.columns, rows=data.rows, seed=data.seed, folder=home.datasets
     )
+    for config in configs:
+        if config.data == data:
+            make_objectives(config.plan, build_model(config, dataset.column_names).flow)
     return dataset.provenance.sha256
+
+
+def _evaluate(run: Run, home: Home, watch: Watch) -> None:
+    """Judge a run's draws, unless that fails or somebody else is writing to it: the report does without."""
+    watch.on_stage("evaluating samples and calibration")
+    try:
+        evaluate(run, home=home)
+    except (RunLockedError, ConfigurationError, RunFailedError) as error:
+        watch.on_stage(f"samples and calibration are left out: {error}")
+
+
+def find_run(config: RunConfig, sha256: str, home: Home, *, status: str = "finished") -> Run | None:
+    """The newest run of exactly this configuration on data with this sum that ended so, if there is one."""
+    values = config.to_values()
+    return next((run for run in list_runs(home.runs)[0] if _is_of(run, values, sha256, status)), None)
+
+
+def _is_of(run: Run, values: Values, sha256: str, status: str) -> bool:
+    try:
+        info = run.info
+        same = run.config == values and info["dataset"]["sha256"] == sha256
+        return same and info["status"] == status and (status != "finished" or run.has_results)
+    except (DamagedFileError, KeyError, TypeError):  # somebody else's folder, or another version's
+        return False

@@ -82,11 +82,15 @@ def resolve(
 ) -> RunConfig:
     """A configuration: the preset, then `file`, then `dataset`, `model` and `overrides`, then `settings`.
 
+    A `file` of another model's run gives what does not belong to the model: neither phases nor background.
     `settings` are "part.option=value" strings with TOML values (bare words are strings). A `file` may name
     the data set and the model in place of the arguments. Raises `ConfigurationError` for anything unknown
     or impossible, naming it.
     """
     given = read_file(file) if file else {}
+    told = given.get("flow") if isinstance(given.get("flow"), str) else _text(given, "flow", "name")
+    if model and told and model != told:
+        given = _without_model(given)
     given = _merge(given, _nest({"data.dataset": dataset, "flow.name": model, **(overrides or {})}))
     for setting in settings:
         given = _merge(given, parse_setting(setting))
@@ -103,6 +107,14 @@ def resolve(
     if isinstance(plan, Mapping) and plan.get("phases") and not plan.get("steps") and not plan.get("seconds"):
         values["plan"] = {**plan, "seconds": DEFAULT_SECONDS}
     return RunConfig(**values)
+
+
+def _without_model(given: Values) -> Values:
+    """A file's values without those of its model: another has phases and a background of its own."""
+    given = {key: value for key, value in given.items() if key != "background"}
+    if isinstance(given.get("plan"), Mapping):
+        given["plan"] = {key: value for key, value in given["plan"].items() if key != "phases"}
+    return given
 
 
 def preset_values(preset: str, model: str, *, toy: bool) -> Values:
@@ -129,7 +141,7 @@ def read_file(path: Path) -> Values:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read the configuration file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError among them
         raise ConfigurationError(f"{path} is not valid TOML: {error}") from None
 
 
@@ -141,7 +153,7 @@ def parse_setting(text: str) -> Values:
         raise ConfigurationError(f"`--set` takes part.option=value, such as flow.layers=16; got `{text}`")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         parsed = value.strip()
     return _nest({".".join(parts): parsed})
 

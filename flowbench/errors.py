@@ -4,6 +4,21 @@ A message says what failed, where (file, column, row, option) and what to do abo
 raises these and never exits the process; `flowbench.cli` turns each class into an exit code.
 """
 
+from collections.abc import Collection
+from difflib import get_close_matches
+
+#: How many names a message lists before it stops.
+MOST_NAMES_LISTED = 20
+
+
+def unknown_name(kind: str, name: str, known: Collection[str]) -> str:
+    """The text of the error for a `name` that is not among the `known` ones of a kind, such as "column"."""
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean `{close[0]}`? " if close else ""
+    shown = list(known)[:MOST_NAMES_LISTED]
+    more = f", and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
+    return f"unknown {kind} `{name}`; {hint}available: {', '.join(shown) or 'none'}{more}"
+
 
 class FlowbenchError(Exception):
     """Base class of every error that flowbench raises on purpose."""

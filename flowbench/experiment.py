@@ -279,7 +279,7 @@ class _Work:
                 "rows": len(self.dataset.rows),
                 "columns": list(self.dataset.column_names),
             },
-            "pitfalls": asdict(find_pitfalls(self.dataset, self.split)),
+            "pitfalls": asdict(find_pitfalls(self.dataset, self.split, self.config.evaluation.test_rows)),
             "split": {
                 "train": len(self.split.train),
                 "validation": len(self.split.validation),

@@ -68,14 +68,16 @@ class Home:
             return self.reports / check_run_name(name)
         first, *others = dict.fromkeys(map(_easy_to_type, stems))
         joined = "-".join([first, *others])
-        fits = len(joined) <= _LONGEST_JOINED
+        fits = len(joined.encode()) <= _LONGEST_JOINED
         return self.reports / (joined if fits else f"{first}-and-{len(others)}-more")
 
 
+# Of bytes, which is what file systems count.
 _LONGEST_STEM = 80
 _LONGEST_JOINED = 100
 
 
 def _easy_to_type(stem: str) -> str:
     """`stem`, such as a file's name, without what a shell or `check_run_name` would stumble over."""
-    return re.sub(r"[^\w.+]+", "-", stem).lstrip(".-")[:_LONGEST_STEM].rstrip(".-") or "unnamed"
+    plain = re.sub(r"[^\w.+]+", "-", stem).lstrip(".-")
+    return plain.encode()[:_LONGEST_STEM].decode(errors="ignore").rstrip(".-") or "unnamed"

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from flowbench.config import RunConfig
-from flowbench.data import load_dataset
+from flowbench.data import load_dataset, table_file
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
 from flowbench.evaluation.likelihood import OnRows, drawn_likelihoods, reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
@@ -19,7 +19,7 @@ from flowbench.evaluation.tradeoff import climb
 from flowbench.experiment import EVALUATION, check_data, load_model, load_rows, random_stream, read_config
 from flowbench.home import Home
 from flowbench.registry import TOYS
-from flowbench.store import Metric, Run, check_table_path, write_table
+from flowbench.store import Metric, Run, check_table_path, file_errors, write_table
 
 Floats = NDArray[np.float64]
 #: The columns that stand beside a table's own.
@@ -62,23 +62,27 @@ class ScoredTable:
     def save(self, path: Path, run: Run) -> None:
         """Write `row`, `log_prob` and `log_prob_error`, in the format of the path's ending."""
         table = {"row": self.row, **{name: getattr(self, name) for name in _LIKELIHOODS}}
-        write_table(path, table, _attributes(run), dict.fromkeys(_LIKELIHOODS, "nats"))
+        write_table(path, table, _attributes(run), dict.fromkeys(_LIKELIHOODS, "nats"), index="row")
 
 
-def check_output(path: Path, run: Run, *inputs: Path) -> Path:
-    """Return `path` if what comes of `run` and `inputs` can be written there, to be asked before the work.
+def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -> Path:
+    """Return `path` if what comes of `run` and `tables` can be written there, to be asked before the work.
 
-    Raises `ConfigurationError` if its ending is unknown, its folder is missing or read-only, or if it is
-    one of the inputs or holds the results of the run.
+    Without `tables`, each a path or a data set's name, draws are meant, which have the run's own columns.
+    Raises `ConfigurationError` if the path's ending is unknown or its format cannot hold the columns, if its
+    folder is missing or read-only, or if it is one of the tables or the one that the run was fitted on, or
+    holds the results of the run.
     """
-    check_table_path(path)
-    kept = [run.path / "results.h5", *inputs]
-    if any(path.exists() and one.exists() and path.samefile(one) for one in kept):
-        raise ConfigurationError(f"{path} would overwrite what is read; give another path with `-o`")
-    if path.is_dir():
-        raise ConfigurationError(f"cannot write {path}: it is a folder; give a file's name")
-    if not path.parent.is_dir():
-        raise ConfigurationError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+    check_table_path(path, () if tables else run.info.get("dataset", {}).get("columns", ()))
+    named = (read_config(run).data.dataset, *tables)
+    kept = [run.path / "results.h5", *(table_file(name, (home or Home()).datasets) for name in named)]
+    with file_errors("write", path):
+        if path.exists() and any(one and one.exists() and path.samefile(one) for one in kept):
+            raise ConfigurationError(f"{path} would overwrite what is read; give another path with `-o`")
+        if path.is_dir():
+            raise ConfigurationError(f"cannot write {path}: it is a folder; give a file's name")
+        if not path.parent.is_dir():
+            raise ConfigurationError(f"cannot write {path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):
         raise ConfigurationError(f"cannot write {path}: the folder is read-only; name another with `-o`")
     return path
@@ -155,10 +159,14 @@ def tradeoff(
     """What solvers of the run's model cost and get wrong, on the first `rows` of its scored test rows.
 
     Returns the ladder of `flowbench.evaluation.tradeoff.climb` and how many rows it was climbed with. Raises
-    `ConfigurationError` if the run has no results yet, or its model solves no equation.
+    `ConfigurationError` if the run has no results yet or a single test row, or its model solves no equation.
     """
     torch.set_num_threads(read_config(run).threads)
     x = torch.tensor(run.read_results().scored.x[:rows])
+    if len(x) < 2:
+        raise ConfigurationError(
+            f"the run `{run.name}` has one test row, from which no interval of a bias follows; fit with more"
+        )
     return climb(load_model(run), x, on_solver), len(x)
 
 

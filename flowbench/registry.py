@@ -5,11 +5,10 @@ To add a part, write one file and add one line here; the contract tests run over
 """
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from flowbench.errors import UnknownNameError
+from flowbench.errors import UnknownNameError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,9 @@ class Registry:
     def get(self, name: str) -> Any:
         """Import and return the part called `name`; raises `UnknownNameError` if there is none."""
         if name not in self.entries:
-            raise UnknownNameError(self.unknown(name))
+            raise UnknownNameError(unknown_name(self.kind, name, self.entries))
         module, _, attribute = self.entries[name].partition(":")
         return getattr(import_module(module), attribute)
-
-    def unknown(self, name: str) -> str:
-        """The text of the error for a name that is not in the table."""
-        close = get_close_matches(name, self.entries, n=1)
-        hint = f"did you mean `{close[0]}`? " if close else ""
-        return f"unknown {self.kind} `{name}`; {hint}available: {', '.join(self.entries)}"
 
 
 TOYS = Registry(

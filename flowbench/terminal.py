@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from flowbench.errors import RunFailedError
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -70,6 +72,11 @@ def _put(stream: TextIO, line: str) -> None:
     except BrokenPipeError:
         # The reader has left: say the rest to nobody, so that neither this work nor Python's exit fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except OSError as error:
+        if stream is sys.stdout:
+            # Nor may Python's exit fail on what it could not write.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            raise RunFailedError(f"cannot write the answer to stdout: {error.strerror}") from None
 
 
 class StopRequest:

@@ -1,6 +1,6 @@
 """Datasets: toy densities that are known exactly, bundled tables, and the user's own."""
 
-from flowbench.data.catalogue import DatasetSummary, dataset_names, list_datasets, load_dataset
+from flowbench.data.catalogue import DatasetSummary, dataset_names, list_datasets, load_dataset, table_file
 from flowbench.data.dataset import Column, Dataset, Provenance, Split
 from flowbench.data.description import ColumnSummary, DatasetDescription, describe_dataset
 from flowbench.data.tables import Table, read_table
@@ -19,4 +19,5 @@ __all__ = [
     "list_datasets",
     "load_dataset",
     "read_table",
+    "table_file",
 ]

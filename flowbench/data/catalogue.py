@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,8 +15,8 @@ from flowbench.data.dataset import Column, Dataset, Provenance
 from flowbench.data.formats import file_errors, read_raw_table, table_suffix
 from flowbench.data.sklearn_tables import SKLEARN_TABLES
 from flowbench.data.tables import Table, leave_out_hint, read_table, select_columns
-from flowbench.errors import ConfigurationError, DataError, UnknownNameError
-from flowbench.registry import TOYS, Registry
+from flowbench.errors import ConfigurationError, DataError, UnknownNameError, unknown_name
+from flowbench.registry import TOYS
 
 # So many that a flow cannot learn them by heart: with a tenth of them, half of the KL that was left after a
 # minute came from that. FFJORD draws new rows for every batch.
@@ -84,6 +85,15 @@ def load_dataset(
     if name_or_path in SKLEARN_TABLES:
         return _load_sklearn(name_or_path, columns)
     return _load_file(_find_file(name_or_path, folder), columns, for_fit)
+
+
+def table_file(name_or_path: str, folder: Path = Path("datasets")) -> Path | None:
+    """The file that `load_dataset` would read; None where it would read none."""
+    if name_or_path in TOYS.entries or name_or_path in SKLEARN_TABLES:
+        return None
+    with suppress(ConfigurationError, DataError):
+        return _find_file(name_or_path, folder)
+    return None
 
 
 def list_datasets(folder: Path = Path("datasets")) -> list[DatasetSummary]:
@@ -167,8 +177,8 @@ def _find_file(name: str, folder: Path) -> Path:
     if not named and (table_suffix(path) or exists):
         return path
     if not named:
-        known = Registry("dataset", {summary.name: summary.kind for summary in list_datasets(folder)})
-        raise UnknownNameError(f"{known.unknown(name)}; or give the path of a table file")
+        known = unknown_name("dataset", name, dataset_names(folder))
+        raise UnknownNameError(f"{known}; or give the path of a table file")
     return named[0]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -20,20 +21,22 @@ def read_csv(path: Path) -> RawTable:
     """Read a CSV file, compressed if its name ends in .gz.
 
     The separator is the one of comma, semicolon and tab that the first line has most of. If all cells of
-    that line are numbers the file has no header, and its columns are called c1, c2, ... Blank lines are
-    skipped and not counted. Raises `DataError`, `ValueError` or `OSError` for a file that cannot be read.
+    that line are numbers or missing, the file has no header, and its columns are called c1, c2, ... Blank
+    lines are skipped and not counted. Raises `DataError`, `ValueError` or `OSError` for a file that cannot
+    be read.
     """
     from pyarrow import csv as arrow_csv
 
     check_size(_text_bytes(path))
     faults: list[InvalidRow] = []
+    conversion = arrow_csv.ConvertOptions(strings_can_be_null=True)
 
     def note_and_stop(row: "InvalidRow") -> str:
         faults.append(row)
         return "error"
 
     with _open(path) as file:
-        names, delimiter = _read_header(file)
+        names, delimiter = _read_header(file, conversion.null_values)
         try:
             table = arrow_csv.read_csv(
                 file,
@@ -47,7 +50,7 @@ def read_csv(path: Path) -> RawTable:
                 arrow_csv.ParseOptions(
                     delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note_and_stop
                 ),
-                arrow_csv.ConvertOptions(strings_can_be_null=True),
+                conversion,
             )
         except UnicodeDecodeError:
             raise DataError(_NOT_UTF8) from None
@@ -62,8 +65,11 @@ def read_csv(path: Path) -> RawTable:
     return RawTable.from_arrow(names, table)
 
 
-def _read_header(file: BinaryIO) -> tuple[tuple[str, ...], str]:
-    """The names of the columns and the separator; leaves `file` where the rows begin."""
+def _read_header(file: BinaryIO, missing: Collection[str]) -> tuple[tuple[str, ...], str]:
+    """The names of the columns and the separator; leaves `file` where the rows begin.
+
+    Cells that are one of `missing` hold nothing.
+    """
     start, line = _next_line(file)
     if not line:
         raise DataError("it holds nothing but blank lines")
@@ -75,7 +81,7 @@ def _read_header(file: BinaryIO) -> tuple[tuple[str, ...], str]:
         raise DataError(_NOT_UTF8) from None
     delimiter = max(_DELIMITERS, key=text.count)
     cells = tuple(cell.strip() for cell in next(csv.reader([text.rstrip("\r\n")], delimiter=delimiter)))
-    if all(map(is_number, cells)):
+    if _are_values(cells, missing):
         file.seek(start)
         return numbered(len(cells)), delimiter
     start, line = _next_line(file)
@@ -83,6 +89,14 @@ def _read_header(file: BinaryIO) -> tuple[tuple[str, ...], str]:
         raise DataError("it holds a line of names but no rows")
     file.seek(start)
     return cells, delimiter
+
+
+def _are_values(cells: tuple[str, ...], missing: Collection[str]) -> bool:
+    """Whether the first line is a row: numbers, beside which cells may be missing."""
+    # What pandas writes above an index and columns that have no names.
+    numbered_columns = ("", *map(str, range(len(cells) - 1)))
+    known = [cell for cell in cells if cell not in missing]
+    return bool(known) and all(map(is_number, known)) and cells != numbered_columns
 
 
 def _next_line(file: BinaryIO) -> tuple[int, bytes]:

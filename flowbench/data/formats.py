@@ -20,13 +20,13 @@ from flowbench.errors import DataError, FlowbenchError
 def file_errors(path: Path) -> Iterator[None]:
     """Make every error of reading `path` a `DataError` that names the file.
 
-    The package's other errors pass unchanged, and so does a library that is not installed.
+    The package's other errors pass unchanged, and so do a library that is not installed and a lack of memory.
     """
     try:
         yield
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    except (FlowbenchError, ImportError):
+    except (FlowbenchError, ImportError, MemoryError):
         raise
     except PermissionError:
         raise DataError(f"{path}: no permission to read it") from None

@@ -27,7 +27,7 @@ class Pitfalls:
 
     `relations` are groups of columns of which one follows exactly from the others; `repeating` gives, for
     each column in which most rows share their value with another, how many different values there are;
-    `repeated_test_rows` counts the test rows that are, digit by digit, also train rows.
+    `repeated_test_rows` counts the scored test rows that are, digit by digit, also train rows.
     """
 
     relations: tuple[tuple[str, ...], ...]
@@ -35,14 +35,14 @@ class Pitfalls:
     repeated_test_rows: int
 
 
-def find_pitfalls(dataset: Dataset, split: Split) -> Pitfalls:
-    """What there is of them in `dataset`, whose rows are divided by `split`."""
+def find_pitfalls(dataset: Dataset, split: Split, test_rows: int) -> Pitfalls:
+    """What there is of them in `dataset`, of whose `split` the first `test_rows` test rows are scored."""
     names = dataset.column_names
     found = find_relations(dataset.rows[split.train][:RELATION_ROWS])
     return Pitfalls(
         relations=tuple(tuple(names[i] for i in group) for group in found),
         repeating=_repeating(dataset),
-        repeated_test_rows=_repeated(dataset.rows[split.train], dataset.rows[split.test]),
+        repeated_test_rows=_repeated(dataset.rows[split.train], dataset.rows[split.test[:test_rows]]),
     )
 
 

@@ -1,5 +1,7 @@
 """A table of finite numbers, read from a file and checked cell by cell."""
 
+import json
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +12,7 @@ from numpy.typing import NDArray
 
 from flowbench.data.formats import file_errors, read_raw_table
 from flowbench.data.raw_table import Array, is_number
-from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
-from flowbench.registry import Registry
+from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
 
 # How many names a message lists before it stops.
 _MOST_NAMES_LISTED = 10
@@ -59,8 +60,7 @@ def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: st
     if not wanted:
         raise ConfigurationError("`columns` is empty; name at least one column")
     if unknown := [name for name in wanted if name not in names]:
-        known = Registry("column", dict.fromkeys(names, ""))
-        raise UnknownColumnError(f"{where}: {known.unknown(unknown[0])}")
+        raise UnknownColumnError(f"{where}: {unknown_name('column', unknown[0], names)}")
     if repeated := _repeated(wanted):
         raise ConfigurationError(f"`columns` names `{repeated}` more than once")
     return [names.index(name) for name in wanted]
@@ -73,7 +73,9 @@ def leave_out_hint(names: Sequence[str], unfit: Collection[str]) -> str:
         return ""
     if len(fit) > _MOST_NAMES_LISTED:
         return "leave out what cannot be used by naming the other columns with `--columns`"
-    return f"leave out what cannot be used with `--columns {','.join(fit)}`"
+    if any("," in name for name in fit):
+        return f"leave out what cannot be used with `--set {shlex.quote(f'data.columns={json.dumps(fit)}')}`"
+    return f"leave out what cannot be used with `--columns {shlex.quote(','.join(fit))}`"
 
 
 @dataclass(frozen=True)

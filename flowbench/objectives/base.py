@@ -49,6 +49,7 @@ class Objective(ABC):
     def continuous(self, flow: Density) -> ContinuousFlow:
         """`flow`, if it has a velocity field; raises `ConfigurationError` otherwise."""
         if not isinstance(flow, ContinuousFlow):
+            Objective.check(self, flow)
             raise ConfigurationError(
                 f"objective `{self.options.name}` needs a continuous flow; train `{flow.options.name}` "
                 "with `likelihood`"

@@ -1,6 +1,6 @@
 """The run folder and the tables that users ask for: atomic writes, checked reads, no torch."""
 
-from flowbench.store.atomic import atomic_write
+from flowbench.store.atomic import atomic_write, file_errors
 from flowbench.store.results import (
     Calibration,
     Certificate,
@@ -29,6 +29,7 @@ __all__ = [
     "atomic_write",
     "check_run_name",
     "check_table_path",
+    "file_errors",
     "list_runs",
     "write_table",
 ]

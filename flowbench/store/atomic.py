@@ -3,11 +3,15 @@
 import errno
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from flowbench.errors import ConfigurationError, FlowbenchError, RunFailedError
+
+#: Characters of a file's name in that of its partial, whose own may not be too long.
+_NAME_SHOWN = 40
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -37,14 +41,15 @@ def atomic_write(path: Path, verify: Callable[[Path], object] | None = None) -> 
 
 def partial_beside(path: Path) -> Path:
     """A fresh hidden name in the folder of `path`, on the same file system, so that renaming is atomic."""
-    return path.with_name(f".{secrets.token_hex(6)}.partial")
+    return path.with_name(f".{path.name[:_NAME_SHOWN]}.{secrets.token_hex(6)}.partial")
 
 
-def remove_partials(folder: Path) -> None:
-    """Remove what killed writers left in `folder`; call it only where no other writer can be at work."""
+def remove_partials(folder: Path, names: Iterable[str]) -> None:
+    """Remove what killed writers of the files called `names` left in `folder`; no writer may be at work."""
     with file_errors("write", folder):
-        for partial in folder.glob(".*.partial"):
-            partial.unlink(missing_ok=True)
+        for name in names:
+            for partial in folder.glob(f".{escape(name[:_NAME_SHOWN])}.*.partial"):
+                partial.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

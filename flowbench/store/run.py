@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from flowbench.errors import (
     RunExistsError,
     RunLockedError,
     UnknownNameError,
+    unknown_name,
 )
 from flowbench.store.atomic import atomic_write, file_errors, partial_beside, remove_partials, sync_folder
 from flowbench.store.documents import from_json, read_json, read_toml, to_json, write_json, write_toml
@@ -36,10 +36,12 @@ MODEL = "model.safetensors"
 RESUME = "resume.safetensors"
 RESULTS = "results.h5"
 LOCK = ".lock"
+#: What only the holder of the lock writes.
+LOCKED = (CONFIG, INFO, METRICS, MODEL, RESUME, RESULTS)
 
 #: Characters that separate paths or mean something to a shell or another system's files.
 _FORBIDDEN = re.compile(r"""[/\\:*?"<>|]""")
-_MAX_NAME = 100
+_MAX_NAME_BYTES = 100
 
 
 def check_run_name(name: str) -> str:
@@ -48,10 +50,10 @@ def check_run_name(name: str) -> str:
     Check names that a user gives before joining them to a folder: a path separator in one is refused here.
     """
     plain = name.isprintable() and name == name.strip() and not _FORBIDDEN.search(name)
-    if not plain or not 0 < len(name) <= _MAX_NAME or name[0] in ".-" or name[-1] == ".":
+    if not plain or not 0 < len(os.fsencode(name)) <= _MAX_NAME_BYTES or name[0] in ".-" or name[-1] == ".":
         raise ConfigurationError(
-            f"a run or a report cannot be called {name!r}: use 1 to {_MAX_NAME} printable characters other "
-            'than `/ \\ : * ? " < > |`, and neither a point at an end nor `-` at the start'
+            f"a run or a report cannot be called {name!r}: use at most {_MAX_NAME_BYTES} bytes of printable "
+            'characters other than `/ \\ : * ? " < > |`, and neither a point at an end nor `-` at the start'
         )
     return name
 
@@ -126,7 +128,7 @@ class Run:
                     "or use another name"
                 ) from None
         try:
-            remove_partials(self.path)
+            remove_partials(self.path, LOCKED)
             yield
         finally:
             lock.release()
@@ -248,10 +250,7 @@ def _move_new(partial: Path, path: Path) -> None:
 
 def _no_such_run(path: Path) -> str:
     siblings = [run.name for run in list_runs(path.parent)[0]] if path.parent.is_dir() else []
-    close = get_close_matches(path.name, siblings, n=1)
-    hint = f"did you mean `{close[0]}`? " if close else ""
-    there = ", ".join(siblings[:10]) + (", ..." if len(siblings) > 10 else "")
-    return f"there is no run `{path.name}` in {path.parent}; {hint}runs there: {there or 'none'}"
+    return f"{path.parent}: {unknown_name('run', path.name, siblings)}"
 
 
 def _drop_torn_line(descriptor: int) -> None:

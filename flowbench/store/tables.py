@@ -2,7 +2,8 @@
 
 import gzip
 import io
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,36 @@ Attributes = Mapping[str, str | int | float]
 Units = Mapping[str, str]
 
 
-def write_table(path: Path, columns: Columns, attributes: Attributes, units: Units) -> None:
+def write_table(
+    path: Path, columns: Columns, attributes: Attributes, units: Units, *, index: str | None = None
+) -> None:
     """Write equally long, numeric `columns: (n,)` to `path`, atomically, every float64 exactly.
 
     The ending chooses the format: .h5 or .hdf5, .csv, .csv.gz, .parquet. `attributes` describe the file and
-    `units` the columns; HDF5 and Parquet keep both, CSV has no place for either. In HDF5 each column is a
-    dataset on the dimension `row`, numbered from 0 unless a column has that name. Raises
-    `ConfigurationError` for another ending, and for a column that the format cannot hold.
+    `units` the columns, data units unless they say otherwise; HDF5 and Parquet keep both, CSV has no place
+    for either. In HDF5 each column is a dataset on the dimension that the column `index` is, or else on one
+    that numbers the rows from 0, called `row` unless a column is. Raises `ConfigurationError` for another
+    ending, and for a column that the format cannot hold.
     """
     path = Path(path)
-    writer = _writer(path)
+    check_table_path(path, columns)
     _check_columns(columns)
-    writer(path, columns, attributes, dict.fromkeys(columns, "data units") | {"row": "1"} | dict(units))
+    units = dict.fromkeys(columns, "data units") | ({index: "1"} if index else {}) | dict(units)
+    _writer(path)(path, columns, attributes, units, index)
 
 
-def check_table_path(path: Path) -> None:
-    """Raise `ConfigurationError` unless the ending of `path` is one that `write_table` knows."""
-    _writer(path)
+def check_table_path(path: Path, columns: Iterable[str] = ()) -> None:
+    """Raise `ConfigurationError` unless `write_table` can write `columns` of these names to `path`."""
+    if _writer(path) is not _write_hdf5:
+        return
+    if unfit := [name for name in columns if "/" in name or "\0" in name or name in {"", "."}]:
+        raise ConfigurationError(
+            f"column `{unfit[0]}` cannot be written to {path}: HDF5 allows no such name; "
+            "write .csv or .parquet instead, with `-o`"
+        )
 
 
-def _writer(path: Path) -> Callable[[Path, Columns, Attributes, Units], None]:
+def _writer(path: Path) -> Callable[[Path, Columns, Attributes, Units, str | None], None]:
     for ending, writer in _WRITERS.items():
         if path.name.lower().endswith(ending):
             return writer
@@ -55,13 +66,10 @@ def _check_columns(columns: Columns) -> None:
             raise ConfigurationError(f"column `{name}` must be numeric to be written, and is {values.dtype}")
 
 
-def _write_hdf5(path: Path, columns: Columns, attributes: Attributes, units: Units) -> None:
-    unfit = [name for name in columns if "/" in name or "\0" in name or name in {"", "."}]
-    if unfit:
-        raise ConfigurationError(
-            f"column `{unfit[0]}` cannot be written to {path}: HDF5 allows no such name; "
-            "write .csv or .parquet instead"
-        )
+def _write_hdf5(
+    path: Path, columns: Columns, attributes: Attributes, units: Units, index: str | None
+) -> None:
+    name_of_rows = index or next(name for name in _names_of_rows() if name not in columns)
     rows = len(next(iter(columns.values())))
     image = io.BytesIO()
     with h5py.File(image, "w", libver=LIBRARY_VERSIONS, track_order=True) as file:
@@ -70,15 +78,19 @@ def _write_hdf5(path: Path, columns: Columns, attributes: Attributes, units: Uni
                 write_text(file, name, value)
             else:
                 file.attrs[name] = value
-        index = columns.get("row", np.arange(rows, dtype=np.int64))
-        row = write_array(file, "row", index, {"row": None}, units["row"])
+        numbers = columns.get(name_of_rows, np.arange(rows, dtype=np.int64))
+        scale = write_array(file, name_of_rows, numbers, {name_of_rows: None}, "1")
         for name, values in columns.items():
-            if name != "row":
-                write_array(file, name, values, {"row": row}, units[name])
+            if name != index:
+                write_array(file, name, values, {name_of_rows: scale}, units[name])
     write_image(path, image)
 
 
-def _write_csv(path: Path, columns: Columns, attributes: Attributes, units: Units) -> None:
+def _names_of_rows() -> Iterator[str]:
+    return (f"row{'_' * length}" for length in itertools.count())
+
+
+def _write_csv(path: Path, columns: Columns, attributes: Attributes, units: Units, index: str | None) -> None:
     import pandas as pd
 
     frame = pd.DataFrame(dict(columns))
@@ -91,7 +103,9 @@ def _write_csv(path: Path, columns: Columns, attributes: Attributes, units: Unit
             frame.to_csv(file, index=False, na_rep="nan")
 
 
-def _write_parquet(path: Path, columns: Columns, attributes: Attributes, units: Units) -> None:
+def _write_parquet(
+    path: Path, columns: Columns, attributes: Attributes, units: Units, index: str | None
+) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 

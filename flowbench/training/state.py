@@ -21,11 +21,13 @@ Tensors = dict[str, Tensor]
 class Counters:
     """Where a run stands.
 
-    NLLs are in nats, data units; times in seconds of training, with what was fitted before the first step;
-    `improved_at` is the share of the budget that was spent when the best weights were found.
+    `rows` counts those of all batches. NLLs are in nats, data units; times in seconds of training, with what
+    was fitted before the first step; `improved_at` is the share of the budget that was spent when the best
+    weights were found.
     """
 
     step: int = 0
+    rows: int = 0
     phase: int = 0
     phase_step: int = 0
     improved_at: float = 0.0

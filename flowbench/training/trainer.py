@@ -36,7 +36,8 @@ VALIDATIONS = 40
 class Progress:
     """Where training stands, for a progress line and for the log.
 
-    `loss` is the mean since the last record; `validation_nll` is in nats, data units; `fraction` is the
+    `loss` and the `terms` that it is made of, by name, where there are several, are means since the last
+    record; `validation_nll` is in nats, data units; `fraction` is the
     share of the budget that is spent and `seconds_left` an estimate.
     """
 
@@ -44,6 +45,7 @@ class Progress:
     phase: int
     objective: str
     loss: float
+    terms: dict[str, float]
     learning_rate: float
     validation_nll: float
     best_nll: float
@@ -108,6 +110,7 @@ class Trainer:
         self.optimizer = self._new_optimizer()
         self._safe = self.state()
         self._losses: list[float] = []
+        self._terms: dict[str, float] = {}
         self._nfe: int | None = None
         self._best_rows: Tensor | None = None
         self._held_back = 0.0
@@ -204,12 +207,12 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         try:
             with _matmul_precision(phase.matmul_precision):
-                loss = objective(self.flow, self.train[rows], self.generator).total
+                found = objective(self.flow, self.train[rows], self.generator)
+                loss = found.total
                 loss.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), phase.clip_norm or math.inf)
-            fault = (
-                "" if math.isfinite(loss.item()) and math.isfinite(norm.item()) else "the loss is not finite"
-            )
+            is_finite = math.isfinite(loss.item()) and math.isfinite(norm.item())
+            fault = "" if is_finite else "the loss is not finite"
         except IntegrationError as error:
             fault = str(error)
         if fault:
@@ -218,8 +221,12 @@ class Trainer:
         self.optimizer.step()
         self._average()
         self._losses.append(loss.item())
+        for name, term in found.terms.items():
+            self._terms[name] = self._terms.get(name, 0.0) + term.item()
         self.counters = self.counters.replace(
-            step=self.counters.step + 1, phase_step=self.counters.phase_step + 1
+            step=self.counters.step + 1,
+            rows=self.counters.rows + len(rows),
+            phase_step=self.counters.phase_step + 1,
         )
         self._announce()
 
@@ -306,7 +313,7 @@ class Trainer:
         if math.isfinite(nll):
             self._safe = self.state()
         self.on_validation(self._progress())
-        self._losses = []
+        self._losses, self._terms = [], {}
 
     def _hold_back(self) -> None:
         """Set aside what `_choose` will take of a budget that is a time: two more solves, or a tenth."""
@@ -361,17 +368,17 @@ class Trainer:
     def _progress(self) -> Progress:
         wall, spent = self._clock.wall(), self._spent()
         phase = self.plan.phases[self.counters.phase] if self.plan.phases else None
-        rows = self.counters.step * phase.batch_size if phase else 0
         return Progress(
             step=self.counters.step,
             phase=self.counters.phase,
             objective=phase.objective.name if phase else "closed form",
             loss=sum(self._losses) / len(self._losses) if self._losses else math.nan,
+            terms={name: total / len(self._losses) for name, total in self._terms.items()},
             learning_rate=self._learning_rate,
             validation_nll=self.counters.nll,
             best_nll=self.counters.best_nll,
             nfe=self._nfe,
-            rows_per_second=rows / wall if wall > 0 else 0.0,
+            rows_per_second=self.counters.rows / wall if wall > 0 else 0.0,
             wall_seconds=wall,
             cpu_seconds=self._clock.cpu(),
             fraction=min(spent, 1.0),

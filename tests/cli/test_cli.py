@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -119,8 +120,9 @@ def test_evaluate_refuses_data_that_have_changed(run: Run, home: Path) -> None:
 def read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".h5":
         with h5py.File(path) as file:
-            names = [*(["a", "b"] if "a" in file else ["row"]), "log_prob", "log_prob_error"]
-            return {name: file[name][:] for name in names}
+            # Scores have a column that numbers the rows; draws have none, but for their dimension's sake.
+            own = [name for name in file if len(file) == 3 or not file[name].is_scale]
+            return {name: file[name][:] for name in own}
     frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     return {name: frame[name].to_numpy() for name in frame}
 
@@ -250,6 +252,7 @@ def test_the_configuration_of_a_run_repeats_it(run: Run, home: Path) -> None:
     changed = json.loads(out)
     assert (changed["data"]["dataset"], changed["flow"]["name"]) == ("iris", "gaussian")
     assert changed["evaluation"]["test_rows"] == 50
+    assert run("fit", "--config", "runs/c/config.toml", "--model", "gaussian", "--name", "plain")[0] == 0
 
 
 def test_a_run_gets_a_name_that_is_easy_to_type(run: Run, home: Path) -> None:
@@ -336,24 +339,41 @@ def test_completion_script_is_printed(home: Path) -> None:
     assert "complete" in done.stdout
 
 
-def test_a_reader_that_leaves_early_is_no_error(home: Path) -> None:
-    command = f"{sys.executable} -m flowbench datasets list | head -1 && "
-    # More than a pipe holds.
-    command += f"{sys.executable} -m flowbench runs show c --json --home {home} 2>&1 | true"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], cwd=home, env=environment, capture_output=True, text=True
+def listing(home: Path, stdout: Any) -> "subprocess.Popen[str]":
+    """`flowbench runs list` in another process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flowbench", "runs", "list"],
+        cwd=home,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert done.stdout.startswith("name")
-    assert done.stderr == ""
 
 
-def start_long_fit(home: Path, name: str) -> "subprocess.Popen[str]":
-    """A fit of minutes in another process, as soon as it trains."""
+def test_a_reader_that_leaves_early_is_no_error(home: Path) -> None:
+    process = listing(home, subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+def test_an_answer_that_cannot_be_written_is_a_failure(home: Path) -> None:
+    with open("/dev/full", "w") as full:
+        process = listing(home, full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err == "error: cannot write the answer to stdout: No space left on device\n"
+
+
+def start_long_fit(home: Path, name: str, command: Sequence[str] = ()) -> "subprocess.Popen[str]":
+    """A fit of minutes in another process, as soon as it trains; `command` if that is not `fit`."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     command = [
-        sys.executable, "-m", "flowbench", "fit", "table.csv", "--name", name, *TINY_CNF, *SMALL,
-        "--steps", "100000",
+        sys.executable, "-m", "flowbench", *(command or ["fit", "table.csv", "--name", name]),
+        *TINY_CNF, *SMALL, "--steps", "100000",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -387,6 +407,28 @@ def test_a_second_ctrl_c_stops_at_once(run: Run, home: Path) -> None:
     assert run("sample", "stopped", "-n", "3")[0] == 0
 
 
+def test_ctrl_c_in_a_comparison_says_how_to_go_on(home: Path) -> None:
+    process = start_long_fit(home, "table-cnf", ["compare", "table.csv", "--models", "cnf"])
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), err
+    assert "the same command keeps the runs that are finished" in err.splitlines()[-1]
+    assert "--resume" not in err
+
+
+def test_a_model_that_fails_does_not_cost_the_others_their_report(run: Run, home: Path) -> None:
+    helpless = ["--set", "evaluation.integrator={name='per-row',max_nfe=8}", "--steps", "2", *SMALL]
+    code, out, err = run("compare", "table.csv", "--models", "cnf,planar,gaussian", *helpless, "--json")
+    assert code == 1
+    assert [Path(run).name for run in json.loads(out)["runs"]] == ["table-planar", "table-gaussian"]
+    assert "failed, and is not compared: cnf (seed 0) on table.csv" in err
+    assert (
+        "Without results, and so not compared: table-cnf \\(failed\\)"
+        in (home / "reports" / "table" / "report.md").read_text()
+    )
+    assert run("compare", "table.csv", "--models", "cnf", *helpless)[0] == 1
+
+
 def test_a_fit_outlives_the_reader_of_its_progress(home: Path) -> None:
     process = start_long_fit(home, "alone")
     assert process.stderr is not None
@@ -395,6 +437,17 @@ def test_a_fit_outlives_the_reader_of_its_progress(home: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "runs/alone\n")
+
+
+def test_a_table_with_a_column_called_row_can_be_drawn_and_scored(run: Run, home: Path) -> None:
+    (home / "table.csv").rename(home / "first.csv")
+    pd.read_csv(home / "first.csv").rename(columns={"a": "row"}).to_csv(home / "rows.csv", index=False)
+    assert run("fit", "rows.csv", "--model", "gaussian", "--name", "r", *SMALL)[0] == 0
+    assert run("sample", "r", "-n", "20")[0] == 0
+    assert run("score", "r", "runs/r/samples.h5", "-o", "scores.h5")[0] == 0
+    drawn, scored = read(home / "runs" / "r" / "samples.h5"), read(home / "scores.h5")
+    assert drawn["log_prob"] == pytest.approx(scored["log_prob"])
+    assert np.ptp(drawn["row"]) > 0 and (drawn["row"] != np.arange(20)).all()
 
 
 def test_gzipped_csv_round_trips_exactly(run: Run, home: Path) -> None:

@@ -58,6 +58,15 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("fit", "moons", "--config", "broken.toml"), 2, "not valid TOML"),
     (("fit", "moons", "--config", "unknown.toml"), 2, "unknown option `plam`"),
     (("fit", "moons", "--name", "../up"), 2, "cannot be called"),
+    (("fit", "moons", "--name", "東" * 90), 2, "cannot be called"),
+    (("fit", "moons", "--set", "flow=" + "[" * 3000), 2, "unknown model"),
+    (("fit", "moons", "--config", "deep.toml"), 2, "not valid TOML"),
+    (("fit", "no_header.csv"), 3, "column `c2`, row 1: the cell is missing"),
+    (
+        ("fit", "table.csv", "--model", "kde", "--set", "plan.phases=[{objective='flow-matching'}]"),
+        2,
+        "closed form",
+    ),
     ((*FIT, "--set", "plan.phases=[{objective='flow-matching'}]", "--steps", "2"), 2, "continuous flow"),
     (("fit", "table.csv", "--rows", "5"), 2, "`rows` is for toys"),
     (("fit", "table.csv", "--columns", "a,nope"), 2, "unknown column `nope`"),
@@ -88,6 +97,9 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("sample",), 2, "Missing argument 'run'; see `flowbench sample --help`"),
     (("score", "g", "table.csv", "-o", "table.csv"), 2, "would overwrite what is read"),
     (("sample", "g", "-o", "runs/g/results.h5"), 2, "would overwrite what is read"),
+    (("score", "g", "mine", "-o", "datasets/mine.csv"), 2, "would overwrite what is read"),
+    (("sample", "g", "-o", "x" * 300 + ".csv"), 2, "File name too long"),
+    (("sample", "slash"), 2, "column `km/h` cannot be written"),
     (("sample", "nothing"), 2, "nothing"),
     (("sample", "g", "--seed", "-1"), 2, "--seed"),
     (("sample", "g", "-o", "folder.csv"), 2, "it is a folder"),
@@ -118,6 +130,18 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("report", "bad_results"), 5, "results.h5"),
     (("compare", "table.csv", "--models", "cnf,nope"), 2, "unknown model `nope`"),
     (("compare", "table.csv", "--models", ","), 2, "`--models`"),
+    (
+        (
+            "compare",
+            "table.csv",
+            "--models",
+            "gaussian,planar",
+            "--set",
+            "plan.phases=[{objective='ot-flow'}]",
+        ),
+        2,
+        "needs a continuous flow",
+    ),
     (("compare", "table.csv", "--seeds", "0"), 2, "--seeds"),
     (("compare", "table.csv", "--name", "a/b"), 2, "cannot be called"),
     (("compare", "table.csv", "--models", "cnf,cnf"), 2, "`--models` names one thing twice"),
@@ -152,14 +176,18 @@ def wrong_files(home: Path) -> None:
         "constant.csv": ["a,b", *(f"{i},1" for i in range(20))],
         "twice.csv": ["a,a", *rows],
         "short.csv": ["a,b", *rows[:4]],
+        "no_header.csv": ["5.1,NA", *rows],
+        "datasets/mine.csv": ["a,b", *rows],
         "only_a.csv": ["a", *(str(i) for i in range(20))],
         "penguins.csv": ["species,mass", *(f"Adelie,{i}" for i in range(20))],
     }
+    (home / "datasets").mkdir()
     for name, lines in tables.items():
         (home / name).write_text("\n".join(lines) + "\n")
     (home / "no_rows.csv").write_text("a,b\n")
     (home / "broken.toml").write_text("[plan\n")
     (home / "garbage.toml").write_bytes(garbage)
+    (home / "deep.toml").write_text(f"a = {'[' * 3000}")
     (home / "unknown.toml").write_text("[plam]\nsteps = 3\n")
     (home / "runs" / "not_a_run").mkdir()
     for name, file in {
@@ -176,6 +204,8 @@ def wrong_files(home: Path) -> None:
         shutil.copytree(home / "runs" / "g", home / "runs" / name)
         Run.open(home / "runs" / name).update_info(status="interrupted")
         (home / "runs" / name / file).write_text(text)
+    shutil.copytree(home / "runs" / "g", home / "runs" / "slash")
+    Run.open(home / "runs" / "slash").update_info(dataset={"columns": ["km/h", "b"]})
     shutil.copytree(home / "runs" / "c", home / "runs" / "strict")
     config = home / "runs" / "strict" / "config.toml"
     config.write_text(config.read_text().replace("max_nfe = 10000", "max_nfe = 12"))
@@ -234,6 +264,24 @@ def test_another_runs_state_is_not_resumed_on(run: Call, home: Path) -> None:
 def test_a_table_that_cannot_be_scored_is_not_to_be_cut(run: Call, home: Path) -> None:
     assert "--columns" in run("fit", "text_cell.csv")[2]
     assert "--columns" not in run("score", "g", "text_cell.csv")[2]
+
+
+def test_the_table_of_a_run_is_not_overwritten_by_its_draws(run: Call, home: Path) -> None:
+    (home / "datasets" / "mine.csv").write_text((home / "table.csv").read_text())
+    before = (home / "datasets" / "mine.csv").read_bytes()
+    assert run("fit", "mine", "--model", "gaussian", "--name", "m", *SMALL)[0] == 0
+    code, _, err = run("sample", "m", "-o", "datasets/mine.csv")
+    assert code == 2
+    check_one_line(err, "would overwrite what is read")
+    assert (home / "datasets" / "mine.csv").read_bytes() == before
+
+
+def test_one_test_row_is_too_few_for_a_tradeoff(run: Call, home: Path) -> None:
+    write_csv(home / "tiny.csv", n=12)
+    assert run("fit", "tiny.csv", "--steps", "2", "--name", "t", *TINY_CNF, *SMALL)[0] == 0
+    code, _, err = run("tradeoff", "t")
+    assert code == 2
+    check_one_line(err, "one test row")
 
 
 def test_too_large_a_model_says_so(run: Call, home: Path) -> None:

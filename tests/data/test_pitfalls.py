@@ -31,7 +31,7 @@ RELATIONS = {
 
 
 @pytest.mark.parametrize("name", RELATIONS)
-@settings(max_examples=20)
+@settings(max_examples=settings().max_examples // 5)
 @given(seed=st.integers(0, 2**31), scale=st.floats(1e-3, 1e3))
 def test_a_column_that_follows_from_others_is_found(name: str, seed: int, scale: float) -> None:
     rows = normal(2000, 5, seed)
@@ -62,7 +62,7 @@ def test_relations_of_different_columns_stay_apart() -> None:
 
 
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 5))
-@settings(max_examples=20)
+@settings(max_examples=settings().max_examples // 5)
 def test_columns_of_two_values_are_not_related(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     rows = np.concatenate([rng.random((3000, count)) < 0.3, rng.standard_normal((3000, 2))], 1).astype(float)
@@ -83,13 +83,14 @@ def test_repeating_values_and_rows_are_counted() -> None:
     rows = normal(1000, 2)
     rows[:, 1] = np.round(rows[:, 1], 1)
     dataset, split = table(rows)
-    found = find_pitfalls(dataset, split)
+    found = find_pitfalls(dataset, split, 1000)
     assert list(found.repeating) == ["c1"]
     assert found.repeating["c1"] == len(np.unique(rows[:, 1]))
     assert found.repeated_test_rows == 0
     dataset, split = table(np.concatenate([rows, rows]))
-    repeated = find_pitfalls(dataset, split).repeated_test_rows
+    repeated = find_pitfalls(dataset, split, 1000).repeated_test_rows
     assert 0.7 * len(split.test) < repeated <= len(split.test)
+    assert 0.5 * 40 < find_pitfalls(dataset, split, 40).repeated_test_rows <= 40
 
 
 def test_proteins_third_column_follows_from_the_first_two(shared_data: Path) -> None:

@@ -1,6 +1,7 @@
 import csv
 import gzip
 import os
+import shlex
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -199,7 +200,7 @@ def test_malformed_cell_is_named(table: Table, cell: str, data: st.DataObject) -
             f"{path}: column `{table.names[column]}`, row {row + 1}: {COMPLAINTS[cell]}"
         )
         if others:
-            assert message.endswith(f"`--columns {','.join(others)}`")
+            assert message.endswith(f"`--columns {shlex.quote(','.join(others))}`")
             np.testing.assert_array_equal(
                 read_table(path, others).rows, np.delete(table.rows, column, axis=1)
             )

@@ -255,3 +255,15 @@ def test_killed_and_resumed_ends_bit_for_bit_alike(model: str, home: Home) -> No
         [{k: v for k, v in line.items() if k not in timing} for line in r.metrics()] for r in (whole, run)
     ]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", FLOWS.names())
+def test_a_model_learns_on_a_gpu_what_it_learns_on_the_cpu(model: str, home: Home) -> None:
+    on_cpu, on_gpu = (fit(small("moons", model, 200, device=device), home=home) for device in ("cpu", "cuda"))
+    learnt, expected = (run.read_results().metrics["test_nll"].value for run in (on_gpu, on_cpu))
+    # Batches are drawn from other streams.
+    assert learnt == pytest.approx(expected, abs=0.2)
+    scored = score(on_gpu, "moons", home=home)
+    kept = on_gpu.read_results().scored
+    assert scored.log_prob[: len(kept.row)] == pytest.approx(kept.log_prob, abs=1e-9)

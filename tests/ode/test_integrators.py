@@ -85,7 +85,7 @@ def test_every_fixed_grid_method_has_an_order_above() -> None:
 
 
 @given(entries=st.lists(st.floats(-2, 2), min_size=4, max_size=4), t0=st.floats(-1, 1), t1=st.floats(-1, 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings().max_examples // 4, deadline=None)
 def test_engines_agree_with_the_matrix_exponential(entries: list[float], t0: float, t1: float) -> None:
     matrix = torch.tensor(entries, dtype=torch.float64).reshape(2, 2)
     expected = START @ torch.linalg.matrix_exp(matrix * (t1 - t0)).T

@@ -73,8 +73,19 @@ def test_remove_partials_takes_only_what_killed_writers_left(tmp_path: Path) -> 
     partial_beside(tmp_path / "results.h5").write_text("half")
     (tmp_path / "notes.partial").write_text("mine")
     (tmp_path / ".hidden").write_text("mine")
-    remove_partials(tmp_path)
-    assert names(tmp_path) == {"notes.partial", ".hidden"}
+    another = partial_beside(tmp_path / "scores.h5")
+    another.write_text("another writer is at work on it")
+    remove_partials(tmp_path, ["results.h5", "run.json"])
+    assert names(tmp_path) == {"notes.partial", ".hidden", another.name}
+
+
+def test_a_partial_of_a_long_name_has_a_name_that_a_file_system_takes(tmp_path: Path) -> None:
+    path = tmp_path / ("東" * 84 + "[a]")
+    with atomic_write(path) as partial:
+        partial.write_text("new")
+    partial_beside(path).write_text("half")
+    remove_partials(tmp_path, [path.name])
+    assert names(tmp_path) == {path.name}
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
@@ -167,5 +178,5 @@ def test_killed_at_any_step_the_old_file_stands(tmp_path: Path, moment: str) -> 
     ended = subprocess.run([sys.executable, "-c", KILL_AT, path, moment], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
-    remove_partials(tmp_path)
+    remove_partials(tmp_path, ["run.json"])
     assert names(tmp_path) == {"run.json"}

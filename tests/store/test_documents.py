@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from flowbench.errors import ConfigurationError, DamagedFileError
 from flowbench.store.documents import from_json, read_json, read_toml, to_json, write_json, write_toml
 
-SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+SAME_FOLDER = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=settings().max_examples // 2,
+)
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 scalars = st.one_of(text, st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.booleans())

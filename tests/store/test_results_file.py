@@ -75,7 +75,10 @@ def assert_same(a: Any, b: Any) -> None:
         assert repr(a) == repr(b)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=settings().max_examples // 2,
+)
 @given(results())
 def test_round_trip(tmp_path: Path, original: Results) -> None:
     write_results(tmp_path / "results.h5", original)

@@ -91,9 +91,11 @@ def test_create_refuses_a_path_that_ends_in_no_name(tmp_path: Path) -> None:
 
 
 def test_opening_what_is_not_there_suggests_what_is(run: Run) -> None:
-    with pytest.raises(UnknownNameError, match=r"no run `moon` .* did you mean `moons`\? runs there: moons"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown run `moon`; did you mean `moons`\? available: moons"
+    ):
         Run.open(run.path.with_name("moon"))
-    with pytest.raises(UnknownNameError, match="runs there: none"):
+    with pytest.raises(UnknownNameError, match="available: none"):
         Run.open(run.path / "missing" / "x")
     with pytest.raises(ConfigurationError, match="cannot read"):
         Run.open(run.path.with_name("x" * 5000))

@@ -17,7 +17,10 @@ arrays = hnp.arrays(dtypes, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0,
 text = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=settings().max_examples // 2,
+)
 @given(st.dictionaries(text.filter(lambda name: name != "__metadata__"), arrays), st.dictionaries(text, text))
 def test_round_trip(tmp_path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     path = tmp_path / "model.safetensors"

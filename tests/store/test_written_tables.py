@@ -34,7 +34,10 @@ def read_back(path: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=settings().max_examples // 3,
+)
 @given(values=hnp.arrays("f8", st.integers(1, 20), elements=st.floats(width=64)))
 def test_every_float_comes_back_bit_for_bit(tmp_path: Path, ending: str, values: np.ndarray) -> None:
     path = tmp_path / f"table{ending}"
@@ -56,9 +59,8 @@ def test_the_same_table_gives_the_same_bytes(tmp_path: Path, ending: str) -> Non
 def test_hdf5_has_named_rows_attributes_and_units(tmp_path: Path) -> None:
     path = tmp_path / "score.h5"
     row = np.array([3, 1, 2])
-    write_table(
-        path, {"row": row, "log_prob": np.ones(3)}, {"run": "a", "seed": 7, "t": 0.5}, {"log_prob": "nats"}
-    )
+    columns = {"row": row, "log_prob": np.ones(3)}
+    write_table(path, columns, {"run": "a", "seed": 7, "t": 0.5}, {"log_prob": "nats"}, index="row")
     with xr.open_dataset(path, engine="h5netcdf") as table:
         assert table.log_prob.dims == ("row",)
         assert table.log_prob.units == "nats"
@@ -74,9 +76,19 @@ def test_hdf5_numbers_the_rows_where_no_column_does(tmp_path: Path) -> None:
         np.testing.assert_array_equal(table.row, [0, 1, 2])
 
 
+def test_hdf5_numbers_the_rows_beside_a_column_called_row(tmp_path: Path) -> None:
+    path = tmp_path / "sample.h5"
+    write_table(path, {"row": np.ones(3), "row_": np.ones(3)}, {}, {})
+    with xr.open_dataset(path, engine="h5netcdf") as table:
+        assert table.row.dims == table.row_.dims == ("row__",)
+        assert table.row.units == "data units"
+
+
 def test_parquet_keeps_attributes_and_units(tmp_path: Path) -> None:
-    write_table(tmp_path / "t.parquet", {"row": np.arange(3), "x": np.ones(3)}, {"seed": 7}, {"x": "minutes"})
-    schema = pq.read_schema(tmp_path / "t.parquet")
+    path = tmp_path / "t.parquet"
+    columns = {"row": np.arange(3), "x": np.ones(3)}
+    write_table(path, columns, {"seed": 7}, {"x": "minutes"}, index="row")
+    schema = pq.read_schema(path)
     assert json.loads(schema.metadata[b"flowbench"]) == {"seed": 7}
     assert schema.field("x").metadata == {b"units": b"minutes"}
     assert schema.field("row").metadata == {b"units": b"1"}

@@ -172,6 +172,24 @@ def test_an_interrupted_run_keeps_its_best_weights() -> None:
     assert trainer.run() == "interrupted"
     assert trainer.counters.step == 120
     assert math.isfinite(trainer.counters.best_nll)
+    kept = trainer.flow.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in trainer.best.items())
+    assert any(not torch.equal(kept[name], tensor) for name, tensor in trainer.ema.items())
+
+
+def test_the_terms_of_a_loss_are_told() -> None:
+    flow = make_flow("cnf", field={"name": "time-mlp", "width": 16, "scales": 0})
+    seen: list[Progress] = []
+    phases = [{"objective": "regularised-likelihood", "batch_size": 32}]
+    plan = {"phases": phases, "steps": 4, "validation_steps": 2}
+    trainer = make_trainer(flow, plan, on_validation=seen.append)
+    trainer.run()
+    weights = trainer.plan.phases[0].objective
+    for progress in seen[1:]:
+        terms = progress.terms
+        costs = weights.kinetic_energy * terms["kinetic_energy"]
+        costs += weights.jacobian_frobenius * terms["jacobian_frobenius"]
+        assert progress.loss == pytest.approx(terms["nll"] + costs, rel=1e-5)
 
 
 def test_two_phases_change_the_objective() -> None:
