@@ -73,9 +73,12 @@ def refine_components(mixture: "GaussianMixture", rows: Floats, steps: int) -> "
 
 
 def _fit(mixture: "GaussianMixture", rows: Floats) -> "GaussianMixture":
+    import torch
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    # scikit-learn would take every core that there is, and add in another order every time.
+    with warnings.catch_warnings(), threadpool_limits(torch.get_num_threads()):
         # Of many components some always creep on; what is found after the last step is a mixture too.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return mixture.fit(rows)

@@ -72,12 +72,18 @@ def uniformity(quantiles: Floats) -> float:
     return min(1.0, len(columns) * min(float(kstest(column, "uniform").pvalue) for column in columns))
 
 
+def least_uniform(quantiles: Floats) -> Floats:
+    """The column `(n,)` of `quantiles: (n, d)` whose distribution is farthest from uniform."""
+    off = [float(kstest(column, "uniform").statistic) for column in quantiles.T]
+    return quantiles[:, off.index(max(off))]
+
+
 def effective_rows(n: int, m: int) -> float:
     """As many independent rows as tell as much about a known distribution as `n` against `m` draws of it."""
     return n * m / (n + m)
 
 
-def simultaneous_band(n: float, columns: int = 1, confidence: float = 0.95) -> float:
+def simultaneous_band(n: float, columns: int, confidence: float = 0.95) -> float:
     """How far the empirical distribution functions of `n` uniform rows may be off, anywhere, in any column.
 
     Of Dvoretzky, Kiefer, Wolfowitz and Massart (1990): half the height of the band around the diagonal.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowbench.errors import FlowbenchError
 from flowbench.evaluation.likelihood import ROUNDING, Likelihoods, Regime, coarsen
-from flowbench.evaluation.normalisation import Mass, bridge_mass, quadrature_mass
+from flowbench.evaluation.normalisation import DRAWS, Mass, bridge_mass, quadrature_mass
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.flows.base import Flow
 from flowbench.flows.continuous import ContinuousFlow
@@ -21,6 +21,8 @@ from flowbench.store import Certificate
 MASS_BOUND = 0.01
 #: Standard errors of an integral: up to the first a grid is enough, beyond the second nothing is certified.
 SURE, UNSURE = 0.005, 0.03
+#: As many times the draws are taken where an integral is that uncertain.
+MORE = 4
 #: Rows that go to the base and back, and how far from their start they may end, standard deviations.
 ROUND_TRIP_ROWS = 200
 ROUND_TRIP_BOUND = 1e-2
@@ -86,18 +88,24 @@ def _normalisation(
         # does one that tells little acquit it.
         if mass.standard_error <= SURE and abs(mass.value - 1) <= MASS_BOUND:
             return _mass_certificate(mass)
-    return _mass_certificate(bridge_mass(coarse, x, generator))
+    mass = bridge_mass(coarse, x, generator)
+    if mass.standard_error > UNSURE:
+        mass = bridge_mass(coarse, x, generator, draws=MORE * DRAWS)
+    return _mass_certificate(mass)
 
 
 def _mass_certificate(mass: Mass) -> Certificate:
-    off, reach = abs(mass.value - 1), MASS_BOUND + 3 * min(mass.standard_error, UNSURE)
-    says = "" if mass.standard_error <= UNSURE else ", too uncertain to certify anything"
+    off, reach = abs(mass.value - 1), MASS_BOUND + 3 * mass.standard_error
+    sure = mass.standard_error <= UNSURE
+    # Too uncertain to certify anything, it may still tell of a fault.
+    says = "" if sure else ", too uncertain to certify anything"
     return Certificate(
         off,
         reach,
         "1",
-        off <= reach and not says,
+        off <= reach and sure,
         f"the density adds up to {mass.value:.4f} ± {mass.standard_error:.4f}, by {mass.how}{says}",
+        settled=sure or off > reach,
     )
 
 
@@ -191,6 +199,8 @@ def _solver_regime(shift: float, regime: Regime) -> Certificate:
 
 def _arithmetic(regime: Regime) -> Certificate:
     bound = max(regime.error, ROUNDING)
+    if not math.isfinite(regime.rounding):
+        return Certificate(math.inf, bound, "nats", False, "rounding could not be measured: float32 fails")
     return Certificate(
         regime.rounding,
         bound,

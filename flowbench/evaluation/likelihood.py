@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from scipy.stats import t as student
@@ -14,6 +15,7 @@ from flowbench.evaluation.options import EvaluationOptions
 from flowbench.flows.base import Scores
 from flowbench.flows.density_model import CHUNK, DensityModel
 from flowbench.options import PartOptions
+from flowbench.registry import DIVERGENCES
 
 #: Draws of the model by which its errors are calibrated, whatever rows are scored.
 REFERENCES = 200
@@ -23,6 +25,8 @@ FLOOR = 1.0
 SAFETY = 1.5
 #: Share of the refined rows that a bound for those which are not refined has to hold for.
 COVERED = 0.993
+#: So many rows tell that share; beside fewer, draws of the model have a say.
+TELLING = 50
 #: Refinements of a row that misses `max_error`, at most; each is a tenth of the tolerance.
 MAX_REFINEMENTS = 6
 #: Digits that a refinement has to bring. A tenth of the tolerance brings about one, twice the steps of Euler
@@ -84,9 +88,10 @@ def reported_likelihoods(
 ) -> Likelihoods:
     """Score `x: (n, d)` in data units, and say how far each number may be off.
 
-    The first `error_rows` rows are solved again at a tenth of the tolerance: a row's error is the change,
-    and a share of what is typical of the model. The others have no such change; theirs is the solver's own
-    sum of local errors, times the factor that covers all but the rarest of the rows that have both. Where the
+    `error_rows` rows, chosen by chance, are solved again at a tenth of the tolerance: a row's error is the
+    change, and a share of what is typical of the model. The others have no such change; theirs is the
+    solver's own sum of local errors, times the factor that covers all but the rarest of the rows that have
+    both. Rounding, measured on draws, counts for more where a log-likelihood is a large number. Where the
     divergence is estimated, `trace_draws` solves with other probes give the mean, and its error; where it is
     exact, a row above `max_error` gives way to ever finer refinements, until it is below.
 
@@ -96,16 +101,14 @@ def reported_likelihoods(
     """
     ladder = _Ladder(model, options, on_rows)
     first = ladder.solve(x, 0)
-    arithmetic = ladder.arithmetic()
+    arithmetic = ladder.arithmetic() + _last_digits(first.log_prob)
     if first.nfe is None:
-        error = torch.full_like(first.log_prob, arithmetic)
+        error = arithmetic
         if options.dtype == "float32":
             error += (ladder.solve(x, 1).log_prob - first.log_prob).abs()
         return Likelihoods(first.log_prob, error, _above(error, options.max_error))
     log_prob, trace = ladder.average(x, first.log_prob)
-    # Probes are drawn for a chunk of rows, and have to be the same in both solves.
-    count = options.error_rows if not ladder.is_stochastic else -(-options.error_rows // CHUNK) * CHUNK
-    refined = torch.arange(len(x)) < count
+    refined = _chosen(len(x), options.error_rows, in_chunks=ladder.is_stochastic)
     finer = ladder.solve(x[refined], 1).log_prob
     error = torch.empty_like(log_prob)
     error[refined] = ladder.error(_part(first, refined), finer, 0)
@@ -113,7 +116,10 @@ def reported_likelihoods(
     if not bool(refined.all()):
         scale = _local(first)
         change = ladder.change(first.log_prob[refined], finer, 0)
-        error[~refined] = _factor(change, scale[refined]) * scale[~refined] + ROUNDING
+        factor = _factor(change, scale[refined])
+        if int((change > ROUNDING).sum()) < TELLING:
+            factor = max(factor, ladder.factor_of_draws())
+        error[~refined] = factor * scale[~refined] + ROUNDING
     error += trace + arithmetic
     if options.max_error is not None and not ladder.is_stochastic:
         _tighten(ladder, x, log_prob, error, options.max_error)
@@ -133,7 +139,8 @@ def drawn_likelihoods(
     """Draw `n` rows `(n, d)`, data units, with their log-likelihoods and the error of each.
 
     The rows are not solved again: an error is the solver's own sum of local errors, times the factor that
-    covers all but the rarest of some draws which are. Raises `IntegrationError` if a solve fails.
+    covers all but the rarest of some draws which are. Where nothing is solved, it is by how much the way
+    back differs. Raises `IntegrationError` if a solve fails.
     """
     ladder = _Ladder(model, options, on_rows)
     exact = model.for_evaluation(options.integrator)
@@ -142,8 +149,10 @@ def drawn_likelihoods(
         parts.append(exact.draw(min(CHUNK, n - start), generator))
         on_rows(min(start + CHUNK, n), n)
     x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])
-    error = torch.full_like(scores.log_prob, ladder.arithmetic())
-    if scores.nfe is not None:
+    error = ladder.arithmetic() + _last_digits(scores.log_prob)
+    if scores.nfe is None:
+        error += ladder.way_back()
+    else:
         error += ladder.factor_of_draws() * _local(scores) + ROUNDING
     return x, Likelihoods(scores.log_prob, error, _above(error, options.max_error), scores.nfe)
 
@@ -159,8 +168,26 @@ def _tighten(ladder: "_Ladder", x: Tensor, log_prob: Tensor, error: Tensor, boun
         error[above] = ladder.error(coarse, finer, level) + ladder.arithmetic()
 
 
+def _chosen(n: int, count: int, *, in_chunks: bool) -> Tensor:
+    """Which `count` of n rows are refined, (n,), the same ones every time.
+
+    `in_chunks` for rows whose probes are drawn chunk by chunk, and have to be the same in both solves: the
+    first chunks that hold as many.
+    """
+    place = torch.arange(n)
+    if in_chunks:
+        return place < -(-count // CHUNK) * CHUNK
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0)) < count
+
+
 def _above(error: Tensor, bound: float | None) -> Tensor:
-    return torch.zeros_like(error, dtype=torch.bool) if bound is None else error > bound
+    return torch.zeros_like(error, dtype=torch.bool) if bound is None else ~(error <= bound)
+
+
+def _last_digits(log_prob: Tensor) -> Tensor:
+    """What a log-likelihood (n,), float64, may lose for its size alone."""
+    eps = torch.finfo(torch.float64).eps
+    return 4 * eps * log_prob.abs().nan_to_num(nan=0.0, posinf=0.0)
 
 
 def _part(scores: Scores, rows: Tensor) -> Scores:
@@ -177,9 +204,12 @@ def _local(scores: Scores) -> Tensor:
 def _factor(change: Tensor, local: Tensor) -> float:
     """What local errors (n,) have to be multiplied by, and `ROUNDING` added to, to cover changes (n,).
 
-    Without what rounding may change, of which a row that the background holds has nothing else.
+    Rows that change by rounding alone, as those do which the background holds, tell nothing of it.
     """
-    return torch.quantile((change - ROUNDING).clamp_min(0) / local, COVERED).item()
+    tells = change > ROUNDING
+    if not bool(tells.any()):
+        return 0.0
+    return torch.quantile((change - ROUNDING)[tells] / local[tells], COVERED).item()
 
 
 class _Ladder:
@@ -187,7 +217,7 @@ class _Ladder:
 
     def __init__(self, model: DensityModel, options: EvaluationOptions, on_rows: OnRows) -> None:
         self.options = options
-        self.is_stochastic = options.divergence.name != "exact"
+        self.is_stochastic = not DIVERGENCES.get(options.divergence.name).exact
         self._model = model
         self._on_rows = on_rows
         self._models: dict[tuple[int, torch.dtype], DensityModel] = {}
@@ -227,17 +257,22 @@ class _Ladder:
     def change(self, log_prob: Tensor, finer: Tensor, level: int) -> Tensor:
         """How far the solves one level `finer` moved n rows, (n,), and would have with no error left."""
         # What the finer solve still lacks, as a share of what it brought.
-        rest = 10.0 ** -min(max(self.regime(level).order, LEAST_ORDER), 4.0)
+        rest = 10.0 ** -self._digits(level)
         change: Tensor = (log_prob - finer).abs() / (1 - rest)
         return change
+
+    def _digits(self, level: int) -> float:
+        """The digits that one refinement brings, within reason."""
+        return min(max(self.regime(level).order, LEAST_ORDER), 4.0)
 
     def regime(self, level: int) -> Regime:
         """The median errors at `level` and one finer, both against a solve that is finer still."""
         coarse, fine, finest = (self._reference(level + k, torch.float64).log_prob for k in range(3))
         errors = [(one - finest).abs().median().clamp_min(1e-300).item() for one in (coarse, fine)]
-        rounding = self.arithmetic()
         if self.options.dtype == "float32":
             rounding = (self._reference(level).log_prob - coarse).abs().median().item()
+        else:
+            rounding = self._rounding
         return Regime(math.log10(errors[0] / errors[1]), errors[0], rounding)
 
     def factor_of_draws(self) -> float:
@@ -245,18 +280,42 @@ class _Ladder:
         x, drawn = self._references()
         # Draws carry the exact divergence, whatever rows are scored with.
         finest = self._model.for_evaluation(refine(self.options.integrator, 2)).score(x).log_prob
-        return _factor((drawn.log_prob - finest).abs(), _local(drawn))
+        rest = 10.0 ** (-2 * self._digits(0))
+        return _factor((drawn.log_prob - finest).abs() / (1 - rest), _local(drawn))
+
+    def way_back(self) -> float:
+        """How far the log-likelihood that a draw comes with is from that of the row that was drawn."""
+        x, drawn = self._references()
+        scored = self._model.for_evaluation(self.options.integrator).score(x).log_prob
+        return torch.quantile((drawn.log_prob - scored).abs(), COVERED).item()
 
     def arithmetic(self) -> float:
-        """What rounding takes: how much the draws move in float32, scaled to the precision of float64."""
+        """What rounding adds to a row's error: nothing where a refined solve in float64 tells of it."""
         if self.options.dtype == "float32":
             return 0.0
-        try:
-            rough = self._reference(0, torch.float32).log_prob
-        except IntegrationError:
-            return ROUNDING
-        moved = (rough - self._reference(0, torch.float64).log_prob).abs().max().item()
-        return moved * FLOAT64_FINER if math.isfinite(moved) else ROUNDING
+        rounding = self._rounding
+        return rounding if math.isfinite(rounding) else ROUNDING
+
+    @cached_property
+    def _rounding(self) -> float:
+        """How much the draws move in float32, scaled to the precision of float64.
+
+        At a coarse tolerance where float32 cannot be solved at the options'; infinite if not there either.
+        """
+        for solve in (self._reference_in, self._coarse_reference_in):
+            with suppress(IntegrationError):
+                moved = (solve(torch.float32) - solve(torch.float64)).abs().max().item()
+                if math.isfinite(moved):
+                    return moved * FLOAT64_FINER
+        return math.inf
+
+    def _reference_in(self, dtype: torch.dtype) -> Tensor:
+        return self._reference(0, dtype).log_prob
+
+    def _coarse_reference_in(self, dtype: torch.dtype) -> Tensor:
+        coarse = coarsen(self.options.integrator)
+        model = self._model.for_evaluation(coarse, divergence=self.options.divergence, dtype=dtype)
+        return model.score(self._references()[0], torch.Generator().manual_seed(1)).log_prob
 
     def _dtype(self, level: int) -> torch.dtype:
         """A refined solve is in float64, so that the change tells of rounding as well."""

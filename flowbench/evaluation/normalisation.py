@@ -15,7 +15,7 @@ from flowbench.flows.kernel import KernelDensity, KernelOptions
 GRID = {1: 2000, 2: 150}
 #: By how much of its width the box around rows and samples grows on every side.
 MARGIN = 0.25
-#: Draws of the model that find the box, and draws of either side of the bridge.
+#: Draws of the model that find the box, and draws of either side of the bridge if nobody says.
 DRAWS = 2000
 #: Shares of the proposal: a Gaussian mixture and kernels around draws, and a standard normal, to reach where
 #: no draw lies. The mixture suits many columns, kernels suit needles.
@@ -38,7 +38,7 @@ def quadrature_mass(model: DensityModel, x: Tensor, generator: torch.Generator) 
     One or two columns. Every other point, in each column, gives a coarser grid: the standard error is how
     far the coarser integrals scatter, which is far more than the error of the finer one.
     """
-    z = torch.cat([model.to_model(x)[0], model.to_model(_draws(model, generator))[0]])
+    z = torch.cat([model.to_model(x)[0], model.to_model(_draws(model, DRAWS, generator))[0]])
     low, high = z.amin(0), z.amax(0)
     low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
     size = GRID[x.shape[1]]
@@ -55,15 +55,15 @@ def quadrature_mass(model: DensityModel, x: Tensor, generator: torch.Generator) 
 
 
 @torch.no_grad()
-def bridge_mass(model: DensityModel, x: Tensor, generator: torch.Generator) -> Mass:
-    """The optimal bridge of Meng and Wong (1996) between draws of the model and a density fitted to others.
+def bridge_mass(model: DensityModel, x: Tensor, generator: torch.Generator, *, draws: int = DRAWS) -> Mass:
+    """The optimal bridge of Meng and Wong (1996) between `draws` of the model and a density fitted to others.
 
     With weights that are bounded wherever the two overlap, where those of importance sampling are not. The
     standard error is that of Frühwirth-Schnatter (2004) for independent draws, of each part of the fitted
     density by itself.
     """
-    z = model.to_model(_draws(model, generator))[0]
-    proposal = _Proposal(model.to_model(_draws(model, generator))[0])
+    z = model.to_model(_draws(model, draws, generator))[0]
+    proposal = _Proposal(model.to_model(_draws(model, draws, generator))[0])
     proposed = proposal.sample(len(z), generator)
     # log p - log q at draws of the model and at draws of the proposal.
     ours, theirs = (
@@ -121,8 +121,8 @@ class _Proposal:
         return torch.cat(drawn)
 
 
-def _draws(model: DensityModel, generator: torch.Generator) -> Tensor:
-    return model.sample_and_log_prob(DRAWS, generator)[0]
+def _draws(model: DensityModel, n: int, generator: torch.Generator) -> Tensor:
+    return model.sample_and_log_prob(n, generator)[0]
 
 
 def _log_prob_in_model_space(model: DensityModel, z: Tensor) -> Tensor:

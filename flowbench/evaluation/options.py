@@ -39,7 +39,7 @@ class EvaluationOptions(Options):
 
     @model_validator(mode="after")
     def _probes_fit_solver(self) -> Self:
-        if self.divergence.name != "exact" and self.integrator.name == "per-row":
+        if not DIVERGENCES.get(self.divergence.name).exact and self.integrator.name == "per-row":
             raise ValueError(
                 f"the divergence `{self.divergence.name}` keeps its probes for a whole batch, which the "
                 "solver `per-row` takes apart; set `integrator` to `native` or `torchdiffeq`, with "

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from flowbench.evaluation import calibration, two_sample
 from flowbench.evaluation.memorisation import memorisation
-from flowbench.flows.base import Flow
+from flowbench.flows.base import Flow, base_log_prob
 from flowbench.flows.density_model import CHUNK, DensityModel
 from flowbench.store import Calibration, Metric, Results
 
@@ -102,13 +103,30 @@ def _calibrate(model: DensityModel, held_out: Floats, results: Results) -> Calib
     ranks = calibration.density_ranks(scored.log_prob, results.samples.log_prob)
     columns = radial = None
     if isinstance(model.flow, Flow):
+        generator = torch.Generator().manual_seed(0)
         parts = [
-            model.flow.to_base(part.to(model.flow.like.dtype), torch.Generator().manual_seed(0)).value
+            _base_points(model, model.flow, part, generator)
             for part in torch.split(torch.from_numpy(held_out), CHUNK)
         ]
-        z = torch.cat(parts).double().numpy()
+        z = torch.cat(parts).numpy()
         columns, radial = calibration.column_quantiles(z), calibration.radial_quantiles(z)
     return Calibration(scored.row, ranks, columns, radial)
+
+
+def _base_points(model: DensityModel, flow: Flow, x: Tensor, generator: torch.Generator) -> Tensor:
+    """Points `(n, d)`, float64, that are normal if rows `x: (n, d)`, model space, are the model's.
+
+    Those of the rows that are the flow's, as far as rows are by chance the one's or the other's, and draws of
+    the normal in place of those that the background holds.
+    """
+    mapped = flow.to_base(x.to(flow.like.dtype), generator)
+    z = mapped.value.double()
+    if model.background is None:
+        return z
+    log_prob = base_log_prob(z) + mapped.log_det.double()
+    share = model.background.flow_share(log_prob, model.background.mix(log_prob, x))
+    is_flows = torch.rand(len(x), generator=generator, dtype=torch.float64) < share
+    return torch.where(is_flows.unsqueeze(1), z, torch.randn(z.shape, generator=generator, dtype=z.dtype))
 
 
 def _calibration_metrics(found: Calibration, results: Results) -> dict[str, Metric]:

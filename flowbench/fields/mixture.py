@@ -22,14 +22,15 @@ MAX_ROWS = 10_000
 MAX_FITTED = 50_000
 REFINEMENTS = 10
 
-#: Along any axis: float32, in which the parameters are kept, tells no less.
+#: Along any axis: float32, in which draws are trained on, tells no less.
 LEAST_VARIANCE = 1e-10
 
 
 class Mixture(GrowingBuffers):
     """sum_k w_k N(m_k, S_k), kept by the `variances` along the principal `axes` (columns) of each S_k.
 
-    It begins without components, and has none until it is fitted or loaded.
+    In float64, whatever rows it is asked for: axes that are rounded are no longer quite orthonormal. It
+    begins without components, and has none until it is fitted or loaded.
     """
 
     growing: ClassVar[tuple[str, ...]] = ("log_weights", "means", "variances", "axes")
@@ -42,7 +43,7 @@ class Mixture(GrowingBuffers):
         super().__init__()
         self.features = features
         for name, shape in zip(self.growing, ((), (features,), (features,), 2 * (features,)), strict=True):
-            self.register_buffer(name, torch.zeros(0, *shape))
+            self.register_buffer(name, torch.zeros(0, *shape, dtype=torch.float64))
 
     def fit(self, x: Tensor, seconds: float = math.inf) -> None:
         """Take the mixture of rows `x: (n, d)`, its components chosen by the information criterion.
@@ -70,11 +71,14 @@ class Mixture(GrowingBuffers):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of `x: (n, d)`: `(n,)`, nats, in the type of `x`."""
-        parts = [part.to(x) for part in (self.log_weights, self.means, self.variances, self.axes)]
-        log_weights, means, variances, axes = parts
+        log_weights, means, variances, axes = self._like(x)
         offset = torch.einsum("nkd,kde->nke", x[:, None] - means, axes)
         exponent = (offset.square() / variances + variances.log() + math.log(2 * math.pi)).sum(-1)
         return torch.logsumexp(log_weights - 0.5 * exponent, 1)
+
+    def _like(self, x: Tensor) -> list[Tensor]:
+        """Log-weights, means, variances and axes in the type of `x`."""
+        return [part.to(x) for part in (self.log_weights, self.means, self.variances, self.axes)]
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` rows `(n, d)`, in the type of the mixture."""

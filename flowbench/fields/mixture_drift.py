@@ -48,12 +48,13 @@ class MixtureDrift(Mixture):
 
     def _at(self, t: Tensor, x: Tensor) -> "_Components":
         t = t.unsqueeze(-1)
-        variances = t.square() * self.variances + (1 - t).square()
-        rates = (t * self.variances - (1 - t)) / variances
-        centres = torch.einsum("kd,kde->ke", self.means, self.axes)
+        log_weights, means, own_variances, axes = self._like(x)
+        variances = t.square() * own_variances + (1 - t).square()
+        rates = (t * own_variances - (1 - t)) / variances
+        centres = torch.einsum("kd,kde->ke", means, axes)
         offset = self._into_axes(x) - t * centres
         score = -offset / variances
-        log_shares = self.log_weights - 0.5 * (variances.log() - offset * score).sum(-1)
+        log_shares = log_weights - 0.5 * (variances.log() - offset * score).sum(-1)
         shares = torch.softmax(log_shares, -1)
         own = centres + rates * offset
         velocity = self._out_of_axes(shares.unsqueeze(-1) * own)
@@ -62,12 +63,12 @@ class MixtureDrift(Mixture):
 
     def _into_axes(self, vectors: Tensor) -> Tensor:
         """`vectors: (..., d)` in the principal axes of each component, (..., k, d)."""
-        flat = self.axes.permute(1, 0, 2).flatten(1)
+        flat = self.axes.to(vectors).permute(1, 0, 2).flatten(1)
         return (vectors @ flat).reshape(*vectors.shape[:-1], len(self.axes), self.features)
 
     def _out_of_axes(self, turned: Tensor) -> Tensor:
         """The sum over components of vectors (..., k, d) given in the axes of each, (..., d)."""
-        flat = self.axes.permute(0, 2, 1).flatten(0, 1)
+        flat = self.axes.to(turned).permute(0, 2, 1).flatten(0, 1)
         return turned.flatten(-2) @ flat
 
 

@@ -80,14 +80,16 @@ def _log_det(activations: Tensor, products: Tensor) -> Tensor:
 def solve_monotone(y: Tensor, c: Tensor, b: Tensor, tolerance: float = 1e-10) -> Tensor:
     """The root a of a + c tanh(a + b) = y for every `y: (n,)`; a scalar c > -1 and b, () or (n,).
 
-    Newton steps kept inside a bracket, with bisection where they leave it or slow down. Converges to
-    `tolerance`, or to the precision of y's dtype where that is coarser. The root carries no gradient.
+    Newton steps kept inside a bracket, with bisection where they leave it or slow down, until one is below
+    `tolerance`, or the precision of y's dtype where that is coarser, and one step more. Every root is found
+    on its own, whatever is solved beside it. It carries no gradient.
     """
     eps = torch.finfo(y.dtype).eps
     with torch.no_grad():
         low, high = y - c.abs(), y + c.abs()
         root = y - c * torch.tanh(y + b)
         step = high - low
+        done = finished = torch.zeros_like(y, dtype=torch.bool)
         # Bisection alone would end within the mantissa's bits; the bound only guards against NaN.
         for _ in range(100):
             h = torch.tanh(root + b)
@@ -96,9 +98,14 @@ def solve_monotone(y: Tensor, c: Tensor, b: Tensor, tolerance: float = 1e-10) ->
             high = torch.where(residual < 0, high, root)
             slope = 1 + c * (1 - h.square())
             newton = residual / slope
-            usable = (2 * newton.abs() < step.abs()) & (root - newton > low) & (root - newton < high)
+            inside = (root - newton >= low) & (root - newton <= high)
+            usable = inside & (2 * newton.abs() < step.abs())
             step = torch.where(usable, newton, root - (low + high) / 2)
-            root = root - step
-            if (step.abs() <= (4 * eps * root.abs()).clamp_min(max(tolerance, 4 * eps))).all():
+            # The last step of a root is Newton's: it leaves less than a bisection as small.
+            step = torch.where(done, newton.where(inside, torch.zeros_like(newton)), step)
+            root = torch.where(finished, root, root - step)
+            finished = done
+            done = done | (step.abs() <= (4 * eps * root.abs()).clamp_min(max(tolerance, 4 * eps)))
+            if finished.all():
                 break
     return root

@@ -22,7 +22,8 @@ class ZukoFlow(Flow):
         super().__init__(features, options, generator)
         # zuko draws its weights from the global random state, which is left as it was.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            seed = int(torch.randint(2**62, (), generator=generator))
+            torch.default_generator.manual_seed(seed)
             self.network = self._build()
 
     @abstractmethod

@@ -25,7 +25,8 @@ number that is unknown or not finite is null; NaN is never written.
             impossible_rows         test rows without a finite likelihood
             parameters, cpu_seconds, wall_seconds, evaluation_cpu_seconds, nfe, grid_mass   means over runs
             samples_on_grid         share of the samples on the pictured grid; grid_mass should equal it
-            certificates            by name, the worst of the runs: {value, bound, units, passed, text}
+            certificates            by name, the worst of the runs: {value, bound, units, passed, settled,
+                                     text}
             log_prob_error_median, log_prob_error_largest   of the rows' log_prob, the largest over runs
         runs        each {name, model, seed, status, started, finished, command, versions, test_nll,
                     test_nll_standard_error, metrics {name: {value, units}}}

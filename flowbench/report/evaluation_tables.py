@@ -71,8 +71,8 @@ def calibration_table(section: Section) -> Table | None:
         "95% interval: fewer, and the model is too sure of itself; more, and it is too broad.",
         "p: that quantiles as far from uniform come by chance (Kolmogorov and Smirnov; over columns, "
         "Bonferroni), of the rows' ranks among draws by density, of each column of their base points, and of "
-        "their distance from the base's middle. The last two are of the flow alone: held-out rows that "
-        "belong to its background count against it. A dash: a density without a base.",
+        "their distance from the base's middle. In place of rows that a flow's background holds stand draws "
+        "of the base. A dash: a density without a base.",
         *_which_run(models),
     )
     return Table("Calibration", header, rows, (False, *(True for _ in header[1:])), notes)

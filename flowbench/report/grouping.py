@@ -141,15 +141,27 @@ class ModelGroup:
         failed: dict[str, str] = {}
         for run in self.runs:
             for name, each in run.results.certificates.items():
-                if not each.passed:
+                if each.failed:
                     failed.setdefault(name, each.text)
         return failed
+
+    @cached_property
+    def unsettled_certificates(self) -> dict[str, str]:
+        """What could not be told of at least one of the runs, by name, with what the first says of it."""
+        unsettled: dict[str, str] = {}
+        for run in self.runs:
+            for name, each in run.results.certificates.items():
+                if not each.settled:
+                    unsettled.setdefault(name, each.text)
+        return unsettled
 
     def certificate(self, name: str) -> Certificate | None:
         """The worst of the runs' certificates of this name, by how much of its bound it takes."""
         found = [each for run in self.runs if (each := run.results.certificates.get(name))]
         return max(
-            found, key=lambda each: (not each.passed, each.value / (each.bound or math.inf)), default=None
+            found,
+            key=lambda each: (each.failed, not each.settled, each.value / (each.bound or math.inf)),
+            default=None,
         )
 
     def mean_metric(self, name: str) -> float | None:

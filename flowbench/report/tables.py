@@ -106,8 +106,8 @@ def certificate_table(section: Section) -> Table | None:
         "Normalisation: how far the density's integral is from 1. Round trip: how far the worst row ends "
         "from its start, in standard deviations of the data or the base. Jacobian: the map's log-determinant "
         "by autodiff against the model's. Batch invariance: rows scored together and alone. Solver regime: "
-        "how far a finer solve moves the test NLL. Arithmetic: what rounding adds to a row. A dash: it does "
-        "not apply.",
+        "how far a finer solve moves the test NLL. Arithmetic: what rounding adds to a row. Not settled: too "
+        "uncertain to certify anything, or to accuse. A dash: it does not apply.",
     )
     header = ("model", *map(_plain, names))
     return Table("Certificates", header, rows, (False, *(True for _ in names)), notes)
@@ -117,7 +117,11 @@ def _certificate_cell(certificate: Certificate | None) -> str:
     if certificate is None:
         return DASH
     figures = significant(certificate.value)
-    return figures if certificate.passed else f"{figures}, fails: above {significant(certificate.bound)}"
+    if not certificate.failed:
+        return figures if certificate.settled else f"{figures}, not settled"
+    # A figure below its bound may still be too uncertain, or its solve not convergent: the text says so.
+    above = f": above {significant(certificate.bound)}" if certificate.value > certificate.bound else ""
+    return f"{figures}, fails{above}"
 
 
 def _difference_cells(section: Section) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flowbench.evaluation.calibration import effective_rows, simultaneous_band
+from flowbench.evaluation.calibration import effective_rows, least_uniform, simultaneous_band
 from flowbench.evaluation.comparison import Floats
 from flowbench.report.figures.calibration import Quantiles, draw_calibration
 from flowbench.report.figures.corner import MAX_COLUMNS, corner_limits, draw_corner
@@ -191,7 +191,7 @@ def _calibration(section: Section, key: str) -> Gallery | None:
                 draw_calibration(
                     ranks,
                     # Where the regions end is known from draws only.
-                    band=simultaneous_band(effective_rows(rows, draws)),
+                    band=simultaneous_band(effective_rows(rows, draws), 1),
                     xlabel="share of the density inside",
                     ylabel="rows inside, beyond that",
                     alt="For each model, the share of held-out rows in its highest-density regions, less the "
@@ -209,13 +209,30 @@ def _calibration(section: Section, key: str) -> Gallery | None:
     if radii:
         picture = draw_calibration(
             radii,
-            band=simultaneous_band(rows),
+            band=simultaneous_band(rows, 1),
             xlabel="quantile of the distance from the middle",
             ylabel="rows below, beyond that",
             alt="For each flow, how many base points lie closer to the middle than they should.",
             key=f"{key}-radii",
         )
-        panels.append(Panel("base points", (picture,)))
+        panels.append(Panel("base points: distance", (picture,)))
+    columns = [
+        Quantiles(label, number, least_uniform(each.column_quantile))
+        for number, label, each in found
+        if each.column_quantile is not None
+    ]
+    if columns:
+        picture = draw_calibration(
+            columns,
+            # It holds for all columns at once, and so for the one that is picked.
+            band=simultaneous_band(rows, len(section.columns)),
+            xlabel="quantile of a column",
+            ylabel="rows below, beyond that",
+            alt="For each flow, how many base points lie below a quantile of a normal, beyond what should, "
+            "in the column where that is farthest off.",
+            key=f"{key}-columns",
+        )
+        panels.append(Panel("base points: the column farthest off", (picture,)))
     caption = (
         "A model that is right stays in the grey band throughout, 95 times in 100. Below it: too few rows "
         "where the model is sure that there should be more."

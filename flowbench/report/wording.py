@@ -174,6 +174,10 @@ def _about_likelihoods(section: Section) -> list[str]:
             "its likelihoods are compared."
             for name, says in model.failed_certificates.items()
         ]
+        notes += [
+            f"The certificate of {model.label} for {name.replace('_', ' ')} is not settled: {says}."
+            for name, says in model.unsettled_certificates.items()
+        ]
         error = model.max_metric("log_prob_error_largest")
         reach = finest or model.nll.standard_error
         if error is not None and reach is not None and error > reach:

@@ -323,13 +323,14 @@ def _read_metrics(file: UntrustedFile) -> dict[str, Metric]:
 
 
 def _write_certificates(group: h5py.Group, certificates: Mapping[str, Certificate]) -> None:
-    """Each one's figure, and beside it as attributes its bound, whether it passed, and what it says."""
+    """Each one's figure, and beside it as attributes its bound, how it ended, and what it says."""
     for name, each in certificates.items():
         if not _NAME.fullmatch(name):
             raise ConfigurationError(f"a certificate cannot be called `{name}`")
         dataset = write_array(group, name, np.asarray(each.value, dtype=np.float64), {}, each.units)
         dataset.attrs["bound"] = np.float64(each.bound)
         dataset.attrs["passed"] = int(each.passed)
+        dataset.attrs["settled"] = int(each.settled)
         write_text(dataset, "text", each.text)
 
 
@@ -343,5 +344,7 @@ def _read_certificates(file: UntrustedFile) -> dict[str, Certificate]:
             units=file.text(member, "units"),
             passed=bool(file.integer(member, "passed")),
             text=file.text(member, "text"),
+            # In files of old every certificate is.
+            settled=not file.has(member, "settled") or bool(file.integer(member, "settled")),
         )
     return found

@@ -20,13 +20,22 @@ class Metric:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A check of a model's likelihoods: its figure and the bound on it, in `units`, and what it says."""
+    """A check of a model's likelihoods: its figure and the bound on it, in `units`, and what it says.
+
+    One that is not `passed` and not `settled` either could not tell: it neither certifies nor accuses.
+    """
 
     value: float
     bound: float
     units: str
     passed: bool
     text: str
+    settled: bool = True
+
+    @property
+    def failed(self) -> bool:
+        """Whether it tells of a fault."""
+        return self.settled and not self.passed
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,10 @@ class UntrustedFile:
             self.refuse(member, f"must have one axis, and has the shape {dataset.shape}")
         return tuple(value.decode() for value in self._read(member, dataset))
 
+    def has(self, member: str, attribute: str) -> bool:
+        """Whether `member` has that attribute."""
+        return bool(h5py.h5a.exists(self._open(member), attribute.encode()))
+
     def text(self, member: str, attribute: str) -> str:
         """A fixed-length string attribute of `member`."""
         return bytes(self._attribute(member, attribute, h5py.h5t.STRING)).decode()

@@ -8,6 +8,7 @@ from flowbench.evaluation.calibration import (
     column_quantiles,
     coverages,
     density_ranks,
+    least_uniform,
     radial_quantiles,
     rank_p_value,
     simultaneous_band,
@@ -75,6 +76,13 @@ def test_uniformity_is_that_of_scipy_times_the_columns() -> None:
     quantiles = np.random.default_rng(0).random((100, 3))
     each = [kstest(column, "uniform").pvalue for column in quantiles.T]
     assert uniformity(quantiles) == pytest.approx(min(1, 3 * min(each)))
+
+
+def test_the_column_farthest_off_is_found() -> None:
+    z = normal(2000, 5)
+    z[:, 3] += 0.2
+    quantiles = column_quantiles(z)
+    assert np.array_equal(least_uniform(quantiles), quantiles[:, 3])
 
 
 def test_nineteen_in_twenty_uniform_samples_stay_in_the_band() -> None:

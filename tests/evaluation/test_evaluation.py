@@ -165,6 +165,7 @@ def test_errors_with_probes_are_no_larger_for_rows_that_are_not_refined() -> Non
         model(bent_flow()), x, EvaluationOptions(integrator=native, divergence=estimated, error_rows=100)
     )
     assert abs(found.shift) < 1e-3
+    assert found.error[100:].median() <= 2 * found.error[:100].median()
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
@@ -195,6 +196,56 @@ def test_rows_that_are_the_backgrounds_do_not_widen_the_errors_of_others(toleran
     x = torch.cat([far, torch.tensor(NORMAL.rvs(550, random_state=2))])
     for mixed, own in zip(reported(background), reported(None), strict=True):
         assert mixed.error.median() <= 3 * own.error.median()
+
+
+def test_rows_of_the_background_do_not_narrow_the_errors_of_others() -> None:
+    bare = model(bent_flow())
+    background = Background(2)
+    background.mixture.fit(12 + 0.1 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0)))
+    background.share.fill_(0.1)
+    mixed = DensityModel(("a", "b"), bare.transforms, bare.flow, background)
+    far, _ = bare.to_data(12 + 0.1 * torch.randn(1500, 2, generator=torch.Generator().manual_seed(1)))
+    x = torch.cat([far, torch.tensor(NORMAL.rvs(400, random_state=2))])
+    for rows in (x, x.flip(0)):
+        found = reported_likelihoods(mixed, rows, options(1e-3, error_rows=500))
+        errors = true_errors(found, mixed, rows)
+        others = errors > 1e-9
+        assert (errors <= found.error)[others].double().mean() >= 0.98
+
+
+def test_one_refined_row_does_not_decide_the_errors_of_all() -> None:
+    x = torch.tensor(NORMAL.rvs(400, random_state=2))
+    bent = model(bent_flow())
+    found = reported_likelihoods(bent, x, options(1e-3, error_rows=1))
+    assert (true_errors(found, bent, x) <= found.error).double().mean() >= 0.97
+
+
+@pytest.mark.parametrize("name", ["planar", "sylvester", "maf", "nsf"])
+def test_draws_that_nothing_is_solved_for_have_errors_that_hold(name: str) -> None:
+    flow = FLOWS.get(name)(2, FLOWS.get(name).Options(), torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4))
+    drawn_from = model(flow)
+    x, drawn = drawn_likelihoods(drawn_from, 1000, EvaluationOptions(), torch.Generator().manual_seed(5))
+    scored = drawn_from.for_evaluation(PerRowOptions()).log_prob(x)
+    assert ((drawn.log_prob - scored).abs() <= drawn.error).double().mean() >= 0.97
+
+
+def test_a_large_log_likelihood_has_a_large_error() -> None:
+    gaussian = model(GaussianFlow(2, GaussianOptions(), torch.Generator()))
+    near, far = reported_likelihoods(gaussian, torch.tensor([[3.0, -2.0], [1e6, 0]]), options()).error
+    assert near < 1e-12
+    assert far > 1e-5
+
+
+def test_rounding_is_measured_where_float32_cannot_follow_the_solver() -> None:
+    x = torch.tensor(NORMAL.rvs(20, random_state=2))
+    # So few evaluations do for float64 alone: what float32 rounds looks to a solver like error of its steps.
+    strict = EvaluationOptions(integrator=PerRowOptions(atol=1e-9, rtol=1e-9, max_nfe=700))
+    found = reported_likelihoods(model(bent_flow()), x, strict)
+    assert found.regime is not None
+    assert 0 < found.regime.rounding < 1e-9
 
 
 def test_a_solve_that_fails_names_the_rows() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from flowbench.evaluation.suite import TESTS, judge
+from flowbench.flows.background import Background
 from flowbench.flows.density_model import DensityModel
 from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
 from flowbench.flows.kernel import KernelDensity, KernelOptions
@@ -54,6 +55,18 @@ def test_a_model_that_is_right_passes_all() -> None:
     for level in (50, 90, 95, 99):
         name = f"hdr_coverage_{level}"
         assert found[f"{name}_low"] <= level / 100 <= found[f"{name}_high"]
+
+
+def test_rows_that_the_background_holds_are_not_held_against_the_flow() -> None:
+    background = Background(2)
+    background.mixture.fit(torch.tensor(5 + 0.1 * cloud(500, 3)))
+    background.share.fill_(0.3)
+    model = DensityModel(COLUMNS, [], gaussian().flow, background).for_evaluation(PerRowOptions())
+    x, log_prob = model.sample_and_log_prob(1000, torch.Generator().manual_seed(7))
+    scored = ScoredRows(np.arange(1000), x.numpy(), log_prob.numpy())
+    found = figures(model, dataclasses.replace(results_of(model), scored=scored))
+    assert found["column_quantile_p_value"] > 0.01
+    assert found["radial_quantile_p_value"] > 0.01
 
 
 def test_a_model_that_is_too_broad_is_told_by_all_but_its_train_rows() -> None:

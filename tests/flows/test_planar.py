@@ -32,6 +32,15 @@ def test_root_where_the_equation_is_nearly_flat() -> None:
     assert (root.diff() > 0).all()
 
 
+@pytest.mark.parametrize("c", [-0.999, -0.5, 0.5, 5.0, 200.0])
+def test_roots_are_exact_and_do_not_depend_on_those_beside_them(c: float) -> None:
+    y = 5 * torch.randn(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shape, shift = torch.tensor([c, 0.7], dtype=torch.float64)
+    roots = solve_monotone(y, shape, shift)
+    assert (roots + c * torch.tanh(roots + shift) - y).abs().max() < 1e-13 * max(1, c)
+    assert torch.equal(torch.cat([solve_monotone(one, shape, shift) for one in y.split(1)]), roots)
+
+
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 20))
 def test_invertible_whatever_the_weights(seed: int, scale: float) -> None:
     """w.u > -1 in every layer, so that the Jacobian's determinant is positive everywhere."""

@@ -260,6 +260,16 @@ def test_a_failed_certificate_stands_beside_the_likelihood(
     assert table.header == ("model", "normalisation", "round trip")
     assert table.rows[0] == ("cnf", "0.020, fails: above 0.010", "3.0e−6")
     assert table.rows[1] == ("planar", "0.00020", "3.0e−6")
+    unsure = Certificate(0.005, 0.1, "1", False, "the density adds up to 1.005, too uncertain", False)
+    wild = Certificate(1e-5, 1e-3, "nats", False, "the rows' errors do not shrink")
+    found = results.certificates | {"normalisation": unsure, "round_trip": wild}
+    unclear = dataclasses.replace(results, certificates=found)
+    (told,) = sections_of(make_run("cnf", seed=2, results=unclear))
+    assert likelihood_table(told).rows[0][0] == "cnf (fails: round trip)"
+    table = certificate_table(told)
+    assert table is not None
+    assert table.rows[0][1:] == ("0.0050, not settled", "1.0e−5, fails")
+    assert any("normalisation is not settled" in each for each in cautions(told, [told], []))
     assert not section.models[1].failed_certificates
     said = cautions(section, [section], [])
     assert any("cnf fails a certificate, normalisation: the density adds up to 1.02" in each for each in said)
