@@ -204,10 +204,10 @@ def test_rows_of_the_background_do_not_narrow_the_errors_of_others() -> None:
     background.mixture.fit(12 + 0.1 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0)))
     background.share.fill_(0.1)
     mixed = DensityModel(("a", "b"), bare.transforms, bare.flow, background)
-    far, _ = bare.to_data(12 + 0.1 * torch.randn(1500, 2, generator=torch.Generator().manual_seed(1)))
-    x = torch.cat([far, torch.tensor(NORMAL.rvs(400, random_state=2))])
+    far, _ = bare.to_data(12 + 0.1 * torch.randn(600, 2, generator=torch.Generator().manual_seed(1)))
+    x = torch.cat([far, torch.tensor(NORMAL.rvs(200, random_state=2))])
     for rows in (x, x.flip(0)):
-        found = reported_likelihoods(mixed, rows, options(1e-3, error_rows=500))
+        found = reported_likelihoods(mixed, rows, options(1e-3, error_rows=200))
         errors = true_errors(found, mixed, rows)
         others = errors > 1e-9
         assert (errors <= found.error)[others].double().mean() >= 0.98
