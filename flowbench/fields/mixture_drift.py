@@ -32,9 +32,9 @@ class MixtureDrift(Mixture):
         if not len(self.means):
             return _standard_rate(t) * x, _standard_rate(t) * tangents
         at = self._at(t, x)
-        turned = self._into_axes(tangents)
+        turned = _into_axes(tangents, at.axes)
         bent = at.rates * turned + at.own * (at.score * turned).sum(-1, keepdim=True)
-        pushed = self._out_of_axes(at.shares.unsqueeze(-1) * bent)
+        pushed = _out_of_axes(at.shares.unsqueeze(-1) * bent, at.axes)
         return at.velocity, pushed - at.velocity * (at.mean_score * tangents).sum(-1, keepdim=True)
 
     def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,39 +52,41 @@ class MixtureDrift(Mixture):
         variances = t.square() * own_variances + (1 - t).square()
         rates = (t * own_variances - (1 - t)) / variances
         centres = torch.einsum("kd,kde->ke", means, axes)
-        offset = self._into_axes(x) - t * centres
+        offset = _into_axes(x, axes) - t * centres
         score = -offset / variances
         log_shares = log_weights - 0.5 * (variances.log() - offset * score).sum(-1)
         shares = torch.softmax(log_shares, -1)
         own = centres + rates * offset
-        velocity = self._out_of_axes(shares.unsqueeze(-1) * own)
-        mean_score = self._out_of_axes(shares.unsqueeze(-1) * score)
-        return _Components(shares, rates, score, own, velocity, mean_score)
-
-    def _into_axes(self, vectors: Tensor) -> Tensor:
-        """`vectors: (..., d)` in the principal axes of each component, (..., k, d)."""
-        flat = self.axes.to(vectors).permute(1, 0, 2).flatten(1)
-        return (vectors @ flat).reshape(*vectors.shape[:-1], len(self.axes), self.features)
-
-    def _out_of_axes(self, turned: Tensor) -> Tensor:
-        """The sum over components of vectors (..., k, d) given in the axes of each, (..., d)."""
-        flat = self.axes.to(turned).permute(0, 2, 1).flatten(0, 1)
-        return turned.flatten(-2) @ flat
+        velocity = _out_of_axes(shares.unsqueeze(-1) * own, axes)
+        mean_score = _out_of_axes(shares.unsqueeze(-1) * score, axes)
+        return _Components(axes, shares, rates, score, own, velocity, mean_score)
 
 
 class _Components(NamedTuple):
     """What a mixture is at given times and rows; (n, k, d) vectors are in the components' own axes.
 
-    `shares` (n, k), `rates` of growth along the axes, `score` and velocity (`own`) of each component; the
-    mixture's `velocity` and `mean_score`, (n, d), in the usual axes.
+    `axes` (k, d, d), `shares` (n, k), `rates` of growth along the axes, `score` and velocity (`own`) of each
+    component; the mixture's `velocity` and `mean_score`, (n, d), in the usual axes.
     """
 
+    axes: Tensor
     shares: Tensor
     rates: Tensor
     score: Tensor
     own: Tensor
     velocity: Tensor
     mean_score: Tensor
+
+
+def _into_axes(vectors: Tensor, axes: Tensor) -> Tensor:
+    """`vectors: (..., d)` in the principal `axes: (k, d, d)` of each component, (..., k, d)."""
+    flat = axes.permute(1, 0, 2).flatten(1)
+    return (vectors @ flat).reshape(*vectors.shape[:-1], *axes.shape[:2])
+
+
+def _out_of_axes(turned: Tensor, axes: Tensor) -> Tensor:
+    """The sum over components of vectors (..., k, d) given in the `axes: (k, d, d)` of each, (..., d)."""
+    return turned.flatten(-2) @ axes.permute(0, 2, 1).flatten(0, 1)
 
 
 def _standard_rate(t: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -138,22 +138,12 @@ class ModelGroup:
     @cached_property
     def failed_certificates(self) -> dict[str, str]:
         """What failed in at least one of the runs, by name, with what the first of them says of it."""
-        failed: dict[str, str] = {}
-        for run in self.runs:
-            for name, each in run.results.certificates.items():
-                if each.failed:
-                    failed.setdefault(name, each.text)
-        return failed
+        return self._certificates_that(lambda each: each.failed)
 
     @cached_property
     def unsettled_certificates(self) -> dict[str, str]:
         """What could not be told of at least one of the runs, by name, with what the first says of it."""
-        unsettled: dict[str, str] = {}
-        for run in self.runs:
-            for name, each in run.results.certificates.items():
-                if not each.settled:
-                    unsettled.setdefault(name, each.text)
-        return unsettled
+        return self._certificates_that(lambda each: not each.settled)
 
     def certificate(self, name: str) -> Certificate | None:
         """The worst of the runs' certificates of this name, by how much of its bound it takes."""
@@ -172,6 +162,15 @@ class ModelGroup:
     def max_metric(self, name: str) -> float | None:
         """The largest value of a metric over the runs that have it."""
         return max(self._values(name), default=None)
+
+    def _certificates_that(self, hold: Callable[[Certificate], bool]) -> dict[str, str]:
+        """By name, what the first of the runs says of which that is true."""
+        found: dict[str, str] = {}
+        for run in self.runs:
+            for name, each in run.results.certificates.items():
+                if hold(each):
+                    found.setdefault(name, each.text)
+        return found
 
     def _values(self, name: str) -> list[float]:
         return [value for run in self.runs if (value := run.record.metric(name)) is not None]

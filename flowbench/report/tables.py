@@ -119,7 +119,7 @@ def _certificate_cell(certificate: Certificate | None) -> str:
     figures = significant(certificate.value)
     if not certificate.failed:
         return figures if certificate.settled else f"{figures}, not settled"
-    # A figure below its bound may still be too uncertain, or its solve not convergent: the text says so.
+    # A solve that does not converge fails below the bound as well: the text says so.
     above = f": above {significant(certificate.bound)}" if certificate.value > certificate.bound else ""
     return f"{figures}, fails{above}"
 

@@ -201,29 +201,22 @@ def _calibration(section: Section, key: str) -> Gallery | None:
             ),
         )
     ]
-    radii = [
-        Quantiles(label, number, each.radial_quantile)
+    flows = [
+        (number, label, each.radial_quantile, least_uniform(each.column_quantile))
         for number, label, each in found
-        if each.radial_quantile is not None
+        if each.radial_quantile is not None and each.column_quantile is not None
     ]
-    if radii:
-        picture = draw_calibration(
-            radii,
+    if flows:
+        radii = draw_calibration(
+            [Quantiles(label, number, radius) for number, label, radius, _ in flows],
             band=simultaneous_band(rows, 1),
             xlabel="quantile of the distance from the middle",
             ylabel="rows below, beyond that",
             alt="For each flow, how many base points lie closer to the middle than they should.",
             key=f"{key}-radii",
         )
-        panels.append(Panel("base points: distance", (picture,)))
-    columns = [
-        Quantiles(label, number, least_uniform(each.column_quantile))
-        for number, label, each in found
-        if each.column_quantile is not None
-    ]
-    if columns:
-        picture = draw_calibration(
-            columns,
+        columns = draw_calibration(
+            [Quantiles(label, number, column) for number, label, _, column in flows],
             # It holds for all columns at once, and so for the one that is picked.
             band=simultaneous_band(rows, len(section.columns)),
             xlabel="quantile of a column",
@@ -232,7 +225,10 @@ def _calibration(section: Section, key: str) -> Gallery | None:
             "in the column where that is farthest off.",
             key=f"{key}-columns",
         )
-        panels.append(Panel("base points: the column farthest off", (picture,)))
+        panels += [
+            Panel("base points: distance", (radii,)),
+            Panel("base points: the column farthest off", (columns,)),
+        ]
     caption = (
         "A model that is right stays in the grey band throughout, 95 times in 100. Below it: too few rows "
         "where the model is sure that there should be more."
