@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 
 from flowbench import __version__, errors, terminal
 from flowbench import cli_options as opt
-from flowbench.cli_inference import evaluate, sample, score, tradeoff
+from flowbench.cli_inference import evaluate, sample, say_dequantised, score, tradeoff
 from flowbench.cli_listing import datasets_app, runs_app
 from flowbench.registry import FLOWS
 
@@ -100,6 +100,7 @@ def fit(
     time_budget: opt.BudgetOption = None,
     steps: opt.StepsOption = None,
     columns: opt.ColumnsOption = None,
+    dequantise: opt.DequantiseOption = None,
     rows: opt.RowsOption = None,
     seed: opt.SeedOption = None,
     name: opt.NameOption = None,
@@ -128,7 +129,7 @@ def fit(
             watch = _watch(line, stop, lambda run: _how_to_resume(run, home))
             run = experiment.resume(run, home=place, watch=watch)
         return _report_fit(run, home, json)
-    overrides = opt.overrides(time_budget, steps, columns, rows, threads, device, seed)
+    overrides = opt.overrides(time_budget, steps, columns, dequantise, rows, threads, device, seed)
     resolved = configuration.resolve(
         dataset, model, preset=preset, file=config, overrides=overrides, settings=settings or ()
     )
@@ -154,6 +155,7 @@ def compare(
     time_budget: opt.BudgetOption = None,
     steps: opt.StepsOption = None,
     columns: opt.ColumnsOption = None,
+    dequantise: opt.DequantiseOption = None,
     rows: opt.RowsOption = None,
     config: opt.ConfigOption = None,
     settings: opt.SetOption = None,
@@ -181,7 +183,7 @@ def compare(
             model,
             preset=preset if preset in FLOWS.get(model).presets else "default",
             file=config,
-            overrides=opt.overrides(time_budget, steps, columns, rows, threads, device, seed),
+            overrides=opt.overrides(time_budget, steps, columns, dequantise, rows, threads, device, seed),
             settings=settings or (),
         )
         for dataset in dict.fromkeys(datasets)
@@ -284,6 +286,7 @@ def _report_fit(run: "Run", home: Path, json: bool) -> int:
     certificates = results.certificates if results else {}
     if values:
         terminal.say(_summary(values))
+        say_dequantised(list(info["dataset"].get("lattices", {})))
     for name, each in certificates.items():
         if not each.passed:
             verb = "fails" if each.settled else "cannot settle"

@@ -1,5 +1,6 @@
 """The commands that use a fitted run: sample, score, evaluate, tradeoff."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,19 @@ import typer
 
 from flowbench import cli_options as opt
 from flowbench import terminal
+
+#: Columns that are named one by one.
+NAMED = 5
+
+
+def say_dequantised(names: Sequence[str]) -> None:
+    """Tell which columns were dequantised, if any were, and what a log-likelihood is then."""
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        terminal.say(
+            f"values of {', '.join(names[:NAMED])}{more} stand for cells: a log-likelihood is the mean over "
+            "the row's cell, a lower bound of the log of its mass by its volume"
+        )
 
 
 def sample(
@@ -60,9 +74,11 @@ def score(
         terminal.say(
             f"{flagged:,} of {len(scored.row):,} rows may be off by more than the largest error asked for"
         )
+    say_dequantised(scored.dequantised)
     answer = {
         "file": str(path),
         "rows": len(scored.row),
+        "dequantised": scored.dequantised,
         "mean_log_prob": float(scored.log_prob.mean()),
         "log_prob_error_largest": float(scored.log_prob_error.max()),
         "rows_above_max_error": flagged,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from flowbench.errors import ConfigurationError, UnknownNameError
 from flowbench.evaluation.options import EvaluationOptions
@@ -22,13 +22,24 @@ DEFAULT_SECONDS = 60.0
 class DataOptions(Options):
     """`dataset` is a name or a path; `columns` selects some of a table's; `rows` is a toy's size.
 
-    `seed` draws a toy's rows and every data set's split; runs that share it share their test rows.
+    `dequantise` spreads columns of evenly spaced values, such as whole numbers, over the cells that these
+    stand for (`flowbench.data.dequantise.Dequantiser`): those of which most values repeat, or those whose
+    `spacings` are given by name. `seed` draws a toy's rows, every data set's split and places in cells;
+    runs that share it share their test rows.
     """
 
     dataset: str
     columns: tuple[str, ...] | None = None
     rows: PositiveInt | None = None
+    dequantise: bool = True
+    spacings: dict[str, PositiveFloat] | None = None
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _spacings_are_used(self) -> Self:
+        if self.spacings and not self.dequantise:
+            raise ValueError("`spacings` are given where `dequantise` is false; leave one of them out")
+        return self
 
 
 class SplitOptions(Options):

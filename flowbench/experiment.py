@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flowbench.config import RunConfig
 from flowbench.data import Dataset, Split, load_dataset
+from flowbench.data.dequantise import CONTINUOUS, Dequantiser, choose_dequantiser
 from flowbench.data.pitfalls import find_pitfalls
 from flowbench.environment import describe_host, describe_versions, source_commit
 from flowbench.errors import ConfigurationError, DamagedFileError, DataError, RunExistsError
@@ -32,7 +33,7 @@ from flowbench.training.trainer import Progress, Trainer, make_objectives
 BACKGROUND_SHARE = 0.1
 
 #: Independent random streams drawn from a run's seed.
-WEIGHTS, TRAINING, EVALUATION = range(3)
+WEIGHTS, TRAINING, EVALUATION, DEQUANTISATION = range(4)
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,15 @@ def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
     return dataset, Split.draw(len(dataset.rows), (split.train, split.validation, split.test), data.seed)
 
 
+def dequantise(config: RunConfig, dataset: Dataset, split: Split) -> tuple[Dequantiser, NDArray[np.float64]]:
+    """The configuration's dequantiser of a data set, and the rows `(n, d)` that a model learns from."""
+    dequantiser = CONTINUOUS
+    if config.data.dequantise:
+        dequantiser = choose_dequantiser(dataset, dataset.rows[split.train], config.data.spacings)
+    random = np.random.default_rng((config.data.seed, DEQUANTISATION))
+    return dequantiser, dequantiser.jitter(dataset.rows, random)
+
+
 def fit(
     config: RunConfig,
     *,
@@ -232,6 +242,15 @@ def load_model(run: Run) -> DensityModel:
     return model
 
 
+def load_dequantiser(run: Run) -> Dequantiser:
+    """How a run's rows were dequantised; raises `DamagedFileError` if its description does not tell."""
+    dataset = run.info["dataset"]
+    try:
+        return Dequantiser.of_values(tuple(dataset["columns"]), dataset.get("lattices", {}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedFileError(f"{run.path / 'run.json'}: `lattices` was changed: {error}") from None
+
+
 def check_data(run: Run, dataset: Dataset) -> None:
     """Raise `DataError` if `dataset` is no longer what the run recorded of it."""
     recorded = run.info.get("dataset")
@@ -257,15 +276,16 @@ class _Work:
     config: RunConfig
     dataset: Dataset
     split: Split
+    dequantiser: Dequantiser
     prepared: Prepared
 
     @classmethod
     def begin(cls, config: RunConfig, home: Home) -> Self:
         """Load, split and transform the data and build the model."""
         dataset, split = load_rows(config, home.datasets)
-        rows = dataset.rows
+        dequantiser, rows = dequantise(config, dataset, split)
         prepared = prepare(config, dataset.column_names, rows[split.train], rows[split.validation])
-        return cls(config, dataset, split, prepared)
+        return cls(config, dataset, split, dequantiser, prepared)
 
     def describe(self, command: Sequence[str]) -> dict[str, Any]:
         """What `run.json` says of a run that begins."""
@@ -278,8 +298,11 @@ class _Work:
                 **asdict(self.dataset.provenance),
                 "rows": len(self.dataset.rows),
                 "columns": list(self.dataset.column_names),
+                "lattices": self.dequantiser.to_values(),
             },
-            "pitfalls": asdict(find_pitfalls(self.dataset, self.split, self.config.evaluation.test_rows)),
+            "pitfalls": asdict(
+                find_pitfalls(self.dataset, self.split, self.dequantiser, self.config.evaluation.test_rows)
+            ),
             "split": {
                 "train": len(self.split.train),
                 "validation": len(self.split.validation),
@@ -320,6 +343,7 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
             work.prepared.model.cpu(),
             work.dataset,
             work.split,
+            work.dequantiser,
             work.config.evaluation,
             random_stream(work.config.seed, EVALUATION),
             training_metrics={

@@ -11,12 +11,21 @@ from numpy.typing import NDArray
 from flowbench.config import RunConfig
 from flowbench.data import load_dataset, table_file
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
-from flowbench.evaluation.likelihood import OnRows, drawn_likelihoods, reported_likelihoods
+from flowbench.evaluation.likelihood import drawn_likelihoods, reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
+from flowbench.evaluation.refinement import OnRows
 from flowbench.evaluation.rung import Rung
 from flowbench.evaluation.suite import judge
 from flowbench.evaluation.tradeoff import climb
-from flowbench.experiment import EVALUATION, check_data, load_model, load_rows, random_stream, read_config
+from flowbench.experiment import (
+    EVALUATION,
+    check_data,
+    load_dequantiser,
+    load_model,
+    load_rows,
+    random_stream,
+    read_config,
+)
 from flowbench.home import Home
 from flowbench.registry import TOYS
 from flowbench.store import Metric, Run, check_table_path, file_errors, write_table
@@ -52,12 +61,15 @@ class ScoredTable:
     """`row: (n,)`, the rows' numbers in the data set, counted from 0, and `log_prob: (n,)`, nats, data units.
 
     `log_prob_error: (n,)` and `flagged: (n,)` are those of `flowbench.evaluation.likelihood.Likelihoods`.
+    Where there are `dequantised` columns, a log-likelihood is a lower bound, as
+    `flowbench.data.dequantise.Dequantiser` has it.
     """
 
     row: NDArray[np.int64]
     log_prob: Floats
     log_prob_error: Floats
     flagged: NDArray[np.bool_]
+    dequantised: tuple[str, ...] = ()
 
     def save(self, path: Path, run: Run) -> None:
         """Write `row`, `log_prob` and `log_prob_error`, in the format of the path's ending."""
@@ -102,7 +114,10 @@ def sample(run: Run, n: int, *, seed: int = 0, on_rows: OnRows = lambda done, to
             f"the table has a column called `{min(taken)}`, where samples hold theirs; rename it and fit anew"
         )
     generator = random_stream(seed, EVALUATION)
-    x, found = drawn_likelihoods(model, n, config.evaluation, generator, on_rows=on_rows)
+    dequantiser = load_dequantiser(run)
+    x, found = drawn_likelihoods(
+        model, n, config.evaluation, generator, dequantiser=dequantiser, on_rows=on_rows
+    )
     return DrawnRows(model.columns, x.numpy(), found.log_prob.numpy(), found.error.numpy())
 
 
@@ -130,8 +145,10 @@ def score(
     options = config.evaluation
     if max_error is not None:
         options = EvaluationOptions(**{**dict(options), "max_error": max_error})
-    found = reported_likelihoods(model, torch.tensor(x), options, on_rows=on_rows)
-    return ScoredTable(row, found.log_prob.numpy(), found.error.numpy(), found.flagged.numpy())
+    dequantiser = load_dequantiser(run)
+    found = reported_likelihoods(model, torch.tensor(x), options, dequantiser=dequantiser, on_rows=on_rows)
+    log_prob, error, flagged = (each.numpy() for each in (found.log_prob, found.error, found.flagged))
+    return ScoredTable(row, log_prob, error, flagged, tuple(dequantiser.lattices))
 
 
 def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, Metric]:
@@ -147,7 +164,7 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
         dataset, split = load_rows(config, (home or Home()).datasets)
         check_data(run, dataset)
         model = load_model(run).for_evaluation(config.evaluation.integrator)
-        found = judge(model, dataset.rows[split.train], results, seed)
+        found = judge(model, dataset.rows[split.train], results, seed, load_dequantiser(run))
         metrics = {**results.metrics, **found.metrics}
         run.write_results(replace(results, metrics=metrics, calibration=found.calibration))
     return found.metrics
@@ -162,7 +179,7 @@ def tradeoff(
     `ConfigurationError` if the run has no results yet or a single test row, or its model solves no equation.
     """
     torch.set_num_threads(read_config(run).threads)
-    x = torch.tensor(run.read_results().scored.x[:rows])
+    x = torch.tensor(load_dequantiser(run).spread(run.read_results().scored.x[:rows], 0))
     if len(x) < 2:
         raise ConfigurationError(
             f"the run `{run.name}` has one test row, from which no interval of a bias follows; fit with more"

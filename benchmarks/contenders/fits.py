@@ -19,7 +19,7 @@ from flowbench.config import resolve
 from flowbench.data import Dataset, Split
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.likelihood import reported_likelihoods
-from flowbench.experiment import Prepared, Watch, load_rows, make_trainer, prepare
+from flowbench.experiment import Prepared, Watch, dequantise, load_rows, make_trainer, prepare
 from flowbench.flows.continuous import ContinuousFlow
 from flowbench.ode.base import Derivative, Solution, State
 from flowbench.ode.native_engine import NativeOptions
@@ -36,9 +36,13 @@ COUNTED_ROWS = 2000
 
 @dataclass(frozen=True)
 class Task:
-    """A data set in front of which every contender gets the same transforms and the same split."""
+    """A data set in front of which every contender gets the same transforms and the same split.
+
+    `rows: (n, d)` are its own in data units, those of dequantised columns at one place in their cells.
+    """
 
     dataset: Dataset
+    rows: NDArray[np.float64]
     split: Split
     prepared: Prepared
     test_rows: int
@@ -47,7 +51,7 @@ class Task:
     @property
     def test(self) -> NDArray[np.float64]:
         """The rows that are scored, data units."""
-        rows: NDArray[np.float64] = self.dataset.rows[self.split.test[: self.test_rows]]
+        rows: NDArray[np.float64] = self.rows[self.split.test[: self.test_rows]]
         return rows
 
     def answer(self, log_prob: Tensor, **figures: Any) -> Answer:
@@ -70,9 +74,10 @@ def load(dataset: str, model: str, seconds: float, seed: int, test_rows: int, se
         "evaluation.error_rows": ERROR_ROWS,
     }
     config = resolve(dataset, model, overrides=overrides, settings=settings)
-    rows, split = load_rows(config, Path("datasets"))
-    prepared = prepare(config, rows.column_names, rows.rows[split.train], rows.rows[split.validation])
-    return Task(rows, split, prepared, test_rows)
+    dataset, split = load_rows(config, Path("datasets"))
+    _, rows = dequantise(config, dataset, split)
+    prepared = prepare(config, dataset.column_names, rows[split.train], rows[split.validation])
+    return Task(dataset, rows, split, prepared, test_rows)
 
 
 def flowbench(
@@ -159,7 +164,7 @@ def classical(dataset: str, seed: int, test_rows: int, settings: list[str]) -> C
 
     task = load(dataset, "cnf", 1.0, seed, test_rows, settings)
     model, chosen = task.prepared.model, np.concatenate([task.split.train, task.split.validation])
-    rows = model.to_model(torch.from_numpy(task.dataset.rows[chosen]))[0].numpy()
+    rows = model.to_model(torch.from_numpy(task.rows[chosen]))[0].numpy()
 
     def once() -> Answer:
         widths = {"bandwidth": np.geomspace(0.03, 1.5, 25)}

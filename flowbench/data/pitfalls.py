@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 
 from flowbench.data.dataset import Dataset, Split
+from flowbench.data.dequantise import Dequantiser, is_repeating
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +27,8 @@ class Pitfalls:
     """Columns that determine one another, columns whose values repeat, and test rows that were trained on.
 
     `relations` are groups of columns of which one follows exactly from the others; `repeating` gives, for
-    each column in which most rows share their value with another, how many different values there are;
+    each column in which most rows share their value with another and that is not dequantised, how many
+    different values there are;
     `repeated_test_rows` counts the scored test rows that are, digit by digit, also train rows.
     """
 
@@ -35,13 +37,13 @@ class Pitfalls:
     repeated_test_rows: int
 
 
-def find_pitfalls(dataset: Dataset, split: Split, test_rows: int) -> Pitfalls:
+def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test_rows: int) -> Pitfalls:
     """What there is of them in `dataset`, of whose `split` the first `test_rows` test rows are scored."""
     names = dataset.column_names
     found = find_relations(dataset.rows[split.train][:RELATION_ROWS])
     return Pitfalls(
         relations=tuple(tuple(names[i] for i in group) for group in found),
-        repeating=_repeating(dataset),
+        repeating=_repeating(dataset, dequantiser),
         repeated_test_rows=_repeated(dataset.rows[split.train], dataset.rows[split.test[:test_rows]]),
     )
 
@@ -103,13 +105,12 @@ def _constant_sums(values: Floats) -> Floats:
     return np.asarray(reduced / np.abs(reduced).max(1, keepdims=True))
 
 
-def _repeating(dataset: Dataset) -> dict[str, int]:
-    found = {}
-    for name, values in zip(dataset.column_names, dataset.rows.T, strict=True):
-        counts = np.unique(values, return_counts=True)[1]
-        if counts[counts > 1].sum() > len(values) / 2:
-            found[name] = len(counts)
-    return found
+def _repeating(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, int]:
+    return {
+        name: len(np.unique(values))
+        for name, values in zip(dataset.column_names, dataset.rows.T, strict=True)
+        if name not in dequantiser.lattices and is_repeating(values)
+    }
 
 
 def _repeated(train: Floats, test: Floats) -> int:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import FlowbenchError
-from flowbench.evaluation.likelihood import ROUNDING, Likelihoods, Regime, coarsen
+from flowbench.evaluation.likelihood import Likelihoods
 from flowbench.evaluation.normalisation import DRAWS, Mass, bridge_mass, quadrature_mass
 from flowbench.evaluation.options import EvaluationOptions
+from flowbench.evaluation.refinement import ROUNDING, Regime, coarsen
 from flowbench.flows.base import Flow
 from flowbench.flows.continuous import ContinuousFlow
 from flowbench.flows.density_model import DensityModel

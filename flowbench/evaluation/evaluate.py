@@ -8,11 +8,13 @@ import torch
 from numpy.typing import NDArray
 
 from flowbench.data import Dataset, Split
+from flowbench.data.dequantise import Dequantiser
 from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.comparison import estimate_mean
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.likelihood import Likelihoods, coarsen, drawn_likelihoods, reported_likelihoods
+from flowbench.evaluation.likelihood import Likelihoods, drawn_likelihoods, reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
+from flowbench.evaluation.refinement import coarsen
 from flowbench.flows.density_model import DensityModel
 from flowbench.store import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
 
@@ -24,6 +26,7 @@ def evaluate(
     model: DensityModel,
     dataset: Dataset,
     split: Split,
+    dequantiser: Dequantiser,
     options: EvaluationOptions,
     generator: torch.Generator,
     *,
@@ -37,16 +40,20 @@ def evaluate(
     began = time.process_time()
     rows = split.test[: options.test_rows]
     x = torch.from_numpy(dataset.rows[rows])
-    likelihoods = reported_likelihoods(model, x, options)
+    likelihoods = reported_likelihoods(model, x, options, dequantiser=dequantiser)
     scored, metrics = _describe_scores(model, dataset, rows, likelihoods)
     exact = model.for_evaluation(options.integrator)
-    drawn, found = drawn_likelihoods(model, options.samples, options, generator)
+    drawn, found = drawn_likelihoods(model, options.samples, options, generator, dequantiser=dequantiser)
     grid = None
     if dataset.features == 2:
         grid = _grid(model, dataset, options)
         metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
     trajectory = _trajectory(exact, options, generator)
-    certificates = certify(model, x, likelihoods, options, generator) if options.certificates else {}
+    certificates = {}
+    if options.certificates:
+        # What is certified is the density of the places in the cells.
+        x = torch.from_numpy(dequantiser.spread(dataset.rows[rows], 0))
+        certificates = certify(model, x, likelihoods, options, generator)
     metrics["evaluation_cpu_seconds"] = Metric(time.process_time() - began, "seconds")
     return Results(
         columns=dataset.column_names,

@@ -12,13 +12,13 @@ class EvaluationOptions(Options):
     """Solver and sizes of the evaluation that ends a fit.
 
     Reported log-likelihoods are solved by `integrator`, in float64 and with the exact divergence unless
-    `dtype` and `divergence` say otherwise (those of draws are always so); an estimated divergence is averaged
-    over `trace_draws` solves. At
-    most `test_rows` test rows are scored; `error_rows` rows are solved again at a tenth of the tolerance, for
-    the error of each, and those above `max_error`, nats, ever finer until they are not. `samples` rows are
-    drawn, `paths` of them with their way from the base; the density is tabulated on `grid` x `grid` points
-    where there are two columns. `certificates` are checks of the model's likelihoods
-    (`flowbench.evaluation.certificates`).
+    `dtype` and `divergence` say otherwise (those of draws are always so). An estimated divergence is averaged
+    over `trace_draws` solves, the log-density of a row with dequantised columns over `dequantisation_draws`
+    places in its cell, an even number. At most `test_rows` test rows are scored; `error_rows` rows are solved
+    again at a tenth of the tolerance, for the error of each, and those above `max_error`, nats, ever finer
+    until they are not. `samples` rows are drawn, `paths` of them with their way from the base; the density is
+    tabulated on `grid` x `grid` points where there are two columns. `certificates` are checks of the model's
+    likelihoods (`flowbench.evaluation.certificates`).
     """
 
     integrator: part_of(INTEGRATORS, "per-row") = {  # type: ignore[valid-type]
@@ -28,6 +28,7 @@ class EvaluationOptions(Options):
     }
     divergence: part_of(DIVERGENCES, "exact") = {"name": "exact"}  # type: ignore[valid-type]
     trace_draws: int = Field(default=8, ge=2)
+    dequantisation_draws: int = Field(default=8, ge=4, multiple_of=2)
     dtype: Literal["float64", "float32"] = "float64"
     test_rows: PositiveInt = 5000
     error_rows: PositiveInt = 5000

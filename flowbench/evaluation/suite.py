@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flowbench.data.dequantise import CONTINUOUS, Dequantiser
 from flowbench.evaluation import calibration, two_sample
 from flowbench.evaluation.memorisation import memorisation
 from flowbench.flows.base import Flow, base_log_prob
@@ -39,16 +40,22 @@ class Judgement:
 
 
 @torch.no_grad()
-def judge(model: DensityModel, train: Floats, results: Results, seed: int) -> Judgement:
+def judge(
+    model: DensityModel, train: Floats, results: Results, seed: int, dequantiser: Dequantiser = CONTINUOUS
+) -> Judgement:
     """Judge a model, in the form that reported likelihoods have, by what its run has stored.
 
     Draws, held-out rows and `train` rows (n, d), data units, meet in model space, where columns have one
-    unit; the transforms are one-to-one, so two distributions are alike there if they are in data units. Every
+    unit; the transforms are one-to-one, so two distributions are alike there if they are in data units, and
+    so they are if each value is moved to a random place in its cell. Every
     two-sample statistic comes with its floor: that of train rows against held-out rows, which no model can be
     expected to beat. Raises `IntegrationError` if a solve fails.
     """
     rng = np.random.default_rng(seed)
-    drawn, held_out, seen = (_in_model_space(model, x) for x in (results.samples.x, results.scored.x, train))
+    drawn, held_out, seen = (
+        _in_model_space(model, dequantiser.jitter(x, rng))
+        for x in (results.samples.x, results.scored.x, train)
+    )
     finite = np.isfinite(drawn).all(1)
     drawn = drawn[finite]
     metrics = bits_per_dim(results) | {"draws_not_finite": Metric(float((~finite).sum()), "1")}

@@ -30,9 +30,9 @@ class TimeMLPOptions(options.PartOptions):
 
     `scales` is the number of octaves in which each column is seen: more resolves sharper densities. `frames`
     sets of perpendicular directions are seen so: the columns themselves, then turned ones. By default 6
-    scales in 6 frames where rows have two columns at most; with more, 10 scales of the columns alone, whose
-    edges and steps lie along the columns and repay the finer scale; beyond `MAX_BELOW` columns 4, since most
-    of a step would go on waves otherwise. `aside` gives these waves a hidden layer of their own, so that
+    scales in 6 frames where rows have two columns at most; with more, 8 scales of the columns alone, whose
+    edges and steps lie along the columns; beyond `MAX_BELOW` columns 4, since most of a step would go on
+    waves otherwise. `aside` gives these waves a hidden layer of their own, so that
     the exact divergence stays cheap; by default beyond as many columns.
     With at most `mixture_rows` train rows the flow starts from a Gaussian mixture of them.
     """
@@ -79,7 +79,7 @@ class TimeMLP(VelocityField):
         # Two layers rather than one of twice the width: splitting its output costs a copy in every backward.
         self.time_first = seeded_linear(embedded, width, generator)
         self.time_second = seeded_linear(embedded, width, generator)
-        scales, frames = (6, 6) if features <= 2 else (10 if features <= MAX_BELOW else 4, 1)
+        scales, frames = (6, 6) if features <= 2 else (8 if features <= MAX_BELOW else 4, 1)
         if options.scales is not None:
             scales = options.scales
         self.waves = Waves(features, scales, options.frames or frames, generator)

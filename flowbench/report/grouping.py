@@ -1,6 +1,7 @@
 """Runs that may be compared: by data set and identical test rows, then by model and options."""
 
 import hashlib
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,10 +58,11 @@ class FittedRun:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal for two runs whose likelihoods can be paired: same data, columns and test rows."""
+        """Equal for two runs whose likelihoods can be paired: same data, columns, cells and test rows."""
         digest = hashlib.sha256()
         dataset = self.record.dataset
-        for name in (dataset.get("name", ""), dataset.get("sha256", ""), *self.results.columns):
+        lattices = json.dumps(dataset.get("lattices", {}), sort_keys=True)
+        for name in (dataset.get("name", ""), dataset.get("sha256", ""), lattices, *self.results.columns):
             digest.update(str(name).encode(errors="backslashreplace") + b"\0")
         digest.update(self.row.tobytes())
         digest.update(self.x.tobytes())

@@ -104,12 +104,17 @@ def _about_columns(section: Section) -> list[str]:
     repeating = _as(dict, pitfalls.get("repeating"))
     if repeating:
         each = [f"{name} ({count(_as(int, number))} values)" for name, number in repeating.items()]
-        named = listed(each[:NAMED_COLUMNS])
-        more = len(repeating) - NAMED_COLUMNS
-        rest = f" and {plural(more, 'more column')}" if more > 0 else ""
         notes.append(
-            f"Values repeat in {named}{rest}: a density can spike there, and its likelihood grows with every "
-            "spike that it finds."
+            f"Values repeat in {_first(each)}: a density can spike there, and its likelihood grows with "
+            "every spike that it finds."
+        )
+    lattices = _as(dict, section.record.dataset.get("lattices"))
+    if lattices:
+        each = [f"{name} (by {_step(lattice)})" for name, lattice in lattices.items()]
+        notes.append(
+            f"Values are evenly spaced in {_first(each)}: each stands for the cell around it, and a "
+            "log-likelihood is the mean of the log-density over the cell. That is a lower bound of the log "
+            "of the cell's mass by its volume, for every model alike."
         )
     repeated = pitfalls.get("repeated_test_rows")
     if isinstance(repeated, int) and repeated > 0:
@@ -118,6 +123,17 @@ def _about_columns(section: Section) -> list[str]:
             "digit; a model that learns rows by heart gains by them."
         )
     return notes
+
+
+def _step(lattice: object) -> str:
+    step = _as(dict, lattice).get("step")
+    return f"{step:g}" if isinstance(step, int | float) else "an unknown step"
+
+
+def _first(named: Sequence[str]) -> str:
+    """The first few of many names, and how many more there are."""
+    more = len(named) - NAMED_COLUMNS
+    return listed(named[:NAMED_COLUMNS]) + (f" and {plural(more, 'more column')}" if more > 0 else "")
 
 
 def _as(kind: type[T], value: object) -> T:
@@ -178,13 +194,18 @@ def _about_likelihoods(section: Section) -> list[str]:
             f"The certificate of {model.label} for {name.replace('_', ' ')} is not settled: {says}."
             for name, says in model.unsettled_certificates.items()
         ]
-        error = model.max_metric("log_prob_error_largest")
+        # What places in cells leave open is random from row to row; a solver's error may be common to many.
+        which, how_far, remedy = (
+            ("median", "by", "raise `evaluation.dequantisation_draws`")
+            if section.record.dataset.get("lattices")
+            else ("largest", "by up to", "tighten the evaluation's tolerance, or set `evaluation.max_error`")
+        )
+        error = model.max_metric(f"log_prob_error_{which}")
         reach = finest or model.nll.standard_error
         if error is not None and reach is not None and error > reach:
             notes.append(
-                f"A row's log-likelihood under {model.label} may be off by up to {significant(error)} nat, "
-                f"more than the statistical uncertainty of {significant(reach)}: tighten the evaluation's "
-                "tolerance, or set `evaluation.max_error`."
+                f"A row's log-likelihood under {model.label} may be off {how_far} {significant(error)} nat, "
+                f"more than the statistical uncertainty of {significant(reach)}: {remedy}."
             )
         background = model.max_metric("background_share")
         if background is not None and background >= LARGE_BACKGROUND:

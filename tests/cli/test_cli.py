@@ -457,3 +457,28 @@ def test_gzipped_csv_round_trips_exactly(run: Run, home: Path) -> None:
         written = [float(line["log_prob"]) for line in csv.DictReader(file)]
     with h5py.File(home / "a.h5") as file:
         assert np.array_equal(written, file["log_prob"][:])
+
+
+def test_whole_numbers_are_learnt_drawn_and_scored_as_such(run: Run, home: Path) -> None:
+    counts = np.random.default_rng(0).poisson(4.0, 300)
+    lines = [f"{count},{count / 3 + 0.01 * row:.6f}" for row, count in enumerate(counts)]
+    (home / "counts.csv").write_text("visits,cost\n" + "\n".join(lines) + "\n")
+    fits = {"cells": [], "points": ["--dequantise", "none"], "given": ["--dequantise", "visits=1"]}
+    for name, extra in fits.items():
+        assert run("fit", "counts.csv", "--model", "gaussian", "--name", name, *extra, *SMALL)[0] == 0
+    lattices = json.loads((home / "runs" / "cells" / "run.json").read_text())["dataset"]["lattices"]
+    assert lattices == {"visits": {"step": 1.0, "origin": 0.0}}
+    for name in ("cells", "given"):
+        assert run("sample", name, "-n", "40", "-o", "drawn.csv")[0] == 0
+        drawn = read(home / "drawn.csv")
+        assert (drawn["visits"] == drawn["visits"].round()).all()
+        assert (drawn["cost"] != drawn["cost"].round()).any()
+    code, _, err = run("score", "cells", "counts.csv", "-o", "scores.csv")
+    assert code == 0 and "visits" in err and "lower bound" in err
+    assert run("evaluate", "cells")[0] == 0
+    # Cells and points are different things to be likely.
+    assert run("report", "cells", "points", "given")[0] == 0
+    page = (home / "reports" / "cells-points-given" / "report.md").read_text().replace("\\", "")
+    assert page.count("## counts") == 2
+    assert "Values are evenly spaced in visits (by 1):" in page
+    assert "Values repeat in visits" in page

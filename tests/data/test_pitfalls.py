@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from flowbench.data import Dataset, Split, load_dataset
 from flowbench.data.dataset import Column, Provenance
+from flowbench.data.dequantise import CONTINUOUS, Dequantiser, Lattice
 from flowbench.data.pitfalls import find_pitfalls, find_relations
 
 
@@ -83,14 +84,16 @@ def test_repeating_values_and_rows_are_counted() -> None:
     rows = normal(1000, 2)
     rows[:, 1] = np.round(rows[:, 1], 1)
     dataset, split = table(rows)
-    found = find_pitfalls(dataset, split, 1000)
+    found = find_pitfalls(dataset, split, CONTINUOUS, 1000)
     assert list(found.repeating) == ["c1"]
     assert found.repeating["c1"] == len(np.unique(rows[:, 1]))
     assert found.repeated_test_rows == 0
+    lattice = Dequantiser(dataset.column_names, {"c1": Lattice(0.1)})
+    assert not find_pitfalls(dataset, split, lattice, 1000).repeating
     dataset, split = table(np.concatenate([rows, rows]))
-    repeated = find_pitfalls(dataset, split, 1000).repeated_test_rows
+    repeated = find_pitfalls(dataset, split, CONTINUOUS, 1000).repeated_test_rows
     assert 0.7 * len(split.test) < repeated <= len(split.test)
-    assert 0.5 * 40 < find_pitfalls(dataset, split, 40).repeated_test_rows <= 40
+    assert 0.5 * 40 < find_pitfalls(dataset, split, CONTINUOUS, 40).repeated_test_rows <= 40
 
 
 def test_proteins_third_column_follows_from_the_first_two(shared_data: Path) -> None:

@@ -9,17 +9,14 @@ from bent import bent_flow
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
+from flowbench.data.dequantise import Dequantiser, Lattice
 from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.likelihood import (
-    Likelihoods,
-    coarsen,
-    drawn_likelihoods,
-    refine,
-    reported_likelihoods,
-)
+from flowbench.evaluation.likelihood import Likelihoods, drawn_likelihoods, reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
+from flowbench.evaluation.refinement import coarsen, refine
 from flowbench.flows.background import Background
+from flowbench.flows.base import Scores
 from flowbench.flows.density_model import DensityModel
 from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
 from flowbench.ode.per_row_engine import PerRowOptions
@@ -34,6 +31,16 @@ def model(flow: object) -> DensityModel:
     transform = Standardise(("a", "b"), StandardiseOptions())
     transform.fit(torch.tensor(NORMAL.rvs(500, random_state=0)))
     return DensityModel(("a", "b"), [transform], flow)
+
+
+def normal_itself() -> DensityModel:
+    flow = GaussianFlow(2, GaussianOptions(), torch.Generator()).double()
+    factor = np.linalg.cholesky(NORMAL.cov)
+    with torch.no_grad():
+        flow.mean.copy_(torch.tensor(NORMAL.mean))
+        flow.log_diagonal.copy_(torch.tensor(np.log(factor.diagonal())))
+        flow.below_diagonal.copy_(torch.tensor(factor[1:2, 0]))
+    return DensityModel(("a", "b"), [], flow)
 
 
 def options(tolerance: float = 1e-5, **values: object) -> EvaluationOptions:
@@ -274,3 +281,79 @@ def test_grid_of_a_known_density() -> None:
 
 def test_box_grows_around_the_rows() -> None:
     assert data_box(np.array([[0.0, 10.0], [4.0, 30.0]]), margin=0.25) == ((-1.0, 5.0), (5.0, 35.0))
+
+
+def test_dequantised_rows_get_a_bound_of_the_mass_of_their_cells() -> None:
+    cells = Dequantiser(("a", "b"), {"a": Lattice(1.0)})
+    rows = cells.restore(NORMAL.rvs(300, random_state=2))
+    exact = normal_itself()
+    x = torch.tensor(rows)
+    found = reported_likelihoods(exact, x, options(), dequantiser=cells)
+    places = rows[:, None] + np.stack([np.linspace(-0.5, 0.5, 4001), np.zeros(4001)], 1)
+    inside = NORMAL.logpdf(places)
+    true = np.trapezoid(inside, axis=1) / 4000
+    off = np.abs(found.log_prob.numpy() - true)
+    assert (off <= found.error.numpy()).mean() >= 0.99
+    assert np.abs((found.log_prob.numpy() - true).mean()) < 0.01
+    mass = np.log(np.trapezoid(np.exp(inside), axis=1) / 4000)
+    assert (true <= mass + 1e-9).all()
+    # Whoever is scored beside a row, and wherever in its cell it stands.
+    alone = reported_likelihoods(exact, x[5:6], options(), dequantiser=cells)
+    assert alone.log_prob == pytest.approx(found.log_prob[5:6], abs=1e-12)
+
+
+def test_more_places_in_a_cell_lessen_the_error() -> None:
+    cells = Dequantiser(("a", "b"), {"a": Lattice(1.0), "b": Lattice(0.5)})
+    x = torch.tensor(cells.restore(NORMAL.rvs(200, random_state=2)))
+    few, many, most = (
+        reported_likelihoods(normal_itself(), x, options(dequantisation_draws=draws), dequantiser=cells)
+        for draws in (4, 64, 1024)
+    )
+    assert many.error.median() < few.error.median() / 4
+    for found in (few, many):
+        assert ((found.log_prob - most.log_prob).abs() <= found.error).float().mean() >= 0.99
+
+
+def test_draws_of_dequantised_columns_are_their_values() -> None:
+    cells = Dequantiser(("a", "b"), {"a": Lattice(1.0)})
+    bent = model(bent_flow())
+    x, drawn = drawn_likelihoods(
+        bent, 500, options(1e-3), torch.Generator().manual_seed(5), dequantiser=cells
+    )
+    assert torch.equal(x[:, 0], x[:, 0].round()) and not torch.equal(x[:, 1], x[:, 1].round())
+    scored = reported_likelihoods(bent, x, options(1e-3), dequantiser=cells)
+    assert torch.equal(drawn.log_prob, scored.log_prob)
+
+
+class Flawed(GaussianFlow):
+    """One that draws a row which is no number."""
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        x, scores = super().draw(n, generator)
+        flawed = torch.arange(n) == 7 if n > 10 else torch.ones(n, dtype=torch.bool)
+        return torch.where(flawed[:, None], torch.nan, x), scores
+
+
+def test_draws_that_are_no_numbers_cost_no_others_their_likelihood() -> None:
+    cells = Dequantiser(("a", "b"), {"a": Lattice(1.0)})
+    flawed = model(Flawed(2, GaussianOptions(), torch.Generator()))
+    _, drawn = drawn_likelihoods(
+        flawed, 50, options(max_error=10.0), torch.Generator().manual_seed(5), dequantiser=cells
+    )
+    assert torch.isfinite(drawn.log_prob).sum() == 49
+    assert torch.isnan(drawn.log_prob[7]) and torch.isinf(drawn.error[7]) and drawn.flagged[7]
+    _, drawn = drawn_likelihoods(flawed, 5, options(), torch.Generator().manual_seed(5), dequantiser=cells)
+    assert torch.isnan(drawn.log_prob).all()
+
+
+def test_errors_of_dequantised_rows_hold_under_a_solver() -> None:
+    cells = Dequantiser(("a", "b"), {"a": Lattice(1.0)})
+    bent = model(bent_flow())
+    rows = cells.restore(NORMAL.rvs(60, random_state=2))
+    found = reported_likelihoods(bent, torch.tensor(rows), options(1e-5), dequantiser=cells)
+    places = np.stack([np.linspace(-0.49, 0.49, 50), np.zeros(50)], 1)
+    finely = bent.for_evaluation(PerRowOptions(atol=1e-6, rtol=1e-6))
+    inside = finely.log_prob(torch.tensor(rows[:, None] + places).flatten(0, 1)).reshape(60, 50)
+    off = (found.log_prob - inside.mean(1)).abs()
+    assert (off <= found.error).double().mean() >= 0.99
+    assert off.median() < 0.2 * inside.std(1).median()

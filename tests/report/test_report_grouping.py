@@ -291,6 +291,27 @@ def test_pitfalls_of_the_table_are_told(make_run: RunMaker) -> None:
     assert "12 rows can also be found among the train rows" in said
 
 
+def test_dequantised_columns_are_told_and_their_runs_kept_apart(
+    make_run: RunMaker, results_of: Callable[..., Results]
+) -> None:
+    lattices = {f"t{k}": {"step": 0.5, "origin": 0.0} for k in range(8)}
+    results = results_of("cnf")
+    errors = {"log_prob_error_largest": Metric(0.7, "nats"), "log_prob_error_median": Metric(1e-3, "nats")}
+    results = dataclasses.replace(results, metrics=results.metrics | errors)
+    cells, points = make_run("cnf", results=results), make_run("gaussian")
+    cells.update_info(dataset={**cells.info["dataset"], "lattices": lattices})
+    first, second = sections_of(cells, points)
+    assert {first.record.model, second.record.model} == {"cnf", "gaussian"}
+    section = first if first.record.model == "cnf" else second
+    said = " ".join(cautions(section, [section], []))
+    assert "Values are evenly spaced in t0 (by 0.5)" in said and "t5 (by 0.5) and 2 more columns" in said
+    # One row's places in its cell are off by chance, and their mean is not.
+    assert "may be off" not in said
+    cells.update_info(dataset={**cells.info["dataset"], "lattices": {"t": "?"}})
+    (strange,) = sections_of(cells)
+    assert "t (by an unknown step)" in " ".join(cautions(strange, [strange], []))
+
+
 def test_runs_of_old_have_no_certificates(make_run: RunMaker, results_of: Callable[..., Results]) -> None:
     old = dataclasses.replace(results_of("cnf"), certificates={})
     (section,) = sections_of(make_run("cnf", results=old))

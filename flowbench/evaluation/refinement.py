@@ -1,0 +1,267 @@
+"""A model under solvers of several tolerances, which tell how far its log-likelihoods may be off."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+from flowbench.data.dequantise import Dequantiser
+from flowbench.errors import IntegrationError
+from flowbench.evaluation.options import EvaluationOptions
+from flowbench.flows.base import Scores
+from flowbench.flows.density_model import CHUNK, DensityModel
+from flowbench.options import PartOptions
+from flowbench.registry import DIVERGENCES
+
+#: Draws of the model by which its errors are calibrated, whatever rows are scored.
+REFERENCES = 200
+#: Of a row's error, the share of a typical one that it has at least: two solves may agree by accident.
+FLOOR = 1.0
+#: How much more than it changed a row may be off: refinements are not equally good for all rows.
+SAFETY = 1.5
+#: Share of the refined rows that a bound for those which are not refined has to hold for.
+COVERED = 0.993
+#: Digits that a refinement has to bring. A tenth of the tolerance brings about one, twice the steps of Euler
+#: log10(2).
+LEAST_ORDER = 0.2
+#: Errors below this, nats, are rounding, which no refinement can lessen.
+ROUNDING = 1e-9
+#: Tolerance at which a density is pictured, integrated or compared between places in a cell.
+COARSE = 1e-3
+#: The level of such a solve.
+LOOSER = -1
+#: How much finer float64 is than float32.
+FLOAT64_FINER = 2.0**-29
+
+#: Hears how many rows are done, of how many.
+OnRows = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How a solver behaves under refinement, over draws of the model.
+
+    `order` is the number of digits that the median error gains from one refinement, and `error` that error
+    at the tolerance itself, nats, both in float64. `rounding` is what the arithmetic adds to it.
+    """
+
+    order: float
+    error: float
+    rounding: float
+
+    @property
+    def is_convergent(self) -> bool:
+        """Whether the solve follows its tolerance, so that differences of solves tell its error."""
+        return self.order >= LEAST_ORDER or self.error < ROUNDING
+
+
+def local_error(scores: Scores) -> Tensor:
+    """The solver's own estimate `(n,)`, in units that only a calibration knows; ones where it has none."""
+    if scores.local_error is None:
+        return torch.ones_like(scores.log_prob)
+    return scores.local_error.clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def covering_factor(change: Tensor, local: Tensor) -> float:
+    """What local errors (n,) have to be multiplied by, and `ROUNDING` added to, to cover changes (n,).
+
+    Rows that change by rounding alone, as those do which the background holds, tell nothing of it.
+    """
+    tells = change > ROUNDING
+    if not bool(tells.any()):
+        return 0.0
+    return torch.quantile((change - ROUNDING)[tells] / local[tells], COVERED).item()
+
+
+class Ladder:
+    """A model under its solver, at level 0, under ever finer ones, and under a `LOOSER` one."""
+
+    def __init__(
+        self, model: DensityModel, options: EvaluationOptions, dequantiser: Dequantiser, on_rows: OnRows
+    ) -> None:
+        self.options = options
+        self._dequantiser = dequantiser
+        self.is_stochastic = not DIVERGENCES.get(options.divergence.name).exact
+        self._model = model
+        self._on_rows = on_rows
+        self._models: dict[tuple[int, torch.dtype], DensityModel] = {}
+        self._scores: dict[tuple[int, torch.dtype], Scores] = {}
+        self._drawn: tuple[Tensor, Scores] | None = None
+
+    @property
+    def draws(self) -> int:
+        """How many solves a row's log-likelihood is the mean of."""
+        draws = self.options.trace_draws if self.is_stochastic else 1
+        if not self._dequantiser:
+            return draws
+        return max(draws + draws % 2, self.options.dequantisation_draws)
+
+    def solve(self, x: Tensor, level: int, draw: int = 0) -> Scores:
+        """Scores of the caller's rows `x: (n, d)`, with the probes and places in cells of one `draw`."""
+        model = self._at(level, self._dtype(level))
+        parts = []
+        for start in range(0, len(x), CHUNK):
+            rows = torch.from_numpy(self._dequantiser.spread(x[start : start + CHUNK].numpy(), draw))
+            # The same probes at every level, so that solves differ by their steps alone.
+            with _naming_rows(start, len(rows)):
+                parts.append(model.score(rows, torch.Generator().manual_seed(start + draw)))
+            self._on_rows(start + len(rows), len(x))
+        return Scores.join(parts)
+
+    def average(self, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The mean over all draws, (n,), and how far that may be off; `first: (n,)` is draw 0.
+
+        Where only places in cells are drawn, by how much they differ is found out in loose solves, whose
+        errors are small beside it (multilevel Monte Carlo, Giles 2008).
+        """
+        draws = self.draws
+        if draws == 1:
+            return first.clone(), 0.0
+        if self.is_stochastic:
+            each = torch.stack([first, *(self.solve(x, 0, draw).log_prob for draw in range(1, draws))])
+        else:
+            each = torch.stack([self.solve(x, LOOSER, draw).log_prob for draw in range(draws)])
+        mean = first + (each.mean(0) - each[0])
+        if self._dequantiser:
+            # Places come in pairs, whose means differ by less than they do.
+            each = (each[::2] + each[1::2]) / 2
+        reach = float(student.ppf(0.995, len(each) - 1)) / math.sqrt(len(each))
+        return mean, reach * each.std(0)
+
+    def error(self, scores: Scores, finer: Tensor, level: int) -> Tensor:
+        """How far `scores` of n rows at `level` may be off, (n,), from those one level `finer: (n,)`."""
+        reference = self._reference(level)
+        moved = (reference.log_prob - self._reference(level + 1).log_prob).abs()
+        typical = moved.median() / local_error(reference).median()
+        change = self.change(scores.log_prob, finer, level)
+        bound: Tensor = SAFETY * change + FLOOR * typical * local_error(scores)
+        return bound
+
+    def change(self, log_prob: Tensor, finer: Tensor, level: int) -> Tensor:
+        """How far the solves one level `finer` moved n rows, (n,), and would have with no error left."""
+        # What the finer solve still lacks, as a share of what it brought.
+        rest = 10.0 ** -self._digits(level)
+        change: Tensor = (log_prob - finer).abs() / (1 - rest)
+        return change
+
+    def _digits(self, level: int) -> float:
+        """The digits that one refinement brings, within reason."""
+        return min(max(self.regime(level).order, LEAST_ORDER), 4.0)
+
+    def regime(self, level: int) -> Regime:
+        """The median errors at `level` and one finer, both against a solve that is finer still."""
+        coarse, fine, finest = (self._reference(level + k, torch.float64).log_prob for k in range(3))
+        errors = [(one - finest).abs().median().clamp_min(1e-300).item() for one in (coarse, fine)]
+        if self.options.dtype == "float32":
+            rounding = (self._reference(level).log_prob - coarse).abs().median().item()
+        else:
+            rounding = self._rounding
+        return Regime(math.log10(errors[0] / errors[1]), errors[0], rounding)
+
+    def factor_of_draws(self) -> float:
+        """What a draw's local error has to be multiplied by to cover how far its log-likelihood is off."""
+        x, drawn = self._references()
+        # Draws carry the exact divergence, whatever rows are scored with.
+        finest = self._model.for_evaluation(refine(self.options.integrator, 2)).score(x).log_prob
+        rest = 10.0 ** (-2 * self._digits(0))
+        return covering_factor((drawn.log_prob - finest).abs() / (1 - rest), local_error(drawn))
+
+    def way_back(self) -> float:
+        """How far the log-likelihood that a draw comes with is from that of the row that was drawn."""
+        x, drawn = self._references()
+        scored = self._model.for_evaluation(self.options.integrator).score(x).log_prob
+        return torch.quantile((drawn.log_prob - scored).abs(), COVERED).item()
+
+    def arithmetic(self) -> float:
+        """What rounding adds to a row's error: nothing where a refined solve in float64 tells of it."""
+        if self.options.dtype == "float32":
+            return 0.0
+        rounding = self._rounding
+        return rounding if math.isfinite(rounding) else ROUNDING
+
+    @cached_property
+    def _rounding(self) -> float:
+        """How much the draws move in float32, scaled to the precision of float64.
+
+        At a coarse tolerance where float32 cannot be solved at the options'; infinite if not there either.
+        """
+        for solve in (self._reference_in, self._coarse_reference_in):
+            with suppress(IntegrationError):
+                moved = (solve(torch.float32) - solve(torch.float64)).abs().max().item()
+                if math.isfinite(moved):
+                    return moved * FLOAT64_FINER
+        return math.inf
+
+    def _reference_in(self, dtype: torch.dtype) -> Tensor:
+        return self._reference(0, dtype).log_prob
+
+    def _coarse_reference_in(self, dtype: torch.dtype) -> Tensor:
+        coarse = coarsen(self.options.integrator)
+        model = self._model.for_evaluation(coarse, divergence=self.options.divergence, dtype=dtype)
+        return model.score(self._references()[0], torch.Generator().manual_seed(1)).log_prob
+
+    def _dtype(self, level: int) -> torch.dtype:
+        """A refined solve is in float64, so that the change tells of rounding as well."""
+        dtype: torch.dtype = getattr(torch, self.options.dtype) if level == 0 else torch.float64
+        return dtype
+
+    def _at(self, level: int, dtype: torch.dtype) -> DensityModel:
+        if (level, dtype) not in self._models:
+            given = self.options.integrator
+            integrator = coarsen(given) if level == LOOSER else refine(given, level)
+            self._models[level, dtype] = self._model.for_evaluation(
+                integrator, divergence=self.options.divergence, dtype=dtype
+            )
+        return self._models[level, dtype]
+
+    def _references(self) -> tuple[Tensor, Scores]:
+        """The draws, (m, d), with their scores."""
+        if self._drawn is None:
+            model = self._model.for_evaluation(self.options.integrator)
+            self._drawn = model.draw(REFERENCES, torch.Generator().manual_seed(0))
+        return self._drawn
+
+    def _reference(self, level: int, dtype: torch.dtype | None = None) -> Scores:
+        key = level, dtype or self._dtype(level)
+        if key not in self._scores:
+            # The same probes every time, where the divergence has any.
+            self._scores[key] = self._at(*key).score(self._references()[0], torch.Generator().manual_seed(1))
+        return self._scores[key]
+
+
+@contextmanager
+def _naming_rows(start: int, n: int) -> Iterator[None]:
+    """Say of which rows a solve failed, and what to do about it."""
+    try:
+        yield
+    except IntegrationError as error:
+        raise IntegrationError(
+            f"rows {start + 1} to {start + n} of those scored, as one batch: {error}; or look there for "
+            "values far outside the table that the run was fitted on, and leave their rows out"
+        ) from None
+
+
+def refine(integrator: PartOptions, level: int = 1) -> PartOptions:
+    """The same solver at a tenth of the tolerance, or with twice the steps on a fixed grid, `level` times."""
+    values = integrator.model_dump()
+    # A cap on evaluations is meant for the solver as it was given.
+    values["max_nfe"] *= 2**level
+    if values.get("steps"):
+        return type(integrator)(**{**values, "steps": values["steps"] * 2**level})
+    tolerances = {name: values[name] * 0.1**level for name in ("atol", "rtol")}
+    return type(integrator)(**{**values, **tolerances})
+
+
+def coarsen(integrator: PartOptions) -> PartOptions:
+    """The same solver as loose as `COARSE`, unless it is looser.
+
+    A fixed grid stays as it is.
+    """
+    values = integrator.model_dump()
+    tolerances = {name: max(values[name], COARSE) for name in ("atol", "rtol")}
+    return type(integrator)(**{**values, **tolerances})
