@@ -20,7 +20,7 @@ from flowbench.registry import FLOWS
 
 if TYPE_CHECKING:
     from flowbench.config import RunConfig
-    from flowbench.experiment import Watch
+    from flowbench.preparation import Watch
     from flowbench.store import Run
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -266,7 +266,7 @@ def _refuse_others(context: typer.Context, *allowed: str) -> None:
 def _watch(
     line: terminal.ProgressLine, stop: terminal.StopRequest, farewell: Callable[["Run"], str]
 ) -> "Watch":
-    from flowbench.experiment import Watch
+    from flowbench.preparation import Watch
 
     def start(run: "Run") -> None:
         terminal.say(f"run folder: {run.path}")

@@ -11,8 +11,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowbench.config import RunConfig, resolve
+from flowbench.data.dequantise import CONTINUOUS, choose_dequantiser
 from flowbench.errors import ConfigurationError
-from flowbench.experiment import Watch, make_trainer, prepare
+from flowbench.preparation import DEQUANTISATION, Watch, make_trainer, prepare
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +34,9 @@ class FlowDensity(DensityMixin, BaseEstimator):
         Seconds of training; 60 if neither `steps` nor the preset sets steps. Of both, whichever ends first.
     steps : int or None
         Optimiser steps; results repeat exactly only with a budget in steps.
+    dequantise : bool
+        Whether columns of evenly spaced values, most of which repeat, are spread over the cells that these
+        stand for; a log-likelihood is then the mean over a row's cell (`flowbench.data.dequantise`).
     validation_fraction : float
         Share of the rows held out to choose the weights and to stop early.
     options : mapping or None
@@ -45,7 +49,9 @@ class FlowDensity(DensityMixin, BaseEstimator):
     ----------
     model_ : flowbench.flows.density_model.DensityModel
         The fitted model, float64, with exact divergence; `model_.as_distribution(generator)` is a
-        `torch.distributions.Distribution`.
+        `torch.distributions.Distribution`. Of dequantised columns it knows places in cells.
+    dequantiser_ : flowbench.data.dequantise.Dequantiser
+        What spreads rows over their cells and puts them back.
     config_ : flowbench.config.RunConfig
         The resolved configuration.
     n_features_in_ : int
@@ -59,6 +65,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         preset: str = "default",
         time_budget: float | None = None,
         steps: int | None = None,
+        dequantise: bool = True,
         validation_fraction: float = 0.1,
         options: Mapping[str, Any] | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -67,6 +74,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         self.preset = preset
         self.time_budget = time_budget
         self.steps = steps
+        self.dequantise = dequantise
         self.validation_fraction = validation_fraction
         self.options = options
         self.random_state = random_state
@@ -87,7 +95,12 @@ class FlowDensity(DensityMixin, BaseEstimator):
         order = random.permutation(len(rows))
         held_out = min(max(1, round(self.validation_fraction * len(rows))), len(rows) - 1)
         columns = tuple(f"x{i}" for i in range(rows.shape[1]))
-        prepared = prepare(config, columns, rows[order[held_out:]], rows[order[:held_out]])
+        train, validation = rows[order[held_out:]], rows[order[:held_out]]
+        self.dequantiser_ = choose_dequantiser(columns, train) if self.dequantise else CONTINUOUS
+        places = np.random.default_rng((config.seed, DEQUANTISATION))
+        prepared = prepare(
+            config, columns, *(self.dequantiser_.jitter(x, places) for x in (train, validation))
+        )
         make_trainer(prepared, Watch()).run()
         self.config_ = config
         self.model_ = prepared.model.cpu().for_evaluation(config.evaluation.integrator)
@@ -97,8 +110,12 @@ class FlowDensity(DensityMixin, BaseEstimator):
         """Log-likelihood of each row of `X: (n, d)`: `(n,)`, nats, in the units of `X`."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
+        draws = self.config_.evaluation.dequantisation_draws if self.dequantiser_ else 1
         with torch.no_grad():
-            log_prob: Floats = self.model_.log_prob(torch.tensor(rows)).numpy()
+            log_prob: Floats = np.mean(
+                [self.model_.log_prob(torch.tensor(self.dequantiser_.spread(rows, k))) for k in range(draws)],
+                0,
+            )
         return log_prob
 
     def score(self, X: ArrayLike, y: None = None) -> float:
@@ -111,8 +128,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         with torch.no_grad():
             x, _ = self.model_.sample_and_log_prob(n_samples, torch.Generator().manual_seed(seed))
-        drawn: Floats = x.numpy()
-        return drawn
+        return self.dequantiser_.restore(x.numpy())
 
     def _configure(self, seed: int) -> RunConfig:
         for name in self.options or {}:

@@ -17,16 +17,9 @@ from flowbench.evaluation.refinement import OnRows
 from flowbench.evaluation.rung import Rung
 from flowbench.evaluation.suite import judge
 from flowbench.evaluation.tradeoff import climb
-from flowbench.experiment import (
-    EVALUATION,
-    check_data,
-    load_dequantiser,
-    load_model,
-    load_rows,
-    random_stream,
-    read_config,
-)
+from flowbench.experiment import check_data, load_dequantiser, load_model, read_config
 from flowbench.home import Home
+from flowbench.preparation import EVALUATION, load_rows, random_stream
 from flowbench.registry import TOYS
 from flowbench.store import Metric, Run, check_table_path, file_errors, write_table
 

@@ -28,7 +28,17 @@ LAYERS: tuple[set[str], ...] = (
     {"flows"},
     {"objectives", "evaluation"},
     {"training", "report"},
-    {"comparison", "config", "doctor", "environment", "estimator", "experiment", "home", "inference"},
+    {
+        "comparison",
+        "config",
+        "doctor",
+        "environment",
+        "estimator",
+        "experiment",
+        "home",
+        "inference",
+        "preparation",
+    },
     {"studies"},
     {"cli", "cli_inference", "cli_listing", "cli_options", "terminal", "__main__"},
 )

@@ -19,11 +19,11 @@ from flowbench.config import resolve
 from flowbench.data import Dataset, Split
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.likelihood import reported_likelihoods
-from flowbench.experiment import Prepared, Watch, dequantise, load_rows, make_trainer, prepare
 from flowbench.flows.continuous import ContinuousFlow
 from flowbench.ode.base import Derivative, Solution, State
 from flowbench.ode.native_engine import NativeOptions
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
+from flowbench.preparation import Prepared, Watch, dequantise, load_rows, make_trainer, prepare
 
 #: Test rows that are solved twice, for the errors of all.
 ERROR_ROWS = 200

@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from flowbench.data.dataset import Dataset
 from flowbench.errors import ConfigurationError, unknown_name
 
 Floats = NDArray[np.float64]
@@ -110,19 +109,14 @@ CONTINUOUS = Dequantiser((), {})
 
 
 def choose_dequantiser(
-    dataset: Dataset, rows: Floats, spacings: Mapping[str, float] | None = None
+    names: tuple[str, ...], rows: Floats, spacings: Mapping[str, float] | None = None
 ) -> Dequantiser:
     """That of the columns whose `spacings` are given; without them, of those whose values tell.
 
-    These are the columns in which most of the train `rows: (n, d)` share their value with another and the
-    values are evenly spaced. Raises `ConfigurationError` for a column that is not there or a toy's.
+    These are the columns, called `names`, in which most of the train `rows: (n, d)` share their value with
+    another and the values are evenly spaced. Raises `ConfigurationError` for a column that is not there.
     """
-    names = dataset.column_names
     if spacings:
-        if dataset.density is not None:
-            raise ConfigurationError(
-                f"`spacings` are for tables; `{dataset.name}` is drawn from a density; leave them out"
-            )
         for name in spacings:
             if name not in names:
                 raise ConfigurationError(f"`spacings`: {unknown_name('column', name, names)}")
@@ -132,10 +126,9 @@ def choose_dequantiser(
             names, {name: Lattice(step, first[name] % step) for name, step in spacings.items()}
         )
     found = {}
-    if dataset.density is None:
-        for name, values in zip(names, rows.T, strict=True):
-            if is_repeating(values) and (lattice := find_lattice(values)):
-                found[name] = lattice
+    for name, values in zip(names, rows.T, strict=True):
+        if is_repeating(values) and (lattice := find_lattice(values)):
+            found[name] = lattice
     return Dequantiser(names, found)
 
 

@@ -53,6 +53,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
         2,
         "`spacings` are given",
     ),
+    (("compare", "table.csv", "--models", "gaussian", "--dequantise", "nope=1"), 2, "unknown column `nope`"),
     (("fit", "moons", "--dequantise", "x=1"), 2, "`spacings` are for tables; `moons`"),
     (("fit", "moons", "--device", "tpu"), 2, "`device`"),
     (("fit", "moons", "--threads", "0"), 2, "`threads`"),

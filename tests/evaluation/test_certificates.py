@@ -14,12 +14,12 @@ from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.likelihood import Likelihoods, reported_likelihoods
 from flowbench.evaluation.normalisation import bridge_mass, quadrature_mass
 from flowbench.evaluation.options import EvaluationOptions
-from flowbench.experiment import Watch, make_trainer, prepare
 from flowbench.flows.base import Mapped, Scores
 from flowbench.flows.continuous import ContinuousFlow
 from flowbench.flows.density_model import DensityModel
 from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
 from flowbench.ode.base import State
+from flowbench.preparation import Watch, make_trainer, prepare
 from flowbench.registry import FLOWS
 from flowbench.store import Certificate
 

@@ -11,9 +11,9 @@ from flowbench.config import resolve
 from flowbench.data import load_dataset
 from flowbench.evaluation.likelihood import reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
-from flowbench.experiment import Watch, make_trainer, prepare
 from flowbench.flows.density_model import DensityModel
 from flowbench.ode.per_row_engine import PerRowOptions
+from flowbench.preparation import Watch, make_trainer, prepare
 
 pytestmark = pytest.mark.slow
 ROWS = 2000

@@ -86,3 +86,18 @@ def test_as_a_torch_distribution() -> None:
     assert distribution.log_prob(drawn).shape == (3, 4)
     assert distribution.log_prob(torch.tensor(x[:7])).numpy() == pytest.approx(density.score_samples(x[:7]))
     assert distribution.sample().shape == (2,)
+
+
+def test_whole_numbers_are_drawn_and_scored_as_cells() -> None:
+    x = cloud(3000)
+    x[:, 0] = x[:, 0].round()
+    density = FlowDensity("gaussian", random_state=0).fit(x)
+    drawn = density.sample(200, random_state=0)
+    assert (drawn[:, 0] == drawn[:, 0].round()).all() and not (drawn[:, 1] == drawn[:, 1].round()).all()
+    # A normal over cells of one: that of the numbers before they were rounded, and a little wider.
+    truth = multivariate_normal([5, -1], [[4, 1.5], [1.5, 1]])
+    before = cloud(3000)
+    assert density.score(x) == pytest.approx(truth.logpdf(before).mean(), abs=0.1)
+    points = FlowDensity("gaussian", dequantise=False, random_state=0).fit(x)
+    assert not (points.sample(200, random_state=0)[:, 0] % 1 == 0).all()
+    assert points.dequantiser_ != density.dequantiser_

@@ -16,9 +16,10 @@ import xarray
 from flowbench.config import RunConfig, resolve
 from flowbench.errors import DamagedFileError, DataError, RunExistsError, RunFailedError
 from flowbench.evaluation.options import EvaluationOptions
-from flowbench.experiment import Watch, fit, load_model, resume
+from flowbench.experiment import fit, load_model, resume
 from flowbench.home import Home
 from flowbench.inference import sample, score
+from flowbench.preparation import Watch
 from flowbench.registry import FLOWS
 from flowbench.store import Run
 
@@ -179,6 +180,21 @@ def test_a_configuration_that_was_edited_does_not_fit_the_state(home: Home) -> N
     (run.path / "config.toml").write_text(text.replace("layers = 32", "layers = 16"))
     with pytest.raises(DamagedFileError, match="does not fit its configuration"):
         resume(run, home=home)
+
+
+def test_a_run_goes_on_with_the_cells_that_it_began_with(home: Home) -> None:
+    run = fit(small("iris", "planar"), home=home, watch=Watch(should_stop=lambda: True))
+    lattices = run.info["dataset"]["lattices"]
+    assert {lattice["step"] for lattice in lattices.values()} == {0.1}
+    # One from before there were any.
+    dataset = {key: value for key, value in run.info["dataset"].items() if key != "lattices"}
+    run.update_info(dataset=dataset)
+    resume(run, home=home)
+    drawn = run.read_results().samples.x
+    assert not np.allclose(drawn, drawn.round(1), atol=1e-9)
+    run.update_info(dataset={**dataset, "lattices": {"sepal length (cm)": {"step": "wide"}}})
+    with pytest.raises(DamagedFileError, match="`lattices` was changed"):
+        score(run, "iris", home=home)
 
 
 def test_a_changed_table_is_not_resumed_on(home: Home, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from flowbench.config import resolve
 from flowbench.data import load_dataset
-from flowbench.experiment import Watch, make_trainer, prepare
+from flowbench.preparation import Watch, make_trainer, prepare
 
 
 @pytest.mark.slow

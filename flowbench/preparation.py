@@ -1,0 +1,172 @@
+"""From a configuration to a model that can be trained, and the rows that it learns from."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowbench.config import RunConfig
+from flowbench.data import Dataset, Split, load_dataset
+from flowbench.data.dequantise import CONTINUOUS, Dequantiser, choose_dequantiser
+from flowbench.errors import ConfigurationError
+from flowbench.flows.background import Background
+from flowbench.flows.density_model import DensityModel
+from flowbench.registry import FLOWS, TRANSFORMS
+from flowbench.store import Run
+from flowbench.training.stopwatch import Stopwatch
+from flowbench.training.trainer import Progress, Trainer, make_objectives
+
+#: Of a budget that is a time, the share that a background may take to be fitted.
+BACKGROUND_SHARE = 0.1
+
+#: Independent random streams drawn from a run's seed.
+WEIGHTS, TRAINING, EVALUATION, DEQUANTISATION = range(4)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the caller of a fit wants to hear, and how it asks for an end."""
+
+    on_start: Callable[[Run], None] = lambda run: None
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_stage: Callable[[str], None] = lambda stage: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An untrained model whose transforms are fitted on the train rows, and the rows in model space.
+
+    `reserve` are validation rows beyond those that training is judged by. `validation_log_det` is the mean
+    log|det| of the transforms on the `validation` rows. `wall_seconds` and `cpu_seconds` went into the
+    transforms, `fit_wall_seconds` and `fit_cpu_seconds` into what of the model is fitted before its first
+    step, which is a part of its training.
+    """
+
+    config: RunConfig
+    model: DensityModel
+    train: Tensor
+    validation: Tensor
+    reserve: Tensor
+    validation_log_det: float
+    wall_seconds: float
+    cpu_seconds: float
+    fit_wall_seconds: float
+    fit_cpu_seconds: float
+
+    def nll(self, rows: Tensor, log_prob: Tensor) -> Tensor:
+        """NLL `(n,)`, nats, of held-out `rows: (n, d)` in model space, from the flow's `log_prob: (n,)`.
+
+        With the background, if there is one, at the shares that suit these rows. The figures are of data
+        units in the mean of the validation rows.
+        """
+        background, log_prob, rows = self.model.background, log_prob.cpu(), rows.cpu()
+        if background is not None:
+            log_prob = background.mix(log_prob, rows, background.best_shares(log_prob, rows))
+        return -log_prob - self.validation_log_det
+
+    def settle(self, rows: Tensor, log_prob: Tensor) -> None:
+        """Give the background the shares that suit `rows: (n, d)`, of which the flow says `log_prob`."""
+        if self.model.background is not None:
+            self.model.background.weigh(log_prob.cpu(), rows.cpu())
+
+
+def random_stream(seed: int, purpose: int, device: str = "cpu") -> torch.Generator:
+    """The generator of one purpose of a run (`WEIGHTS`, `TRAINING`, `EVALUATION`)."""
+    state = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0]))
+
+
+def build_model(config: RunConfig, columns: tuple[str, ...]) -> DensityModel:
+    """A model of `columns` with unfitted transforms and the initial weights of the run's seed."""
+    transforms = [TRANSFORMS.get(options.name)(columns, options) for options in config.transforms]
+    generator = random_stream(config.seed, WEIGHTS)
+    flow = FLOWS.get(config.flow.name)(len(columns), config.flow, generator)
+    background = Background(len(columns)) if config.background else None
+    return DensityModel(columns, transforms, flow, background)
+
+
+def prepare(
+    config: RunConfig, columns: tuple[str, ...], train: NDArray[np.float64], validation: NDArray[np.float64]
+) -> Prepared:
+    """A model of `columns`, ready to train on rows `(n, d)` and validate on rows `(m, d)`, data units."""
+    stopwatch = Stopwatch()
+    model = build_model(config, columns)
+    make_objectives(config.plan, model.flow)  # refuses an impossible plan before anything is written
+    rows = torch.tensor(train)
+    for transform in model.transforms:
+        transform.fit(rows)  # type: ignore[operator]
+        rows, _ = transform.to_model(rows)  # type: ignore[operator]
+    judged, reserved = config.plan.divide(len(validation))
+    held_out, log_det = model.to_model(torch.tensor(validation[: judged + reserved]))
+    before, fitting = (stopwatch.wall(), stopwatch.cpu()), Stopwatch()
+    train_rows, held_out = (part.float().to(config.device) for part in (rows, held_out))
+    model.flow.to(config.device).initialise(train_rows, config.plan.seconds)
+    if model.background is not None:
+        model.background.fit(rows, BACKGROUND_SHARE * (config.plan.seconds or math.inf))
+    return Prepared(
+        config,
+        model,
+        train=train_rows,
+        validation=held_out[:judged],
+        reserve=held_out[judged:],
+        validation_log_det=log_det[:judged].mean().item(),
+        wall_seconds=before[0],
+        cpu_seconds=before[1],
+        fit_wall_seconds=fitting.wall(),
+        fit_cpu_seconds=fitting.cpu(),
+    )
+
+
+def make_trainer(
+    prepared: Prepared, watch: Watch, on_validation: Callable[[Progress], None] = lambda progress: None
+) -> Trainer:
+    """The trainer of a prepared model, drawing from the run's own random stream."""
+    config = prepared.config
+    return Trainer(
+        prepared.model.flow,
+        config.plan,
+        prepared.train,
+        prepared.validation,
+        reserve=prepared.reserve,
+        nll=prepared.nll,
+        settle=prepared.settle,
+        generator=random_stream(config.seed, TRAINING, config.device),
+        on_progress=watch.on_progress,
+        on_validation=on_validation,
+        should_stop=watch.should_stop,
+        clock=Stopwatch(prepared.fit_wall_seconds, prepared.fit_cpu_seconds),
+    )
+
+
+def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
+    """The data set of a configuration and its split; raises as `load_dataset` does."""
+    data, split = config.data, config.split
+    dataset = load_dataset(
+        data.dataset, columns=data.columns, rows=data.rows, seed=data.seed, folder=datasets
+    )
+    return dataset, Split.draw(len(dataset.rows), (split.train, split.validation, split.test), data.seed)
+
+
+def dequantise(
+    config: RunConfig, dataset: Dataset, split: Split, dequantiser: Dequantiser | None = None
+) -> tuple[Dequantiser, NDArray[np.float64]]:
+    """A data set's dequantiser, by default as configured, and the rows `(n, d)` that a model learns from.
+
+    Raises `ConfigurationError` for spacings of columns that are not there, or of a toy.
+    """
+    spacings, train = config.data.spacings, dataset.rows[split.train]
+    if spacings and dataset.density is not None:
+        raise ConfigurationError(
+            f"`spacings` are for tables; `{dataset.name}` is drawn from a density; leave them out"
+        )
+    if dequantiser is None and config.data.dequantise and dataset.density is None:
+        dequantiser = choose_dequantiser(dataset.column_names, train, spacings)
+    dequantiser = dequantiser or CONTINUOUS
+    random = np.random.default_rng((config.data.seed, DEQUANTISATION))
+    return dequantiser, dequantiser.jitter(dataset.rows, random)
