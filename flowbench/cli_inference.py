@@ -44,9 +44,14 @@ def sample(
     with terminal.ProgressLine(f"sampling {opened.name}") as line:
         drawn = inference.sample(opened, n, seed=seed, on_rows=line.count)
     drawn.save(path, opened)
-    terminal.answer(
-        {"file": str(path), "rows": n, "mean_log_prob": float(drawn.log_prob.mean())}, str(path), json
-    )
+    say_dequantised(drawn.dequantised)
+    answer = {
+        "file": str(path),
+        "rows": n,
+        "dequantised": drawn.dequantised,
+        "mean_log_prob": float(drawn.log_prob.mean()),
+    }
+    terminal.answer(answer, str(path), json)
 
 
 def score(

@@ -141,30 +141,12 @@ def overrides(
         "plan.seconds": parse_duration(time_budget) if time_budget is not None else None,
         "plan.steps": steps,
         "data.columns": listed(columns, "--columns"),
-        **parse_dequantise(dequantise),
+        "data.dequantise": dequantise,
         "data.rows": rows,
         "threads": threads,
         "device": device,
         "seed": seed,
     }
-
-
-def parse_dequantise(text: str | None) -> dict[str, Any]:
-    """The options for "auto", "none" or "a=1, b=0.1"; raises `ConfigurationError` for anything else."""
-    if text is None or text.strip() in ("auto", "none"):
-        return {"data.dequantise": None if text is None else text.strip() == "auto"}
-    spacings = {}
-    for item in listed(text, "--dequantise") or []:
-        name, _, number = item.rpartition("=")
-        try:
-            spacings[name.strip()] = float(number)
-        except ValueError:
-            name = ""
-        if not name:
-            raise ConfigurationError(
-                f"`--dequantise` takes auto, none, or spacings such as age=1,height=0.1; got `{text}`"
-            )
-    return {"data.spacings": spacings}
 
 
 def parse_duration(text: str) -> float:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
+from flowbench.data.dequantise import parse_spacings
 from flowbench.errors import ConfigurationError, UnknownNameError
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.options import Options, part_of
@@ -23,23 +24,23 @@ class DataOptions(Options):
     """`dataset` is a name or a path; `columns` selects some of a table's; `rows` is a toy's size.
 
     `dequantise` spreads columns of evenly spaced values, such as whole numbers, over the cells that these
-    stand for (`flowbench.data.dequantise.Dequantiser`): those of which most values repeat, or those whose
-    `spacings` are given by name. `seed` draws a toy's rows, every data set's split and places in cells;
-    runs that share it share their test rows.
+    stand for (`flowbench.data.dequantise.Dequantiser`): "auto" those of which most values repeat, "none" no
+    columns, "age=1,height=0.1" these, with their spacings. `seed` draws a toy's rows, every data set's split
+    and places in cells; runs that share it share their test rows.
     """
 
     dataset: str
     columns: tuple[str, ...] | None = None
     rows: PositiveInt | None = None
-    dequantise: bool = True
-    spacings: dict[str, PositiveFloat] | None = None
+    dequantise: str = "auto"
     seed: NonNegativeInt = 0
 
-    @model_validator(mode="after")
-    def _spacings_are_used(self) -> Self:
-        if self.spacings and not self.dequantise:
-            raise ValueError("`spacings` are given where `dequantise` is false; leave one of them out")
-        return self
+    @field_validator("dequantise")
+    @classmethod
+    def _says_how(cls, text: str) -> str:
+        if text not in ("auto", "none"):
+            parse_spacings(text)
+        return text
 
 
 class SplitOptions(Options):

@@ -74,8 +74,7 @@ def resume(run: Run, *, home: Home | None = None, watch: Watch | None = None) ->
     config = read_config(run)
     _use_machine(config)
     with run.lock():
-        work = _Work.begin(config, home, load_dequantiser(run))
-        check_data(run, work.dataset)
+        work = _Work.begin(config, home, run)
         state = TrainingState.unpack(*run.load_resume()) if run.has_resume else None
         _train_and_evaluate(run, work, state, watch)
     return run
@@ -108,10 +107,10 @@ def load_model(run: Run) -> DensityModel:
 
 def load_dequantiser(run: Run) -> Dequantiser:
     """How a run's rows were dequantised; raises `DamagedFileError` if its description does not tell."""
-    dataset = run.info["dataset"]
     try:
+        dataset = run.info["dataset"]
         return Dequantiser.of_values(tuple(dataset["columns"]), dataset.get("lattices", {}))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedFileError(f"{run.path / 'run.json'}: `lattices` was changed: {error}") from None
 
 
@@ -144,10 +143,13 @@ class _Work:
     prepared: Prepared
 
     @classmethod
-    def begin(cls, config: RunConfig, home: Home, dequantiser: Dequantiser | None = None) -> Self:
-        """Load, split and transform the data and build the model; a run that goes on has a `dequantiser`."""
+    def begin(cls, config: RunConfig, home: Home, run: Run | None = None) -> Self:
+        """Load, split and transform the data and build the model; with the cells of a `run` that goes on."""
         dataset, split = load_rows(config, home.datasets)
-        dequantiser, rows = dequantise(config, dataset, split, dequantiser)
+        if run is not None:
+            check_data(run, dataset)
+        known = None if run is None else load_dequantiser(run)
+        dequantiser, rows = dequantise(config, dataset, split, known)
         prepared = prepare(config, dataset.column_names, rows[split.train], rows[split.validation])
         return cls(config, dataset, split, dequantiser, prepared)
 

@@ -41,6 +41,7 @@ class DrawnRows:
     x: Floats
     log_prob: Floats
     log_prob_error: Floats
+    dequantised: tuple[str, ...] = ()
 
     def save(self, path: Path, run: Run) -> None:
         """Write the table's own columns, `log_prob` and `log_prob_error`, in the format of the ending."""
@@ -95,7 +96,9 @@ def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -
 
 @torch.no_grad()
 def sample(run: Run, n: int, *, seed: int = 0, on_rows: OnRows = lambda done, total: None) -> DrawnRows:
-    """Draw `n` rows from a run's model, with float64, exact-divergence log-likelihoods and their errors.
+    """Draw `n` rows from a run's model, with log-likelihoods and their errors.
+
+    These are float64, with the exact divergence; those of dequantised columns as `score` would have them.
 
     Raises `DataError` for a model of a table that has a column called `log_prob` or `log_prob_error`.
     """
@@ -111,7 +114,8 @@ def sample(run: Run, n: int, *, seed: int = 0, on_rows: OnRows = lambda done, to
     x, found = drawn_likelihoods(
         model, n, config.evaluation, generator, dequantiser=dequantiser, on_rows=on_rows
     )
-    return DrawnRows(model.columns, x.numpy(), found.log_prob.numpy(), found.error.numpy())
+    log_prob, error = found.log_prob.numpy(), found.error.numpy()
+    return DrawnRows(model.columns, x.numpy(), log_prob, error, tuple(dequantiser.lattices))
 
 
 @torch.no_grad()
@@ -125,7 +129,8 @@ def score(
 ) -> ScoredTable:
     """Log-likelihood, and its error, of every row of `table`, a path or a data set's name, by a run's model.
 
-    Rows whose error is above `max_error`, nats, by default the run's own, are solved ever finer. The table
+    Rows whose error is above `max_error`, nats, by default the run's own, are solved ever finer, unless
+    columns are dequantised. The table
     needs the columns that the run was fitted on, in any order; others are ignored. Of a toy, whose rows are
     drawn and not read, the run's test rows are scored where it was fitted on that toy, else `TOY_ROWS` new
     ones. Raises `DataError` if columns are missing or hold values that cannot be scored, `IntegrationError`
@@ -205,4 +210,5 @@ def _attributes(run: Run) -> dict[str, str | int | float]:
         "model": str(info.get("model", "")),
         "dataset": str(dataset.get("name", "")),
         "dataset_sha256": str(dataset.get("sha256", "")),
+        "dequantised": ", ".join(dataset.get("lattices", {})),
     }

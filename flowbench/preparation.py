@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flowbench.config import RunConfig
 from flowbench.data import Dataset, Split, load_dataset
-from flowbench.data.dequantise import CONTINUOUS, Dequantiser, choose_dequantiser
+from flowbench.data.dequantise import CONTINUOUS, Dequantiser, choose_dequantiser, parse_spacings
 from flowbench.errors import ConfigurationError
 from flowbench.flows.background import Background
 from flowbench.flows.density_model import DensityModel
@@ -158,15 +158,16 @@ def dequantise(
 ) -> tuple[Dequantiser, NDArray[np.float64]]:
     """A data set's dequantiser, by default as configured, and the rows `(n, d)` that a model learns from.
 
-    Raises `ConfigurationError` for spacings of columns that are not there, or of a toy.
+    Raises `ConfigurationError` for spacings that the columns cannot have, or of a toy.
     """
-    spacings, train = config.data.spacings, dataset.rows[split.train]
+    wanted = config.data.dequantise
+    spacings = None if wanted in ("auto", "none") else parse_spacings(wanted)
     if spacings and dataset.density is not None:
         raise ConfigurationError(
-            f"`spacings` are for tables; `{dataset.name}` is drawn from a density; leave them out"
+            f"`dequantise` is for tables; `{dataset.name}` is drawn from a density; leave it out"
         )
-    if dequantiser is None and config.data.dequantise and dataset.density is None:
-        dequantiser = choose_dequantiser(dataset.column_names, train, spacings)
+    if dequantiser is None and wanted != "none" and dataset.density is None:
+        dequantiser = choose_dequantiser(dataset.column_names, dataset.rows[split.train], spacings)
     dequantiser = dequantiser or CONTINUOUS
     random = np.random.default_rng((config.data.seed, DEQUANTISATION))
     return dequantiser, dequantiser.jitter(dataset.rows, random)

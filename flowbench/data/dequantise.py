@@ -1,6 +1,6 @@
 """Columns of evenly spaced values, such as whole numbers, spread over the cells that these stand for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,8 +14,10 @@ Hashes = NDArray[np.uint64]
 
 #: How far a value may be from its place, as a share of the spacing.
 LOOSE = 0.05
-#: Values closer than this part of a column's range are one value, written with other last digits.
-SAME = 1e-12
+#: Share of the rows that have to be in their places: a stray value is put into the cell that it falls in.
+IN_PLACE = 0.99
+#: Digits that two numbers of one value may differ in, relative to the largest.
+SAME = 4 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,20 @@ class Lattice:
     step: float
     origin: float = 0.0
 
+    def cells(self, values: Floats) -> Floats:
+        """The numbers of the cells that `values: (n,)` fall in."""
+        return np.rint((values - self.origin) / self.step)
+
+    def middles(self, cells: Floats) -> Floats:
+        """The values of `cells: (n,)`, without noise in digits that do not tell cells apart."""
+        digits = min(max(0, 10 - int(np.floor(np.log10(self.step)))), 300)
+        return np.round(self.origin + self.step * cells, digits)
+
+    def off(self, values: Floats) -> Floats:
+        """How far `values: (n,)` are from their places, as shares of `step`."""
+        places = (values - self.origin) / self.step
+        return np.abs(places - np.rint(places))
+
 
 @dataclass(frozen=True)
 class Dequantiser:
@@ -33,8 +49,8 @@ class Dequantiser:
     A value v of a column with the spacing s stands for the cell from v - s/2 to v + s/2, and what lies
     between such values for the cell that it is in. A model learns the density of values spread evenly over
     their cells. What it says of a row is the mean of its log-density over the cell: a lower bound of the
-    logarithm of the cell's mass by its volume (Theis et al. 2016), so that no model gains by spikes.
-    Columns without a lattice are left as they are.
+    logarithm of the cell's mass by its volume (Theis et al. 2016), so that nothing is gained by spikes that
+    are narrower than a cell. Columns without a lattice are left as they are.
     """
 
     columns: tuple[str, ...]
@@ -44,15 +60,15 @@ class Dequantiser:
     def of_values(cls, columns: tuple[str, ...], values: Mapping[str, Any]) -> Self:
         """The dequantiser that `values` stand for, as `to_values` gave them.
 
-        Raises `ValueError`, `TypeError` or `KeyError` if they are none of these.
+        Raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` if they are none of these.
         """
         lattices = {
             name: Lattice(float(values[name]["step"]), float(values[name]["origin"]))
             for name in columns
             if name in values
         }
-        if not all(lattice.step > 0 for lattice in lattices.values()):
-            raise ValueError("a `step` is not positive")
+        if not all(0 < each.step < np.inf and np.isfinite(each.origin) for each in lattices.values()):
+            raise ValueError("a `step` is not positive, or an `origin` not finite")
         return cls(columns, lattices)
 
     def to_values(self) -> dict[str, dict[str, float]]:
@@ -69,29 +85,45 @@ class Dequantiser:
         """Rows `(n, d)`, each value at a random place in its cell."""
         return self._moved(rows, generator.random((len(rows), len(self.lattices)))) if self else rows
 
-    def spread(self, rows: Floats, draw: int) -> Floats:
-        """Rows `(n, d)` at the place in their cells that number `draw` has for them.
+    def spread(self, rows: Floats, draw: int, draws: int = 2) -> Floats:
+        """Rows `(n, d)` at the place in their cells that number `draw` of `draws`, an even number, has.
 
-        It follows from the row alone, whatever rows are beside it. Places are random from row to row, and
-        those of one row are spread evenly: multiples of irrational numbers, shifted by what the row's digits
-        hash to (Cranley and Patterson 1976). Draws 2k and 2k + 1 lie on either side of the middle, so that
-        in their mean the slope of a function cancels (Hammersley and Morton 1956).
+        It follows from the cell alone, whatever rows are beside it. Draws 2k and 2k + 1 lie on either side
+        of the middle, so that in their mean the slope of a function cancels (Hammersley and Morton 1956);
+        all draws together fill each column of a cell evenly, in an order that is random from column to column
+        (McKay, Beckman and Conover 1979).
         """
         if not self:
             return rows
-        count = len(self.lattices)
-        places = (draw // 2 * _irrational(count) + _places(rows, count)) % 1.0
-        return self._moved(rows, 1 - places if draw % 2 else places)
+        pairs, pair = draws // 2, draw // 2
+        whole = _hash(self._cells(rows))
+        order, inside, side = (
+            _uniform(whole, number, len(self.lattices)) for number in (0, 2 * pair + 1, 2 * pair + 2)
+        )
+        places = ((pair + np.floor(order * pairs)) % pairs + inside) / (2 * pairs)
+        return self._moved(rows, np.where((side < 0.5) == (draw % 2 == 0), places, 1 - places))
 
     def restore(self, rows: Floats) -> Floats:
         """Rows `(n, d)` with each value in the middle of the cell that it lies in."""
         restored = np.array(rows)
         for column, lattice in self._each():
-            steps = np.rint((rows[:, column] - lattice.origin) / lattice.step)
-            # As many digits as tell the cells apart, and no noise behind them.
-            digits = min(max(0, 10 - int(np.floor(np.log10(lattice.step)))), 300)
-            restored[:, column] = np.round(lattice.origin + lattice.step * steps, digits)
+            restored[:, column] = lattice.middles(lattice.cells(rows[:, column]))
         return restored
+
+    def whole_cells(self, box: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+        """A `box`, low and high of each of the d columns, grown until it cuts no cell."""
+        grown = list(box)
+        for column, lattice in self._each():
+            low, high = lattice.cells(np.array(box[column]))
+            grown[column] = tuple(lattice.origin + lattice.step * end for end in (low - 0.5, high + 0.5))
+        return tuple(grown)
+
+    def _cells(self, rows: Floats) -> Floats:
+        """Rows `(n, d)` with the number of its cell in the place of each value that has one."""
+        cells = rows + 0.0  # no negative zeros
+        for column, lattice in self._each():
+            cells[:, column] = lattice.cells(rows[:, column]) + 0.0
+        return cells
 
     def _moved(self, rows: Floats, places: Floats) -> Floats:
         """Rows at `places: (n, k)`, from 0 to 1, in the cells of the k columns that have any."""
@@ -108,27 +140,47 @@ class Dequantiser:
 CONTINUOUS = Dequantiser((), {})
 
 
+def parse_spacings(text: str) -> dict[str, float]:
+    """The spacing of each column in "age=1, height=0.1"; raises `ConfigurationError` for anything else."""
+    spacings: dict[str, float] = {}
+    for item in text.split(","):
+        name, _, number = (part.strip() for part in item.rpartition("="))
+        try:
+            step = float(number)
+        except ValueError:
+            step = -1
+        if not (name and 0 < step < np.inf):
+            raise ConfigurationError(
+                f"takes auto, none, or positive spacings such as age=1,height=0.1; got `{text}`"
+            )
+        if name in spacings:
+            raise ConfigurationError(f"names `{name}` twice; got `{text}`")
+        spacings[name] = step
+    return spacings
+
+
 def choose_dequantiser(
     names: tuple[str, ...], rows: Floats, spacings: Mapping[str, float] | None = None
 ) -> Dequantiser:
     """That of the columns whose `spacings` are given; without them, of those whose values tell.
 
     These are the columns, called `names`, in which most of the train `rows: (n, d)` share their value with
-    another and the values are evenly spaced. Raises `ConfigurationError` for a column that is not there.
+    another and the values are evenly spaced. Raises `ConfigurationError` for a column that is not there, and
+    a spacing that its values cannot have.
     """
+    columns = dict(zip(names, rows.T, strict=True))
     if spacings:
         for name in spacings:
             if name not in names:
-                raise ConfigurationError(f"`spacings`: {unknown_name('column', name, names)}")
-        # A value of the column gives the lattice its place.
-        first = dict(zip(names, rows[0].tolist(), strict=True))
+                raise ConfigurationError(f"`dequantise`: {unknown_name('column', name, names)}")
         return Dequantiser(
-            names, {name: Lattice(step, first[name] % step) for name, step in spacings.items()}
+            names, {name: _anchored(name, columns[name], step) for name, step in spacings.items()}
         )
-    found = {}
-    for name, values in zip(names, rows.T, strict=True):
-        if is_repeating(values) and (lattice := find_lattice(values)):
-            found[name] = lattice
+    found = {
+        name: lattice
+        for name, values in columns.items()
+        if is_repeating(values) and (lattice := find_lattice(values))
+    }
     return Dequantiser(names, found)
 
 
@@ -139,29 +191,35 @@ def is_repeating(values: Floats) -> bool:
 
 
 def find_lattice(values: Floats) -> Lattice | None:
-    """The widest lattice on which all `values: (n,)` lie, to within `LOOSE` of its spacing; None without one.
+    """The lattice on which all but a few of the `values: (n,)` lie; None where there is none.
 
-    Numbers that were rounded lie on one, and so do these after a shift or a change of units.
+    Numbers that were rounded lie on one to within `LOOSE` of its spacing, and so do these after a shift or a
+    change of units. Values that repeat tell it, where others fit; a stray one does not make it finer.
     """
-    distinct = np.unique(values)
+    distinct, counts = np.unique(values, return_counts=True)
+    for telling in (distinct[counts > 1], distinct):
+        lattice = _lattice_of(telling)
+        if lattice is not None and _in_place(lattice, values) >= IN_PLACE:
+            return lattice
+    return None
+
+
+def _lattice_of(distinct: Floats) -> Lattice | None:
+    """The lattice of all of the ascending values `(m,)`."""
     gaps = np.diff(distinct)
-    gaps = gaps[gaps > SAME * np.abs(distinct).max()]
-    if not len(gaps):
+    wide = gaps > SAME * np.abs(distinct).max(initial=0.0)
+    if not wide.any():
         return None
     # The least gap may be a rounded one; those about as wide tell the spacing better.
-    step = float(np.median(gaps[gaps < 1.5 * gaps.min()]))
-    places = np.concatenate([[0.0], np.cumsum(np.rint(np.diff(distinct) / step))])
-    slope, start = np.polyfit(places, distinct, 1)
-    off = _off(distinct, slope, start)
-    if not off <= LOOSE:
-        return None
-    return _tidied(distinct, Lattice(float(slope), float(start)), min(3 * off + 1e-6, LOOSE))
-
-
-def _off(distinct: Floats, step: float, origin: float) -> float:
-    """How far the worst value is from its place, as a share of `step`."""
-    places = (distinct - origin) / step
-    return float(np.abs(places - np.rint(places)).max())
+    least = gaps[wide & (gaps < 1.5 * gaps[wide].min())]
+    step = float(np.median(least))
+    places = np.concatenate([[0.0], np.cumsum(np.rint(gaps / step))])
+    slope, start = (float(each) for each in np.polyfit(places, distinct, 1))
+    # All places together tell it best, unless a value that is out of place has bent them.
+    if abs(slope - step) > np.ptp(least) / 2 + 1e-6 * step:
+        slope, start = step, float(distinct[0])
+    off = float(Lattice(slope, start).off(distinct).max())
+    return _tidied(distinct, Lattice(slope, start), min(3 * off + 1e-6, LOOSE)) if off <= LOOSE else None
 
 
 def _tidied(distinct: Floats, lattice: Lattice, allowed: float) -> Lattice:
@@ -169,30 +227,41 @@ def _tidied(distinct: Floats, lattice: Lattice, allowed: float) -> Lattice:
     first = float(distinct[0])
     for digits in range(1, 16):
         step = float(f"{lattice.step:.{digits}g}")
-        if (off := _off(distinct, step, first)) <= allowed:
-            through_zero = _off(distinct, step, 0.0) <= 1.01 * off + 1e-6
+        if (off := Lattice(step, first).off(distinct).max()) <= allowed:
+            through_zero = Lattice(step).off(distinct).max() <= 1.01 * off + 1e-6
             return Lattice(step, 0.0 if through_zero else first % step)
     return lattice
 
 
-def _irrational(count: int) -> Floats:
-    """Numbers `(k,)` whose multiples, modulo 1, fill a cube evenly: powers of the root of r^(k+1) = r + 1.
+def _anchored(name: str, values: Floats, step: float) -> Lattice:
+    """The lattice of this `step` on which most of `values: (n,)` lie: through 0, or the commonest."""
+    low, high = float(values.min()), float(values.max())
+    if not 1e3 * SAME * max(abs(low), abs(high)) <= step <= high - low:
+        raise ConfigurationError(
+            f"`dequantise`: a spacing of {step:g} is too {'wide' if step > high - low else 'fine'} for the "
+            f"values of `{name}`, from {low:g} to {high:g}"
+        )
+    shares, counts = np.unique(np.round(values % step / step, 9), return_counts=True)
+    common = Lattice(step, float(shares[counts.argmax()]) * step)
+    zero = Lattice(step)
+    return common if _in_place(common, values) > max(_in_place(zero, values), 0.5) else zero
 
-    One over the golden ratio where k is 1 (Roberts 2018, "The unreasonable effectiveness of quasirandom
-    sequences").
-    """
-    root = 2.0
-    for _ in range(64):
-        root = (1 + root) ** (1 / (count + 1))
-    return np.asarray(root ** -np.arange(1, count + 1, dtype=np.float64))
+
+def _in_place(lattice: Lattice, values: Floats) -> float:
+    return float((lattice.off(values) <= LOOSE).mean())
 
 
-def _places(rows: Floats, count: int) -> Floats:
-    """Numbers `(n, k)` from 0 to 1 that follow from the digits of each row `(n, d)`, evenly spread."""
-    bits: Hashes = np.ascontiguousarray(rows + 0.0).view(np.uint64)
+def _hash(rows: Floats) -> Hashes:
+    """A number `(n, 1)` for each row `(n, d)`."""
+    bits: Hashes = np.ascontiguousarray(rows).view(np.uint64)
     column: Hashes = np.arange(1, rows.shape[1] + 1, dtype=np.uint64)
-    whole: Hashes = np.bitwise_xor.reduce(_mixed(bits + column * _GOLDEN), axis=1, keepdims=True)
-    mixed = _mixed(whole + np.arange(count, dtype=np.uint64) * _GOLDEN)
+    return np.asarray(np.bitwise_xor.reduce(_mixed(bits + column * _GOLDEN), axis=1, keepdims=True))
+
+
+def _uniform(hashes: Hashes, number: int, count: int) -> Floats:
+    """The `number`-th set of random numbers `(n, count)` from 0 to 1 that follow from `hashes: (n, 1)`."""
+    place: Hashes = np.arange(number * count, (number + 1) * count, dtype=np.uint64)
+    mixed = _mixed(hashes + place * _GOLDEN)
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 
 from flowbench.data.dataset import Dataset, Split
-from flowbench.data.dequantise import Dequantiser, is_repeating
+from flowbench.data.dequantise import Dequantiser, Lattice, is_repeating
 
 Floats = NDArray[np.float64]
 
@@ -18,6 +18,8 @@ PRODUCT_COLUMNS = 30
 CONSTANT = 1e-4
 #: Spans between the 5th and the 95th percentile that a value may be from its column's middle.
 FAR = 5.0
+#: Cells for each value in them beyond which a density can spike on values nevertheless.
+SPARSE = 20
 #: Share that a term has to have in a relation for its columns to be named.
 NAMED = 1e-2
 
@@ -26,9 +28,9 @@ NAMED = 1e-2
 class Pitfalls:
     """Columns that determine one another, columns whose values repeat, and test rows that were trained on.
 
-    `relations` are groups of columns of which one follows exactly from the others; `repeating` gives, for
-    each column in which most rows share their value with another and that is not dequantised, how many
-    different values there are;
+    `relations` are groups of columns of which one follows exactly from the others, also when each is
+    dequantised; `repeating` gives, for each column in which most rows share their value with another and that
+    is not dequantised, or in cells of which hardly any holds a value, how many different values there are;
     `repeated_test_rows` counts the scored test rows that are, digit by digit, also train rows.
     """
 
@@ -40,7 +42,8 @@ class Pitfalls:
 def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test_rows: int) -> Pitfalls:
     """What there is of them in `dataset`, of whose `split` the first `test_rows` test rows are scored."""
     names = dataset.column_names
-    found = find_relations(dataset.rows[split.train][:RELATION_ROWS])
+    train = dataset.rows[split.train][:RELATION_ROWS]
+    found = find_relations(dequantiser.jitter(train, np.random.default_rng(0)))
     return Pitfalls(
         relations=tuple(tuple(names[i] for i in group) for group in found),
         repeating=_repeating(dataset, dequantiser),
@@ -109,8 +112,15 @@ def _repeating(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, int]:
     return {
         name: len(np.unique(values))
         for name, values in zip(dataset.column_names, dataset.rows.T, strict=True)
-        if name not in dequantiser.lattices and is_repeating(values)
+        if is_repeating(values) and not _fills(dequantiser.lattices.get(name), values)
     }
+
+
+def _fills(lattice: Lattice | None, values: Floats) -> bool:
+    """Whether the `values: (n,)` are in a fair share of a lattice's cells."""
+    if lattice is None:
+        return False
+    return bool(np.ptp(values) / lattice.step <= SPARSE * len(np.unique(values)))
 
 
 def _repeated(train: Floats, test: Floats) -> int:

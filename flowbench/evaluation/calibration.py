@@ -10,6 +10,8 @@ Floats = NDArray[np.float64]
 
 #: Highest-density regions whose coverage is told, by the share of the density that they hold.
 LEVELS = (0.5, 0.9, 0.95, 0.99)
+#: Digits behind the point, nats, by which two rows are equally likely.
+DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,17 @@ class Coverage:
     high: float
 
 
-def density_ranks(log_prob: Floats, drawn_log_prob: Floats) -> Floats:
+def density_ranks(log_prob: Floats, drawn_log_prob: Floats, generator: np.random.Generator) -> Floats:
     """The share of a model's draws that are likelier than each held-out row, `(n,)`, in [0, 1].
 
     `log_prob: (n,)` of the rows, `drawn_log_prob: (m,)` of the draws. A row lies in the highest-density
     region that holds a share p of the density exactly if this is at most p (Hyndman 1996), so that it is
-    uniform where the model is right.
+    uniform where the model is right. Of draws as likely as the row, as there are where all columns are
+    dequantised, some by chance count as likelier.
     """
-    ascending = np.sort(drawn_log_prob)
-    likelier = len(ascending) - np.searchsorted(ascending, log_prob, side="right")
+    ascending, values = np.sort(np.round(drawn_log_prob, DIGITS)), np.round(log_prob, DIGITS)
+    low, high = (np.searchsorted(ascending, values, side=side) for side in ("left", "right"))
+    likelier = len(ascending) - high + generator.integers(0, high - low, endpoint=True)
     # A row without a likelihood lies in no region.
     return np.where(np.isnan(log_prob), 1.0, likelier / len(ascending))
 

@@ -46,7 +46,7 @@ def evaluate(
     drawn, found = drawn_likelihoods(model, options.samples, options, generator, dequantiser=dequantiser)
     grid = None
     if dataset.features == 2:
-        grid = _grid(model, dataset, options)
+        grid = _grid(model, dataset, dequantiser, options)
         metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
     trajectory = _trajectory(exact, options, generator)
     certificates = {}
@@ -102,9 +102,12 @@ def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:
     return metrics
 
 
-def _grid(model: DensityModel, dataset: Dataset, options: EvaluationOptions) -> Grid:
+def _grid(
+    model: DensityModel, dataset: Dataset, dequantiser: Dequantiser, options: EvaluationOptions
+) -> Grid:
     density = dataset.density
-    x, y = grid_axes(density.box if density else data_box(dataset.rows), options.grid)
+    box = density.box if density else dequantiser.whole_cells(data_box(dataset.rows))
+    x, y = grid_axes(box, options.grid)
     # A picture needs no sixth digit; the stated likelihoods above are solved at the full tolerance.
     coarse = model.for_evaluation(coarsen(options.integrator), dtype=torch.float32)
     log_prob = tabulate(lambda points: coarse.log_prob(torch.from_numpy(points)).numpy(), x, y)

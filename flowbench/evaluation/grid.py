@@ -1,11 +1,11 @@
 """A two-column density tabulated on a regular grid."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-Box = tuple[tuple[float, float], tuple[float, float]]
+Box = Sequence[tuple[float, float]]
 
 
 def grid_axes(box: Box, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -12,13 +12,14 @@ class EvaluationOptions(Options):
     """Solver and sizes of the evaluation that ends a fit.
 
     Reported log-likelihoods are solved by `integrator`, in float64 and with the exact divergence unless
-    `dtype` and `divergence` say otherwise (those of draws are always so). An estimated divergence is averaged
-    over `trace_draws` solves, the log-density of a row with dequantised columns over `dequantisation_draws`
-    places in its cell, an even number. At most `test_rows` test rows are scored; `error_rows` rows are solved
-    again at a tenth of the tolerance, for the error of each, and those above `max_error`, nats, ever finer
-    until they are not. `samples` rows are drawn, `paths` of them with their way from the base; the density is
-    tabulated on `grid` x `grid` points where there are two columns. `certificates` are checks of the model's
-    likelihoods (`flowbench.evaluation.certificates`).
+    `dtype` and `divergence` say otherwise (those of draws are always so, unless columns are dequantised). An
+    estimated divergence is averaged over `trace_draws` solves, the log-density of a row with dequantised
+    columns over `dequantisation_draws` places in its cell, an even number. At most `test_rows` test rows are
+    scored; `error_rows` rows are solved again at a tenth of the tolerance, for the error of each, and those
+    above `max_error`, nats, ever finer until they are not, where there is nothing to average. `samples` rows
+    are drawn, `paths` of them with their way from the base; the density is tabulated on `grid` x `grid`
+    points where there are two columns. `certificates` are checks of the model's likelihoods
+    (`flowbench.evaluation.certificates`).
     """
 
     integrator: part_of(INTEGRATORS, "per-row") = {  # type: ignore[valid-type]

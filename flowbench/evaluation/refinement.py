@@ -31,10 +31,12 @@ COVERED = 0.993
 LEAST_ORDER = 0.2
 #: Errors below this, nats, are rounding, which no refinement can lessen.
 ROUNDING = 1e-9
-#: Tolerance at which a density is pictured, integrated or compared between places in a cell.
+#: Tolerance at which a density is pictured or integrated.
 COARSE = 1e-3
-#: The level of such a solve.
-LOOSER = -1
+#: Tolerance at which places in a cell are compared, and the level of such solves.
+LOOSE, LOOSER = 1e-4, -1
+#: Cells of the model's draws, and places in each, that tell how far fewer places may be off.
+CELLS, PLACES = 100, 32
 #: How much finer float64 is than float32.
 FLOAT64_FINER = 2.0**-29
 
@@ -78,6 +80,14 @@ def covering_factor(change: Tensor, local: Tensor) -> float:
     return torch.quantile((change - ROUNDING)[tells] / local[tells], COVERED).item()
 
 
+def _reach(each: Tensor, *, paired: bool) -> Tensor:
+    """How far the mean of draws `(k, n)`, or of pairs of them, may be off in 1 of 100 cases: `(n,)`."""
+    if paired:
+        # Places come in pairs, whose means differ by less than they do.
+        each = (each[::2] + each[1::2]) / 2
+    return float(student.ppf(0.995, len(each) - 1)) / math.sqrt(len(each)) * each.std(0)
+
+
 class Ladder:
     """A model under its solver, at level 0, under ever finer ones, and under a `LOOSER` one."""
 
@@ -106,7 +116,8 @@ class Ladder:
         model = self._at(level, self._dtype(level))
         parts = []
         for start in range(0, len(x), CHUNK):
-            rows = torch.from_numpy(self._dequantiser.spread(x[start : start + CHUNK].numpy(), draw))
+            rows = x[start : start + CHUNK]
+            rows = torch.from_numpy(self._dequantiser.spread(rows.numpy(), draw, self.draws))
             # The same probes at every level, so that solves differ by their steps alone.
             with _naming_rows(start, len(rows)):
                 parts.append(model.score(rows, torch.Generator().manual_seed(start + draw)))
@@ -116,22 +127,48 @@ class Ladder:
     def average(self, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor | float]:
         """The mean over all draws, (n,), and how far that may be off; `first: (n,)` is draw 0.
 
-        Where only places in cells are drawn, by how much they differ is found out in loose solves, whose
-        errors are small beside it (multilevel Monte Carlo, Giles 2008).
+        Where only places in cells are drawn, by how much they differ is found out in looser solves
+        (multilevel Monte Carlo, Giles 2008), whose errors count. So does by how much so few places are off
+        in cells of the model's draws, some of which may hold an edge of the density.
         """
         draws = self.draws
         if draws == 1:
             return first.clone(), 0.0
         if self.is_stochastic:
             each = torch.stack([first, *(self.solve(x, 0, draw).log_prob for draw in range(1, draws))])
-        else:
-            each = torch.stack([self.solve(x, LOOSER, draw).log_prob for draw in range(draws)])
+            return each.mean(0), _reach(each, paired=bool(self._dequantiser))
+        places = [self.solve(x, LOOSER, draw) for draw in range(draws)]
+        each = torch.stack([scores.log_prob for scores in places])
+        loose = torch.stack([local_error(scores) for scores in places])
         mean = first + (each.mean(0) - each[0])
-        if self._dequantiser:
-            # Places come in pairs, whose means differ by less than they do.
-            each = (each[::2] + each[1::2]) / 2
-        reach = float(student.ppf(0.995, len(each) - 1)) / math.sqrt(len(each))
-        return mean, reach * each.std(0)
+        error = _reach(each, paired=True) + self._missed + self._looseness * (loose.mean(0) + loose[0])
+        return mean, error
+
+    @cached_property
+    def _looseness(self) -> float:
+        """What a looser solve's local error has to be multiplied by to cover what it is off."""
+        loose, reference = self._reference(LOOSER, torch.float64), self._reference(0, torch.float64)
+        if loose.nfe is None:
+            return 0.0
+        return covering_factor((loose.log_prob - reference.log_prob).abs(), local_error(loose))
+
+    @cached_property
+    def _missed(self) -> float:
+        """By how much more than they tell a row's places are off, in cells of the model's draws."""
+        x = torch.from_numpy(self._dequantiser.restore(self._references()[0][:CELLS].numpy()))
+        x = x[torch.isfinite(x).all(1)]
+        if not len(x):
+            return 0.0
+        few, many = (
+            torch.stack([self._placed(x, draw, draws) for draw in range(draws)])
+            for draws in (self.draws, PLACES)
+        )
+        off = (few.mean(0) - many.mean(0)).abs() - _reach(few, paired=True)
+        return max(torch.quantile(off.nan_to_num(nan=0.0), COVERED).item(), 0.0)
+
+    def _placed(self, x: Tensor, draw: int, draws: int) -> Tensor:
+        rows = torch.from_numpy(self._dequantiser.spread(x.numpy(), draw, draws))
+        return self._at(LOOSER, torch.float64).score(rows).log_prob
 
     def error(self, scores: Scores, finer: Tensor, level: int) -> Tensor:
         """How far `scores` of n rows at `level` may be off, (n,), from those one level `finer: (n,)`."""
@@ -213,7 +250,7 @@ class Ladder:
     def _at(self, level: int, dtype: torch.dtype) -> DensityModel:
         if (level, dtype) not in self._models:
             given = self.options.integrator
-            integrator = coarsen(given) if level == LOOSER else refine(given, level)
+            integrator = coarsen(given, LOOSE) if level == LOOSER else refine(given, level)
             self._models[level, dtype] = self._model.for_evaluation(
                 integrator, divergence=self.options.divergence, dtype=dtype
             )
@@ -257,11 +294,11 @@ def refine(integrator: PartOptions, level: int = 1) -> PartOptions:
     return type(integrator)(**{**values, **tolerances})
 
 
-def coarsen(integrator: PartOptions) -> PartOptions:
-    """The same solver as loose as `COARSE`, unless it is looser.
+def coarsen(integrator: PartOptions, tolerance: float = COARSE) -> PartOptions:
+    """The same solver as loose as `tolerance`, unless it is looser.
 
     A fixed grid stays as it is.
     """
     values = integrator.model_dump()
-    tolerances = {name: max(values[name], COARSE) for name in ("atol", "rtol")}
+    tolerances = {name: max(values[name], tolerance) for name in ("atol", "rtol")}
     return type(integrator)(**{**values, **tolerances})

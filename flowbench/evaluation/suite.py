@@ -63,7 +63,7 @@ def judge(
     if min(len(drawn), len(held_out), len(seen)) >= LEAST_ROWS:
         metrics |= _two_sample_metrics(drawn, held_out, seen, rng)
         metrics |= _memorisation_metrics(drawn, held_out, seen)
-    found = _calibrate(model, held_out, results)
+    found = _calibrate(model, held_out, results, rng)
     metrics |= _calibration_metrics(found, results)
     return Judgement(metrics, found)
 
@@ -105,9 +105,11 @@ def _memorisation_metrics(drawn: Floats, held_out: Floats, seen: Floats) -> dict
     }
 
 
-def _calibrate(model: DensityModel, held_out: Floats, results: Results) -> Calibration:
+def _calibrate(
+    model: DensityModel, held_out: Floats, results: Results, rng: np.random.Generator
+) -> Calibration:
     scored = results.scored
-    ranks = calibration.density_ranks(scored.log_prob, results.samples.log_prob)
+    ranks = calibration.density_ranks(scored.log_prob, results.samples.log_prob, rng)
     columns = radial = None
     if isinstance(model.flow, Flow):
         generator = torch.Generator().manual_seed(0)

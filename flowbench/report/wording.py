@@ -108,8 +108,7 @@ def _about_columns(section: Section) -> list[str]:
             f"Values repeat in {_first(each)}: a density can spike there, and its likelihood grows with "
             "every spike that it finds."
         )
-    lattices = _as(dict, section.record.dataset.get("lattices"))
-    if lattices:
+    if lattices := _lattices(section):
         each = [f"{name} (by {_step(lattice)})" for name, lattice in lattices.items()]
         notes.append(
             f"Values are evenly spaced in {_first(each)}: each stands for the cell around it, and a "
@@ -123,6 +122,11 @@ def _about_columns(section: Section) -> list[str]:
             "digit; a model that learns rows by heart gains by them."
         )
     return notes
+
+
+def _lattices(section: Section) -> dict[str, object]:
+    """The dequantised columns by name, with what is known of their cells."""
+    return _as(dict, section.record.dataset.get("lattices"))
 
 
 def _step(lattice: object) -> str:
@@ -149,8 +153,8 @@ def _about_rows(section: Section, sections: Sequence[Section]) -> list[str]:
     namesakes = [each for each in sections if each is not section and each.name == section.name]
     if any(each.sha256 == section.sha256 for each in namesakes):
         notes.append(
-            "Other runs on this data set were scored on different test rows or columns. They are not "
-            "comparable with these row by row, and stand in a section of their own."
+            "Other runs on this data set were scored on different test rows, columns or cells. They are "
+            "not comparable with these row by row, and stand in a section of their own."
         )
     if any(each.sha256 != section.sha256 for each in namesakes):
         notes.append(
@@ -194,18 +198,14 @@ def _about_likelihoods(section: Section) -> list[str]:
             f"The certificate of {model.label} for {name.replace('_', ' ')} is not settled: {says}."
             for name, says in model.unsettled_certificates.items()
         ]
-        # What places in cells leave open is random from row to row; a solver's error may be common to many.
-        which, how_far, remedy = (
-            ("median", "by", "raise `evaluation.dequantisation_draws`")
-            if section.record.dataset.get("lattices")
-            else ("largest", "by up to", "tighten the evaluation's tolerance, or set `evaluation.max_error`")
-        )
-        error = model.max_metric(f"log_prob_error_{which}")
+        error = model.max_metric("log_prob_error_largest")
         reach = finest or model.nll.standard_error
-        if error is not None and reach is not None and error > reach:
+        # What places in cells leave open is independent from row to row, and in the uncertainty already.
+        if error is not None and reach is not None and error > reach and not _lattices(section):
             notes.append(
-                f"A row's log-likelihood under {model.label} may be off {how_far} {significant(error)} nat, "
-                f"more than the statistical uncertainty of {significant(reach)}: {remedy}."
+                f"A row's log-likelihood under {model.label} may be off by up to {significant(error)} nat, "
+                f"more than the statistical uncertainty of {significant(reach)}: tighten the evaluation's "
+                "tolerance, or set `evaluation.max_error`."
             )
         background = model.max_metric("background_share")
         if background is not None and background >= LARGE_BACKGROUND:

@@ -16,6 +16,7 @@ from flowbench.data.dequantise import (
     choose_dequantiser,
     find_lattice,
     is_repeating,
+    parse_spacings,
 )
 from flowbench.errors import ConfigurationError
 
@@ -83,7 +84,7 @@ def test_the_columns_that_are_dequantised_are_told_by_their_values(shared_data: 
 def test_values_that_hardly_repeat_are_left_alone() -> None:
     rows = np.random.default_rng(0).normal(size=(1000, 2)).round(6)
     assert not choose_dequantiser(names(rows), rows)
-    assert choose_dequantiser(names(rows), rows, {"c1": 1e-6}).lattices["c1"].step == 1e-6
+    assert choose_dequantiser(names(rows), rows, {"c1": 1e-6}).lattices["c1"] == Lattice(1e-6)
 
 
 def test_what_cannot_be_dequantised_says_so() -> None:
@@ -119,10 +120,11 @@ def test_cells_are_filled_evenly_over_rows_and_over_draws() -> None:
     for places in (over_rows / [1.0, 0.5]).T:
         assert stats.kstest(places + 0.5, "uniform").pvalue > 1e-3
     assert abs(stats.spearmanr(*over_rows.T).statistic) < 0.08
-    (first, *_) = np.stack([BOTH.spread(rows, draw) for draw in range(0, 128, 2)], 1)
-    gaps = np.diff(np.sort(first[:, 0]))
-    # Random points would leave a gap of about 0.07.
-    assert gaps.max() < 0.035
+    # One place in each of as many parts of the cell as there are draws.
+    first = np.stack([BOTH.spread(rows[:50], draw, 16) - rows[:50] for draw in range(16)])
+    for column, step in ((0, 1.0), (2, 0.5)):
+        parts = np.sort(np.floor((first[:, :, column] / step + 0.5) * 16), axis=0)
+        assert (parts == np.arange(16)[:, None]).all()
 
 
 def test_places_come_in_pairs_about_the_middle() -> None:
@@ -136,3 +138,62 @@ def test_nothing_is_done_to_continuous_columns() -> None:
     rows = np.random.default_rng(2).normal(size=(4, 2))
     assert CONTINUOUS.spread(rows, 1) is rows
     assert CONTINUOUS.jitter(rows, np.random.default_rng(0)) is rows
+
+
+def test_a_stray_value_makes_no_finer_lattice_and_an_outlier_bends_none() -> None:
+    ages = np.random.default_rng(0).integers(18, 90, 2000).astype(float)
+    ages[7] = 45.0001
+    assert find_lattice(ages) == Lattice(1.0)
+    counts = np.random.default_rng(0).poisson(3, 2000).astype(float)
+    counts[3] = 1234.5
+    assert find_lattice(counts) == Lattice(1.0)
+    # A code for missing values that most would take as one.
+    counts[:100] = -99.9
+    assert find_lattice(counts) is None
+
+
+def test_large_and_tiny_numbers_keep_their_lattice() -> None:
+    places = np.random.default_rng(0).integers(0, 300, 5000).astype(float)
+    assert find_lattice(1.6e12 + places) == Lattice(1.0)
+    assert find_lattice(1e-9 * places) == Lattice(1e-9)
+    single = find_lattice(places.astype(np.float32).astype(float) * float(np.float32(0.1)))
+    assert single is not None and single.step == pytest.approx(0.1, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "step", "lattice"),
+    [
+        ([5.1, 4.9, 5.0], 0.1, Lattice(0.1)),
+        ([3.37, 5.99, 7.1, 2.0], 1.0, Lattice(1.0)),
+        ([0.25, 1.25, 7.25, 3.0], 1.0, Lattice(1.0, 0.25)),
+    ],
+)
+def test_a_given_spacing_lies_where_most_values_do(
+    values: list[float], step: float, lattice: Lattice
+) -> None:
+    rows = np.array(values)[:, None]
+    assert choose_dequantiser(("a",), rows, {"a": step}).lattices["a"] == lattice
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("most", "takes auto, none"),
+        ("a=", "takes auto, none"),
+        ("=1", "takes auto, none"),
+        ("a=nan", "takes auto, none"),
+        ("a=inf", "takes auto, none"),
+        ("a=1,", "takes auto, none"),
+        ("a=1,a=2", "names `a` twice"),
+    ],
+)
+def test_spacings_that_mean_nothing_are_refused(text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        parse_spacings(text)
+    assert parse_spacings(" a=1, b c = 0.5,d=e=2 ") == {"a": 1.0, "b c": 0.5, "d=e": 2.0}
+
+
+def test_a_box_is_grown_until_it_cuts_no_cell() -> None:
+    (low, high), other, (left, right) = BOTH.whole_cells(((-0.25, 1.25), (0.1, 0.2), (0.0, 0.65)))
+    assert (low, high) == (-0.5, 1.5) and other == (0.1, 0.2)
+    assert (left, right) == (pytest.approx(-0.05), pytest.approx(0.95))

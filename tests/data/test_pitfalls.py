@@ -88,12 +88,27 @@ def test_repeating_values_and_rows_are_counted() -> None:
     assert list(found.repeating) == ["c1"]
     assert found.repeating["c1"] == len(np.unique(rows[:, 1]))
     assert found.repeated_test_rows == 0
-    lattice = Dequantiser(dataset.column_names, {"c1": Lattice(0.1)})
-    assert not find_pitfalls(dataset, split, lattice, 1000).repeating
+    assert not find_pitfalls(dataset, split, cells(dataset, 0.1), 1000).repeating
+    # In cells that are far finer than the values, spikes are possible as ever.
+    assert list(find_pitfalls(dataset, split, cells(dataset, 1e-4), 1000).repeating) == ["c1"]
     dataset, split = table(np.concatenate([rows, rows]))
     repeated = find_pitfalls(dataset, split, CONTINUOUS, 1000).repeated_test_rows
     assert 0.7 * len(split.test) < repeated <= len(split.test)
     assert 0.5 * 40 < find_pitfalls(dataset, split, CONTINUOUS, 40).repeated_test_rows <= 40
+
+
+def cells(dataset: Dataset, *steps: float) -> Dequantiser:
+    names = dataset.column_names[-len(steps) :]
+    return Dequantiser(
+        dataset.column_names, {name: Lattice(step) for name, step in zip(names, steps, strict=True)}
+    )
+
+
+def test_whole_numbers_that_add_up_have_a_density_in_their_cells() -> None:
+    rows = np.random.default_rng(0).poisson(5.0, (1000, 2)).astype(float)
+    dataset, split = table(np.column_stack([rows, rows.sum(1)]))
+    assert find_pitfalls(dataset, split, CONTINUOUS, 100).relations == (("c0", "c1", "c2"),)
+    assert not find_pitfalls(dataset, split, cells(dataset, 1.0, 1.0, 1.0), 100).relations
 
 
 def test_proteins_third_column_follows_from_the_first_two(shared_data: Path) -> None:

@@ -16,6 +16,8 @@ from flowbench.evaluation.calibration import (
 )
 from flowbench.evaluation.memorisation import memorisation
 
+CHANCE = np.random.default_rng(0)
+
 
 def normal(n: int, d: int = 2, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, d))
@@ -26,16 +28,16 @@ def log_prob(x: np.ndarray, scale: float) -> np.ndarray:
 
 
 def test_ranks_are_shares_of_likelier_draws() -> None:
-    ranks = density_ranks(np.array([-1.0, -2.5, 0.0]), np.array([-2.0, -1.0, -3.0, -0.5]))
+    ranks = density_ranks(np.array([-0.9, -2.5, 0.0]), np.array([-2.0, -1.0, -3.0, -0.5]), CHANCE)
     assert ranks.tolist() == [0.25, 0.75, 0.0]
-    none = density_ranks(np.array([np.nan, -np.inf]), np.array([-2.0, -1.0]))
+    none = density_ranks(np.array([np.nan, -np.inf]), np.array([-2.0, -1.0]), CHANCE)
     assert none.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(("scale", "verdict"), [(1.0, "right"), (2.0, "wide"), (0.7, "narrow")])
 def test_coverage_tells_a_model_that_is_too_sure_from_one_that_is_not(scale: float, verdict: str) -> None:
     rows, draws = normal(4000), scale * normal(4000, seed=1)
-    ranks = density_ranks(log_prob(rows, scale), log_prob(draws, scale))
+    ranks = density_ranks(log_prob(rows, scale), log_prob(draws, scale), CHANCE)
     found = {each.level: each for each in coverages(ranks, 4000)}
     # The region that holds a share p of a round normal in the plane is the disc of radius^2 -2 log(1 - p).
     for level, each in found.items():
@@ -48,11 +50,18 @@ def test_coverage_tells_a_model_that_is_too_sure_from_one_that_is_not(scale: flo
     assert (p_value > 0.01) == (verdict == "right")
 
 
+def test_a_model_that_is_right_about_few_values_covers_what_it_should() -> None:
+    classes = np.log([0.4, 0.3, 0.2, 0.1])
+    rows, draws = (CHANCE.choice(classes, 4000, p=np.exp(classes)) for _ in range(2))
+    for each in coverages(density_ranks(rows, draws, CHANCE), 4000):
+        assert each.share == pytest.approx(each.level, abs=0.03)
+
+
 def test_coverage_intervals_know_that_draws_are_few() -> None:
     outside = 0
     for seed in range(200):
         rows, draws = normal(300, seed=2 * seed), normal(200, seed=2 * seed + 1)
-        ranks = density_ranks(log_prob(rows, 1), log_prob(draws, 1))
+        ranks = density_ranks(log_prob(rows, 1), log_prob(draws, 1), CHANCE)
         found = {each.level: each for each in coverages(ranks, 200)}[0.5]
         outside += not found.low <= 0.5 <= found.high
     assert 2 <= outside <= 18

@@ -19,6 +19,7 @@ from flowbench.flows.background import Background
 from flowbench.flows.base import Scores
 from flowbench.flows.density_model import DensityModel
 from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
+from flowbench.flows.mixture import MixtureDensity, MixtureOptions
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.ode.torchdiffeq_engine import TorchdiffeqOptions
 from flowbench.registry import FLOWS
@@ -318,7 +319,7 @@ def test_draws_of_dequantised_columns_are_their_values() -> None:
     cells = Dequantiser(("a", "b"), {"a": Lattice(1.0)})
     bent = model(bent_flow())
     x, drawn = drawn_likelihoods(
-        bent, 500, options(1e-3), torch.Generator().manual_seed(5), dequantiser=cells
+        bent, 120, options(1e-3), torch.Generator().manual_seed(5), dequantiser=cells
     )
     assert torch.equal(x[:, 0], x[:, 0].round()) and not torch.equal(x[:, 1], x[:, 1].round())
     scored = reported_likelihoods(bent, x, options(1e-3), dequantiser=cells)
@@ -357,3 +358,41 @@ def test_errors_of_dequantised_rows_hold_under_a_solver() -> None:
     off = (found.log_prob - inside.mean(1)).abs()
     assert (off <= found.error).double().mean() >= 0.99
     assert off.median() < 0.2 * inside.std(1).median()
+
+
+def test_errors_of_dequantised_rows_hold_where_one_of_many_cells_is_wide() -> None:
+    names = tuple(f"c{i}" for i in range(16))
+    flow = GaussianFlow(16, GaussianOptions(), torch.Generator()).double()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.zero_()
+    rows = np.random.default_rng(0).standard_normal((400, 16))
+    for wide in (names[0], names[-1]):
+        cells = Dequantiser(names, {name: Lattice(1.0 if name == wide else 1e-3) for name in names})
+        x = cells.restore(rows)
+        found = reported_likelihoods(
+            DensityModel(names, [], flow), torch.tensor(x), options(), dequantiser=cells
+        )
+        # The mean of (v + u)^2 over a cell of width s is v^2 + s^2 / 12.
+        widths = np.array([cells.lattices[name].step for name in names])
+        true = -0.5 * (x**2 + widths**2 / 12).sum(1) - 8 * np.log(2 * np.pi)
+        assert (np.abs(found.log_prob.numpy() - true) <= found.error.numpy()).mean() >= 0.99
+
+
+def test_errors_of_dequantised_rows_hold_where_a_density_ends_in_a_cell() -> None:
+    rows = np.zeros((2000, 1))
+    rows[:, 0] = np.random.default_rng(0).poisson(0.5, 2000)
+    cells = Dequantiser(("a",), {"a": Lattice(1.0)})
+    # A mixture of narrow normals that fills the cells evenly and ends within 2 per cent of the outer ones.
+    flow = MixtureDensity(1, MixtureOptions(), torch.Generator())
+    places = cells.jitter(rows, np.random.default_rng(1))
+    flow.initialise(torch.tensor(places))
+    stepped = DensityModel(("a",), [], flow)
+    found = reported_likelihoods(stepped, torch.tensor(rows[:300]), options(), dequantiser=cells)
+    within = np.linspace(-0.5, 0.5, 2002)[1:-1] - 0.5 / 2001
+    true = {
+        value: stepped.log_prob(torch.tensor(value + within)[:, None]).mean().item()
+        for value in np.unique(rows[:300])
+    }
+    off = np.abs(found.log_prob.numpy() - [true[value] for value in rows[:300, 0]])
+    assert (off <= found.error.numpy()).mean() >= 0.99
