@@ -142,7 +142,8 @@ class Ladder:
         loose = torch.stack([local_error(scores) for scores in places])
         mean = first + (each.mean(0) - each[0])
         error = _reach(each, paired=True) + self._missed + self._looseness * (loose.mean(0) + loose[0])
-        return mean, error
+        # A density that is zero somewhere in a cell leaves no difference.
+        return torch.where(mean.isnan(), each.mean(0), mean), error.nan_to_num(nan=math.inf)
 
     @cached_property
     def _looseness(self) -> float:

@@ -360,6 +360,21 @@ def test_errors_of_dequantised_rows_hold_under_a_solver() -> None:
     assert off.median() < 0.2 * inside.std(1).median()
 
 
+def test_a_density_that_is_zero_in_a_cell_makes_its_rows_impossible() -> None:
+    cells = Dequantiser(("a", "b"), {"a": Lattice(1.0)})
+
+    class Bounded(GaussianFlow):
+        def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
+            scores = super()._score(x, generator)
+            return Scores(torch.where(x[:, 0] > 0, scores.log_prob, -torch.inf))
+
+    flow = Bounded(2, GaussianOptions(), torch.Generator())
+    x = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
+    found = reported_likelihoods(DensityModel(("a", "b"), [], flow), x, options(), dequantiser=cells)
+    assert torch.isneginf(found.log_prob[0]) and torch.isinf(found.error[0])
+    assert torch.isfinite(found.log_prob[1]) and torch.isfinite(found.error[1])
+
+
 def test_errors_of_dequantised_rows_hold_where_one_of_many_cells_is_wide() -> None:
     names = tuple(f"c{i}" for i in range(16))
     flow = GaussianFlow(16, GaussianOptions(), torch.Generator()).double()
