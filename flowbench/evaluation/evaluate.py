@@ -12,9 +12,9 @@ from flowbench.data.dequantise import Dequantiser
 from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.comparison import estimate_mean
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.likelihood import Likelihoods, drawn_likelihoods, reported_likelihoods
+from flowbench.evaluation.likelihood import Likelihoods, draw_rows, score_rows
 from flowbench.evaluation.options import EvaluationOptions
-from flowbench.evaluation.refinement import coarsen
+from flowbench.evaluation.refinement import Ladder, coarsen
 from flowbench.flows.density_model import DensityModel
 from flowbench.store import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
 
@@ -40,10 +40,11 @@ def evaluate(
     began = time.process_time()
     rows = split.test[: options.test_rows]
     x = torch.from_numpy(dataset.rows[rows])
-    likelihoods = reported_likelihoods(model, x, options, dequantiser=dequantiser)
+    ladder = Ladder(model, options, dequantiser)
+    likelihoods = score_rows(ladder, x)
     scored, metrics = _describe_scores(model, dataset, rows, likelihoods)
     exact = model.for_evaluation(options.integrator)
-    drawn, found = drawn_likelihoods(model, options.samples, options, generator, dequantiser=dequantiser)
+    drawn, found = draw_rows(ladder, options.samples, generator)
     grid = None
     if dataset.features == 2:
         grid = _grid(model, dataset, dequantiser, options)

@@ -44,6 +44,26 @@ def reported_likelihoods(
     dequantiser: Dequantiser = CONTINUOUS,
     on_rows: OnRows = lambda done, total: None,
 ) -> Likelihoods:
+    """Score `x: (n, d)` in data units, and say how far each number may be off, as `score_rows` does."""
+    return score_rows(Ladder(model, options, dequantiser, on_rows), x)
+
+
+@torch.no_grad()
+def drawn_likelihoods(
+    model: DensityModel,
+    n: int,
+    options: EvaluationOptions,
+    generator: torch.Generator,
+    *,
+    dequantiser: Dequantiser = CONTINUOUS,
+    on_rows: OnRows = lambda done, total: None,
+) -> tuple[Tensor, Likelihoods]:
+    """Draw `n` rows `(n, d)`, data units, with their log-likelihoods and errors, as `draw_rows` does."""
+    return draw_rows(Ladder(model, options, dequantiser, on_rows), n, generator)
+
+
+@torch.no_grad()
+def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
     """Score `x: (n, d)` in data units, and say how far each number may be off.
 
     `error_rows` rows, chosen by chance, are solved again at a tenth of the tolerance: a row's error is the
@@ -58,7 +78,7 @@ def reported_likelihoods(
     beside it, nor does the error of a refined one: what is typical is found out on draws of the model.
     Raises `IntegrationError` if a solve fails, which names the rows.
     """
-    ladder = Ladder(model, options, dequantiser, on_rows)
+    options = ladder.options
     first = ladder.solve(x, 0)
     arithmetic = ladder.arithmetic() + _last_digits(first.log_prob)
     log_prob, spread = ladder.average(x, first.log_prob)
@@ -87,15 +107,7 @@ def reported_likelihoods(
 
 
 @torch.no_grad()
-def drawn_likelihoods(
-    model: DensityModel,
-    n: int,
-    options: EvaluationOptions,
-    generator: torch.Generator,
-    *,
-    dequantiser: Dequantiser = CONTINUOUS,
-    on_rows: OnRows = lambda done, total: None,
-) -> tuple[Tensor, Likelihoods]:
+def draw_rows(ladder: Ladder, n: int, generator: torch.Generator) -> tuple[Tensor, Likelihoods]:
     """Draw `n` rows `(n, d)`, data units, with their log-likelihoods and the error of each.
 
     The rows are not solved again: an error is the solver's own sum of local errors, times the factor that
@@ -103,15 +115,15 @@ def drawn_likelihoods(
     back differs. Dequantised columns get the values of their cells back, and such rows are scored like any.
     Raises `IntegrationError` if a solve fails.
     """
-    exact = model.for_evaluation(options.integrator)
-    if dequantiser:
-        x = torch.from_numpy(dequantiser.restore(exact.draw(n, generator)[0].numpy()))
-        return x, _likelihoods_of_draws(model, x, options, dequantiser, on_rows)
-    ladder = Ladder(model, options, dequantiser, on_rows)
+    options = ladder.options
+    exact = ladder.model.for_evaluation(options.integrator)
+    if ladder.dequantiser:
+        x = torch.from_numpy(ladder.dequantiser.restore(exact.draw(n, generator)[0].numpy()))
+        return x, _likelihoods_of_draws(ladder, x)
     parts = []
     for start in range(0, n, CHUNK):
         parts.append(exact.draw(min(CHUNK, n - start), generator))
-        on_rows(min(start + CHUNK, n), n)
+        ladder.on_rows(min(start + CHUNK, n), n)
     x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])
     error = ladder.arithmetic() + _last_digits(scores.log_prob)
     if scores.nfe is None:
@@ -121,17 +133,15 @@ def drawn_likelihoods(
     return x, Likelihoods(scores.log_prob, error, _above(error, options.max_error), scores.nfe)
 
 
-def _likelihoods_of_draws(
-    model: DensityModel, x: Tensor, options: EvaluationOptions, dequantiser: Dequantiser, on_rows: OnRows
-) -> Likelihoods:
+def _likelihoods_of_draws(ladder: Ladder, x: Tensor) -> Likelihoods:
     """Those of rows `x: (n, d)`; of one that is no number, as a flow may draw, nothing is known."""
     finite = torch.isfinite(x).all(1)
     log_prob, error = x.new_full((len(x),), math.nan), x.new_full((len(x),), math.inf)
     nfe = None
     if bool(finite.any()):
-        found = reported_likelihoods(model, x[finite], options, dequantiser=dequantiser, on_rows=on_rows)
+        found = score_rows(ladder, x[finite])
         log_prob[finite], error[finite], nfe = found.log_prob, found.error, found.nfe
-    return Likelihoods(log_prob, error, _above(error, options.max_error), nfe)
+    return Likelihoods(log_prob, error, _above(error, ladder.options.max_error), nfe)
 
 
 def _tighten(ladder: Ladder, x: Tensor, log_prob: Tensor, error: Tensor, bound: float) -> None:

@@ -36,7 +36,7 @@ COARSE = 1e-3
 #: Tolerance at which places in a cell are compared, and the level of such solves.
 LOOSE, LOOSER = 1e-4, -1
 #: Cells of the model's draws, and places in each, that tell how far fewer places may be off.
-CELLS, PLACES = 100, 32
+CELLS, PLACES = 64, 16
 #: How much finer float64 is than float32.
 FLOAT64_FINER = 2.0**-29
 
@@ -92,13 +92,17 @@ class Ladder:
     """A model under its solver, at level 0, under ever finer ones, and under a `LOOSER` one."""
 
     def __init__(
-        self, model: DensityModel, options: EvaluationOptions, dequantiser: Dequantiser, on_rows: OnRows
+        self,
+        model: DensityModel,
+        options: EvaluationOptions,
+        dequantiser: Dequantiser,
+        on_rows: OnRows = lambda done, total: None,
     ) -> None:
         self.options = options
-        self._dequantiser = dequantiser
+        self.dequantiser = dequantiser
         self.is_stochastic = not DIVERGENCES.get(options.divergence.name).exact
-        self._model = model
-        self._on_rows = on_rows
+        self.model = model
+        self.on_rows = on_rows
         self._models: dict[tuple[int, torch.dtype], DensityModel] = {}
         self._scores: dict[tuple[int, torch.dtype], Scores] = {}
         self._drawn: tuple[Tensor, Scores] | None = None
@@ -107,7 +111,7 @@ class Ladder:
     def draws(self) -> int:
         """How many solves a row's log-likelihood is the mean of."""
         draws = self.options.trace_draws if self.is_stochastic else 1
-        if not self._dequantiser:
+        if not self.dequantiser:
             return draws
         return max(draws + draws % 2, self.options.dequantisation_draws)
 
@@ -117,11 +121,11 @@ class Ladder:
         parts = []
         for start in range(0, len(x), CHUNK):
             rows = x[start : start + CHUNK]
-            rows = torch.from_numpy(self._dequantiser.spread(rows.numpy(), draw, self.draws))
+            rows = torch.from_numpy(self.dequantiser.spread(rows.numpy(), draw, self.draws))
             # The same probes at every level, so that solves differ by their steps alone.
             with _naming_rows(start, len(rows)):
                 parts.append(model.score(rows, torch.Generator().manual_seed(start + draw)))
-            self._on_rows(start + len(rows), len(x))
+            self.on_rows(start + len(rows), len(x))
         return Scores.join(parts)
 
     def average(self, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor | float]:
@@ -136,7 +140,7 @@ class Ladder:
             return first.clone(), 0.0
         if self.is_stochastic:
             each = torch.stack([first, *(self.solve(x, 0, draw).log_prob for draw in range(1, draws))])
-            return each.mean(0), _reach(each, paired=bool(self._dequantiser))
+            return each.mean(0), _reach(each, paired=bool(self.dequantiser))
         places = [self.solve(x, LOOSER, draw) for draw in range(draws)]
         each = torch.stack([scores.log_prob for scores in places])
         loose = torch.stack([local_error(scores) for scores in places])
@@ -156,7 +160,7 @@ class Ladder:
     @cached_property
     def _missed(self) -> float:
         """By how much more than they tell a row's places are off, in cells of the model's draws."""
-        x = torch.from_numpy(self._dequantiser.restore(self._references()[0][:CELLS].numpy()))
+        x = torch.from_numpy(self.dequantiser.restore(self._references()[0][:CELLS].numpy()))
         x = x[torch.isfinite(x).all(1)]
         if not len(x):
             return 0.0
@@ -168,7 +172,7 @@ class Ladder:
         return max(torch.quantile(off.nan_to_num(nan=0.0), COVERED).item(), 0.0)
 
     def _placed(self, x: Tensor, draw: int, draws: int) -> Tensor:
-        rows = torch.from_numpy(self._dequantiser.spread(x.numpy(), draw, draws))
+        rows = torch.from_numpy(self.dequantiser.spread(x.numpy(), draw, draws))
         return self._at(LOOSER, torch.float64).score(rows).log_prob
 
     def error(self, scores: Scores, finer: Tensor, level: int) -> Tensor:
@@ -205,14 +209,14 @@ class Ladder:
         """What a draw's local error has to be multiplied by to cover how far its log-likelihood is off."""
         x, drawn = self._references()
         # Draws carry the exact divergence, whatever rows are scored with.
-        finest = self._model.for_evaluation(refine(self.options.integrator, 2)).score(x).log_prob
+        finest = self.model.for_evaluation(refine(self.options.integrator, 2)).score(x).log_prob
         rest = 10.0 ** (-2 * self._digits(0))
         return covering_factor((drawn.log_prob - finest).abs() / (1 - rest), local_error(drawn))
 
     def way_back(self) -> float:
         """How far the log-likelihood that a draw comes with is from that of the row that was drawn."""
         x, drawn = self._references()
-        scored = self._model.for_evaluation(self.options.integrator).score(x).log_prob
+        scored = self.model.for_evaluation(self.options.integrator).score(x).log_prob
         return torch.quantile((drawn.log_prob - scored).abs(), COVERED).item()
 
     def arithmetic(self) -> float:
@@ -240,7 +244,7 @@ class Ladder:
 
     def _coarse_reference_in(self, dtype: torch.dtype) -> Tensor:
         coarse = coarsen(self.options.integrator)
-        model = self._model.for_evaluation(coarse, divergence=self.options.divergence, dtype=dtype)
+        model = self.model.for_evaluation(coarse, divergence=self.options.divergence, dtype=dtype)
         return model.score(self._references()[0], torch.Generator().manual_seed(1)).log_prob
 
     def _dtype(self, level: int) -> torch.dtype:
@@ -252,7 +256,7 @@ class Ladder:
         if (level, dtype) not in self._models:
             given = self.options.integrator
             integrator = coarsen(given, LOOSE) if level == LOOSER else refine(given, level)
-            self._models[level, dtype] = self._model.for_evaluation(
+            self._models[level, dtype] = self.model.for_evaluation(
                 integrator, divergence=self.options.divergence, dtype=dtype
             )
         return self._models[level, dtype]
@@ -260,7 +264,7 @@ class Ladder:
     def _references(self) -> tuple[Tensor, Scores]:
         """The draws, (m, d), with their scores."""
         if self._drawn is None:
-            model = self._model.for_evaluation(self.options.integrator)
+            model = self.model.for_evaluation(self.options.integrator)
             self._drawn = model.draw(REFERENCES, torch.Generator().manual_seed(0))
         return self._drawn
 
