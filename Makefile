@@ -16,7 +16,7 @@ ARGS ?=
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed  ## compare three models on moons and Old Faithful (at most 5 minutes)
+demo: $(VENV)/.installed  ## compare three models on moons and Old Faithful (3 to 5 minutes)
 	$(BIN)/flowbench compare moons faithful --models cnf,planar,gaussian --time-budget 30s --name demo
 
 test: $(VENV)/.installed-test  ## run the tests; ARGS="-k planar" chooses some
