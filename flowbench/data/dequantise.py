@@ -1,7 +1,7 @@
 """Columns of evenly spaced values, such as whole numbers, spread over the cells that these stand for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +16,8 @@ Hashes = NDArray[np.uint64]
 LOOSE = 0.05
 #: Share of the rows that have to be in their places: a stray value is put into the cell that it falls in.
 IN_PLACE = 0.99
+#: Chance that values of no lattice lie as close to one, above which they are taken for such.
+ACCIDENT = 1e-3
 #: Digits that two numbers of one value may differ in, relative to the largest.
 SAME = 4 * float(np.finfo(np.float64).eps)
 
@@ -73,9 +75,7 @@ class Dequantiser:
 
     def to_values(self) -> dict[str, dict[str, float]]:
         """Plain values: by column, `step` and `origin`."""
-        return {
-            name: {"step": lattice.step, "origin": lattice.origin} for name, lattice in self.lattices.items()
-        }
+        return {name: asdict(lattice) for name, lattice in self.lattices.items()}
 
     def __bool__(self) -> bool:
         """Whether any column has a lattice."""
@@ -199,9 +199,15 @@ def find_lattice(values: Floats) -> Lattice | None:
     distinct, counts = np.unique(values, return_counts=True)
     for telling in (distinct[counts > 1], distinct):
         lattice = _lattice_of(telling)
-        if lattice is not None and _in_place(lattice, values) >= IN_PLACE:
+        # Where the telling values are in their places exactly, the others may not be so by accident.
+        if lattice is not None and _in_place(lattice, values, _allowed(lattice, telling)) >= IN_PLACE:
             return lattice
     return None
+
+
+def _allowed(lattice: Lattice, values: Floats) -> float:
+    """How far others may be off on a lattice that these `values: (m,)` lie on."""
+    return min(3 * float(lattice.off(values).max()) + 1e-6, LOOSE)
 
 
 def _lattice_of(distinct: Floats) -> Lattice | None:
@@ -218,8 +224,12 @@ def _lattice_of(distinct: Floats) -> Lattice | None:
     # All places together tell it best, unless a value that is out of place has bent them.
     if abs(slope - step) > np.ptp(least) / 2 + 1e-6 * step:
         slope, start = step, float(distinct[0])
-    off = float(Lattice(slope, start).off(distinct).max())
-    return _tidied(distinct, Lattice(slope, start), min(3 * off + 1e-6, LOOSE)) if off <= LOOSE else None
+    lattice = Lattice(slope, start)
+    off = float(lattice.off(distinct).max())
+    # Any two values give a spacing and an origin; that the others fit so well has to be no accident.
+    if off > LOOSE or (len(distinct) > 2 and (2 * off) ** (len(distinct) - 2) > ACCIDENT):
+        return None
+    return _tidied(distinct, lattice, _allowed(lattice, distinct))
 
 
 def _tidied(distinct: Floats, lattice: Lattice, allowed: float) -> Lattice:
@@ -244,11 +254,11 @@ def _anchored(name: str, values: Floats, step: float) -> Lattice:
     shares, counts = np.unique(np.round(values % step / step, 9), return_counts=True)
     common = Lattice(step, float(shares[counts.argmax()]) * step)
     zero = Lattice(step)
-    return common if _in_place(common, values) > max(_in_place(zero, values), 0.5) else zero
+    return common if _in_place(common, values, LOOSE) > max(_in_place(zero, values, LOOSE), 0.5) else zero
 
 
-def _in_place(lattice: Lattice, values: Floats) -> float:
-    return float((lattice.off(values) <= LOOSE).mean())
+def _in_place(lattice: Lattice, values: Floats, allowed: float) -> float:
+    return float((lattice.off(values) <= allowed).mean())
 
 
 def _hash(rows: Floats) -> Hashes:

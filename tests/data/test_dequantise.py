@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -30,6 +30,8 @@ def names(rows: np.ndarray) -> tuple[str, ...]:
 
 
 @given(steps, whole, st.floats(-1, 1))
+@example(1.0, [105, 105, -273, -273], 0.0)  # 500 and 501 lie within LOOSE of the lattice of the first two
+@example(1.0, [-17, -17, 26, 26, 110, 110], 0.0)  # so do 26 and 110 of that of 43
 def test_a_lattice_that_is_there_is_found(step: float, places: list[int], shift: float) -> None:
     # Neighbours in it make the spacing known.
     values = step * (np.array([*places, 500, 501]) + shift)
