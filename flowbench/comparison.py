@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
-from flowbench.config import RunConfig, Values
+from flowbench.config import DataOptions, RunConfig, Values
 from flowbench.errors import ConfigurationError, DamagedFileError, RunFailedError, RunLockedError
 from flowbench.experiment import fit
 from flowbench.home import Home
 from flowbench.inference import evaluate
-from flowbench.preparation import Watch, build_model, dequantise, load_rows
+from flowbench.preparation import Watch, build_model, find_dequantiser, load_rows
 from flowbench.report import ReportPaths, write_report
 from flowbench.store import Run, list_runs
 from flowbench.training.trainer import make_objectives
@@ -44,18 +43,16 @@ def compare(
     fit that fails beside others that do not: it is in the report as one without results.
     """
     home = home or Home()
-    sums = _check(configs, home)
+    sha256 = {data: _check(data, configs, home) for data in dict.fromkeys(config.data for config in configs)}
     runs: list[Run] = []
     failures: list[tuple[RunConfig, RunFailedError]] = []
-    failed: list[Run | None] = []
-    for config, sha256 in zip(configs, sums, strict=True):
-        run = find_run(config, sha256, home)
+    for config in configs:
+        run = find_run(config, sha256[config.data], home)
         if run is None:
             try:
                 run = fit(config, home=home, command=command, watch=watch(config))
             except RunFailedError as error:
                 failures.append((config, error))
-                failed.append(find_run(config, sha256, home, status="failed"))
                 continue
             if run.info["status"] != "finished":
                 return Comparison((*runs, run), None)
@@ -64,6 +61,7 @@ def compare(
         runs.append(run)
     if not runs:
         raise failures[0][1]
+    failed = [find_run(config, sha256[config.data], home, status="failed") for config, _ in failures]
     report = write_report([*runs, *filter(None, failed)], folder)
     lines = [
         f"{config.flow.name} (seed {config.seed}) on {config.data.dataset}: {e}" for config, e in failures
@@ -71,20 +69,14 @@ def compare(
     return Comparison(tuple(runs), report, tuple(lines))
 
 
-def _check(configs: Sequence[RunConfig], home: Home) -> list[str]:
-    """The sum of each configuration's data set, read once for all that have it in a row.
-
-    Raises if one cannot be read, or if a model cannot be trained.
-    """
-    sums = []
-    for _, alike in groupby(configs, key=lambda config: config.data):
-        config = next(alike)
-        dataset, split = load_rows(config, home.datasets)
-        dequantise(config, dataset, split)
-        for each in (config, *alike):
-            make_objectives(each.plan, build_model(each, dataset.column_names).flow)
-            sums.append(dataset.provenance.sha256)
-    return sums
+def _check(data: DataOptions, configs: Sequence[RunConfig], home: Home) -> str:
+    """The sum of a data set; raises if it cannot be read, or if a model that it is for cannot be trained."""
+    alike = [config for config in configs if config.data == data]
+    dataset, split = load_rows(alike[0], home.datasets)
+    find_dequantiser(alike[0], dataset, split)
+    for config in alike:
+        make_objectives(config.plan, build_model(config, dataset.column_names).flow)
+    return dataset.provenance.sha256
 
 
 def _evaluate(run: Run, home: Home, watch: Watch) -> None:

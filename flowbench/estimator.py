@@ -111,11 +111,9 @@ class FlowDensity(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=np.float64, reset=False)
         draws = self.config_.evaluation.dequantisation_draws if self.dequantiser_ else 1
+        places = (self.dequantiser_.spread(rows, draw, draws) for draw in range(draws))
         with torch.no_grad():
-            log_prob: Floats = np.mean(
-                [self.model_.log_prob(torch.tensor(self.dequantiser_.spread(rows, k))) for k in range(draws)],
-                0,
-            )
+            log_prob: Floats = np.mean([self.model_.log_prob(torch.tensor(x)).numpy() for x in places], 0)
         return log_prob
 
     def score(self, X: ArrayLike, y: None = None) -> float:

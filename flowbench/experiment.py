@@ -23,11 +23,12 @@ from flowbench.preparation import (
     Prepared,
     Watch,
     build_model,
-    dequantise,
+    find_dequantiser,
     load_rows,
     make_trainer,
     prepare,
     random_stream,
+    rows_to_learn,
 )
 from flowbench.store import Metric, Run, check_run_name
 from flowbench.training.state import TrainingState, from_arrays, to_arrays
@@ -146,10 +147,12 @@ class _Work:
     def begin(cls, config: RunConfig, home: Home, run: Run | None = None) -> Self:
         """Load, split and transform the data and build the model; with the cells of a `run` that goes on."""
         dataset, split = load_rows(config, home.datasets)
-        if run is not None:
+        if run is None:
+            dequantiser = find_dequantiser(config, dataset, split)
+        else:
             check_data(run, dataset)
-        known = None if run is None else load_dequantiser(run)
-        dequantiser, rows = dequantise(config, dataset, split, known)
+            dequantiser = load_dequantiser(run)
+        rows = rows_to_learn(config, dataset, dequantiser)
         prepared = prepare(config, dataset.column_names, rows[split.train], rows[split.validation])
         return cls(config, dataset, split, dequantiser, prepared)
 

@@ -153,10 +153,8 @@ def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
     return dataset, Split.draw(len(dataset.rows), (split.train, split.validation, split.test), data.seed)
 
 
-def dequantise(
-    config: RunConfig, dataset: Dataset, split: Split, dequantiser: Dequantiser | None = None
-) -> tuple[Dequantiser, NDArray[np.float64]]:
-    """A data set's dequantiser, by default as configured, and the rows `(n, d)` that a model learns from.
+def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequantiser:
+    """The dequantiser that the configuration asks for, of a data set by its train rows.
 
     Raises `ConfigurationError` for spacings that the columns cannot have, or of a toy.
     """
@@ -166,8 +164,11 @@ def dequantise(
         raise ConfigurationError(
             f"`dequantise` is for tables; `{dataset.name}` is drawn from a density; leave it out"
         )
-    if dequantiser is None and wanted != "none" and dataset.density is None:
-        dequantiser = choose_dequantiser(dataset.column_names, dataset.rows[split.train], spacings)
-    dequantiser = dequantiser or CONTINUOUS
-    random = np.random.default_rng((config.data.seed, DEQUANTISATION))
-    return dequantiser, dequantiser.jitter(dataset.rows, random)
+    if wanted == "none" or dataset.density is not None:
+        return CONTINUOUS
+    return choose_dequantiser(dataset.column_names, dataset.rows[split.train], spacings)
+
+
+def rows_to_learn(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) -> NDArray[np.float64]:
+    """The rows `(n, d)` of a data set, each value that stands for a cell at a random place in it."""
+    return dequantiser.jitter(dataset.rows, np.random.default_rng((config.data.seed, DEQUANTISATION)))

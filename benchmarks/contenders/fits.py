@@ -23,7 +23,15 @@ from flowbench.flows.continuous import ContinuousFlow
 from flowbench.ode.base import Derivative, Solution, State
 from flowbench.ode.native_engine import NativeOptions
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
-from flowbench.preparation import Prepared, Watch, dequantise, load_rows, make_trainer, prepare
+from flowbench.preparation import (
+    Prepared,
+    Watch,
+    find_dequantiser,
+    load_rows,
+    make_trainer,
+    prepare,
+    rows_to_learn,
+)
 
 #: Test rows that are solved twice, for the errors of all.
 ERROR_ROWS = 200
@@ -75,7 +83,7 @@ def load(dataset: str, model: str, seconds: float, seed: int, test_rows: int, se
     }
     config = resolve(dataset, model, overrides=overrides, settings=settings)
     dataset, split = load_rows(config, Path("datasets"))
-    _, rows = dequantise(config, dataset, split)
+    rows = rows_to_learn(config, dataset, find_dequantiser(config, dataset, split))
     prepared = prepare(config, dataset.column_names, rows[split.train], rows[split.validation])
     return Task(dataset, rows, split, prepared, test_rows)
 
