@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +14,7 @@ from flowbench.flows.base import Density
 from flowbench.objectives.base import Objective
 from flowbench.registry import OBJECTIVES
 from flowbench.training.plan import Phase, TrainingPlan
+from flowbench.training.precision import matmul_precision
 from flowbench.training.state import (
     Counters,
     Tensors,
@@ -206,7 +206,7 @@ class Trainer:
             group["weight_decay"] = phase.weight_decay
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            with _matmul_precision(phase.matmul_precision):
+            with matmul_precision(phase.matmul_precision):
                 found = objective(self.flow, self.train[rows], self.generator)
                 loss = found.total
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -384,17 +384,3 @@ class Trainer:
             fraction=min(spent, 1.0),
             seconds_left=wall * (1 - spent) / spent if 0 < spent < 1 else 0.0,
         )
-
-
-@contextmanager
-def _matmul_precision(precision: str) -> Iterator[None]:
-    """Let products of float32 matrices be as inexact as `precision` says; the setting is the process's."""
-    cpu, cuda = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    before = cpu.fp32_precision, cuda.fp32_precision
-    cpu.fp32_precision = precision
-    # CUDA rounds its operands to 19 bits for either.
-    cuda.fp32_precision = "ieee" if precision == "ieee" else "tf32"
-    try:
-        yield
-    finally:
-        cpu.fp32_precision, cuda.fp32_precision = before
