@@ -14,10 +14,13 @@ from flowbench.config import RunConfig
 from flowbench.data import Dataset, Split, load_dataset
 from flowbench.data.dequantise import CONTINUOUS, Dequantiser, choose_dequantiser, parse_spacings
 from flowbench.errors import ConfigurationError
+from flowbench.fields.mixture import Mixture
 from flowbench.flows.background import Background
 from flowbench.flows.density_model import DensityModel
 from flowbench.registry import FLOWS, TRANSFORMS
 from flowbench.store import Run
+from flowbench.training.plan import TrainingPlan
+from flowbench.training.smoothing import MOST_ROWS, SmoothedBootstrap
 from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Progress, Trainer, make_objectives
 
@@ -42,15 +45,17 @@ class Watch:
 class Prepared:
     """An untrained model whose transforms are fitted on the train rows, and the rows in model space.
 
-    `reserve` are validation rows beyond those that training is judged by. `validation_log_det` is the mean
-    log|det| of the transforms on the `validation` rows. `wall_seconds` and `cpu_seconds` went into the
-    transforms, `fit_wall_seconds` and `fit_cpu_seconds` into what of the model is fitted before its first
-    step, which is a part of its training.
+    `smoother` draws around the train rows, where the plan asks for it and they are few. `reserve` are
+    validation rows beyond those that training is judged by. `validation_log_det` is the mean log|det| of the
+    transforms on the `validation` rows. `wall_seconds` and `cpu_seconds` went into the transforms, and
+    `fit_wall_seconds` and `fit_cpu_seconds` into what of the model is fitted before its first step, which is
+    a part of its training.
     """
 
     config: RunConfig
     model: DensityModel
     train: Tensor
+    smoother: SmoothedBootstrap | None
     validation: Tensor
     reserve: Tensor
     validation_log_det: float
@@ -107,12 +112,14 @@ def prepare(
     before, fitting = (stopwatch.wall(), stopwatch.cpu()), Stopwatch()
     train_rows, held_out = (part.float().to(config.device) for part in (rows, held_out))
     model.flow.to(config.device).initialise(train_rows, config.plan.seconds)
+    limit = BACKGROUND_SHARE * (config.plan.seconds or math.inf)
     if model.background is not None:
-        model.background.fit(rows, BACKGROUND_SHARE * (config.plan.seconds or math.inf))
+        model.background.fit(rows, limit)
     return Prepared(
         config,
         model,
         train=train_rows,
+        smoother=_make_smoother(config.plan, train_rows, model.background, limit),
         validation=held_out[:judged],
         reserve=held_out[judged:],
         validation_log_det=log_det[:judged].mean().item(),
@@ -121,6 +128,18 @@ def prepare(
         fit_wall_seconds=fitting.wall(),
         fit_cpu_seconds=fitting.cpu(),
     )
+
+
+def _make_smoother(
+    plan: TrainingPlan, train: Tensor, background: Background | None, seconds: float
+) -> SmoothedBootstrap | None:
+    """What draws around the rows `train: (n, d)`, by the mixture of the background if there is one."""
+    if len(train) > MOST_ROWS or not any(phase.smoothing for phase in plan.phases):
+        return None
+    mixture = Mixture(train.shape[1]) if background is None else background.mixture
+    if background is None:
+        mixture.fit(train, seconds)
+    return SmoothedBootstrap(train, mixture)
 
 
 def make_trainer(
@@ -133,6 +152,7 @@ def make_trainer(
         config.plan,
         prepared.train,
         prepared.validation,
+        smoother=prepared.smoother,
         reserve=prepared.reserve,
         nll=prepared.nll,
         settle=prepared.settle,

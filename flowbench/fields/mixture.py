@@ -71,10 +71,18 @@ class Mixture(GrowingBuffers):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of `x: (n, d)`: `(n,)`, nats, in the type of `x`."""
+        return torch.logsumexp(self._log_parts(x), 1)
+
+    def shares(self, x: Tensor) -> Tensor:
+        """The posterior share `(n, k)` of each component in rows `x: (n, d)`."""
+        return torch.softmax(self._log_parts(x), 1)
+
+    def _log_parts(self, x: Tensor) -> Tensor:
+        """The log-density (n, k) that each component adds at `x: (n, d)`."""
         log_weights, means, variances, axes = self._like(x)
         offset = torch.einsum("nkd,kde->nke", x[:, None] - means, axes)
         exponent = (offset.square() / variances + variances.log() + math.log(2 * math.pi)).sum(-1)
-        return torch.logsumexp(log_weights - 0.5 * exponent, 1)
+        return log_weights - 0.5 * exponent
 
     def _like(self, x: Tensor) -> list[Tensor]:
         """Log-weights, means, variances and axes in the type of `x`."""

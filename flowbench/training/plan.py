@@ -13,9 +13,10 @@ class Phase(Options):
 
     Adam (Kingma and Ba 2015) with decoupled weight decay; the learning rate warms up linearly over
     `warmup_steps`, and falls to zero along a cosine over the last `decline` of the phase (0: never).
-    `clip_norm` bounds the gradient's norm (0: no bound). `matmul_precision` is torch's `fp32_precision`:
-    "bf16" lets the matrix products of a step, never those of a validation, round to bfloat16 where the
-    processor has units for it.
+    `clip_norm` bounds the gradient's norm (0: no bound). `smoothing` is the width of the noise around train
+    rows, where these are few, at the start of the phase, and falls to zero evenly
+    (`flowbench.training.smoothing`). `matmul_precision` is torch's `fp32_precision`: "bf16" lets the matrix
+    products of a step, never those of a validation, round to bfloat16 where the processor has units for it.
     """
 
     objective: part_of(OBJECTIVES, "likelihood") = {"name": "likelihood"}  # type: ignore[valid-type]
@@ -26,6 +27,7 @@ class Phase(Options):
     decline: float = Field(default=1.0, ge=0, le=1)
     weight_decay: NonNegativeFloat = 0.0
     clip_norm: NonNegativeFloat = 10.0
+    smoothing: NonNegativeFloat = 0.0
     matmul_precision: Literal["ieee", "tf32", "bf16"] = "ieee"
 
 

@@ -15,6 +15,7 @@ from flowbench.objectives.base import Objective
 from flowbench.registry import OBJECTIVES
 from flowbench.training.plan import Phase, TrainingPlan
 from flowbench.training.precision import matmul_precision
+from flowbench.training.smoothing import SmoothedBootstrap
 from flowbench.training.state import (
     Counters,
     Tensors,
@@ -73,7 +74,8 @@ class Trainer:
     (n, d), nats, (n,), of the flow's log-densities (n,) there, and `settle` is told those of the best
     weights at the end. `generator` draws batches and all noise. `on_progress` is called at most a few times a
     second; `on_validation` after each validation, when `state()` may be saved. `should_stop` is asked
-    between steps. `clock` has begun already, where something was fitted before.
+    between steps. `clock` has begun already, where something was fitted before. `smoother` draws around the
+    train rows in phases with `smoothing`; without one they are taken as they are.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Trainer:
         validation: Tensor,
         *,
         generator: torch.Generator,
+        smoother: SmoothedBootstrap | None = None,
         reserve: Tensor | None = None,
         nll: Callable[[Tensor, Tensor], Tensor] = lambda rows, log_prob: -log_prob,
         settle: Callable[[Tensor, Tensor], None] = lambda rows, log_prob: None,
@@ -103,6 +106,7 @@ class Trainer:
         self.on_progress = on_progress
         self.on_validation = on_validation
         self.should_stop = should_stop
+        self.smoother = smoother
         self.objectives = make_objectives(plan, flow)
         self.counters = Counters()
         self.ema = copy_tensors(flow.state_dict())
@@ -197,9 +201,7 @@ class Trainer:
         self._safe = self.state()
 
     def _step(self, phase: Phase, objective: Objective, fraction: float) -> None:
-        rows = torch.randint(
-            len(self.train), (phase.batch_size,), generator=self.generator, device=self.train.device
-        )
+        batch = self._batch(phase, fraction)
         self._learning_rate = self._rate(phase, fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate
@@ -207,7 +209,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         try:
             with matmul_precision(phase.matmul_precision):
-                found = objective(self.flow, self.train[rows], self.generator)
+                found = objective(self.flow, batch, self.generator)
                 loss = found.total
                 loss.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), phase.clip_norm or math.inf)
@@ -225,10 +227,19 @@ class Trainer:
             self._terms[name] = self._terms.get(name, 0.0) + term.item()
         self.counters = self.counters.replace(
             step=self.counters.step + 1,
-            rows=self.counters.rows + len(rows),
+            rows=self.counters.rows + len(batch),
             phase_step=self.counters.phase_step + 1,
         )
         self._announce()
+
+    def _batch(self, phase: Phase, fraction: float) -> Tensor:
+        """Rows `(m, d)` to learn from, drawn with replacement."""
+        rows = torch.randint(
+            len(self.train), (phase.batch_size,), generator=self.generator, device=self.train.device
+        )
+        if phase.smoothing and self.smoother is not None:
+            return self.smoother.draw(rows, phase.smoothing * (1 - fraction), self.generator)
+        return self.train[rows]
 
     def _rate(self, phase: Phase, fraction: float) -> float:
         warmup = min(1.0, (self.counters.phase_step + 1) / (phase.warmup_steps + 1))

@@ -1,0 +1,109 @@
+"""The smoothed bootstrap, by the moments that it keeps and by what it tends to."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_iris
+from torch import Tensor
+
+from flowbench.config import resolve
+from flowbench.fields.mixture import Mixture
+from flowbench.preparation import Watch, make_trainer, prepare
+from flowbench.training.smoothing import MOST_ROWS, SmoothedBootstrap
+
+DRAWS = 200_000
+
+
+def iris() -> Tensor:
+    x = load_iris().data
+    return torch.tensor((x - x.mean(0)) / x.std(0))
+
+
+def fitted(rows: Tensor) -> Mixture:
+    mixture = Mixture(rows.shape[1])
+    mixture.fit(rows)
+    return mixture
+
+
+def draw(width: float, mixture: Mixture | None = None) -> Tensor:
+    rows, generator = iris(), torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(rows), (DRAWS,), generator=generator)
+    return SmoothedBootstrap(rows, mixture or fitted(rows)).draw(chosen, width, generator)
+
+
+def test_without_width_the_rows_are_drawn_themselves() -> None:
+    rows = iris()
+    chosen = torch.arange(len(rows))
+    drawn = SmoothedBootstrap(rows, fitted(rows)).draw(chosen, 0.0, torch.Generator())
+    torch.testing.assert_close(drawn, rows)
+
+
+@pytest.mark.parametrize("width", [0.3, 1.0, 5.0])
+def test_means_and_covariances_stay_at_any_width(width: float) -> None:
+    """At a maximum of the likelihood a mixture has the mean and the covariance of its rows (Redner 1984)."""
+    drawn, rows = draw(width).numpy(), iris().numpy()
+    assert drawn.mean(0) == pytest.approx(rows.mean(0), abs=0.02)
+    assert np.cov(drawn.T) == pytest.approx(np.cov(rows.T, ddof=0), abs=0.02)
+
+
+def test_wide_draws_are_those_of_the_mixture() -> None:
+    mixture = fitted(iris())
+    assert len(mixture.means) > 1
+    wide, own = draw(100.0, mixture), mixture.sample(DRAWS, torch.Generator().manual_seed(1))
+    for component in (0, 1):
+        shares = [mixture.shares(x)[:, component].mean().item() for x in (wide, own)]
+        assert shares[0] == pytest.approx(shares[1], abs=0.01)
+    assert mixture.log_prob(wide).mean().item() == pytest.approx(
+        mixture.log_prob(own).mean().item(), abs=0.02
+    )
+
+
+def test_shares_of_components_against_scikit_learn() -> None:
+    from sklearn.mixture import GaussianMixture
+
+    oracle = GaussianMixture(3, random_state=0).fit(iris().numpy())
+    mixture = Mixture(4)
+    mixture.take(oracle)
+    assert mixture.shares(iris()).numpy() == pytest.approx(oracle.predict_proba(iris().numpy()), abs=1e-9)
+
+
+def test_noise_follows_a_ridge() -> None:
+    """Of two columns that nearly determine one another, the difference stays as narrow as it was."""
+    z = torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = torch.stack([z[:, 0], z[:, 0] + 0.05 * z[:, 1]], 1)
+    chosen = torch.randint(300, (10_000,), generator=torch.Generator().manual_seed(1))
+    drawn = SmoothedBootstrap(rows, fitted(rows)).draw(chosen, 0.5, torch.Generator().manual_seed(2))
+    assert (drawn[:, 1] - drawn[:, 0]).std().item() == pytest.approx(0.05, rel=0.1)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_the_width_falls_to_zero_over_a_phase(background: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolve("iris", "cnf", overrides={"plan.steps": 10, "background": background})
+    rows = load_iris().data
+    prepared = prepare(config, tuple("abcd"), rows[::2], rows[1::2])
+    widths: list[float] = []
+    whole = SmoothedBootstrap.draw
+
+    def spy(self: SmoothedBootstrap, chosen: Tensor, width: float, generator: torch.Generator) -> Tensor:
+        widths.append(width)
+        return whole(self, chosen, width, generator)
+
+    monkeypatch.setattr(SmoothedBootstrap, "draw", spy)
+    make_trainer(prepared, Watch()).run()
+    assert widths == pytest.approx([0.5 * (1 - step / 10) for step in range(10)])
+
+
+def test_many_rows_are_taken_as_they_are() -> None:
+    config = resolve("iris", "cnf", overrides={"plan.steps": 1})
+    rows = np.random.default_rng(0).normal(size=(MOST_ROWS + 11, 2))
+    prepared = prepare(config, ("a", "b"), rows[:-10], rows[-10:])
+    assert prepared.smoother is None
+    assert make_trainer(prepared, Watch()).run() == "finished"
+
+
+def test_models_that_do_not_ask_learn_from_the_rows() -> None:
+    rows = load_iris().data
+    prepared = prepare(
+        resolve("iris", "planar", overrides={"plan.steps": 1}), tuple("abcd"), rows[::2], rows[1::2]
+    )
+    assert prepared.smoother is None
