@@ -34,7 +34,7 @@ CERTIFIED = EvaluationOptions(test_rows=60, samples=40, paths=5)
 TINY_CNF = [
     "flow.field.width=16",
     "flow.field.scales=1",
-    "plan.phases=[{objective='flow-matching',batch_size=32}]",
+    "plan.phases=[{objective='flow-matching',batch_size=32,smoothing=0.5}]",
 ]
 
 
