@@ -1,9 +1,12 @@
 """The smoothed bootstrap, by the moments that it keeps and by what it tends to."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_iris
+from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from flowbench.config import resolve
@@ -58,13 +61,11 @@ def test_wide_draws_are_those_of_the_mixture() -> None:
     )
 
 
-def test_shares_of_components_against_scikit_learn() -> None:
-    from sklearn.mixture import GaussianMixture
-
-    oracle = GaussianMixture(3, random_state=0).fit(iris().numpy())
-    mixture = Mixture(4)
-    mixture.take(oracle)
-    assert mixture.shares(iris()).numpy() == pytest.approx(oracle.predict_proba(iris().numpy()), abs=1e-9)
+def test_shares_of_components_against_scikit_learn(as_sklearn: Callable[[Mixture], GaussianMixture]) -> None:
+    mixture = fitted(iris())
+    assert len(mixture.means) > 1
+    expected = as_sklearn(mixture).predict_proba(iris().numpy())
+    assert mixture.shares(iris()).numpy() == pytest.approx(expected, abs=1e-9)
 
 
 def test_noise_follows_a_ridge() -> None:
