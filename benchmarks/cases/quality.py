@@ -62,10 +62,14 @@ def _toml(value: Any) -> str:
 def _ingredients(kind: str) -> dict[str, list[str]]:
     """What the default for this kind of data consists of, each with the settings that take it away."""
     own = {
-        "toy": {"turned directions": ["flow.field.frames=1"]},
+        "toy": {
+            "turned directions": ["flow.field.frames=1"],
+            "batches of 1,024": [_phase(kind, batch_size=256)],
+        },
         "table": {
             "marginal Gaussianiser": ['transforms=["standardise"]'],
             "a high rate for most of the time": [_phase(kind, decline=1.0)],
+            "batches of 2,048 at a higher rate": [_phase(kind, batch_size=1024, learning_rate=4e-3)],
         },
     }
     rounded = {"rounded products": [_phase(kind, matmul_precision="ieee")]}
@@ -77,7 +81,6 @@ def _ingredients(kind: str) -> dict[str, list[str]]:
         ],
         "background": ["background=false"],
         "averaged weights": ["plan.ema_decay=0.0"],
-        "batches of 1,024": [_phase(kind, batch_size=256)],
         "any decline of the rate": [_phase(kind, decline=0.0)],
         # A processor without units for it rounds nothing.
         **(rounded if torch.ops.mkldnn._is_mkldnn_bf16_supported() else {}),
