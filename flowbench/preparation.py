@@ -1,6 +1,5 @@
 """From a configuration to a model that can be trained, and the rows that it learns from."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +13,14 @@ from flowbench.config import RunConfig
 from flowbench.data import Dataset, Split, load_dataset
 from flowbench.data.dequantise import CONTINUOUS, Dequantiser, choose_dequantiser, parse_spacings
 from flowbench.errors import ConfigurationError
-from flowbench.fields.mixture import Mixture
+from flowbench.fields.mixture import FEW_ROWS, Mixture
 from flowbench.flows.background import Background
 from flowbench.flows.density_model import DensityModel
 from flowbench.registry import FLOWS, TRANSFORMS
 from flowbench.store import Run
-from flowbench.training.plan import TrainingPlan
-from flowbench.training.smoothing import MOST_ROWS, SmoothedBootstrap
+from flowbench.training.smoothing import SmoothedBootstrap
 from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Progress, Trainer, make_objectives
-
-#: Of a budget that is a time, the share that a background may take to be fitted.
-BACKGROUND_SHARE = 0.1
 
 #: Independent random streams drawn from a run's seed.
 WEIGHTS, TRAINING, EVALUATION, DEQUANTISATION = range(4)
@@ -112,14 +107,19 @@ def prepare(
     before, fitting = (stopwatch.wall(), stopwatch.cpu()), Stopwatch()
     train_rows, held_out = (part.float().to(config.device) for part in (rows, held_out))
     model.flow.to(config.device).initialise(train_rows, config.plan.seconds)
-    limit = BACKGROUND_SHARE * (config.plan.seconds or math.inf)
+    smoothed = len(rows) <= FEW_ROWS and any(phase.smoothing for phase in config.plan.phases)
+    mixture = model.flow.start
+    if mixture is None:
+        mixture = Mixture(len(columns))
+        if smoothed or model.background is not None:
+            mixture.fit_within(rows, config.plan.seconds)
     if model.background is not None:
-        model.background.fit(rows, limit)
+        model.background.mixture.become(mixture)
     return Prepared(
         config,
         model,
         train=train_rows,
-        smoother=_make_smoother(config.plan, train_rows, model.background, limit),
+        smoother=SmoothedBootstrap(train_rows, mixture) if smoothed else None,
         validation=held_out[:judged],
         reserve=held_out[judged:],
         validation_log_det=log_det[:judged].mean().item(),
@@ -128,18 +128,6 @@ def prepare(
         fit_wall_seconds=fitting.wall(),
         fit_cpu_seconds=fitting.cpu(),
     )
-
-
-def _make_smoother(
-    plan: TrainingPlan, train: Tensor, background: Background | None, seconds: float
-) -> SmoothedBootstrap | None:
-    """What draws around the rows `train: (n, d)`, by the mixture of the background if there is one."""
-    if len(train) > MOST_ROWS or not any(phase.smoothing for phase in plan.phases):
-        return None
-    mixture = Mixture(train.shape[1]) if background is None else background.mixture
-    if background is None:
-        mixture.fit(train, seconds)
-    return SmoothedBootstrap(train, mixture)
 
 
 def make_trainer(

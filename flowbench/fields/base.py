@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from flowbench import options
+from flowbench.fields.mixture import Mixture
 from flowbench.ode.clock import EVEN, Clock
 
 
@@ -28,8 +29,13 @@ class VelocityField(nn.Module, ABC):
         super().__init__()
         self.features = features
 
-    def initialise(self, x: Tensor) -> None:
-        """Choose what does not train from train rows `x: (n, d)` in model space."""
+    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
+        """Choose what does not train from train rows `x: (n, d)` in model space, in a part of `seconds`."""
+
+    @property
+    def start(self) -> Mixture | None:
+        """The Gaussian mixture of train rows whose flow this is before it learns, if it is one's."""
+        return None
 
     @abstractmethod
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:

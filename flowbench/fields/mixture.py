@@ -1,6 +1,7 @@
 """A Gaussian mixture of rows in model space."""
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -21,6 +22,12 @@ MAX_ROWS = 10_000
 #: columns has as many numbers as would cost a tenth of a nat on the rows of the search.
 MAX_FITTED = 50_000
 REFINEMENTS = 10
+
+#: Train rows up to which their mixture says more than they do: smoother, and a better start, than the rows.
+FEW_ROWS = 5000
+
+#: Of a budget that is a time, the share that a mixture may take to be fitted.
+BUDGET_SHARE = 0.1
 
 #: Along any axis: float32, in which draws are trained on, tells no less.
 LEAST_VARIANCE = 1e-10
@@ -56,18 +63,24 @@ class Mixture(GrowingBuffers):
         found = search_components(searched, range(1, most + 1), seconds=seconds, starts=3)
         self.take(found if len(rows) == len(searched) else refine_components(found, rows, REFINEMENTS))
 
+    def fit_within(self, x: Tensor, seconds: float | None) -> None:
+        """`fit`, in a small part of a budget of `seconds`, or with no limit."""
+        self.fit(x, BUDGET_SHARE * (math.inf if seconds is None else seconds))
+
     def take(self, mixture: "GaussianMixture") -> None:
         """Take over what scikit-learn has fitted, in full covariances."""
         variances, axes = torch.linalg.eigh(torch.from_numpy(mixture.covariances_))
-        found = {
-            "log_weights": torch.from_numpy(mixture.weights_).log(),
-            "means": torch.from_numpy(mixture.means_),
-            "variances": variances.clamp(min=LEAST_VARIANCE),
-            "axes": axes,
-        }
-        for name, value in found.items():
+        log_weights, means = torch.from_numpy(mixture.weights_).log(), torch.from_numpy(mixture.means_)
+        self._set((log_weights, means, variances.clamp(min=LEAST_VARIANCE), axes))
+
+    def become(self, other: "Mixture") -> None:
+        """Be the same mixture as another one."""
+        self._set(getattr(other, name) for name in self.growing)
+
+    def _set(self, parts: Iterable[Tensor]) -> None:
+        for name, part in zip(self.growing, parts, strict=True):
             # Contiguous, as it will be when it is loaded: the layout decides how products are rounded.
-            self.register_buffer(name, value.contiguous().to(getattr(self, name)))
+            self.register_buffer(name, part.contiguous().to(getattr(self, name), copy=True))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of `x: (n, d)`: `(n,)`, nats, in the type of `x`."""

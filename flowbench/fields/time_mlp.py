@@ -11,6 +11,7 @@ from torch.nn import functional
 from flowbench import options
 from flowbench.fields.activations import ACTIVATIONS
 from flowbench.fields.base import VelocityField, seeded_linear, time_column
+from flowbench.fields.mixture import FEW_ROWS, Mixture
 from flowbench.fields.mixture_drift import MixtureDrift
 from flowbench.fields.waves import Waves
 from flowbench.ode.clock import Clock
@@ -43,7 +44,7 @@ class TimeMLPOptions(options.PartOptions):
     scales: int | None = Field(None, ge=0, le=16)
     frames: int | None = Field(None, ge=1, le=16)
     aside: bool | None = None
-    mixture_rows: int = Field(5000, ge=0)
+    mixture_rows: int = Field(FEW_ROWS, ge=0)
 
 
 class TimeMLP(VelocityField):
@@ -95,10 +96,15 @@ class TimeMLP(VelocityField):
         self.drift = MixtureDrift(features)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def initialise(self, x: Tensor) -> None:
+    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
         """Start from a Gaussian mixture of the train rows `x: (n, d)`, where they are few."""
         if len(x) <= self.options.mixture_rows:
-            self.drift.fit(x)
+            self.drift.fit_within(x, seconds)
+
+    @property
+    def start(self) -> Mixture | None:
+        """The Gaussian mixture that it starts from, where it does."""
+        return self.drift if len(self.drift.means) else None
 
     def velocity(self, t: Tensor, x: Tensor) -> Tensor:
         """The velocity (n, d)."""

@@ -39,10 +39,6 @@ class Background(nn.Module):
         """The share of the density that is not the flow's."""
         return 1 - ((1 - self.share) * (1 - self.normal_share)).item()
 
-    def fit(self, x: Tensor, seconds: float = math.inf) -> None:
-        """Take the mixture of train rows `x: (n, d)` in model space, found in about `seconds`."""
-        self.mixture.fit(x, seconds)
-
     def weigh(self, flow: Tensor, x: Tensor) -> None:
         """Take the shares that suit held-out rows `x: (n, d)`, of which the flow says `flow: (n,)`."""
         for own, best in zip((self.share, self.normal_share), self.best_shares(flow, x), strict=True):

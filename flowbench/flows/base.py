@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flowbench import options
 from flowbench.errors import ConfigurationError
+from flowbench.fields.mixture import Mixture
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ class Density(nn.Module, ABC):
 
         What may take long looks for no better ones after about `seconds`.
         """
+
+    @property
+    def start(self) -> Mixture | None:
+        """The Gaussian mixture of train rows that it is before it learns, if it is one."""
+        return None
 
     def score(self, x: Tensor, generator: torch.Generator | None = None) -> Scores:
         """Log-densities of `x: (n, d)` in model space, and what they cost.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flowbench import options
+from flowbench.fields.mixture import Mixture
 from flowbench.flows.base import Flow, Mapped
 from flowbench.ode.base import Derivative, Integrator, Solution, State
 from flowbench.ode.clock import EVEN
@@ -128,7 +129,13 @@ class ContinuousFlow(Flow):
 
     def initialise(self, x: Tensor, seconds: float | None = None) -> None:
         """Let the field choose its start from train rows `x: (n, d)` in model space."""
-        self.field.initialise(x)
+        self.field.initialise(x, seconds)
+
+    @property
+    def start(self) -> Mixture | None:
+        """The Gaussian mixture of train rows that the field starts from, where it does."""
+        start: Mixture | None = self.field.start
+        return start
 
     def for_evaluation(
         self,

@@ -5,9 +5,6 @@ from torch import Tensor
 
 from flowbench.fields.mixture import Mixture
 
-#: More train rows than these are taken as they are.
-MOST_ROWS = 5000
-
 
 class SmoothedBootstrap:
     """Draws around train rows `(n, d)` that have the means and covariances of a Gaussian `mixture` of them.

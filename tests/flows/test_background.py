@@ -28,7 +28,7 @@ def iris() -> Tensor:
 
 def background(share: float, normal_share: float = 0.0) -> Background:
     found = Background(4)
-    found.fit(iris())
+    found.mixture.fit(iris())
     found.share.fill_(share)
     found.normal_share.fill_(normal_share)
     return found
@@ -172,7 +172,7 @@ def test_samples_come_from_all_and_carry_their_density() -> None:
 
 def test_it_integrates_to_one() -> None:
     found = Background(2)
-    found.fit(iris()[:, :2])
+    found.mixture.fit(iris()[:, :2])
     found.share.fill_(0.2)
     flow: Flow = GaussianFlow(2, GaussianOptions(), torch.Generator())
     mixed = DensityModel("ab", [], flow, found).for_evaluation(PerRowOptions())

@@ -1,5 +1,6 @@
 """The smoothed bootstrap, by the moments that it keeps and by what it tends to."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,9 +11,10 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from flowbench.config import resolve
-from flowbench.fields.mixture import Mixture
+from flowbench.fields.mixture import FEW_ROWS, Mixture
+from flowbench.flows.continuous import ContinuousFlow
 from flowbench.preparation import Watch, make_trainer, prepare
-from flowbench.training.smoothing import MOST_ROWS, SmoothedBootstrap
+from flowbench.training.smoothing import SmoothedBootstrap
 
 DRAWS = 200_000
 
@@ -96,7 +98,7 @@ def test_the_width_falls_to_zero_over_a_phase(background: bool, monkeypatch: pyt
 
 def test_many_rows_are_taken_as_they_are() -> None:
     config = resolve("iris", "cnf", overrides={"plan.steps": 1})
-    rows = np.random.default_rng(0).normal(size=(MOST_ROWS + 11, 2))
+    rows = np.random.default_rng(0).normal(size=(FEW_ROWS + 11, 2))
     prepared = prepare(config, ("a", "b"), rows[:-10], rows[-10:])
     assert prepared.smoother is None
     assert make_trainer(prepared, Watch()).run() == "finished"
@@ -108,3 +110,23 @@ def test_models_that_do_not_ask_learn_from_the_rows() -> None:
         resolve("iris", "planar", overrides={"plan.steps": 1}), tuple("abcd"), rows[::2], rows[1::2]
     )
     assert prepared.smoother is None
+
+
+def test_start_background_and_smoother_share_one_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits: list[int] = []
+    whole = Mixture.fit
+
+    def spy(self: Mixture, x: Tensor, seconds: float = math.inf) -> None:
+        fits.append(len(x))
+        whole(self, x, seconds)
+
+    monkeypatch.setattr(Mixture, "fit", spy)
+    rows = load_iris().data
+    model = prepare(
+        resolve("iris", "cnf", overrides={"plan.steps": 1}), tuple("abcd"), rows[::2], rows[1::2]
+    ).model
+    assert fits == [75]
+    assert isinstance(model.flow, ContinuousFlow) and model.background is not None
+    assert model.flow.start is not None
+    for name in Mixture.growing:
+        assert torch.equal(getattr(model.flow.start, name), getattr(model.background.mixture, name))
