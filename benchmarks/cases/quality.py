@@ -69,7 +69,8 @@ def _ingredients(kind: str) -> dict[str, list[str]]:
         "table": {
             "marginal Gaussianiser": ['transforms=["standardise"]'],
             "a high rate for most of the time": [_phase(kind, decline=1.0)],
-            "batches of 2,048 at a higher rate": [_phase(kind, batch_size=1024, learning_rate=4e-3)],
+            "SOAP": [_phase(kind, optimizer="adamw", batch_size=2048, learning_rate=6e-3)],
+            "batches of 4,096": [_phase(kind, batch_size=1024, learning_rate=4e-3)],
         },
     }
     rounded = {"rounded products": [_phase(kind, matmul_precision="ieee")]}

@@ -6,13 +6,15 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from flowbench.options import Options, part_of
 from flowbench.registry import OBJECTIVES
+from flowbench.training.optimizers import OptimizerName
 
 
 class Phase(Options):
     """One objective with its optimiser settings, for a `share` of the budget.
 
-    Adam (Kingma and Ba 2015) with decoupled weight decay; the learning rate warms up linearly over
-    `warmup_steps`, and falls to zero along a cosine over the last `decline` of the phase (0: never).
+    `optimizer` "adamw" is Adam (Kingma and Ba 2015), "soap" the same in the eigenbases of Shampoo's
+    preconditioner (Vyas et al. 2025), both with decoupled weight decay; the learning rate warms up linearly
+    over `warmup_steps`, and falls to zero along a cosine over the last `decline` of the phase (0: never).
     `clip_norm` bounds the gradient's norm (0: no bound). `smoothing` is the width of the noise around train
     rows, where these are few, at the start of the phase, and falls to zero evenly
     (`flowbench.training.smoothing`). `matmul_precision` is torch's `fp32_precision`: "bf16" lets the matrix
@@ -21,6 +23,7 @@ class Phase(Options):
 
     objective: part_of(OBJECTIVES, "likelihood") = {"name": "likelihood"}  # type: ignore[valid-type]
     share: PositiveFloat = 1.0
+    optimizer: OptimizerName = "adamw"
     batch_size: PositiveInt = 512
     learning_rate: PositiveFloat = 2e-3
     warmup_steps: NonNegativeInt = 100

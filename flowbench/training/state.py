@@ -96,18 +96,3 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Tensors:
 def copy_tensors(tensors: Mapping[str, Tensor]) -> Tensors:
     """Detached copies."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """The optimiser's state, one tensor a parameter and quantity, named "<index>/<quantity>"."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}/{key}": value.detach().clone() for i, part in state.items() for key, value in part.items()}
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` took."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, _, key = name.partition("/")
-        state.setdefault(int(index), {})[key] = tensor.clone()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -13,17 +13,11 @@ from flowbench.errors import IntegrationError, RunFailedError
 from flowbench.flows.base import Density
 from flowbench.objectives.base import Objective
 from flowbench.registry import OBJECTIVES
+from flowbench.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 from flowbench.training.plan import Phase, TrainingPlan
 from flowbench.training.precision import matmul_precision
 from flowbench.training.smoothing import SmoothedBootstrap
-from flowbench.training.state import (
-    Counters,
-    Tensors,
-    TrainingState,
-    copy_tensors,
-    optimizer_tensors,
-    restore_optimizer,
-)
+from flowbench.training.state import Counters, Tensors, TrainingState, copy_tensors
 from flowbench.training.stopwatch import Stopwatch
 
 Outcome = Literal["finished", "stopped early", "interrupted"]
@@ -196,8 +190,8 @@ class Trainer:
         """Begin a phase from the best weights so far, with a fresh optimiser."""
         self.flow.load_state_dict(self.best)
         self.ema = copy_tensors(self.best)
-        self.optimizer = self._new_optimizer()
         self.counters = self.counters.replace(phase=phase, phase_step=0, improved_at=self._spent())
+        self.optimizer = self._new_optimizer()
         self._safe = self.state()
 
     def _step(self, phase: Phase, objective: Objective, fraction: float) -> None:
@@ -280,9 +274,9 @@ class Trainer:
         return {name: tensor.to(self.train.device, copy=True) for name, tensor in tensors.items()}
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
-        # As a group, since a density that is fitted in closed form may have no parameters.
-        group = {"params": list(self.flow.parameters())}
-        return torch.optim.AdamW([group], lr=0.0, weight_decay=0.0, fused=True)
+        phases = self.plan.phases
+        name = phases[self.counters.phase].optimizer if phases else "adamw"
+        return make_optimizer(name, self.flow.parameters())
 
     def _spent(self) -> float:
         """The share of the budget that is used up."""
