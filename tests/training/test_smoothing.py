@@ -97,7 +97,7 @@ def test_the_width_falls_to_zero_over_a_phase(background: bool, monkeypatch: pyt
 
 
 def test_many_rows_are_taken_as_they_are() -> None:
-    config = resolve("iris", "cnf", overrides={"plan.steps": 1})
+    config = resolve("iris", "cnf", overrides={"plan.steps": 1, "plan.patience": 0})
     rows = np.random.default_rng(0).normal(size=(FEW_ROWS + 11, 2))
     prepared = prepare(config, ("a", "b"), rows[:-10], rows[-10:])
     assert prepared.smoother is None
