@@ -71,6 +71,8 @@ class Density(nn.Module, ABC):
     Options: ClassVar[type[options.PartOptions]]
     #: The phases of training that suit it, as plain values for `flowbench.training.plan.TrainingPlan`.
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = ({"objective": "likelihood"},)
+    #: What is different in each of them for a table.
+    table_phase: ClassVar[dict[str, Any]] = {}
     #: Whether a model of it keeps a `Background` unless it is told otherwise.
     default_background: ClassVar[bool] = False
     #: Published recipes: name -> function of the kind of data ("toy" or "table") giving configuration values.
@@ -86,7 +88,8 @@ class Density(nn.Module, ABC):
     @classmethod
     def default_plan(cls, kind: str) -> dict[str, Any]:
         """The plan that suits it for a "toy" or a "table", as plain values."""
-        return {"phases": [dict(phase) for phase in cls.default_phases]}
+        changes = cls.table_phase if kind == "table" else {}
+        return {"phases": [{**phase, **changes} for phase in cls.default_phases]}
 
     @property
     def like(self) -> Tensor:
