@@ -44,7 +44,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     """Put back what `optimizer_tensors` took."""
     (group,) = optimizer.state_dict()["param_groups"]
     state: dict[int, dict[str, Any]] = {}
-    for name, tensor in tensors.items():
+    # In the order of a list's places, whatever that of a file is.
+    for name, tensor in sorted(tensors.items()):
         owner, key, *place = name.split("/")
         if place[-1:] == [TRANSPOSED]:
             place, tensor = place[:-1], tensor.mT
