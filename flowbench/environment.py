@@ -11,6 +11,8 @@ PACKAGES = (
     "flowbench-density",
     "torch",
     "torchdiffeq",
+    "pytorch-optimizer",
+    "zuko",
     "numpy",
     "scipy",
     "scikit-learn",
