@@ -14,7 +14,6 @@ from flowbench.flows.continuous import ContinuousFlow
 from flowbench.registry import TOYS
 
 FLOWBENCH = "benchmarks.contenders.fits:flowbench"
-SPLINE = "benchmarks.contenders.fits:spline"
 TEST_ROWS = 20_000
 #: Of the ablation, whose differences are large; more would be scored for as long as its models are trained.
 ABLATION_ROWS = 4_000
@@ -29,7 +28,7 @@ def toys(*, quick: bool, seconds: float) -> Outcome:
     """KL(true || model) on the toys; one seed."""
     contenders: Contenders = {
         "cnf": (FLOWBENCH, {"model": "cnf"}),
-        "zuko NSF": (SPLINE, {}),
+        "nsf": (FLOWBENCH, {"model": "nsf"}),
         "planar": (FLOWBENCH, {"model": "planar"}),
     }
     names = TOYS.names()[:2] if quick else TOYS.names()
@@ -40,7 +39,7 @@ def toys(*, quick: bool, seconds: float) -> Outcome:
 
 def tables(*, quick: bool, seconds: float) -> Outcome:
     """Test NLL on two real tables, behind the marginal Gaussianiser; three seeds, each with its own split."""
-    contenders: Contenders = {"cnf": (FLOWBENCH, {"model": "cnf"}), "zuko NSF": (SPLINE, {})}
+    contenders: Contenders = {"cnf": (FLOWBENCH, {"model": "cnf"}), "nsf": (FLOWBENCH, {"model": "nsf"})}
     with scratch() as folder:
         data = write_tables(folder)
         return _compare(data, contenders, seconds / 6 if quick else seconds, range(1 if quick else 3))

@@ -1,8 +1,5 @@
 """Models that are trained for a number of CPU seconds, and then asked for the same test rows."""
 
-import copy
-import math
-import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,8 +32,6 @@ from flowbench.preparation import (
 
 #: Test rows that are solved twice, for the errors of all.
 ERROR_ROWS = 200
-#: How often within its budget a model is judged on the validation rows.
-VALIDATIONS = 40
 #: A tolerance at which evaluations are counted beside those of the scores.
 LOOSE = 1e-5
 COUNTED_ROWS = 2000
@@ -187,74 +182,5 @@ def classical(dataset: str, seed: int, test_rows: int, settings: list[str]) -> C
         }
         z, log_det = (part.numpy() for part in model.to_model(torch.from_numpy(task.test)))
         return Answer({name: fit.score_samples(z) + log_det for name, fit in densities.items()})
-
-    return once
-
-
-def spline(
-    dataset: str,
-    seconds: float,
-    seed: int,
-    test_rows: int,
-    settings: list[str] | None = None,
-    learning_rate: float = 2e-3,
-    batch_size: int = 1024,
-) -> Contender:
-    """zuko's neural spline flow (Durkan et al. 2019): five autoregressive transforms, networks of 128 x 128.
-
-    Adam with a warm-up and a cosine, averaged weights, the best of them on the validation rows or the last:
-    what flowbench's own models get. Batch 1024 at 2e-3 did better than 512 at 1e-3 on both tables (90 s).
-    """
-    import zuko
-
-    task = load(dataset, "cnf", seconds, seed, test_rows, settings or [])
-    train, validation = task.prepared.train, task.prepared.validation
-
-    def once() -> Answer:
-        torch.manual_seed(seed)
-        flow = zuko.flows.NSF(train.shape[1], transforms=5, hidden_features=(128, 128), bins=8)
-        average = copy.deepcopy(flow)
-        best, weights = math.inf, average.state_dict()
-        optimizer = torch.optim.Adam(flow.parameters(), lr=learning_rate, fused=True)
-        began, step, judged = time.process_time(), 0, 0
-
-        def nll_of(rows: Tensor) -> float:
-            with torch.no_grad():
-                return -average().log_prob(rows).double().mean().item()
-
-        def judge() -> None:
-            nonlocal best, weights
-            nll = nll_of(validation)
-            if nll < best:
-                best, weights = nll, copy.deepcopy(average.state_dict())
-
-        while (spent := time.process_time() - began) < seconds:
-            rate = learning_rate * min(1, (step + 1) / 101) * (1 + math.cos(math.pi * spent / seconds)) / 2
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            loss = -flow().log_prob(train[torch.randint(len(train), (batch_size,))]).mean()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(flow.parameters(), 10.0)
-            optimizer.step()
-            with torch.no_grad():
-                decay = min(0.999, (step + 1) / (step + 10))
-                torch._foreach_lerp_(list(average.parameters()), list(flow.parameters()), 1 - decay)
-            step += 1
-            if spent >= seconds * (judged + 1) / VALIDATIONS:
-                judge()
-                judged += 1
-        judge()
-        last = copy.deepcopy(average.state_dict())
-        final = nll_of(task.prepared.reserve)
-        average.load_state_dict(weights)
-        if final < nll_of(task.prepared.reserve):
-            average.load_state_dict(last)
-        x, log_det = task.prepared.model.to_model(torch.from_numpy(task.test))
-        with torch.no_grad():
-            found = torch.cat([average.double()().log_prob(rows) for rows in x.split(2000)]) + log_det
-        return task.answer(
-            found, seconds=spent, steps=step, validation_nll=best - task.prepared.validation_log_det
-        )
 
     return once

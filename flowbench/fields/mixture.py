@@ -25,6 +25,9 @@ REFINEMENTS = 10
 
 #: Train rows up to which their mixture says more than they do: smoother, and a better start, than the rows.
 FEW_ROWS = 5000
+#: Of how many searches from new centres the best is taken where rows are few; of many rows it is only the
+#: background, which hardly gains from more than one, while training gains from the time.
+STARTS = 3
 
 #: Of a budget that is a time, the share that a mixture may take to be fitted.
 BUDGET_SHARE = 0.1
@@ -60,7 +63,8 @@ class Mixture(GrowingBuffers):
         rows = x[:MAX_FITTED].double().cpu().numpy()
         searched = rows[:MAX_ROWS]
         most = min(MAX_COMPONENTS, most_components(*searched.shape))
-        found = search_components(searched, range(1, most + 1), seconds=seconds, starts=3)
+        starts = STARTS if len(x) <= FEW_ROWS else 1
+        found = search_components(searched, range(1, most + 1), seconds=seconds, starts=starts)
         self.take(found if len(rows) == len(searched) else refine_components(found, rows, REFINEMENTS))
 
     def fit_within(self, x: Tensor, seconds: float | None) -> None:

@@ -61,6 +61,17 @@ class Mapped:
     local_error: Tensor | None = None
 
 
+def likelihood_phases(learning_rate: float) -> tuple[dict[str, Any], ...]:
+    """The phases of a flow whose likelihood is one pass, at the rate that suits its parameters.
+
+    With SOAP, and a high rate for most of the time, they are better after a minute than with Adam and a
+    decline from the start: on protein by 1.25 nat (splines), 0.06 (planar), 0.12 (Sylvester) and 0.36
+    (radial), on toys by 0.001 to 0.09.
+    """
+    own = {"optimizer": "soap", "batch_size": 1024, "learning_rate": learning_rate, "decline": 0.25}
+    return ({"objective": "likelihood", **own},)
+
+
 class Density(nn.Module, ABC):
     """A probability density over rows `x: (n, d)` in model space that can be drawn from.
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from flowbench import options
-from flowbench.flows.base import Flow, Mapped
+from flowbench.flows.base import Flow, Mapped, likelihood_phases
 
 #: How far w.u stays above -1, where a layer would fold.
 MARGIN = 1e-5
@@ -32,9 +32,7 @@ class PlanarFlow(Flow):
     """
 
     Options: ClassVar[type[options.PartOptions]] = PlanarOptions
-    default_phases: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"objective": "likelihood", "learning_rate": 2e-2},
-    )
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(2e-2)
 
     def __init__(self, features: int, options: PlanarOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from flowbench import options
-from flowbench.flows.base import Flow, Mapped
+from flowbench.flows.base import Flow, Mapped, likelihood_phases
 
 #: How far beta stays above -alpha, where a layer would fold.
 MARGIN = 1e-5
@@ -31,9 +31,7 @@ class RadialFlow(Flow):
     """
 
     Options: ClassVar[type[options.PartOptions]] = RadialOptions
-    default_phases: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"objective": "likelihood", "learning_rate": 2e-2},
-    )
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(2e-2)
 
     def __init__(self, features: int, options: RadialOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

@@ -7,7 +7,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from flowbench import options
-from flowbench.flows.base import Flow, Mapped
+from flowbench.flows.base import Flow, Mapped, likelihood_phases
 from flowbench.flows.planar import solve_monotone
 
 #: How far the product of two diagonal entries stays above -1, where a layer would fold.
@@ -32,9 +32,7 @@ class SylvesterFlow(Flow):
     """
 
     Options: ClassVar[type[options.PartOptions]] = SylvesterOptions
-    default_phases: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"objective": "likelihood", "learning_rate": 1e-2},
-    )
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(1e-2)
 
     def __init__(self, features: int, options: SylvesterOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

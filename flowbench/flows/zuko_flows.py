@@ -8,15 +8,13 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from flowbench import options
-from flowbench.flows.base import Flow, Mapped
+from flowbench.flows.base import Flow, Mapped, likelihood_phases
 
 
 class ZukoFlow(Flow):
     """A flow whose map from data to base is a composed transform of zuko, in both directions."""
 
-    default_phases: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"objective": "likelihood", "batch_size": 1024, "learning_rate": 2e-3},
-    )
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(4e-3)
 
     def __init__(self, features: int, options: options.PartOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

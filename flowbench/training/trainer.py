@@ -23,7 +23,7 @@ from flowbench.training.stopwatch import Stopwatch
 Outcome = Literal["finished", "stopped early", "interrupted"]
 
 #: Share of the time that validation may take when the budget is a time.
-VALIDATION_SHARE = 0.1
+VALIDATION_SHARE = 0.05
 VALIDATIONS = 40
 
 
