@@ -52,6 +52,13 @@ def _phase(kind: str, **changes: Any) -> str:
     return f"plan.phases=[{{{values}}}]"
 
 
+def _matching(kind: str, objective: dict[str, Any], **changes: Any) -> str:
+    """`_phase` in which the objective, too, has some values changed."""
+    (phase,) = ContinuousFlow.default_plan(kind)["phases"]
+    own = phase["objective"] if isinstance(phase["objective"], dict) else {"name": phase["objective"]}
+    return _phase(kind, objective={**own, **objective}, **changes)
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
@@ -68,17 +75,16 @@ def _ingredients(kind: str) -> dict[str, list[str]]:
         "table": {
             "marginal Gaussianiser": ['transforms=["standardise"]'],
             "a high rate for most of the time": [_phase(kind, decline=1.0)],
-            "SOAP": [_phase(kind, optimizer="adamw", batch_size=2048, learning_rate=6e-3)],
-            "batches of 4,096": [_phase(kind, batch_size=1024, learning_rate=4e-3)],
+            "SOAP": [_phase(kind, optimizer="adamw", batch_size=1024, learning_rate=6e-3)],
+            "mirror images": [_matching(kind, {"antithetic": False}, batch_size=4096)],
+            "batches of 2,048": [_phase(kind, batch_size=512, learning_rate=4e-3)],
         },
     }
     rounded = {"rounded products": [_phase(kind, matmul_precision="ieee")]}
     return own[kind] | {
         "multi-scale inputs": ["flow.field.scales=0"],
         "sines and cosines of the time": ["flow.field.octaves=0"],
-        "most times close to the data": [
-            _phase(kind, objective={"name": "flow-matching", "late_share": 0.0})
-        ],
+        "most times close to the data": [_matching(kind, {"late_share": 0.0})],
         "background": ["background=false"],
         "averaged weights": ["plan.ema_decay=0.0"],
         "any decline of the rate": [_phase(kind, decline=0.0)],

@@ -93,8 +93,26 @@ def test_loss_of_the_exact_velocity_under_optimal_transport() -> None:
     assert losses[1] < 0.02
 
 
+def test_mirror_images_cancel_what_is_odd_in_the_base() -> None:
+    """Of a constant c: the mean of (c - x_1 + x_0)^2 and (c - x_1 - x_0)^2 is (c - x_1)^2 + x_0^2."""
+    flow = ContinuousFlow(3, ContinuousOptions(), torch.Generator().manual_seed(0)).double()
+    flow.field.velocity = lambda t, x: torch.full_like(x, 3.0)  # type: ignore[method-assign, assignment]
+    _, data = samples(50, 3, 1)
+    base = torch.randn(50, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    objective = FlowMatching(FlowMatchingOptions(antithetic=True))
+    loss = objective(flow, data, torch.Generator().manual_seed(2)).total
+    torch.testing.assert_close(loss, ((3 - data).square() + base.square()).mean())
+
+
 @pytest.mark.parametrize(
-    "values", [{"coupling": "sinkhorn"}, {"coupling_size": 1}, {"path": "cubic"}], ids=str
+    "values",
+    [
+        {"coupling": "sinkhorn"},
+        {"coupling_size": 1},
+        {"path": "cubic"},
+        {"antithetic": True, "coupling": "minibatch-ot"},
+    ],
+    ids=str,
 )
 def test_impossible_options_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(values))):

@@ -30,6 +30,7 @@ def normal_rows(n: int, features: int = 2) -> torch.Tensor:
         *((name, {}) for name in OBJECTIVES.names()),
         ("flow-matching", {"coupling": "minibatch-ot", "coupling_size": 10}),
         ("flow-matching", {"path": "variance-preserving"}),
+        ("flow-matching", {"antithetic": True}),
         ("likelihood", {"random_end": 0.5}),
         ("regularised-likelihood", {"random_end": 0.5}),
         ("ot-flow", {"random_end": 0.5}),

@@ -26,6 +26,7 @@ VARIANTS: list[tuple[str, dict[str, object], dict[str, object], int]] = [
     ("flow-matching", {}, NETWORK, 600),
     ("flow-matching", {"coupling": "minibatch-ot", "coupling_size": 64}, NETWORK, 600),
     ("flow-matching", {"path": "variance-preserving"}, NETWORK, 600),
+    ("flow-matching", {"antithetic": True}, NETWORK, 600),
 ]
 
 
