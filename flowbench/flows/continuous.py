@@ -104,7 +104,7 @@ class ContinuousFlow(Flow):
     #: is better by 0.57 nat than with a decline from the start and POWER by 0.035; toys, whose fits are near
     #: their end by then, are worse, rings by 0.007), and steps are fewer and better: SOAP (after two minutes,
     #: protein is better by 0.20 nat than with Adam, and POWER by 0.023; toys are worse), and each row twice
-    #: (after one, protein is better by 0.30 and POWER by 0.023 than with twice as many rows; toys are level).
+    #: (after one, protein is better by 0.30 and POWER by 0.044 than with twice as many rows; toys are level).
     table_phase: ClassVar[dict[str, Any]] = {
         "objective": {"name": "flow-matching", "antithetic": True},
         "optimizer": "soap",

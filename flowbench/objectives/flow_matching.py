@@ -12,6 +12,9 @@ from flowbench.objectives.base import LossTerms, Objective
 from flowbench.objectives.coupling import optimal_transport
 from flowbench.objectives.paths import PATHS, PathName
 
+#: With mirror images, the share of the late times that are not drawn the rarer, the closer to the data.
+EVEN_SHARE = 0.1
+
 
 class FlowMatchingOptions(options.PartOptions):
     """`late_share` of the times lie close to the data, with 1 - t log-uniform in [`latest`, 1].
@@ -49,7 +52,9 @@ class FlowMatching(Objective):
     preconditioned for the linear path and independent coupling.
 
     Close to the data nearly all of the target is the base's part, of which x_t tells next to nothing: noise,
-    whose first order a mirror image cancels (antithetic variates; Albergo et al. 2023).
+    whose first order a mirror image cancels (antithetic variates; Albergo et al. 2023). What is left of it
+    in a gradient falls about evenly with log(1 - t), to a twentieth and less; so late times are drawn with a
+    density that falls likewise, and weighted by its inverse (importance sampling).
 
     Uniform times alone leave the last moments, which decide the likelihood, badly learnt: it weighs the
     linear path by t / (1 - t) (Albergo et al. 2023) and the other by (2 / pi) tan(pi t / 2); hence the
@@ -75,18 +80,26 @@ class FlowMatching(Objective):
         base = torch.randn(batch.shape, generator=generator, dtype=batch.dtype, device=batch.device)
         if self.coupling_size is not None:
             base = base[optimal_transport(base, batch, self.coupling_size)]
-        t = self._times(batch, generator)
+        t, weight = self._times(batch, generator)
         if self.antithetic:
-            base, batch, t = torch.cat([base, -base]), batch.repeat(2, 1), t.repeat(2)
+            base, batch = torch.cat([base, -base]), batch.repeat(2, 1)
+            t, weight = t.repeat(2), weight.repeat(2)
         x, velocity = self.path(t.unsqueeze(1), base, batch)
         error = self.continuous(flow).field.velocity(t, x) - velocity
-        return LossTerms(error.square().mean())
+        return LossTerms((weight * error.square().mean(1)).mean())
 
-    def _times(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """Times `(n,)` in [0, 1 - latest] or, for the uniform part, [0, 1]."""
+    def _times(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Times `(n,)` in [0, 1 - latest] or, for the uniform part, [0, 1], and what each weighs, `(n,)`."""
 
         def uniform() -> Tensor:
             return torch.rand(len(batch), generator=generator, dtype=batch.dtype, device=batch.device)
 
-        late = 1 - self.latest ** uniform()
-        return torch.where(uniform() < self.late_share, late, uniform())
+        # log(1 - t) / log(latest), from 0 at the base to 1 close to the data.
+        depth = uniform()
+        density = torch.ones_like(depth)
+        if self.antithetic:
+            depth = torch.where(uniform() < EVEN_SHARE, depth, 1 - (1 - depth).sqrt())
+            density = EVEN_SHARE + (1 - EVEN_SHARE) * 2 * (1 - depth)
+        is_late = uniform() < self.late_share
+        t = torch.where(is_late, 1 - self.latest**depth, uniform())
+        return t, torch.where(is_late, 1 / density, 1.0)

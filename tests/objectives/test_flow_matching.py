@@ -99,9 +99,24 @@ def test_mirror_images_cancel_what_is_odd_in_the_base() -> None:
     flow.field.velocity = lambda t, x: torch.full_like(x, 3.0)  # type: ignore[method-assign, assignment]
     _, data = samples(50, 3, 1)
     base = torch.randn(50, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    objective = FlowMatching(FlowMatchingOptions(antithetic=True))
+    objective = FlowMatching(FlowMatchingOptions(antithetic=True, late_share=0.0))
     loss = objective(flow, data, torch.Generator().manual_seed(2)).total
     torch.testing.assert_close(loss, ((3 - data).square() + base.square()).mean())
+
+
+def test_mirror_images_and_rarer_late_times_leave_the_mean_as_it_is() -> None:
+    """Of velocities t^k it is that of (t^k - x_1 + x_0)^2 over the times, by quadrature of either part."""
+    flow = ContinuousFlow(1, ContinuousOptions(), torch.Generator().manual_seed(0)).double()
+    data = torch.ones(200_000, 1, dtype=torch.float64)
+    even = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+    for power in (1, 200):
+        flow.field.velocity = lambda t, x, k=power: (t**k).unsqueeze(1)  # type: ignore[method-assign]
+        # For x_1 = 1 and a standard normal x_0.
+        early, late = [1 + (times**power - 1).square().mean() for times in (even, 1 - 1e-3**even)]
+        for antithetic in (False, True):
+            options = FlowMatchingOptions(antithetic=antithetic, late_share=0.9)
+            loss = FlowMatching(options)(flow, data, torch.Generator().manual_seed(3)).total
+            torch.testing.assert_close(loss, 0.9 * late + 0.1 * early, atol=0.03, rtol=0)
 
 
 @pytest.mark.parametrize(
