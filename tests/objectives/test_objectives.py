@@ -77,12 +77,15 @@ def test_flow_matching_loss_of_the_exact_velocity_of_a_gaussian() -> None:
     assert loss == pytest.approx(expected, abs=0.01)
 
 
-def test_late_times_are_log_uniform_towards_the_data() -> None:
-    objective = FlowMatching(FlowMatchingOptions(late_share=1.0, latest=1e-3))
-    late = -(1 - objective._times(normal_rows(100_000), torch.Generator().manual_seed(4))).log10()
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_late_times_are_log_uniform_towards_the_data(antithetic: bool) -> None:
+    objective = FlowMatching(FlowMatchingOptions(late_share=1.0, latest=1e-3, antithetic=antithetic))
+    t, weight = objective._times(normal_rows(100_000), torch.Generator().manual_seed(4))
+    late = -(1 - t).log10()
     assert late.min() >= 0 and late.max() <= 3 + 1e-3
-    assert late.mean().item() == pytest.approx(1.5, abs=0.02)
-    assert late.var().item() == pytest.approx(9 / 12, abs=0.02)
+    assert weight.mean().item() == pytest.approx(1, abs=0.02)
+    assert (weight * late).mean().item() == pytest.approx(1.5, abs=0.03)
+    assert (weight * (late - 1.5).square()).mean().item() == pytest.approx(9 / 12, abs=0.03)
 
 
 def test_flow_matching_refuses_a_discrete_flow() -> None:
