@@ -22,7 +22,7 @@ from flowbench.store import Certificate
 MASS_BOUND = 0.01
 #: Standard errors of an integral: up to the first a grid is enough, beyond the second nothing is certified.
 SURE, UNSURE = 0.005, 0.03
-#: As many times the draws are taken where an integral is that uncertain.
+#: As many times the draws are taken where an integral is that uncertain, or a grid doubts the density.
 MORE = 4
 #: Rows that go to the base and back, and how far from their start they may end, standard deviations.
 ROUND_TRIP_ROWS = 200
@@ -83,14 +83,16 @@ def _normalisation(
 ) -> Certificate:
     # An integral to two digits needs no solves to six.
     coarse = model.for_evaluation(coarsen(options.integrator), dtype=torch.float32)
+    draws = DRAWS
     if x.shape[1] <= 2:
         mass = quadrature_mass(coarse, x, generator)
         # A density thinner than a cell slips through any grid, so that a grid alone does not condemn it, nor
         # does one that tells little acquit it.
         if mass.standard_error <= SURE and abs(mass.value - 1) <= MASS_BOUND:
             return _mass_certificate(mass)
-    mass = bridge_mass(coarse, x, generator)
-    if mass.standard_error > UNSURE:
+        draws = MORE * DRAWS
+    mass = bridge_mass(coarse, x, generator, draws=draws)
+    if mass.standard_error > UNSURE and draws == DRAWS:
         mass = bridge_mass(coarse, x, generator, draws=MORE * DRAWS)
     return _mass_certificate(mass)
 
