@@ -114,7 +114,7 @@ def resolve(
             "there is no data set: give its name or path, or a configuration file with `dataset` under [data]"
         )
     chosen = _text(given, "flow", "name") or "cnf"
-    values = _merge(preset_values(preset, chosen, toy=name in TOYS.entries), given)
+    values = _merge(preset_values(preset, chosen, _seconds(given), toy=name in TOYS.entries), given)
     plan = values["plan"]
     if isinstance(plan, Mapping) and plan.get("phases") and not plan.get("steps") and not plan.get("seconds"):
         values["plan"] = {**plan, "seconds": DEFAULT_SECONDS}
@@ -129,21 +129,23 @@ def _without_model(given: Values) -> Values:
     return given
 
 
-def preset_values(preset: str, model: str, *, toy: bool) -> Values:
-    """The configuration that `preset` stands for, for a model and a kind of data."""
+def preset_values(preset: str, model: str, seconds: float | None, *, toy: bool) -> Values:
+    """The configuration that `preset` stands for, for a model, a budget and a kind of data."""
     flow = FLOWS.get(model)
+    kind = "toy" if toy else "table"
     if preset == "default":
         # Columns of real tables have heavy tails and sharp edges, which every model is better off without;
         # the toys' columns are smooth, and bending them bends the toys' shapes.
         return {
             "transforms": ["standardise" if toy else "gaussianise"],
+            "flow": {"name": model, **flow.default_options(kind, seconds)},
             "background": flow.default_background,
-            "plan": flow.default_plan("toy" if toy else "table"),
+            "plan": flow.default_plan(kind, seconds),
         }
     if preset not in flow.presets:
         names = ", ".join(("default", *flow.presets))
         raise UnknownNameError(f"unknown preset `{preset}` for model `{model}`; available: {names}")
-    values: Values = flow.presets[preset]("toy" if toy else "table")
+    values: Values = flow.presets[preset](kind)
     return values
 
 
@@ -188,6 +190,13 @@ def _text(values: Values, table: str, key: str) -> str | None:
     found = values.get(table)
     text = found.get(key) if isinstance(found, Mapping) else None
     return text if isinstance(text, str) else None
+
+
+def _seconds(given: Values) -> float | None:
+    """The budget of time; None where there is none, or where it is no number."""
+    plan = given.get("plan")
+    found = plan.get("seconds") if isinstance(plan, Mapping) else None
+    return found if isinstance(found, int | float) else None
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:

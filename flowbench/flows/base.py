@@ -4,7 +4,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, ClassVar, Self
 
@@ -14,6 +14,15 @@ from torch import Tensor, nn
 from flowbench import options
 from flowbench.errors import ConfigurationError
 from flowbench.fields.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What suits a table from so many `seconds` of training on: changes of each phase and of the options."""
+
+    seconds: float
+    phase: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,8 @@ class Density(nn.Module, ABC):
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = ({"objective": "likelihood"},)
     #: What is different in each of them for a table.
     table_phase: ClassVar[dict[str, Any]] = {}
+    #: What is different beside for a table and a long budget of time, in rising order.
+    long_budgets: ClassVar[tuple[Budget, ...]] = ()
     #: Whether a model of it keeps a `Background` unless it is told otherwise.
     default_background: ClassVar[bool] = False
     #: Published recipes: name -> function of the kind of data ("toy" or "table") giving configuration values.
@@ -97,10 +108,26 @@ class Density(nn.Module, ABC):
         self.options = options
 
     @classmethod
-    def default_plan(cls, kind: str) -> dict[str, Any]:
-        """The plan that suits it for a "toy" or a "table", as plain values."""
-        changes = cls.table_phase if kind == "table" else {}
+    def default_plan(cls, kind: str, seconds: float | None = None) -> dict[str, Any]:
+        """The plan that suits it for a "toy" or a "table" and a budget of time, as plain values."""
+        changes = dict(cls.table_phase) if kind == "table" else {}
+        for budget in cls._budgets(kind, seconds):
+            changes |= budget.phase
         return {"phases": [{**phase, **changes} for phase in cls.default_phases]}
+
+    @classmethod
+    def default_options(cls, kind: str, seconds: float | None = None) -> dict[str, Any]:
+        """Those of its options that suit such data and a budget better than the defaults, as plain values."""
+        options: dict[str, Any] = {}
+        for budget in cls._budgets(kind, seconds):
+            options |= budget.options
+        return options
+
+    @classmethod
+    def _budgets(cls, kind: str, seconds: float | None) -> list[Budget]:
+        if kind != "table" or seconds is None:
+            return []
+        return [budget for budget in cls.long_budgets if budget.seconds <= seconds]
 
     @property
     def like(self) -> Tensor:

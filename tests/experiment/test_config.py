@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from flowbench.config import RunConfig, parse_setting, resolve
 from flowbench.errors import ConfigurationError, UnknownNameError
+from flowbench.fields.time_mlp import TimeMLPOptions
+from flowbench.flows.continuous import ContinuousFlow
 from flowbench.registry import FLOWS
 
 
@@ -48,6 +50,25 @@ def test_a_run_without_a_budget_gets_a_minute() -> None:
     assert resolve("moons").plan.seconds == 60
     assert resolve("moons", overrides={"plan.steps": 5}).plan.seconds is None
     assert resolve("moons", "gaussian").plan.seconds is None
+
+
+def test_a_table_with_time_gets_a_larger_flow_unless_told() -> None:
+    def width(dataset: str, seconds: object, *settings: str) -> int:
+        return resolve(dataset, overrides={"plan.seconds": seconds}, settings=settings).flow.field.width
+
+    long = ContinuousFlow.long_budgets[-1].seconds
+    short = ContinuousFlow.long_budgets[0].seconds - 1
+    assert width("moons", long) == width("wine", short) == TimeMLPOptions().width < width("wine", long)
+    assert width("wine", long, "flow.field.width=7") == 7
+    assert width("wine", long, "flow.field.scales=2") == width("wine", long)
+    assert (
+        resolve("wine", overrides={"plan.seconds": long}, settings=["flow.field=potential"]).flow.field.width
+        == 32
+    )
+    phases = [resolve("wine", overrides={"plan.seconds": each}).plan.phases[0] for each in (short, long)]
+    assert phases[0].batch_size < phases[1].batch_size
+    with pytest.raises(ConfigurationError, match=r"`plan\.seconds`"):
+        width("wine", "long")
 
 
 @pytest.mark.parametrize(
