@@ -114,7 +114,8 @@ def resolve(
             "there is no data set: give its name or path, or a configuration file with `dataset` under [data]"
         )
     chosen = _text(given, "flow", "name") or "cnf"
-    values = _merge(preset_values(preset, chosen, _seconds(given), toy=name in TOYS.entries), given)
+    seconds = _number(given, "plan", "seconds")
+    values = _merge(preset_values(preset, chosen, seconds, toy=name in TOYS.entries), given)
     plan = values["plan"]
     if isinstance(plan, Mapping) and plan.get("phases") and not plan.get("steps") and not plan.get("seconds"):
         values["plan"] = {**plan, "seconds": DEFAULT_SECONDS}
@@ -187,16 +188,19 @@ def _nest(flat: Mapping[str, Any]) -> Values:
 
 def _text(values: Values, table: str, key: str) -> str | None:
     """The text at `table.key`; None where there is none, or where something else is in its place."""
-    found = values.get(table)
-    text = found.get(key) if isinstance(found, Mapping) else None
-    return text if isinstance(text, str) else None
+    found = _value(values, table, key)
+    return found if isinstance(found, str) else None
 
 
-def _seconds(given: Values) -> float | None:
-    """The budget of time; None where there is none, or where it is no number."""
-    plan = given.get("plan")
-    found = plan.get("seconds") if isinstance(plan, Mapping) else None
+def _number(values: Values, table: str, key: str) -> float | None:
+    """The number at `table.key`; None where there is none, or where something else is in its place."""
+    found = _value(values, table, key)
     return found if isinstance(found, int | float) else None
+
+
+def _value(values: Values, table: str, key: str) -> Any:
+    found = values.get(table)
+    return found.get(key) if isinstance(found, Mapping) else None
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:

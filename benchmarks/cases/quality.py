@@ -45,18 +45,16 @@ def tables(*, quick: bool, seconds: float) -> Outcome:
         return _compare(data, contenders, seconds / 6 if quick else seconds, range(1 if quick else 3))
 
 
-def _phase(kind: str, seconds: float, **changes: Any) -> str:
-    """The only phase of the default for this kind of data with some values changed, as `--set` takes it."""
-    (phase,) = ContinuousFlow.default_plan(kind, seconds)["phases"]
+def _phase(phase: dict[str, Any], **changes: Any) -> str:
+    """The only phase of a plan, `phase` with some values changed, as `--set` takes it."""
     values = ", ".join(f"{key} = {_toml(value)}" for key, value in {**phase, **changes}.items())
     return f"plan.phases=[{{{values}}}]"
 
 
-def _matching(kind: str, seconds: float, objective: dict[str, Any], **changes: Any) -> str:
+def _matching(phase: dict[str, Any], objective: dict[str, Any], **changes: Any) -> str:
     """`_phase` in which the objective, too, has some values changed."""
-    (phase,) = ContinuousFlow.default_plan(kind, seconds)["phases"]
     own = phase["objective"] if isinstance(phase["objective"], dict) else {"name": phase["objective"]}
-    return _phase(kind, seconds, objective={**own, **objective}, **changes)
+    return _phase(phase, objective={**own, **objective}, **changes)
 
 
 def _toml(value: Any) -> str:
@@ -67,27 +65,28 @@ def _toml(value: Any) -> str:
 
 def _ingredients(kind: str, seconds: float) -> dict[str, list[str]]:
     """What the default for this kind of data consists of, each with the settings that take it away."""
+    (phase,) = ContinuousFlow.default_plan(kind, seconds)["phases"]
     own = {
         "toy": {
             "turned directions": ["flow.field.frames=1"],
-            "batches of 1,024": [_phase(kind, seconds, batch_size=256)],
+            "batches of 1,024": [_phase(phase, batch_size=256)],
         },
         "table": {
             "marginal Gaussianiser": ['transforms=["standardise"]'],
-            "a high rate for most of the time": [_phase(kind, seconds, decline=1.0)],
-            "SOAP": [_phase(kind, seconds, optimizer="adamw", batch_size=1024, learning_rate=6e-3)],
-            "mirror images": [_matching(kind, seconds, {"antithetic": False}, batch_size=4096)],
-            "batches of 2,048": [_phase(kind, seconds, batch_size=512, learning_rate=4e-3)],
+            "a high rate for most of the time": [_phase(phase, decline=1.0)],
+            "SOAP": [_phase(phase, optimizer="adamw", batch_size=1024, learning_rate=6e-3)],
+            "mirror images": [_matching(phase, {"antithetic": False}, batch_size=4096)],
+            "batches of 2,048": [_phase(phase, batch_size=512, learning_rate=4e-3)],
         },
     }
-    rounded = {"rounded products": [_phase(kind, seconds, matmul_precision="ieee")]}
+    rounded = {"rounded products": [_phase(phase, matmul_precision="ieee")]}
     return own[kind] | {
         "multi-scale inputs": ["flow.field.scales=0"],
         "sines and cosines of the time": ["flow.field.octaves=0"],
-        "most times close to the data": [_matching(kind, seconds, {"late_share": 0.0})],
+        "most times close to the data": [_matching(phase, {"late_share": 0.0})],
         "background": ["background=false"],
         "averaged weights": ["plan.ema_decay=0.0"],
-        "any decline of the rate": [_phase(kind, seconds, decline=0.0)],
+        "any decline of the rate": [_phase(phase, decline=0.0)],
         # A processor without units for it rounds nothing.
         **(rounded if torch.ops.mkldnn._is_mkldnn_bf16_supported() else {}),
     }
