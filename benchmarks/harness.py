@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.statistics import Interval, paired_ratio
@@ -213,6 +214,12 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor()
 
 
+def bfloat16_units() -> list[str]:
+    """The processor's units that multiply in bfloat16, with which `cnf` takes more steps a second."""
+    capabilities = torch.cpu.get_capabilities()
+    return [name for name in ("avx512_bf16", "amx_bf16") if capabilities.get(name)]
+
+
 def versions() -> dict[str, str]:
     """Python and every package that takes part, where it is installed."""
     found = {"python": platform.python_version()}
@@ -245,7 +252,12 @@ def write(case: str, outcome: Outcome, *, quick: bool, cpu_seconds: float) -> Pa
         "mode": "quick" if quick else "full",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "threads_used": 1},
+        "machine": {
+            "cpu": cpu_model(),
+            "bfloat16_units": bfloat16_units(),
+            "cores": os.cpu_count(),
+            "threads_used": 1,
+        },
         "versions": versions(),
         "cpu_seconds": round(cpu_seconds, 1),
         "tables": outcome.tables,

@@ -28,9 +28,12 @@ def render(document: dict[str, Any]) -> Iterator[str]:
     """A case's section."""
     machine = document["machine"]
     versions = ", ".join(f"{name} {value}" for name, value in document["versions"].items())
+    # Older results do not say.
+    units = machine.get("bfloat16_units")
+    cpu = machine["cpu"] + ("" if units is None else f" ({', '.join(units) or 'no bfloat16 units'})")
     yield from ("", f"## {document['case']}", "")
     yield (
-        f"{document['mode']} mode, {document['date'][:10]}, commit {document['commit']}; {machine['cpu']}, "
+        f"{document['mode']} mode, {document['date'][:10]}, commit {document['commit']}; {cpu}, "
         f"{machine['cores']} cores, {machine['threads_used']} used; {versions}."
     )
     for note in document["notes"]:

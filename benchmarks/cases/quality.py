@@ -5,10 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import stats
 
-from benchmarks.harness import Entry, Outcome, Timing, attempt_all, scratch
+from benchmarks.harness import Entry, Outcome, Timing, attempt_all, bfloat16_units, scratch
 from benchmarks.tables import write_tables
 from flowbench.flows.continuous import ContinuousFlow
 from flowbench.registry import TOYS
@@ -88,7 +87,7 @@ def _ingredients(kind: str, seconds: float) -> dict[str, list[str]]:
         "averaged weights": ["plan.ema_decay=0.0"],
         "any decline of the rate": [_phase(phase, decline=0.0)],
         # A processor without units for it rounds nothing.
-        **(rounded if torch.ops.mkldnn._is_mkldnn_bf16_supported() else {}),
+        **(rounded if bfloat16_units() else {}),
     }
 
 
