@@ -17,12 +17,21 @@ from flowbench.fields.mixture import Mixture
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What suits a table from so many `seconds` of training on: changes of each phase and of the options."""
+class Adaptation:
+    """Changes of each phase and of the options that suit some data, or some budgets, better.
 
-    seconds: float
+    They are for a `kind` of data, "toy" or "table", or for any, and for budgets of so many `seconds` on; at
+    0 for every budget.
+    """
+
+    kind: str | None = None
+    seconds: float = 0.0
     phase: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+
+    def suits(self, kind: str, seconds: float | None) -> bool:
+        """Whether it is for this kind of data and a budget of time, or one of steps alone."""
+        return self.kind in (None, kind) and self.seconds <= (seconds or 0)
 
 
 @dataclass(frozen=True)
@@ -91,10 +100,8 @@ class Density(nn.Module, ABC):
     Options: ClassVar[type[options.PartOptions]]
     #: The phases of training that suit it, as plain values for `flowbench.training.plan.TrainingPlan`.
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = ({"objective": "likelihood"},)
-    #: What is different in each of them for a table.
-    table_phase: ClassVar[dict[str, Any]] = {}
-    #: What is different beside for a table and a long budget of time, in rising order.
-    long_budgets: ClassVar[tuple[Budget, ...]] = ()
+    #: Of two that suit, the second overrides the first.
+    adaptations: ClassVar[tuple[Adaptation, ...]] = ()
     #: Whether a model of it keeps a `Background` unless it is told otherwise.
     default_background: ClassVar[bool] = False
     #: Published recipes: name -> function of the kind of data ("toy" or "table") giving configuration values.
@@ -110,24 +117,20 @@ class Density(nn.Module, ABC):
     @classmethod
     def default_plan(cls, kind: str, seconds: float | None = None) -> dict[str, Any]:
         """The plan that suits it for a "toy" or a "table" and a budget of time, as plain values."""
-        changes = dict(cls.table_phase) if kind == "table" else {}
-        for budget in cls._budgets(kind, seconds):
-            changes |= budget.phase
+        changes: dict[str, Any] = {}
+        for adaptation in cls.adaptations:
+            if adaptation.suits(kind, seconds):
+                changes |= adaptation.phase
         return {"phases": [{**phase, **changes} for phase in cls.default_phases]}
 
     @classmethod
     def default_options(cls, kind: str, seconds: float | None = None) -> dict[str, Any]:
         """Those of its options that suit such data and a budget better than the defaults, as plain values."""
         options: dict[str, Any] = {}
-        for budget in cls._budgets(kind, seconds):
-            options |= budget.options
+        for adaptation in cls.adaptations:
+            if adaptation.suits(kind, seconds):
+                options |= adaptation.options
         return options
-
-    @classmethod
-    def _budgets(cls, kind: str, seconds: float | None) -> list[Budget]:
-        if kind != "table" or seconds is None:
-            return []
-        return [budget for budget in cls.long_budgets if budget.seconds <= seconds]
 
     @property
     def like(self) -> Tensor:

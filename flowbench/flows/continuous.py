@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowbench import options
 from flowbench.fields.mixture import Mixture
-from flowbench.flows.base import Budget, Flow, Mapped
+from flowbench.flows.base import Adaptation, Flow, Mapped
 from flowbench.ode.base import Derivative, Integrator, Solution, State
 from flowbench.ode.clock import EVEN
 from flowbench.options import part_of
@@ -16,6 +16,14 @@ from flowbench.registry import DIVERGENCES, FIELDS, INTEGRATORS
 
 #: `(t, x: (n, d), probes)` to the velocity (n, d), its divergence (n,) and further integrands (n,).
 Rates = Callable[[Tensor, Tensor, Tensor | None], State]
+
+#: What makes a step dearer and better: SOAP, and each row with a draw from the base and its mirror image.
+BETTER_STEPS = {
+    "objective": {"name": "flow-matching", "antithetic": True, "late_share": 1.0},
+    "optimizer": "soap",
+    "batch_size": 2048,
+    "learning_rate": 8e-3,
+}
 
 
 class ContinuousOptions(options.PartOptions):
@@ -100,24 +108,24 @@ class ContinuousFlow(Flow):
             "matmul_precision": "bf16",
         },
     )
-    #: A table's columns take long to learn: the rate stays high for most of the time (after a minute, protein
-    #: is better by 0.57 nat than with a decline from the start and POWER by 0.035; toys, whose fits are near
-    #: their end by then, are worse, rings by 0.007), and steps are fewer and better: SOAP (after two minutes,
-    #: protein is better by 0.20 nat than with Adam, and POWER by 0.023; toys are worse), and each row twice
-    #: (after one, protein is better by 0.30 and POWER by 0.044 than with twice as many rows; toys are level).
-    table_phase: ClassVar[dict[str, Any]] = {
-        "objective": {"name": "flow-matching", "antithetic": True, "late_share": 1.0},
-        "optimizer": "soap",
-        "batch_size": 2048,
-        "learning_rate": 8e-3,
-        "decline": 0.25,
-    }
-    #: A wider network learns more of a table, in fewer steps; with more of these their noise matters more
-    #: (after two minutes, protein is better by 0.27 nat and POWER level; after five, protein by 0.31 and,
-    #: with the larger batches, POWER by 0.017; after one, protein by 0.14, but POWER is worse by 0.025).
-    long_budgets: ClassVar[tuple[Budget, ...]] = (
-        Budget(100, options={"field": {"name": "time-mlp", "width": 192}}),
-        Budget(200, phase={"batch_size": 4096, "learning_rate": 1e-2}),
+    adaptations: ClassVar[tuple[Adaptation, ...]] = (
+        # A table's columns take long to learn: the rate stays high for most of the time (after a minute,
+        # protein is better by 0.57 nat than with a decline from the start and POWER by 0.035; toys, whose
+        # fits are near their end by then, are worse, rings by 0.007), and steps are fewer and better: SOAP
+        # (after two minutes, protein is better by 0.20 nat than with Adam, and POWER by 0.023), and each row
+        # twice (after one, protein is better by 0.30 and POWER by 0.044 than with twice as many rows).
+        Adaptation("table", phase={**BETTER_STEPS, "decline": 0.25}),
+        # Toys gain from such steps later (after two minutes, pinwheel is better by 0.002 nat and three others
+        # level; after five, checkerboard by 0.005, two spirals by 0.0028, rings and pinwheel by 0.0015; after
+        # one, they are worse).
+        Adaptation("toy", 100, phase=BETTER_STEPS),
+        # A wider network learns more of a table (after two minutes, protein is better by 0.27 nat and POWER
+        # level; after five, protein by 0.31 and, with the larger batches, POWER by 0.017; after one, protein
+        # by 0.14, but POWER is worse by 0.025).
+        Adaptation(seconds=100, options={"field": {"name": "time-mlp", "width": 192}}),
+        # With more steps their noise matters more; toys are near their end.
+        Adaptation("table", 200, phase={"batch_size": 4096, "learning_rate": 1e-2}),
+        Adaptation("toy", 200, phase={"batch_size": 4096, "learning_rate": 5e-3}),
     )
     default_background: ClassVar[bool] = True
     presets: ClassVar[dict[str, Callable[[str], dict[str, Any]]]] = {"ffjord": ffjord}

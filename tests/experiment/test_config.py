@@ -52,23 +52,21 @@ def test_a_run_without_a_budget_gets_a_minute() -> None:
     assert resolve("moons", "gaussian").plan.seconds is None
 
 
-def test_a_table_with_time_gets_a_larger_flow_unless_told() -> None:
-    def width(dataset: str, seconds: object, *settings: str) -> int:
-        return resolve(dataset, overrides={"plan.seconds": seconds}, settings=settings).flow.field.width
+@pytest.mark.parametrize("dataset", ["moons", "wine"])
+def test_a_long_budget_gets_a_wider_flow_and_larger_batches_unless_told(dataset: str) -> None:
+    def config(seconds: object, *settings: str) -> RunConfig:
+        return resolve(dataset, overrides={"plan.seconds": seconds}, settings=settings)
 
-    long = ContinuousFlow.long_budgets[-1].seconds
-    short = ContinuousFlow.long_budgets[0].seconds - 1
-    assert width("moons", long) == width("wine", short) == TimeMLPOptions().width < width("wine", long)
-    assert width("wine", long, "flow.field.width=7") == 7
-    assert width("wine", long, "flow.field.scales=2") == width("wine", long)
-    assert (
-        resolve("wine", overrides={"plan.seconds": long}, settings=["flow.field=potential"]).flow.field.width
-        == 32
-    )
-    phases = [resolve("wine", overrides={"plan.seconds": each}).plan.phases[0] for each in (short, long)]
-    assert phases[0].batch_size < phases[1].batch_size
+    starts = sorted(each.seconds for each in ContinuousFlow.adaptations if each.seconds)
+    short, long = config(starts[0] - 1), config(starts[-1])
+    wide = long.flow.field.width
+    assert short.flow.field.width == TimeMLPOptions().width < wide
+    assert short.plan.phases[0].batch_size < long.plan.phases[0].batch_size
+    assert config(starts[-1], "flow.field.width=7").flow.field.width == 7
+    assert config(starts[-1], "flow.field.scales=2").flow.field.width == wide
+    assert config(starts[-1], "flow.field=potential").flow.field.width == 32
     with pytest.raises(ConfigurationError, match=r"`plan\.seconds`"):
-        width("wine", "long")
+        config("long")
 
 
 @pytest.mark.parametrize(
