@@ -16,6 +16,7 @@ from flowbench.data.pitfalls import find_pitfalls
 from flowbench.environment import describe_host, describe_versions, source_commit
 from flowbench.errors import ConfigurationError, DamagedFileError, DataError, RunExistsError
 from flowbench.evaluation.evaluate import evaluate
+from flowbench.flows.continuous import ContinuousFlow
 from flowbench.flows.density_model import DensityModel
 from flowbench.home import Home
 from flowbench.preparation import (
@@ -158,10 +159,13 @@ class _Work:
 
     def describe(self, command: Sequence[str]) -> dict[str, Any]:
         """What `run.json` says of a run that begins."""
+        flow = self.prepared.model.flow
+        divergence = flow.divergence.describe(flow.field) if isinstance(flow, ContinuousFlow) else None
         return {
             "status": "running",
             "command": list(command),
             "model": self.config.flow.name,
+            **({"divergence": divergence} if divergence else {}),
             "dataset": {
                 "name": self.dataset.name,
                 **asdict(self.dataset.provenance),

@@ -68,6 +68,7 @@ INTEGRATORS = Registry(
 DIVERGENCES = Registry(
     "divergence estimator",
     {
+        "auto": "flowbench.ode.divergence:AutoDivergence",
         "exact": "flowbench.ode.divergence:ExactDivergence",
         "hutchinson": "flowbench.ode.divergence:Hutchinson",
         "hutch++": "flowbench.ode.divergence:HutchPlusPlus",

@@ -182,6 +182,10 @@ class Density(nn.Module, ABC):
         x, scores = self.draw(n, generator)
         return x, scores.log_prob
 
+    def for_validation(self) -> Self:
+        """A copy whose log-densities choose among the weights of a fit, in the dtype of the density's own."""
+        return copy.deepcopy(self).requires_grad_(False)
+
     def for_evaluation(
         self,
         integrator: options.PartOptions,

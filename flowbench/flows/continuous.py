@@ -11,11 +11,15 @@ from flowbench.fields.mixture import Mixture
 from flowbench.flows.base import Adaptation, Flow, Mapped
 from flowbench.ode.base import Derivative, Integrator, Solution, State
 from flowbench.ode.clock import EVEN
+from flowbench.ode.native_engine import NativeIntegrator, NativeOptions
 from flowbench.options import part_of
 from flowbench.registry import DIVERGENCES, FIELDS, INTEGRATORS
 
 #: `(t, x: (n, d), probes)` to the velocity (n, d), its divergence (n,) and further integrands (n,).
 Rates = Callable[[Tensor, Tensor, Tensor | None], State]
+
+#: Of solves while training.
+TRAINING_TOLERANCES = {"atol": 1e-4, "rtol": 1e-4}
 
 #: What makes a step dearer and better: SOAP, and each row with a draw from the base and its mirror image.
 BETTER_STEPS = {
@@ -31,12 +35,11 @@ class ContinuousOptions(options.PartOptions):
 
     name: Literal["cnf"] = "cnf"
     field: part_of(FIELDS, "time-mlp") = {"name": "time-mlp"}  # type: ignore[valid-type]
-    integrator: part_of(INTEGRATORS, "torchdiffeq") = {  # type: ignore[valid-type]
-        "name": "torchdiffeq",
-        "atol": 1e-4,
-        "rtol": 1e-4,
+    integrator: part_of(INTEGRATORS, "native") = {  # type: ignore[valid-type]
+        "name": "native",
+        **TRAINING_TOLERANCES,
     }
-    divergence: part_of(DIVERGENCES, "exact") = {"name": "exact"}  # type: ignore[valid-type]
+    divergence: part_of(DIVERGENCES, "auto") = {"name": "auto"}  # type: ignore[valid-type]
 
 
 def ffjord(kind: str) -> dict[str, Any]:
@@ -146,6 +149,13 @@ class ContinuousFlow(Flow):
         start: Mixture | None = self.field.start
         return start
 
+    def for_validation(self) -> Self:
+        """A copy that is solved under error control: weights may learn to suit the steps of a fixed grid."""
+        flow = super().for_validation()
+        if flow.integrator.options.model_dump().get("steps"):
+            flow.integrator = NativeIntegrator(NativeOptions(**TRAINING_TOLERANCES))
+        return flow
+
     def for_evaluation(
         self,
         integrator: options.PartOptions,
@@ -212,7 +222,7 @@ class ContinuousFlow(Flow):
         integrals: int = 0,
     ) -> tuple[Mapped, State]:
         # Fixed for the whole solve: an adaptive integrator needs a deterministic right-hand side.
-        probes = self.divergence.draw(x, generator)
+        probes = self.divergence.draw(self.field, x, generator)
         # An integral over time grows with the time that passes, whichever way that is.
         direction = 1.0 if end > start else -1.0
 

@@ -24,8 +24,9 @@ class DivergenceEstimator(ABC):
     options: options.Options
 
     @abstractmethod
-    def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
-        """Probes for the rows `x` (n, d), in the dtype and on the device of `x`; None if none are needed.
+    def draw(self, field: Velocity, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        """Probes for `field` on the rows `x` (n, d), in the dtype and on the device of `x`; None if it needs
+        none.
 
         Raises `ConfigurationError` if probes are needed and there is no `generator`.
         """
@@ -35,6 +36,10 @@ class DivergenceEstimator(ABC):
         self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and its divergence (n,) at `t`, () or (n,), and `x` (n, d)."""
+
+    @abstractmethod
+    def describe(self, field: Velocity) -> str:
+        """How the divergence of `field` comes about, in words."""
 
 
 class ExactDivergenceOptions(options.PartOptions):
@@ -52,7 +57,7 @@ class ExactDivergence(DivergenceEstimator):
     def __init__(self, options: ExactDivergenceOptions) -> None:
         self.options = options
 
-    def draw(self, x: Tensor, generator: torch.Generator | None) -> None:
+    def draw(self, field: Velocity, x: Tensor, generator: torch.Generator | None) -> None:
         """Nothing is drawn."""
 
     def velocity_and_divergence(
@@ -65,6 +70,12 @@ class ExactDivergence(DivergenceEstimator):
         basis = torch.eye(features, dtype=x.dtype, device=x.device)
         velocity, columns = field.jvp(t, x, basis[:, None].expand(features, rows, features))
         return velocity, columns.diagonal(dim1=0, dim2=2).sum(-1)
+
+    def describe(self, field: Velocity) -> str:
+        """See `DivergenceEstimator`."""
+        if field.has_closed_form_divergence:
+            return "exact, in closed form"
+        return f"exact, by {field.features} tangents"
 
 
 class HutchinsonOptions(options.PartOptions):
@@ -88,7 +99,7 @@ class Hutchinson(DivergenceEstimator):
     def __init__(self, options: HutchinsonOptions) -> None:
         self.options: HutchinsonOptions = options
 
-    def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def draw(self, field: Velocity, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Probes (k, n, d)."""
         generator = _seeded(generator, self.options.name)
         draw = _rademacher if self.options.distribution == "rademacher" else _gaussian
@@ -101,6 +112,11 @@ class Hutchinson(DivergenceEstimator):
         probes = _required(probes)
         velocity, pushed = field.jvp(t, x, probes)
         return velocity, (probes * pushed).sum(-1).mean(0)
+
+    def describe(self, field: Velocity) -> str:
+        """See `DivergenceEstimator`."""
+        probes = f"{self.options.probes} {self.options.distribution} probe" + "s" * (self.options.probes > 1)
+        return f"estimated, by {probes} of Hutchinson"
 
 
 class HutchPlusPlusOptions(options.PartOptions):
@@ -125,7 +141,7 @@ class HutchPlusPlus(DivergenceEstimator):
     def __init__(self, options: HutchPlusPlusOptions) -> None:
         self.options: HutchPlusPlusOptions = options
 
-    def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def draw(self, field: Velocity, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """The sketch (k, n, d), in general position, followed by the Rademacher probes of the rest."""
         generator = _seeded(generator, self.options.name)
         sketch = _gaussian(self._sketch_size, x, generator)
@@ -146,9 +162,54 @@ class HutchPlusPlus(DivergenceEstimator):
         in_span, off_span = pushed.tensor_split([len(span)])
         return velocity, (span * in_span).sum((0, 2)) + (outside * off_span).sum(-1).mean(0)
 
+    def describe(self, field: Velocity) -> str:
+        """See `DivergenceEstimator`."""
+        return f"estimated, by {self.options.probes} products of Hutch++"
+
     @property
     def _sketch_size(self) -> int:
         return self.options.probes // 3
+
+
+class AutoDivergenceOptions(options.PartOptions):
+    """Up to how many columns the exact divergence of a field without a closed form is in reach."""
+
+    name: Literal["auto"] = "auto"
+    columns: int = Field(64, ge=1)
+
+
+class AutoDivergence(DivergenceEstimator):
+    """The exact divergence where it is in reach, else one probe of Hutchinson's.
+
+    In reach are closed forms, and of other fields as many tangents as `columns`: each is pushed, and kept for
+    gradients, through every layer, so that memory is out before time is.
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = AutoDivergenceOptions
+    exact: ClassVar[bool] = False
+
+    def __init__(self, options: AutoDivergenceOptions) -> None:
+        self.options: AutoDivergenceOptions = options
+        self._exact = ExactDivergence(ExactDivergenceOptions())
+        self._estimate = Hutchinson(HutchinsonOptions())
+
+    def draw(self, field: Velocity, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        """See `DivergenceEstimator`."""
+        return self._chosen(field).draw(field, x, generator)
+
+    def velocity_and_divergence(
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """See `DivergenceEstimator`."""
+        return self._chosen(field).velocity_and_divergence(field, t, x, probes)
+
+    def describe(self, field: Velocity) -> str:
+        """See `DivergenceEstimator`."""
+        return self._chosen(field).describe(field)
+
+    def _chosen(self, field: Velocity) -> DivergenceEstimator:
+        in_reach = field.has_closed_form_divergence or field.features <= self.options.columns
+        return self._exact if in_reach else self._estimate
 
 
 def _rademacher(count: int, x: Tensor, generator: torch.Generator) -> Tensor:

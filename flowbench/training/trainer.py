@@ -103,6 +103,7 @@ class Trainer:
         self.smoother = smoother
         self.objectives = make_objectives(plan, flow)
         self.counters = Counters()
+        self._judge = flow.for_validation()
         self.ema = copy_tensors(flow.state_dict())
         self.best = copy_tensors(flow.state_dict())
         self.optimizer = self._new_optimizer()
@@ -343,16 +344,13 @@ class Trainer:
     @torch.no_grad()
     def _log_prob(self, weights: Tensors, rows: Tensor) -> Tensor:
         """The flow's log-densities (n,) of `rows: (n, d)` under `weights`; all NaN where a solve fails."""
-        current = copy_tensors(self.flow.state_dict())
-        self.flow.load_state_dict(weights)
+        self._judge.load_state_dict(weights)
         # The same probes every time, so that a stochastic divergence does not add noise to the choice.
         generator = torch.Generator(rows.device).manual_seed(0)
         try:
-            scores = [self.flow.score(part, generator) for part in torch.split(rows, len(self.validation))]
+            scores = [self._judge.score(part, generator) for part in torch.split(rows, len(self.validation))]
         except IntegrationError:
             return torch.full((len(rows),), math.nan, dtype=torch.float64)
-        finally:
-            self.flow.load_state_dict(current)
         self._nfe = scores[0].nfe
         return torch.cat([part.log_prob for part in scores]).double()
 

@@ -1,5 +1,6 @@
 """The training loop: phases, averages, guards, interruption and exact resumption."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from flowbench.errors import ConfigurationError, IntegrationError, RunFailedErro
 from flowbench.flows.base import Flow
 from flowbench.objectives.base import LossTerms
 from flowbench.objectives.likelihood import Likelihood
+from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.registry import FLOWS
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.state import TrainingState
@@ -207,6 +209,28 @@ def test_two_phases_change_the_objective() -> None:
     trainer.run()
     assert seen[1] == "flow-matching"
     assert seen[-1] == "likelihood"
+
+
+def test_a_fixed_grid_is_not_exploited() -> None:
+    """Weights that suit two steps of Euler are not taken for better ones."""
+    steps = {"name": "native", "method": "euler", "steps": 2}
+    tight = PerRowOptions(atol=1e-6, rtol=1e-6)
+
+    def exact_nll(flow: Flow) -> float:
+        return -flow.for_evaluation(tight).log_prob(cloud(200, seed=1).double()).mean().item()
+
+    flow = make_flow("cnf", field={"name": "time-mlp", "width": 16, "scales": 0}, integrator=steps)
+    matching = [{"objective": "flow-matching", "batch_size": 256, "learning_rate": 1e-2}]
+    make_trainer(flow, {"phases": matching, "steps": 100}).run()
+    before = exact_nll(flow)
+    exploited = copy.deepcopy(flow)
+    plan = {"phases": [{"batch_size": 256, "learning_rate": 3e-2}], "steps": 60, "validation_steps": 20}
+    make_trainer(flow, plan).run()
+    assert exact_nll(flow) < before + 1e-3
+    trainer = make_trainer(exploited, plan)
+    trainer._judge = copy.deepcopy(exploited)
+    trainer.run()
+    assert exact_nll(exploited) > before + 0.02
 
 
 def faulty(fails: Callable[[int], bool], error: Exception | None = None) -> type[Likelihood]:
