@@ -25,7 +25,7 @@ test: $(VENV)/.installed-test  ## run the tests; ARGS="-k planar" chooses some
 test-slow: $(VENV)/.installed-test  ## run the reproductions, which take minutes each
 	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: none was selected
 
-bench: $(VENV)/.installed .venv-jax/.installed  ## measure against other libraries; QUICK=1 in at most 10 minutes
+bench: $(VENV)/.installed-bench .venv-jax/.installed  ## measure against other libraries; QUICK=1 in at most 10 minutes
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 gallery: $(VENV)/.installed  ## make the reports in reports/gallery anew; ARGS=protein chooses one
@@ -59,6 +59,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	$(INSTALL) --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+	$(INSTALL) --editable '.[bench]'
 	@touch $@ $(VENV)/.installed
 
 # JAX pins other versions of what torch needs too; a machine may do without it.

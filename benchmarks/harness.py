@@ -25,7 +25,16 @@ from benchmarks.statistics import Interval, paired_ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("torch", "torchdiffeq", "zuko", "numpy", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "torchdiffeq",
+    "pytorch-optimizer",
+    "zuko",
+    "normflows",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
 JAX_PYTHON = Path(os.environ.get("FLOWBENCH_JAX_PYTHON", ROOT / ".venv-jax" / "bin" / "python"))
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -189,6 +198,13 @@ class Outcome:
     def add(self, title: str, row: Row) -> None:
         """One more row of the table called `title`."""
         self.tables.setdefault(title, []).append(row)
+
+    def extend(self, other: Self) -> None:
+        """All of `other` as well, with its remarks in the place of these."""
+        for title, rows in other.tables.items():
+            self.tables.setdefault(title, []).extend(rows)
+        self.ratios += other.ratios
+        self.notes = other.notes
 
     def compare(self, what: str, fast: Timing, slow: Timing, against: str, aim: float | None = None) -> None:
         """How many times as much CPU time `slow` takes, round by round."""

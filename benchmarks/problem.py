@@ -59,7 +59,8 @@ def fitted_problem(path: Path, train: NDArray[Any], rows: NDArray[Any], *, steps
     z = transform.to_model(x)[0].float()
     flow = ContinuousFlow(train.shape[1], ContinuousOptions(), torch.Generator().manual_seed(0))
     flow.initialise(z)
-    plan = TrainingPlan(**{**flow.default_plan("toy"), "steps": steps, "validation_steps": steps})
+    kind = "toy" if flow.features == 2 else "table"
+    plan = TrainingPlan(**{**flow.default_plan(kind), "steps": steps, "validation_steps": steps})
     Trainer(flow, plan, z[1000:], z[:1000], generator=torch.Generator().manual_seed(0)).run()
     save_problem(path, flow, transform.to_model(torch.tensor(rows))[0])
 

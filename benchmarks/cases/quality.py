@@ -13,11 +13,20 @@ from flowbench.flows.continuous import ContinuousFlow
 from flowbench.registry import TOYS
 
 FLOWBENCH = "benchmarks.contenders.fits:flowbench"
+OTHER = "benchmarks.contenders.fits:other"
 TEST_ROWS = 20_000
 #: Of the ablation, whose differences are large; more would be scored for as long as its models are trained.
 ABLATION_ROWS = 4_000
 #: Draws the toys' rows; the defaults were chosen on those of seed 0.
 TOY_SEED = 100
+
+#: Of the sweep: options of the field, and values beside the default.
+FIELD_VALUES = (
+    *(("width", width) for width in (64, 192)),
+    *(("scales", scales) for scales in (4, 6, 8, 10)),
+    *(("frames", frames) for frames in (1, 3, 6)),
+    *(("octaves", octaves) for octaves in (2, 5)),
+)
 
 #: By name: the function that makes one, and what it is called with beside what all are.
 Contenders = dict[str, tuple[str, dict[str, Any]]]
@@ -93,8 +102,36 @@ def _ingredients(kind: str, seconds: float) -> dict[str, list[str]]:
 
 def ablation(*, quick: bool, seconds: float) -> Outcome:
     """What each ingredient of the default is worth: the test NLL without it, on two toys and two tables."""
-    outcome = Outcome()
     seconds = seconds / 6 if quick else seconds
+    changes = {
+        kind: {f"without {name}": settings for name, settings in _ingredients(kind, seconds).items()}
+        for kind in ("toy", "table")
+    }
+    return _changed(changes, seconds)
+
+
+def sweep(*, quick: bool, seconds: float) -> Outcome:
+    """What other values of the default's numbers would bring, on two toys and two tables."""
+    seconds = seconds / 6 if quick else seconds
+    return _changed({kind: _values(kind, seconds) for kind in ("toy", "table")}, seconds)
+
+
+def _values(kind: str, seconds: float) -> dict[str, list[str]]:
+    """Other values of the numbers of the default for this kind of data, each with the settings for them."""
+    (phase,) = ContinuousFlow.default_plan(kind, seconds)["phases"]
+    rows, rate = phase["batch_size"], phase["learning_rate"]
+    changed = {f"{name} = {value}": [f"flow.field.{name}={value}"] for name, value in FIELD_VALUES}
+    for factor in (0.5, 2):
+        for name, value in (("batch_size", int(factor * rows)), ("learning_rate", factor * rate)):
+            changed[f"{name} = {value:g}"] = [_phase(phase, **{name: value})]
+    for decline in (0.25, 1.0):
+        changed[f"decline = {decline:g}"] = [_phase(phase, decline=decline)]
+    return changed | {f"ema_decay = {decay:g}": [f"plan.ema_decay={decay}"] for decay in (0.99, 0.9997)}
+
+
+def _changed(changes: dict[str, dict[str, list[str]]], seconds: float) -> Outcome:
+    """The default against itself with `changes`, by kind of data and name the settings that make them."""
+    outcome = Outcome()
     with scratch() as folder:
         data = {
             "toy": {name: name for name in ("rings", "checkerboard")},
@@ -102,12 +139,37 @@ def ablation(*, quick: bool, seconds: float) -> Outcome:
         }
         for kind, places in data.items():
             contenders: Contenders = {"cnf": (FLOWBENCH, {"model": "cnf"})}
-            for name, settings in _ingredients(kind, seconds).items():
-                contenders[f"without {name}"] = (FLOWBENCH, {"model": "cnf", "settings": settings})
-            part = _compare(places, contenders, seconds, range(1), ABLATION_ROWS)
-            for title, rows in part.tables.items():
-                outcome.tables.setdefault(title, []).extend(rows)
-            outcome.notes = part.notes
+            for name, settings in changes[kind].items():
+                contenders[name] = (FLOWBENCH, {"model": "cnf", "settings": settings})
+            outcome.extend(_compare(places, contenders, seconds, range(1), ABLATION_ROWS))
+    return outcome
+
+
+def peers(*, quick: bool, seconds: float) -> Outcome:
+    """Flows of other libraries as their users build them beside flowbench's; some without a Gaussianiser."""
+    adam = _phase({"objective": "likelihood", "batch_size": 512, "learning_rate": 1e-3})
+    zuko: dict[str, Any] = {"name": "zuko CNF", "like": "planar", "settings": [adam]}
+    common: Contenders = {
+        "cnf": (FLOWBENCH, {"model": "cnf"}),
+        "nsf": (FLOWBENCH, {"model": "nsf"}),
+        "planar": (FLOWBENCH, {"model": "planar"}),
+        "zuko CNF": (OTHER, zuko),
+        "normflows planar": (OTHER, {**zuko, "name": "normflows planar"}),
+    }
+    plain = ['transforms=["standardise"]']
+    standardised: Contenders = {
+        "cnf, standardised": (FLOWBENCH, {"model": "cnf", "settings": plain}),
+        "nsf, standardised": (FLOWBENCH, {"model": "nsf", "settings": plain}),
+        "zuko CNF, standardised": (OTHER, {**zuko, "settings": [adam, *plain]}),
+    }
+    outcome = Outcome()
+    seconds = seconds / 6 if quick else seconds
+    with scratch() as folder:
+        for data, contenders in (
+            ({name: name for name in ("rings", "checkerboard")}, common),
+            (write_tables(folder), {**common, **standardised}),
+        ):
+            outcome.extend(_compare(data, contenders, seconds, range(1), ABLATION_ROWS))
     return outcome
 
 

@@ -10,13 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.contenders.others import OTHERS
 from benchmarks.known import known
 from benchmarks.worker import Answer, Contender
 from flowbench.config import resolve
 from flowbench.data import Dataset, Split
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.likelihood import reported_likelihoods
+from flowbench.evaluation.refinement import refine
+from flowbench.flows.base import Density
 from flowbench.flows.continuous import ContinuousFlow
+from flowbench.flows.density_model import DensityModel
 from flowbench.ode.base import Derivative, Solution, State
 from flowbench.ode.native_engine import NativeOptions
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
@@ -29,6 +33,7 @@ from flowbench.preparation import (
     prepare,
     rows_to_learn,
 )
+from flowbench.training.trainer import Trainer
 
 #: Test rows that are solved twice, for the errors of all.
 ERROR_ROWS = 200
@@ -99,9 +104,7 @@ def flowbench(
     task = replace(load(dataset, model, seconds, seed, test_rows, settings or []), truth=truth)
 
     def once() -> Answer:
-        trainer = make_trainer(task.prepared, Watch())
-        trainer._clock.wall = trainer._clock.cpu  # type: ignore[method-assign]
-        trainer.run()
+        trainer = _train(task)
         spent = trainer._clock.cpu()
         scores = reported_likelihoods(
             task.prepared.model, torch.from_numpy(task.test), task.prepared.config.evaluation
@@ -118,6 +121,51 @@ def flowbench(
         )
 
     return once
+
+
+def other(
+    dataset: str,
+    name: str,
+    like: str,
+    seconds: float,
+    seed: int,
+    test_rows: int,
+    settings: list[str] | None = None,
+) -> Contender:
+    """The flow called `name` of another library, trained as flowbench's model `like` is, by likelihood."""
+    task = load(dataset, like, seconds, seed, test_rows, settings or [])
+    model = task.prepared.model
+    flow: Density = OTHERS[name](len(model.columns))
+    model = DensityModel(model.columns, list(model.transforms), flow)
+    task = replace(task, prepared=replace(task.prepared, model=model))
+
+    def once() -> Answer:
+        trainer = _train(task)
+        options = task.prepared.config.evaluation
+        rows = torch.from_numpy(task.test)
+        scores, finer = (
+            task.prepared.model.for_evaluation(refine(options.integrator, level)).score(part)
+            for level, part in ((0, rows), (1, rows[:ERROR_ROWS]))
+        )
+        off = (scores.log_prob[:ERROR_ROWS] - finer.log_prob).abs().max().item()
+        return task.answer(
+            scores.log_prob,
+            seconds=trainer._clock.cpu(),
+            steps=trainer.counters.step,
+            nfe=scores.nfe,
+            row_error=off,
+            validation_nll=trainer.counters.best_nll,
+        )
+
+    return once
+
+
+def _train(task: Task) -> Trainer:
+    """Train the task's model for CPU seconds."""
+    trainer = make_trainer(task.prepared, Watch())
+    trainer._clock.wall = trainer._clock.cpu  # type: ignore[method-assign]
+    trainer.run()
+    return trainer
 
 
 def _evaluations(task: Task) -> dict[str, Any]:
