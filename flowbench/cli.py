@@ -286,6 +286,8 @@ def _report_fit(run: "Run", home: Path, json: bool) -> int:
     certificates = results.certificates if results else {}
     if values:
         terminal.say(_summary(values))
+        if "estimated" in (divergence := str(info.get("divergence", ""))):
+            terminal.say(f"while training the divergence was {divergence}")
         say_dequantised(list(info["dataset"].get("lattices", {})))
     for name, each in certificates.items():
         if not each.passed:
@@ -318,7 +320,9 @@ def _summary(metrics: dict[str, float]) -> str:
         parts.append(f"KL(true || model) {metrics['kl_to_truth']:.4f} ± {error:.4f} nats")
     if "nfe" in metrics:
         error = metrics.get("log_prob_error_largest", float("nan"))
-        parts.append(f"nfe {metrics['nfe']:.0f}, error of a row at most {error:.1e} nats")
+        parts.append(f"nfe {metrics['nfe']:.0f}, largest error of a row {error:.1e} nats")
+    if metrics.get("rows_above_max_error"):
+        parts.append(f"{metrics['rows_above_max_error']:,.0f} rows may be off by more than `max_error`")
     return "; ".join(parts)
 
 

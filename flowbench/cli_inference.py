@@ -28,6 +28,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw.")] = 1000,
     output: opt.OutputOption = None,
     seed: opt.DrawSeedOption = 0,
+    settings: opt.EvaluationSetOption = None,
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> None:
@@ -42,7 +43,7 @@ def sample(
     opened = Home(home).run(run)
     path = inference.check_output(output or opened.path / "samples.h5", opened, home=Home(home))
     with terminal.ProgressLine(f"sampling {opened.name}") as line:
-        drawn = inference.sample(opened, n, seed=seed, on_rows=line.count)
+        drawn = inference.sample(opened, n, seed=seed, settings=settings or (), on_rows=line.count)
     drawn.save(path, opened)
     say_dequantised(drawn.dequantised)
     answer = {
@@ -59,23 +60,27 @@ def score(
     table: opt.TableArgument,
     output: opt.OutputOption = None,
     max_error: opt.MaxErrorOption = None,
+    settings: opt.EvaluationSetOption = None,
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> None:
     """Log-likelihood of every row of a table.
 
-    Writes `row`, counted from 0, `log_prob` (nats, data units) and `log_prob_error`, how far that may be
-    off, by default to scores.h5 in the run's folder; prints the file's path.
+    Writes `row`, counted from 0, `log_prob` (nats, data units), `log_prob_error`, how far that may be off,
+    and with `--max-error` `flagged`, 1 where it is more, by default to scores.h5 in the run's folder; prints
+    the file's path.
     """
     from flowbench import inference
     from flowbench.home import Home
 
+    given = [*(settings or ()), *([] if max_error is None else [f"evaluation.max_error={max_error}"])]
     opened = Home(home).run(run)
     path = inference.check_output(output or opened.path / "scores.h5", opened, table, home=Home(home))
     with terminal.ProgressLine(f"scoring {Path(table).name}") as line:
-        scored = inference.score(opened, table, max_error=max_error, home=Home(home), on_rows=line.count)
+        scored = inference.score(opened, table, settings=given, home=Home(home), on_rows=line.count)
     scored.save(path, opened)
-    if flagged := int(scored.flagged.sum()):
+    flagged = 0 if scored.flagged is None else int(scored.flagged.sum())
+    if flagged:
         terminal.say(
             f"{flagged:,} of {len(scored.row):,} rows may be off by more than the largest error asked for"
         )

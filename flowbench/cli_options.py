@@ -118,8 +118,13 @@ MaxErrorOption = Annotated[
     float | None,
     typer.Option(
         "--max-error",
-        help="Solve rows whose log-likelihood may be off by more than this, in nats, again and finer.",
+        help="Largest error of a row, nats: rows above it are solved finer, where no columns are "
+        "dequantised, or flagged.",
     ),
+]
+EvaluationSetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="evaluation.option=value, such as evaluation.integrator.rtol=1e-7."),
 ]
 OutputFolderOption = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder to write (default: in reports/).")

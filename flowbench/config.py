@@ -130,6 +130,23 @@ def _without_model(given: Values) -> Values:
     return given
 
 
+def evaluation_with(config: RunConfig, settings: Sequence[str]) -> EvaluationOptions:
+    """The evaluation of `config` with "evaluation.option=value" `settings` on top of it.
+
+    Raises `ConfigurationError` for those of another part, and for anything unknown or impossible.
+    """
+    values = config.to_values()
+    for setting in settings:
+        given = parse_setting(setting)
+        if set(given) != {"evaluation"}:
+            raise ConfigurationError(
+                "of a fitted run, `--set` takes the evaluation's options alone, such as "
+                f"evaluation.integrator.rtol=1e-7; got `{setting}`"
+            )
+        values = _merge(values, given)
+    return RunConfig(**values).evaluation
+
+
 def preset_values(preset: str, model: str, seconds: float | None, *, toy: bool) -> Values:
     """The configuration that `preset` stands for, for a model, a budget and a kind of data."""
     flow = FLOWS.get(model)
@@ -208,8 +225,11 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
+        # A part may be given by its name alone.
         if isinstance(below, str) and isinstance(value, Mapping):
             below = {"name": below}
+        if isinstance(value, str) and isinstance(below, Mapping) and "name" in below:
+            value = {"name": value}
         if not (isinstance(below, Mapping) and isinstance(value, Mapping)):
             merged[key] = value
         elif "name" in value and "name" in below and value["name"] != below["name"]:

@@ -13,6 +13,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from flowbench.config import RunConfig, resolve
 from flowbench.data.dequantise import CONTINUOUS, choose_dequantiser
 from flowbench.errors import ConfigurationError
+from flowbench.evaluation.likelihood import score_rows
+from flowbench.evaluation.refinement import Ladder
 from flowbench.preparation import DEQUANTISATION, Watch, make_trainer, prepare
 
 Floats = NDArray[np.float64]
@@ -108,13 +110,18 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     def score_samples(self, X: ArrayLike) -> Floats:
         """Log-likelihood of each row of `X: (n, d)`: `(n,)`, nats, in the units of `X`."""
-        check_is_fitted(self)
-        rows = validate_data(self, X, dtype=np.float64, reset=False)
-        draws = self.config_.evaluation.dequantisation_draws if self.dequantiser_ else 1
-        places = (self.dequantiser_.spread(rows, draw, draws) for draw in range(draws))
+        ladder, x = self._ladder(X)
         with torch.no_grad():
-            log_prob: Floats = np.mean([self.model_.log_prob(torch.tensor(x)).numpy() for x in places], 0)
+            log_prob: Floats = ladder.average(x, ladder.solve(x, 0).log_prob)[0].numpy()
         return log_prob
+
+    def score_samples_with_errors(self, X: ArrayLike) -> tuple[Floats, Floats]:
+        """As `score_samples`, and how far each log-likelihood may be off, `(n,)`, nats, by further solves.
+
+        About 99 in 100 rows are off by less (`flowbench.evaluation.likelihood.score_rows`).
+        """
+        found = score_rows(*self._ladder(X))
+        return found.log_prob.numpy(), found.error.numpy()
 
     def score(self, X: ArrayLike, y: None = None) -> float:
         """The mean log-likelihood of the rows of `X: (n, d)`, nats a row; higher is better."""
@@ -127,6 +134,12 @@ class FlowDensity(DensityMixin, BaseEstimator):
         with torch.no_grad():
             x, _ = self.model_.sample_and_log_prob(n_samples, torch.Generator().manual_seed(seed))
         return self.dequantiser_.restore(x.numpy())
+
+    def _ladder(self, X: ArrayLike) -> tuple[Ladder, torch.Tensor]:
+        """What scores rows, and the rows `(n, d)`."""
+        check_is_fitted(self)
+        x = torch.tensor(validate_data(self, X, dtype=np.float64, reset=False))
+        return Ladder(self.model_, self.config_.evaluation, self.dequantiser_), x
 
     def _configure(self, seed: int) -> RunConfig:
         for name in self.options or {}:

@@ -1,6 +1,7 @@
 """Using a fitted run: draw rows and score tables."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,11 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flowbench.config import RunConfig
+from flowbench.config import RunConfig, evaluation_with
 from flowbench.data import load_dataset, table_file
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
 from flowbench.evaluation.likelihood import drawn_likelihoods, reported_likelihoods
-from flowbench.evaluation.options import EvaluationOptions
 from flowbench.evaluation.refinement import OnRows
 from flowbench.evaluation.rung import Rung
 from flowbench.evaluation.suite import judge
@@ -26,6 +26,8 @@ from flowbench.store import Metric, Run, check_table_path, file_errors, write_ta
 Floats = NDArray[np.float64]
 #: The columns that stand beside a table's own.
 _LIKELIHOODS = ("log_prob", "log_prob_error")
+#: Figures of a run with which an evaluation begins.
+_LOSSES = ("test_nll", "test_nll_standard_error", "kl_to_truth", "kl_to_truth_standard_error")
 #: Rows of a toy that are scored under a model that was fitted on something else.
 TOY_ROWS = 10_000
 
@@ -54,7 +56,8 @@ class DrawnRows:
 class ScoredTable:
     """`row: (n,)`, the rows' numbers in the data set, counted from 0, and `log_prob: (n,)`, nats, data units.
 
-    `log_prob_error: (n,)` and `flagged: (n,)` are those of `flowbench.evaluation.likelihood.Likelihoods`.
+    `log_prob_error: (n,)` and `flagged: (n,)` are those of `flowbench.evaluation.likelihood.Likelihoods`; the
+    second is None where no largest error was asked for.
     Where there are `dequantised` columns, a log-likelihood is a lower bound, as
     `flowbench.data.dequantise.Dequantiser` has it.
     """
@@ -62,13 +65,19 @@ class ScoredTable:
     row: NDArray[np.int64]
     log_prob: Floats
     log_prob_error: Floats
-    flagged: NDArray[np.bool_]
+    flagged: NDArray[np.bool_] | None
     dequantised: tuple[str, ...] = ()
 
     def save(self, path: Path, run: Run) -> None:
-        """Write `row`, `log_prob` and `log_prob_error`, in the format of the path's ending."""
+        """Write `row`, `log_prob`, `log_prob_error` and `flagged` (0 or 1), if there is any.
+
+        In the format of the path's ending.
+        """
         table = {"row": self.row, **{name: getattr(self, name) for name in _LIKELIHOODS}}
-        write_table(path, table, _attributes(run), dict.fromkeys(_LIKELIHOODS, "nats"), index="row")
+        units = dict.fromkeys(_LIKELIHOODS, "nats")
+        if self.flagged is not None:
+            table, units = table | {"flagged": self.flagged.astype(np.int64)}, units | {"flagged": "1"}
+        write_table(path, table, _attributes(run), units, index="row")
 
 
 def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -> Path:
@@ -95,14 +104,23 @@ def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -
 
 
 @torch.no_grad()
-def sample(run: Run, n: int, *, seed: int = 0, on_rows: OnRows = lambda done, total: None) -> DrawnRows:
+def sample(
+    run: Run,
+    n: int,
+    *,
+    seed: int = 0,
+    settings: Sequence[str] = (),
+    on_rows: OnRows = lambda done, total: None,
+) -> DrawnRows:
     """Draw `n` rows from a run's model, with log-likelihoods and their errors.
 
     These are float64, with the exact divergence; those of dequantised columns as `score` would have them.
+    `settings` change the run's evaluation, as those of `score` do.
 
     Raises `DataError` for a model of a table that has a column called `log_prob` or `log_prob_error`.
     """
     config = read_config(run)
+    options = evaluation_with(config, settings)
     torch.set_num_threads(config.threads)
     model = load_model(run)
     if taken := set(_LIKELIHOODS) & set(model.columns):
@@ -111,9 +129,7 @@ def sample(run: Run, n: int, *, seed: int = 0, on_rows: OnRows = lambda done, to
         )
     generator = random_stream(seed, EVALUATION)
     dequantiser = load_dequantiser(run)
-    x, found = drawn_likelihoods(
-        model, n, config.evaluation, generator, dequantiser=dequantiser, on_rows=on_rows
-    )
+    x, found = drawn_likelihoods(model, n, options, generator, dequantiser=dequantiser, on_rows=on_rows)
     log_prob, error = found.log_prob.numpy(), found.error.numpy()
     return DrawnRows(model.columns, x.numpy(), log_prob, error, tuple(dequantiser.lattices))
 
@@ -123,36 +139,36 @@ def score(
     run: Run,
     table: str,
     *,
-    max_error: float | None = None,
+    settings: Sequence[str] = (),
     home: Home | None = None,
     on_rows: OnRows = lambda done, total: None,
 ) -> ScoredTable:
     """Log-likelihood, and its error, of every row of `table`, a path or a data set's name, by a run's model.
 
-    Rows whose error is above `max_error`, nats, by default the run's own, are solved ever finer, unless
-    columns are dequantised. The table
+    `settings`, such as "evaluation.integrator.rtol=1e-7", change the run's evaluation
+    (`flowbench.evaluation.options.EvaluationOptions`). The table
     needs the columns that the run was fitted on, in any order; others are ignored. Of a toy, whose rows are
     drawn and not read, the run's test rows are scored where it was fitted on that toy, else `TOY_ROWS` new
     ones. Raises `DataError` if columns are missing or hold values that cannot be scored, `IntegrationError`
     if a solve fails, as it may for a row far out.
     """
     config = read_config(run)
+    options = evaluation_with(config, settings)
     torch.set_num_threads(config.threads)
     model = load_model(run)
     row, x = _rows_to_score(config, table, model.columns, (home or Home()).datasets)
-    options = config.evaluation
-    if max_error is not None:
-        options = EvaluationOptions(**{**dict(options), "max_error": max_error})
     dequantiser = load_dequantiser(run)
     found = reported_likelihoods(model, torch.tensor(x), options, dequantiser=dequantiser, on_rows=on_rows)
-    log_prob, error, flagged = (each.numpy() for each in (found.log_prob, found.error, found.flagged))
+    log_prob, error = found.log_prob.numpy(), found.error.numpy()
+    flagged = None if options.max_error is None else found.flagged.numpy()
     return ScoredTable(row, log_prob, error, flagged, tuple(dequantiser.lattices))
 
 
 def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, Metric]:
     """Judge a finished run's draws and its calibration, and store what comes of it with its results.
 
-    The figures are those of `flowbench.evaluation.suite.judge`, by name. Raises `DataError` if the run has no
+    The figures are those of `flowbench.evaluation.suite.judge`, by name, after the run's NLL and, where the
+    truth is known, its divergence from that. Raises `DataError` if the run has no
     results yet, or if its data set has changed; `RunLockedError` if the run is under way.
     """
     config = read_config(run)
@@ -165,7 +181,7 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
         found = judge(model, dataset.rows[split.train], results, seed, load_dequantiser(run))
         metrics = {**results.metrics, **found.metrics}
         run.write_results(replace(results, metrics=metrics, calibration=found.calibration))
-    return found.metrics
+    return {name: metrics[name] for name in _LOSSES if name in metrics} | found.metrics
 
 
 def tradeoff(

@@ -42,7 +42,7 @@ def evaluate(
     x = torch.from_numpy(dataset.rows[rows])
     ladder = Ladder(model, options, dequantiser)
     likelihoods = score_rows(ladder, x)
-    scored, metrics = _describe_scores(model, dataset, rows, likelihoods)
+    scored, metrics = _describe_scores(model, dataset, rows, likelihoods, options.max_error)
     exact = model.for_evaluation(options.integrator)
     drawn, found = draw_rows(ladder, options.samples, generator)
     grid = None
@@ -70,7 +70,11 @@ def evaluate(
 
 
 def _describe_scores(
-    model: DensityModel, dataset: Dataset, rows: NDArray[np.int64], likelihoods: Likelihoods
+    model: DensityModel,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    likelihoods: Likelihoods,
+    max_error: float | None,
 ) -> tuple[ScoredRows, dict[str, Metric]]:
     """What is stored of the test rows with these ids and their likelihoods."""
     x = dataset.rows[rows]
@@ -81,6 +85,10 @@ def _describe_scores(
         metrics["background_share"] = Metric(model.background.whole_share, "1")
     metrics["log_prob_error_median"] = Metric(float(np.median(error)), "nats")
     metrics["log_prob_error_largest"] = Metric(float(error.max()), "nats")
+    for name, part in likelihoods.parts.items():
+        metrics[f"log_prob_error_{name}_median"] = Metric(part.median().item(), "nats")
+    if max_error is not None:
+        metrics["rows_above_max_error"] = Metric(float(likelihoods.flagged.sum()), "1")
     if likelihoods.nfe is not None:
         metrics["nfe"] = Metric(likelihoods.nfe, "evaluations")
     if likelihoods.shift is not None and likelihoods.regime is not None:

@@ -1,7 +1,8 @@
 """Log-likelihoods that are reported, each with its error, by refined solves and draws of the model."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from flowbench.flows.density_model import CHUNK, DensityModel
 
 #: So many rows tell that share; beside fewer, draws of the model have a say.
 TELLING = 50
+#: Rows that are solved again where a row's number is a mean: what its draws leave open is far more than that.
+AVERAGED_ERROR_ROWS = 500
 #: Refinements of a row that misses `max_error`, at most; each is a tenth of the tolerance.
 MAX_REFINEMENTS = 6
 
@@ -24,7 +27,10 @@ class Likelihoods:
 
     About 99 in 100 rows are off by less than their error. `flagged: (n,)` marks rows that miss a `max_error`
     even at the finest solve. `shift` is how far a refined solve moves the mean of the rows that it was tried
-    on, nats. `nfe`, `shift` and `regime` are None for a model that solves no equation.
+    on, nats. `nfe`, `shift` and `regime` are None for a model that solves no equation. `parts`, (n,) each, by
+    name, are what `error` is the sum of: `solver`, `arithmetic`, and that of the draws which a row's number
+    is the mean of, `trace` or `dequantisation` or, where it is both, `trace_and_dequantisation`; those of
+    draws of the model are not told apart.
     """
 
     log_prob: Tensor
@@ -33,6 +39,7 @@ class Likelihoods:
     nfe: int | None = None
     shift: float | None = None
     regime: Regime | None = None
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -66,13 +73,14 @@ def drawn_likelihoods(
 def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
     """Score `x: (n, d)` in data units, and say how far each number may be off.
 
-    `error_rows` rows, chosen by chance, are solved again at a tenth of the tolerance: a row's error is the
-    change, and a share of what is typical of the model. The others have no such change; theirs is the
-    solver's own sum of local errors, times the factor that covers all but the rarest of the rows that have
-    both. Rounding, measured on draws, counts for more where a log-likelihood is a large number. Where the
-    divergence is estimated, `trace_draws` solves with other probes give the mean, and its error, and where
-    columns are dequantised so do `dequantisation_draws` places in the row's cell. Where there is nothing to
-    average, a row above `max_error` gives way to ever finer refinements, until it is below.
+    `error_rows` rows, chosen by chance, `AVERAGED_ERROR_ROWS` at most where a number is the mean of several
+    solves, are solved again at a tenth of the tolerance: a row's error is the change, and a share of what is
+    typical of the model. The others have no such change; theirs is the solver's own sum of local errors,
+    times the factor that covers all but the rarest of the rows that have both. Rounding, measured on draws,
+    counts for more where a log-likelihood is a large number. Where the divergence is estimated, `trace_draws`
+    solves with other probes give the mean, and its error, and where columns are dequantised so do
+    `dequantisation_draws` places in the row's cell. Where there is nothing to average, a row above
+    `max_error` gives way to ever finer refinements, until it is below.
 
     With the solver `per-row` and an exact divergence a row's log-likelihood does not depend on the rows
     beside it, nor does the error of a refined one: what is typical is found out on draws of the model.
@@ -82,15 +90,18 @@ def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
     first = ladder.solve(x, 0)
     arithmetic = ladder.arithmetic() + _last_digits(first.log_prob)
     log_prob, spread = ladder.average(x, first.log_prob)
+    parts = {"arithmetic": arithmetic}
+    if ladder.averaged:
+        parts[ladder.averaged] = torch.as_tensor(spread).expand_as(log_prob)
     if first.nfe is None:
-        error = arithmetic + spread
         if options.dtype == "float32":
-            error += (ladder.solve(x, 1).log_prob - first.log_prob).abs()
-        return Likelihoods(log_prob, error, _above(error, options.max_error))
-    refined = _chosen(len(x), options.error_rows, in_chunks=ladder.is_stochastic)
+            parts["arithmetic"] = arithmetic + (ladder.solve(x, 1).log_prob - first.log_prob).abs()
+        return _within(options.max_error, log_prob, parts)
+    few = options.error_rows if ladder.draws == 1 else min(options.error_rows, AVERAGED_ERROR_ROWS)
+    refined = _chosen(len(x), few, in_chunks=ladder.is_stochastic)
     finer = ladder.solve(x[refined], 1).log_prob
-    error = torch.empty_like(log_prob)
-    error[refined] = ladder.error(_part(first, refined), finer, 0)
+    solver = torch.empty_like(log_prob)
+    solver[refined] = ladder.error(_part(first, refined), finer, 0)
     shift = (finer - first.log_prob[refined]).mean().item()
     if not bool(refined.all()):
         scale = local_error(first)
@@ -98,12 +109,11 @@ def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
         factor = covering_factor(change, scale[refined])
         if int((change > ROUNDING).sum()) < TELLING:
             factor = max(factor, ladder.factor_of_draws())
-        error[~refined] = factor * scale[~refined] + ROUNDING
-    error += spread + arithmetic
+        solver[~refined] = factor * scale[~refined] + ROUNDING
     if options.max_error is not None and ladder.draws == 1:
-        _tighten(ladder, x, log_prob, error, options.max_error)
-    flagged = _above(error, options.max_error)
-    return Likelihoods(log_prob, error, flagged, first.nfe, shift, ladder.regime(0))
+        _tighten(ladder, x, log_prob, solver, options.max_error - arithmetic)
+    found = _within(options.max_error, log_prob, parts | {"solver": solver})
+    return replace(found, nfe=first.nfe, shift=shift, regime=ladder.regime(0))
 
 
 @torch.no_grad()
@@ -144,15 +154,15 @@ def _likelihoods_of_draws(ladder: Ladder, x: Tensor) -> Likelihoods:
     return Likelihoods(log_prob, error, _above(error, ladder.options.max_error), nfe)
 
 
-def _tighten(ladder: Ladder, x: Tensor, log_prob: Tensor, error: Tensor, bound: float) -> None:
-    """Solve rows whose `error: (n,)` is above `bound` ever finer, in place, until it is not."""
+def _tighten(ladder: Ladder, x: Tensor, log_prob: Tensor, error: Tensor, bound: Tensor) -> None:
+    """Solve rows whose `error: (n,)` is above `bound: (n,)` ever finer, in place, until it is not."""
     for level in range(1, MAX_REFINEMENTS):
         above = error > bound
         if not bool(above.any()):
             return
         coarse, finer = ladder.solve(x[above], level), ladder.solve(x[above], level + 1).log_prob
         log_prob[above] = coarse.log_prob
-        error[above] = ladder.error(coarse, finer, level) + ladder.arithmetic()
+        error[above] = ladder.error(coarse, finer, level)
 
 
 def _chosen(n: int, count: int, *, in_chunks: bool) -> Tensor:
@@ -165,6 +175,11 @@ def _chosen(n: int, count: int, *, in_chunks: bool) -> Tensor:
     if in_chunks:
         return place < -(-count // CHUNK) * CHUNK
     return torch.randperm(n, generator=torch.Generator().manual_seed(0)) < count
+
+
+def _within(bound: float | None, log_prob: Tensor, parts: Mapping[str, Tensor]) -> Likelihoods:
+    error = torch.stack(list(parts.values())).sum(0)
+    return Likelihoods(log_prob, error, _above(error, bound), parts=parts)
 
 
 def _above(error: Tensor, bound: float | None) -> Tensor:

@@ -115,6 +115,12 @@ class Ladder:
             return draws
         return max(draws + draws % 2, self.options.dequantisation_draws)
 
+    @property
+    def averaged(self) -> str:
+        """What those solves differ by: the probes of a trace, places in cells, or nothing."""
+        drawn = {"trace": self.is_stochastic, "dequantisation": bool(self.dequantiser)}
+        return "_and_".join(name for name, is_drawn in drawn.items() if is_drawn)
+
     def solve(self, x: Tensor, level: int, draw: int = 0) -> Scores:
         """Scores of the caller's rows `x: (n, d)`, with the probes and places in cells of one `draw`."""
         model = self._at(level, self._dtype(level))

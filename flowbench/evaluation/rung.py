@@ -1,5 +1,6 @@
 """One solver of a ladder, and the cheapest that is good enough; without torch, so that it can be drawn."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +46,17 @@ class Rung:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of `--set evaluation.integrator`; those of `evaluation.dtype` stand beside them."""
+        """The options of `evaluation.integrator`; `evaluation.dtype` stands beside them."""
         own: dict[str, Any] = {"name": self.engine, "method": self.method}
         if self.setting >= 1:
             return own | {"steps": int(self.setting)}
         return own | {"atol": self.setting, "rtol": self.setting}
+
+    @property
+    def settings(self) -> tuple[str, str]:
+        """What `score` and `sample` take with `--set` to use it."""
+        options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.options.items())
+        return f"evaluation.integrator={{{options}}}", f"evaluation.dtype={self.dtype}"
 
 
 def recommend(rungs: list[Rung], error: float) -> Rung | None:

@@ -1,5 +1,6 @@
 """Writes what a ladder of solvers costs and gets wrong: one page that needs nothing else, and its numbers."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -62,7 +63,8 @@ def describe_choice(chosen: Rung | None, error: float) -> str:
     return (
         f"The cheapest solver that moves the NLL by less than {error:g} nat is {chosen.label}: "
         f"{count(round(chosen.rows_per_second or 0))} rows a CPU second, off by at most "
-        f"{significant(chosen.worst_bias)} nat."
+        f"{significant(chosen.worst_bias)} nat. `score` and `sample` use it with "
+        f"{' '.join(f'--set {shlex.quote(setting)}' for setting in chosen.settings)}."
     )
 
 

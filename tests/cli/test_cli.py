@@ -18,6 +18,8 @@ import pandas as pd
 import pytest
 from command import SMALL, TINY_CNF, flowbench, write_csv
 
+from flowbench.evaluation.rung import Rung
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -54,9 +56,10 @@ def test_score_equals_what_the_run_stored(run: Run, home: Path, name: str) -> No
     assert (kept["log_prob_error"] > 0).all()
 
 
-def test_rows_above_the_largest_error_are_told(run: Run) -> None:
-    status, out, err = run("score", "c", "table.csv", "--max-error", "1e-30", "--json")
+def test_rows_above_the_largest_error_are_told(run: Run, home: Path) -> None:
+    status, out, err = run("score", "c", "table.csv", "--max-error", "1e-30", "-o", "scores.csv", "--json")
     assert status == 0
+    assert (read(home / "scores.csv")["flagged"] == 1).all()
     assert json.loads(out)["rows_above_max_error"] == 60
     assert "60 of 60 rows may be off by more than the largest error asked for" in err
     status, out, err = run("score", "c", "table.csv", "--max-error", "1e-5", "--json")
@@ -65,6 +68,25 @@ def test_rows_above_the_largest_error_are_told(run: Run) -> None:
     status, _, err = run("score", "c", "table.csv", "--max-error", "0")
     assert status == 2
     assert "max_error" in err
+
+
+def test_a_fitted_run_is_used_with_another_solver(run: Run, home: Path) -> None:
+    answer = json.loads(run("tradeoff", "c", "--error", "10", "--json")[1])
+    settings = [part for each in Rung(**answer["recommended"]).settings for part in ("--set", each)]
+    assert run("score", "c", "table.csv", "-o", "usual.csv")[0] == 0
+    assert run("score", "c", "table.csv", "-o", "cheap.csv", *settings)[0] == 0
+    usual, cheap = (read(home / f"{name}.csv") for name in ("usual", "cheap"))
+    off = np.abs(usual["log_prob"] - cheap["log_prob"])
+    assert off.max() > 0
+    assert (off <= usual["log_prob_error"] + cheap["log_prob_error"]).mean() > 0.9
+    assert run("sample", "c", "-n", "5", *settings)[0] == 0
+    for command in (["score", "c", "table.csv"], ["sample", "c"]):
+        status, _, err = run(*command, "--set", "flow.field.width=3")
+        assert status == 2
+        assert "`--set` takes the evaluation's options alone" in err
+        status, _, err = run(*command, "--set", "evaluation.integrator.rtoll=3")
+        assert status == 2
+        assert "unknown option `evaluation.integrator.rtoll`" in err
 
 
 def test_a_failed_certificate_is_told_at_the_end_of_a_fit(run: Run) -> None:
@@ -82,6 +104,7 @@ def test_evaluate_judges_samples_and_keeps_what_it_finds(run: Run, home: Path) -
     assert status == 0
     found = json.loads(out)["metrics"]
     # Six test rows are too few for tests, and enough for coverage.
+    assert next(iter(found)) == "test_nll"
     assert "mmd" not in found and 0 <= found["hdr_coverage_90"] <= 1
     with h5py.File(home / "runs" / "c" / "results.h5") as file:
         assert set(file["calibration"]) >= {"density_rank", "column_quantile", "radial_quantile"}

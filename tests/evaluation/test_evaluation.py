@@ -9,7 +9,7 @@ from bent import bent_flow
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
-from flowbench.data.dequantise import Dequantiser, Lattice
+from flowbench.data.dequantise import CONTINUOUS, Dequantiser, Lattice
 from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
 from flowbench.evaluation.likelihood import Likelihoods, drawn_likelihoods, reported_likelihoods
@@ -100,6 +100,26 @@ def test_rows_above_the_largest_error_are_solved_finer() -> None:
     assert (tight.error <= bound).all() and not tight.flagged.any()
     errors = true_errors(tight, bent, x)
     assert (errors <= tight.error).double().mean() >= 0.99
+
+
+def test_an_error_is_the_sum_of_its_parts() -> None:
+    x = torch.tensor(NORMAL.rvs(40, random_state=2))
+    bent = model(bent_flow())
+    native = {"name": "native", "atol": 1e-6, "rtol": 1e-6}
+    estimated = EvaluationOptions(integrator=native, divergence={"name": "hutchinson"})
+    cells = Dequantiser(("a", "b"), {"a": Lattice(0.1, 0.0)})
+    for given, dequantiser, names in (
+        (options(), CONTINUOUS, {"solver", "arithmetic"}),
+        (options(1e-3, max_error=1e-4), CONTINUOUS, {"solver", "arithmetic"}),
+        (options(), cells, {"solver", "arithmetic", "dequantisation"}),
+        (estimated, CONTINUOUS, {"solver", "arithmetic", "trace"}),
+    ):
+        found = reported_likelihoods(bent, x, given, dequantiser=dequantiser)
+        assert set(found.parts) == names
+        assert torch.allclose(sum(found.parts.values()), found.error, rtol=1e-12)
+        assert all((part >= 0).all() for part in found.parts.values())
+    closed = reported_likelihoods(normal_itself(), x, EvaluationOptions())
+    assert set(closed.parts) == {"arithmetic"} and torch.equal(closed.parts["arithmetic"], closed.error)
 
 
 def test_rows_that_no_solve_makes_good_enough_are_flagged() -> None:

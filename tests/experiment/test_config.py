@@ -64,6 +64,7 @@ def test_a_long_budget_gets_a_wider_flow_and_larger_batches_unless_told(dataset:
     assert short.plan.phases[0].batch_size < long.plan.phases[0].batch_size
     assert config(starts[-1], "flow.field.width=7").flow.field.width == 7
     assert config(starts[-1], "flow.field.scales=2").flow.field.width == wide
+    assert config(starts[-1], "flow.field=time-mlp").flow.field.width == wide
     assert config(starts[-1], "flow.field=potential").flow.field.width == 32
     with pytest.raises(ConfigurationError, match=r"`plan\.seconds`"):
         config("long")

@@ -40,6 +40,23 @@ def test_a_gaussian_is_found_in_the_units_of_the_rows() -> None:
     assert density.sample(4000, random_state=0).mean(0) == pytest.approx([5, -1], abs=0.15)
 
 
+@pytest.mark.parametrize("model", ["cnf", "planar"])
+def test_log_likelihoods_come_with_errors(model: str) -> None:
+    x = cloud(300)
+    x[:, 0] = x[:, 0].round()
+    options = TINY if model == "cnf" else {}
+    for dequantise in (True, False):
+        density = FlowDensity(model, steps=15, options=options, dequantise=dequantise, random_state=3).fit(x)
+        log_prob, error = density.score_samples_with_errors(x[:20])
+        assert np.array_equal(log_prob, density.score_samples(x[:20]))
+        assert (error > 0).all()
+        finer = {f"evaluation.integrator.{name}": 1e-10 for name in ("atol", "rtol")}
+        if model == "cnf" and not dequantise:
+            options = {**options, **finer}
+            same = FlowDensity(model, steps=15, options=options, dequantise=False, random_state=3).fit(x)
+            assert (np.abs(same.score_samples(x[:20]) - log_prob) <= error).mean() >= 0.95
+
+
 def test_repeats_exactly_with_a_seed() -> None:
     x = cloud(300)
     one, two = (FlowDensity("cnf", steps=15, options=TINY, random_state=3).fit(x) for _ in range(2))
