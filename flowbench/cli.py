@@ -276,7 +276,13 @@ def _watch(
         stop.training = False
         line.stage(name)
 
-    return Watch(on_start=start, on_progress=line.update, on_stage=stage, should_stop=stop)
+    return Watch(
+        on_preparation=line.prepare,
+        on_start=start,
+        on_progress=line.update,
+        on_stage=stage,
+        should_stop=stop,
+    )
 
 
 def _report_fit(run: "Run", home: Path, json: bool) -> int:

@@ -100,9 +100,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
         train, validation = rows[order[held_out:]], rows[order[:held_out]]
         self.dequantiser_ = choose_dequantiser(columns, train) if self.dequantise else CONTINUOUS
         places = np.random.default_rng((config.seed, DEQUANTISATION))
-        prepared = prepare(
-            config, columns, *(self.dequantiser_.jitter(x, places) for x in (train, validation))
-        )
+        train, validation = (self.dequantiser_.jitter(x, places) for x in (train, validation))
+        prepared = prepare(config, columns, train, validation)
         make_trainer(prepared, Watch()).run()
         self.config_ = config
         self.model_ = prepared.model.cpu().for_evaluation(config.evaluation.integrator)

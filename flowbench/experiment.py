@@ -55,7 +55,7 @@ def fit(
     _use_machine(config)
     if name is not None and (path := home.runs / check_run_name(name)).exists():
         raise RunExistsError(f"the run {path} exists already; choose another `--name`, or `--resume` it")
-    work = _Work.begin(config, home)
+    work = _Work.begin(config, home, watch)
     stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
     run = home.create_run(name, stem, config.to_values(), work.describe(command))
     with run.lock():
@@ -76,7 +76,7 @@ def resume(run: Run, *, home: Home | None = None, watch: Watch | None = None) ->
     config = read_config(run)
     _use_machine(config)
     with run.lock():
-        work = _Work.begin(config, home, run)
+        work = _Work.begin(config, home, watch, run)
         state = TrainingState.unpack(*run.load_resume()) if run.has_resume else None
         _train_and_evaluate(run, work, state, watch)
     return run
@@ -145,7 +145,7 @@ class _Work:
     prepared: Prepared
 
     @classmethod
-    def begin(cls, config: RunConfig, home: Home, run: Run | None = None) -> Self:
+    def begin(cls, config: RunConfig, home: Home, watch: Watch, run: Run | None = None) -> Self:
         """Load, split and transform the data and build the model; with the cells of a `run` that goes on."""
         dataset, split = load_rows(config, home.datasets)
         if run is None:
@@ -154,7 +154,8 @@ class _Work:
             check_data(run, dataset)
             dequantiser = load_dequantiser(run)
         rows = rows_to_learn(config, dataset, dequantiser)
-        prepared = prepare(config, dataset.column_names, rows[split.train], rows[split.validation])
+        train, validation = rows[split.train], rows[split.validation]
+        prepared = prepare(config, dataset.column_names, train, validation, watch.on_preparation)
         return cls(config, dataset, split, dequantiser, prepared)
 
     def describe(self, command: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+#: Hears where a search stands, in words.
+Tell = Callable[[str], None]
+
 #: Added to variances where rows are few, in units in which columns have about unit variance.
 MOST_ADDED = 1e-4
+
+
+def silent(text: str) -> None:
+    """Tell nobody."""
 
 
 def fit_components(
@@ -39,11 +46,12 @@ def search_components(
     seed: int = 0,
     starts: int = 1,
     added: float | None = None,
+    tell: Tell = silent,
 ) -> "GaussianMixture":
     """The mixture of `rows: (n, d)` by Schwarz's criterion (1978), tried with ever more of the `counts`.
 
     Until the criterion has risen twice in a row, or the next fit would end after about `seconds`; the first
-    is always made. The rest as in `fit_components`.
+    is always made, and `tell` hears of each. The rest as in `fit_components`.
     """
     began, fits, scores = time.monotonic(), [], []
     for count in counts:
@@ -51,6 +59,8 @@ def search_components(
         fits.append(fit_components(rows, count, seed=seed, starts=starts, added=added))
         scores.append(fits[-1].bic(rows))
         now = time.monotonic()
+        left = f", {max(seconds - (now - began), 0):.0f} s left" if math.isfinite(seconds) else ""
+        tell(f"Gaussian mixture, components {count}, BIC {scores[-1]:.7g} (best {min(scores):.7g}){left}")
         rises = len(scores) > 2 and scores[-1] > scores[-2] > scores[-3]
         if rises or now - began + 1.5 * (now - started) > seconds:
             break

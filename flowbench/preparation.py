@@ -16,6 +16,7 @@ from flowbench.errors import ConfigurationError
 from flowbench.fields.mixture import FEW_ROWS, Mixture
 from flowbench.flows.background import Background
 from flowbench.flows.density_model import DensityModel
+from flowbench.gaussian_mixtures import Tell, silent
 from flowbench.registry import FLOWS, TRANSFORMS
 from flowbench.store import Run
 from flowbench.training.smoothing import SmoothedBootstrap
@@ -30,6 +31,7 @@ WEIGHTS, TRAINING, EVALUATION, DEQUANTISATION = range(4)
 class Watch:
     """What the caller of a fit wants to hear, and how it asks for an end."""
 
+    on_preparation: Callable[[str], None] = lambda text: None
     on_start: Callable[[Run], None] = lambda run: None
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_stage: Callable[[str], None] = lambda stage: None
@@ -92,27 +94,35 @@ def build_model(config: RunConfig, columns: tuple[str, ...]) -> DensityModel:
 
 
 def prepare(
-    config: RunConfig, columns: tuple[str, ...], train: NDArray[np.float64], validation: NDArray[np.float64]
+    config: RunConfig,
+    columns: tuple[str, ...],
+    train: NDArray[np.float64],
+    validation: NDArray[np.float64],
+    tell: Tell = silent,
 ) -> Prepared:
-    """A model of `columns`, ready to train on rows `(n, d)` and validate on rows `(m, d)`, data units."""
+    """A model of `columns`, ready to train on rows `(n, d)` and validate on rows `(m, d)`, data units.
+
+    `tell` hears where it stands.
+    """
     stopwatch = Stopwatch()
     model = build_model(config, columns)
     make_objectives(config.plan, model.flow)  # refuses an impossible plan before anything is written
     rows = torch.tensor(train)
-    for transform in model.transforms:
+    for transform, chosen in zip(model.transforms, config.transforms, strict=True):
+        tell(f"fitting the transform {chosen.name}")
         transform.fit(rows)  # type: ignore[operator]
         rows, _ = transform.to_model(rows)  # type: ignore[operator]
     judged, reserved = config.plan.divide(len(validation))
     held_out, log_det = model.to_model(torch.tensor(validation[: judged + reserved]))
     before, fitting = (stopwatch.wall(), stopwatch.cpu()), Stopwatch()
     train_rows, held_out = (part.float().to(config.device) for part in (rows, held_out))
-    model.flow.to(config.device).initialise(train_rows, config.plan.seconds)
+    model.flow.to(config.device).initialise(train_rows, config.plan.seconds, tell)
     smoothed = len(rows) <= FEW_ROWS and any(phase.smoothing for phase in config.plan.phases)
     mixture = model.flow.start
     if mixture is None:
         mixture = Mixture(len(columns))
         if smoothed or model.background is not None:
-            mixture.fit_within(rows, config.plan.seconds)
+            mixture.fit_within(rows, config.plan.seconds, tell)
     if model.background is not None:
         model.background.mixture.become(mixture)
     return Prepared(

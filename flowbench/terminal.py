@@ -123,6 +123,7 @@ class ProgressLine:
         self._bar = _make_bar()
         self._task: Any = None
         self._last = -math.inf
+        self._begun = time.monotonic()
 
     def __enter__(self) -> "ProgressLine":
         if self._bar:
@@ -136,9 +137,14 @@ class ProgressLine:
 
     def begin(self, label: str) -> None:
         """Follow another fit from here on."""
-        self._label, self._last = label, -math.inf
+        self._label, self._last, self._begun = label, -math.inf, time.monotonic()
         if self._bar:
             self._bar.update(self._task, description=label, completed=0.0, text="preparing")
+
+    def prepare(self, text: str) -> None:
+        """Show what is done before training, if that takes long."""
+        if self._bar or time.monotonic() - self._begun >= PLAIN_INTERVAL:
+            self._show(0.0, text)
 
     def update(self, progress: "TrainingProgress") -> None:
         """Show where training stands."""

@@ -9,6 +9,7 @@ from torch.nn.utils import skip_init
 
 from flowbench import options
 from flowbench.fields.mixture import Mixture
+from flowbench.gaussian_mixtures import Tell, silent
 from flowbench.ode.clock import EVEN, Clock
 
 
@@ -29,8 +30,11 @@ class VelocityField(nn.Module, ABC):
         super().__init__()
         self.features = features
 
-    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
-        """Choose what does not train from train rows `x: (n, d)` in model space, in a part of `seconds`."""
+    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
+        """Choose what does not train from train rows `x: (n, d)` in model space, in a part of `seconds`.
+
+        `tell` hears where that stands.
+        """
 
     @property
     def start(self) -> Mixture | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flowbench.fields.growing import GrowingBuffers
-from flowbench.gaussian_mixtures import most_components, refine_components, search_components
+from flowbench.gaussian_mixtures import Tell, most_components, refine_components, search_components, silent
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
@@ -55,21 +55,21 @@ class Mixture(GrowingBuffers):
         for name, shape in zip(self.growing, ((), (features,), (features,), 2 * (features,)), strict=True):
             self.register_buffer(name, torch.zeros(0, *shape, dtype=torch.float64))
 
-    def fit(self, x: Tensor, seconds: float = math.inf) -> None:
+    def fit(self, x: Tensor, seconds: float = math.inf, tell: Tell = silent) -> None:
         """Take the mixture of rows `x: (n, d)`, its components chosen by the information criterion.
 
-        More of them are tried for about `seconds`.
+        More of them are tried for about `seconds`; `tell` hears of each trial.
         """
         rows = x[:MAX_FITTED].double().cpu().numpy()
         searched = rows[:MAX_ROWS]
         most = min(MAX_COMPONENTS, most_components(*searched.shape))
         starts = STARTS if len(x) <= FEW_ROWS else 1
-        found = search_components(searched, range(1, most + 1), seconds=seconds, starts=starts)
+        found = search_components(searched, range(1, most + 1), seconds=seconds, starts=starts, tell=tell)
         self.take(found if len(rows) == len(searched) else refine_components(found, rows, REFINEMENTS))
 
-    def fit_within(self, x: Tensor, seconds: float | None) -> None:
+    def fit_within(self, x: Tensor, seconds: float | None, tell: Tell = silent) -> None:
         """`fit`, in a small part of a budget of `seconds`, or with no limit."""
-        self.fit(x, BUDGET_SHARE * (math.inf if seconds is None else seconds))
+        self.fit(x, BUDGET_SHARE * (math.inf if seconds is None else seconds), tell)
 
     def take(self, mixture: "GaussianMixture") -> None:
         """Take over what scikit-learn has fitted, in full covariances."""

@@ -14,6 +14,7 @@ from flowbench.fields.base import VelocityField, seeded_linear, time_column
 from flowbench.fields.mixture import FEW_ROWS, Mixture
 from flowbench.fields.mixture_drift import MixtureDrift
 from flowbench.fields.waves import Waves
+from flowbench.gaussian_mixtures import Tell, silent
 from flowbench.ode.clock import Clock
 
 # 1 - t is resolved down to this: likelihood weighs the linear path by t / (1 - t), so its last
@@ -96,10 +97,10 @@ class TimeMLP(VelocityField):
         self.drift = MixtureDrift(features)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
+    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
         """Start from a Gaussian mixture of the train rows `x: (n, d)`, where they are few."""
         if len(x) <= self.options.mixture_rows:
-            self.drift.fit_within(x, seconds)
+            self.drift.fit_within(x, seconds, tell)
 
     @property
     def start(self) -> Mixture | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from flowbench import options
 from flowbench.errors import ConfigurationError
 from flowbench.fields.mixture import Mixture
+from flowbench.gaussian_mixtures import Tell, silent
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,11 @@ class Density(nn.Module, ABC):
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
         """Draw `n` rows `(n, d)` in model space, with their scores."""
 
-    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
+    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
         """Choose starting parameters, or all of them, from train rows `x: (n, d)` in model space.
 
-        What may take long looks for no better ones after about `seconds`.
+        What may take long looks for no better ones after about `seconds`, and lets `tell` hear where it
+        stands.
         """
 
     @property

@@ -9,6 +9,7 @@ from torch import Tensor
 from flowbench import options
 from flowbench.fields.mixture import Mixture
 from flowbench.flows.base import Adaptation, Flow, Mapped
+from flowbench.gaussian_mixtures import Tell, silent
 from flowbench.ode.base import Derivative, Integrator, Solution, State
 from flowbench.ode.clock import EVEN
 from flowbench.ode.native_engine import NativeIntegrator, NativeOptions
@@ -139,9 +140,9 @@ class ContinuousFlow(Flow):
         self.integrator: Integrator = INTEGRATORS.get(options.integrator.name)(options.integrator)
         self.divergence = DIVERGENCES.get(options.divergence.name)(options.divergence)
 
-    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
+    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
         """Let the field choose its start from train rows `x: (n, d)` in model space."""
-        self.field.initialise(x, seconds)
+        self.field.initialise(x, seconds, tell)
 
     @property
     def start(self) -> Mixture | None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from flowbench import options
 from flowbench.flows.base import Flow, Mapped
+from flowbench.gaussian_mixtures import Tell, silent
 
 
 class GaussianOptions(options.PartOptions):
@@ -34,7 +35,7 @@ class GaussianFlow(Flow):
         self.log_diagonal = nn.Parameter(torch.zeros(features))
         self.below_diagonal = nn.Parameter(torch.zeros(features * (features - 1) // 2))
 
-    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
+    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
         """Set mean and covariance to the maximum-likelihood estimate on `x: (n, d)`."""
         wide = x.double()
         mean = wide.mean(0)

@@ -10,6 +10,7 @@ from torch import Tensor
 from flowbench import options
 from flowbench.fields.growing import GrowingBuffers
 from flowbench.flows.base import Density, Scores
+from flowbench.gaussian_mixtures import Tell, silent
 
 #: Rows that the width is chosen by.
 JUDGES = 500
@@ -50,7 +51,7 @@ class KernelDensity(GrowingBuffers, Density):
         """The rows that are kept, and the width."""
         return self.rows.numel() + 1
 
-    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
+    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
         """Keep train rows `x: (n, d)` and choose shape and width of the kernel."""
         x = x[: self.options.max_rows].double()
         unit = torch.eye(self.features, dtype=x.dtype, device=x.device)

@@ -9,7 +9,13 @@ from torch import Tensor
 from flowbench import options
 from flowbench.fields.mixture import LEAST_VARIANCE, Mixture
 from flowbench.flows.base import Density, Scores
-from flowbench.gaussian_mixtures import most_components, parameters_of_component, search_components
+from flowbench.gaussian_mixtures import (
+    Tell,
+    most_components,
+    parameters_of_component,
+    search_components,
+    silent,
+)
 
 #: How long the search for components takes at most where the budget is in steps.
 DEFAULT_SECONDS = 60.0
@@ -49,13 +55,13 @@ class MixtureDensity(Density):
         """Weights, which add up to one, means and covariances."""
         return len(self.mixture.means) * parameters_of_component(self.features) - 1
 
-    def initialise(self, x: Tensor, seconds: float | None = None) -> None:
+    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
         """Fit the mixture on train rows `x: (n, d)`."""
         rows = x[: self.options.max_rows].double().cpu().numpy()
         limit = DEFAULT_SECONDS if seconds is None else seconds
         most = min(self.options.max_components, most_components(*rows.shape))
         added = self.options.min_variance
-        found = search_components(rows, _counts(most), seconds=limit, seed=self.seed, added=added)
+        found = search_components(rows, _counts(most), seconds=limit, seed=self.seed, added=added, tell=tell)
         self.mixture.take(found)
 
     def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:

@@ -1,6 +1,7 @@
 """The Gaussian mixture and the kernel density estimate, against scikit-learn."""
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -51,6 +52,18 @@ def test_as_many_components_as_there_are(as_sklearn: Callable[[Mixture], Gaussia
 
 def test_a_mixture_ends_its_search_in_time() -> None:
     assert len(mixture(three_clouds(), seconds=0.0).mixture.means) == 1
+
+
+def test_a_search_tells_where_it_stands() -> None:
+    heard: list[str] = []
+    density = MixtureDensity(2, MixtureOptions(), torch.Generator())
+    density.initialise(three_clouds(), 1e6, heard.append)
+    pattern = r"Gaussian mixture, components (\d+), BIC (\S+) \(best \S+\), \d+ s left"
+    trials = [found.groups() for text in heard if (found := re.fullmatch(pattern, text))]
+    assert len(trials) == len(heard)
+    assert [int(count) for count, _ in trials[:3]] == [1, 2, 3]
+    count, _ = min(trials, key=lambda trial: float(trial[1]))
+    assert int(count) == len(density.mixture.means) == 3
 
 
 def test_component_counts_grow_by_a_third_or_a_half() -> None:
