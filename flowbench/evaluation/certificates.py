@@ -75,7 +75,9 @@ def _attempt(check: Callable[[], Certificate]) -> Certificate:
     try:
         return check()
     except (FlowbenchError, ValueError, ArithmeticError, RuntimeError) as error:
-        return Certificate(math.inf, 0.0, "1", False, f"the check broke down: {' '.join(str(error).split())}")
+        return Certificate(
+            math.inf, 0.0, "1", False, f"the check broke down: {' '.join(str(error).split()).rstrip('.')}"
+        )
 
 
 @torch.no_grad()

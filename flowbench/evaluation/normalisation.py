@@ -122,7 +122,10 @@ class _Proposal:
 
 
 def _draws(model: DensityModel, n: int, generator: torch.Generator) -> Tensor:
-    return model.sample_and_log_prob(n, generator)[0]
+    x = model.sample_and_log_prob(n, generator)[0]
+    if lost := int((~torch.isfinite(x).all(1)).sum()):
+        raise ArithmeticError(f"{lost:,} of {n:,} draws of the model are not finite")
+    return x
 
 
 def _log_prob_in_model_space(model: DensityModel, z: Tensor) -> Tensor:

@@ -193,7 +193,8 @@ def cost_table(section: Section) -> Table:
     )
     notes = [
         "nfe: evaluations of the velocity field for one likelihood solve; a dash: the model solves no "
-        "equation. Error of a row: how far its log-likelihood may be off, by the solver and by rounding."
+        "equation. Error of a row: how far its log-likelihood may be off, by the solver, by rounding and by "
+        "what is drawn, places in the cells of dequantised columns and probes of an estimated divergence."
     ]
     if backed:
         notes.append(

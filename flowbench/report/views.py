@@ -19,7 +19,7 @@ from flowbench.report.figures.planes import (
     shared_plane,
 )
 from flowbench.report.figures.ranks import draw_ranks
-from flowbench.report.figures.style import Picture, short
+from flowbench.report.figures.style import TOLD_APART, Picture, short
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
 from flowbench.report.numbers import plural
 from flowbench.report.ranking import Ranking
@@ -176,7 +176,7 @@ def _calibration(section: Section, key: str) -> Gallery | None:
     """How far held-out rows are from where each model expects them, with the band that chance allows."""
     found = [
         (number, model.label, run.results.calibration)
-        for number, (model, run) in enumerate(_shown_runs(section))
+        for number, (model, run) in enumerate(_shown_runs(section)[:TOLD_APART])
         if run.results.calibration is not None
     ]
     if not found:
@@ -233,7 +233,8 @@ def _calibration(section: Section, key: str) -> Gallery | None:
         "A model that is right stays in the grey band throughout, 95 times in 100. Below it: too few rows "
         "where the model is sure that there should be more."
     )
-    return Gallery("Calibration", "curves", tuple(panels), caption + _seeds_shown(section))
+    caption += _models_told_apart(section) + _seeds_shown(section)
+    return Gallery("Calibration", "curves", tuple(panels), caption)
 
 
 def _curves(section: Section, key: str) -> Gallery | None:
@@ -258,13 +259,14 @@ def _curves(section: Section, key: str) -> Gallery | None:
                 key=f"{key}-{number}",
             )
             panels.append(Panel(f"training loss: {objective}", (picture,)))
-    return Gallery("Learning curves", "curves", tuple(panels)) if panels else None
+    caption = _models_told_apart(section).strip()
+    return Gallery("Learning curves", "curves", tuple(panels), caption) if panels else None
 
 
 def _series(section: Section, value: str, objective: str | None) -> list[Curve]:
     curves = [
         Curve(model.label, series, run.record.series(value, objective))
-        for series, model in enumerate(section.models)
+        for series, model in enumerate(section.models[:TOLD_APART])
         for run in model.runs
     ]
     return [curve for curve in curves if curve.points]
@@ -278,6 +280,11 @@ def _objectives(section: Section) -> list[str]:
 def _shown_runs(section: Section) -> list[tuple[ModelGroup, FittedRun]]:
     """Each model with the run that is pictured: the first by seed, not the prettiest."""
     return [(model, model.runs[0]) for model in section.models]
+
+
+def _models_told_apart(section: Section) -> str:
+    more = len(section.models) > TOLD_APART
+    return f" Of {len(section.models)} models, the {TOLD_APART} of the lowest test NLL." if more else ""
 
 
 def _seeds_shown(section: Section) -> str:

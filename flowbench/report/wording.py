@@ -26,8 +26,8 @@ FEW_ROWS = 100
 MASS_TOLERANCE = 0.01
 #: A share of a density, not the flow's, that a reader should know of.
 LARGE_BACKGROUND = 0.05
-#: Columns that a sentence names.
-NAMED_COLUMNS = 6
+#: Columns that a sentence names, and beaten models.
+NAMED_COLUMNS, NAMED_MODELS = 6, 5
 
 
 def verdict(section: Section) -> str:
@@ -68,6 +68,9 @@ def _lead(section: Section) -> str:
     level = [label for label, each in compared if not each.is_resolved]
     if resolved:
         subject = "It also beats" if difference.is_resolved else f"{best} beats"
+        if (more := len(resolved) - NAMED_MODELS) > 1:
+            # Models stand in the order of their NLL.
+            resolved = [*resolved[:NAMED_MODELS], f"{more} others by more, as the table shows"]
         sentences.append(f"{subject} {listed(resolved)}.")
     if level:
         sentences.append(f"Its lead over {listed(level)} is not resolved.")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from flowbench.errors import ConfigurationError, DamagedFileError, DataError
+from flowbench.registry import FLOWS
 from flowbench.report import ReportPaths, write_report
 from flowbench.report.grouping import group_runs
 from flowbench.report.numbers import fixed, shared_decimals
@@ -191,6 +192,23 @@ def test_any_number_of_columns(make_run: RunMaker, tmp_path: Path, features: int
     assert "Data against samples" in page.text
     assert ("left out: column 7, column 8" in page.text) == (features == 8)
     assert ("Only the first two of" in page.text) == (features > 2)
+
+
+def test_of_many_models_a_few_are_named_and_drawn(
+    make_run: RunMaker, results_of: Callable[..., Results], tmp_path: Path
+) -> None:
+    runs = []
+    for k, model in enumerate(("cnf", *sorted(set(FLOWS.names()) - {"cnf"}))):
+        results = results_of("cnf", features=3)
+        scored = dataclasses.replace(results.scored, log_prob=results.scored.log_prob - 0.1 * k)
+        runs.append(make_run(model, results=dataclasses.replace(results, scored=scored)))
+    page = write_report(runs, tmp_path / "report").html.read_text(encoding="utf-8")
+    assert "and 3 others by more, as the table shows" in page
+    assert "Of 10 models, the 6 of the lowest test NLL." in page
+    curves = page[page.index("Learning curves") :]
+    assert curves.count("<svg") == 3
+    # A pair of columns is one path of dots, not an element for each.
+    assert page.count("<use") < 3000
 
 
 def test_text_from_data_is_shown_and_never_run(make_run: RunMaker, tmp_path: Path) -> None:
