@@ -293,7 +293,7 @@ def _report_fit(run: "Run", home: Path, json: bool) -> int:
     if values:
         terminal.say(_summary(values))
         if "estimated" in (divergence := str(info.get("divergence", ""))):
-            terminal.say(f"while training the divergence was {divergence}")
+            terminal.say(f"likelihoods while training, of validation too, had a divergence {divergence}")
         say_dequantised(list(info["dataset"].get("lattices", {})))
     for name, each in certificates.items():
         if not each.passed:

@@ -23,6 +23,11 @@ def say_dequantised(names: Sequence[str]) -> None:
         )
 
 
+def _say_above(flagged: int, rows: int) -> None:
+    if flagged:
+        terminal.say(f"{flagged:,} of {rows:,} rows may be off by more than the largest error asked for")
+
+
 def sample(
     run: opt.RunArgument,
     n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw.")] = 1000,
@@ -45,6 +50,7 @@ def sample(
     with terminal.ProgressLine(f"sampling {opened.name}") as line:
         drawn = inference.sample(opened, n, seed=seed, settings=settings or (), on_rows=line.count)
     drawn.save(path, opened)
+    _say_above(drawn.above, n)
     say_dequantised(drawn.dequantised)
     answer = {
         "file": str(path),
@@ -80,10 +86,7 @@ def score(
         scored = inference.score(opened, table, settings=given, home=Home(home), on_rows=line.count)
     scored.save(path, opened)
     flagged = 0 if scored.flagged is None else int(scored.flagged.sum())
-    if flagged:
-        terminal.say(
-            f"{flagged:,} of {len(scored.row):,} rows may be off by more than the largest error asked for"
-        )
+    _say_above(flagged, len(scored.row))
     say_dequantised(scored.dequantised)
     answer = {
         "file": str(path),

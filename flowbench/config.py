@@ -143,6 +143,10 @@ def evaluation_with(config: RunConfig, settings: Sequence[str]) -> EvaluationOpt
                 "of a fitted run, `--set` takes the evaluation's options alone, such as "
                 f"evaluation.integrator.rtol=1e-7; got `{setting}`"
             )
+        part = given["evaluation"].get("integrator") if isinstance(given["evaluation"], Mapping) else None
+        if isinstance(part, Mapping) and len(part) > 1:
+            # A solver that is given whole keeps nothing of the run's.
+            values["evaluation"] = {**values["evaluation"], "integrator": {}}
         values = _merge(values, given)
     return RunConfig(**values).evaluation
 

@@ -36,7 +36,8 @@ TOY_ROWS = 10_000
 class DrawnRows:
     """Rows `x: (n, d)` in data units under their `columns`, and `log_prob: (n,)`, nats, data units.
 
-    `log_prob_error: (n,)` is how far each of these may be off, nats.
+    `log_prob_error: (n,)` is how far each of these may be off, nats; `above: int` of them by more than the
+    largest error asked for, if one was.
     """
 
     columns: tuple[str, ...]
@@ -44,6 +45,7 @@ class DrawnRows:
     log_prob: Floats
     log_prob_error: Floats
     dequantised: tuple[str, ...] = ()
+    above: int = 0
 
     def save(self, path: Path, run: Run) -> None:
         """Write the table's own columns, `log_prob` and `log_prob_error`, in the format of the ending."""
@@ -131,7 +133,8 @@ def sample(
     dequantiser = load_dequantiser(run)
     x, found = drawn_likelihoods(model, n, options, generator, dequantiser=dequantiser, on_rows=on_rows)
     log_prob, error = found.log_prob.numpy(), found.error.numpy()
-    return DrawnRows(model.columns, x.numpy(), log_prob, error, tuple(dequantiser.lattices))
+    above = int(found.flagged.sum())
+    return DrawnRows(model.columns, x.numpy(), log_prob, error, tuple(dequantiser.lattices), above)
 
 
 @torch.no_grad()

@@ -20,9 +20,9 @@ from flowbench.store import Certificate
 
 #: How far from 1 the integral of a density may be, beside the error of the integral itself.
 MASS_BOUND = 0.01
-#: Standard errors of an integral: up to the first, three of which tell a density that is off by 0.02, it is
-#: sure enough; beyond the second nothing is certified.
-SURE, UNSURE = 0.0033, 0.03
+#: Standard errors of an integral: at the first a density that is off by 0.02 is told 97 times in 100; beyond
+#: the second nothing is certified.
+SURE, UNSURE = 0.002, 0.03
 #: As many times the draws are taken where a bridge is less sure than that, or a grid doubts the density.
 MORE = 4
 #: Rows that go to the base and back, and how far from their start they may end, standard deviations.

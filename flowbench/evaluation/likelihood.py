@@ -28,9 +28,9 @@ class Likelihoods:
     About 99 in 100 rows are off by less than their error. `flagged: (n,)` marks rows that miss a `max_error`
     even at the finest solve. `shift` is how far a refined solve moves the mean of the rows that it was tried
     on, nats. `nfe`, `shift` and `regime` are None for a model that solves no equation. `parts`, (n,) each, by
-    name, are what `error` is the sum of: `solver`, `arithmetic`, and that of the draws which a row's number
-    is the mean of, `trace` or `dequantisation` or, where it is both, `trace_and_dequantisation`; those of
-    draws of the model are not told apart.
+    name, are what `error` is the sum of: `solver` (of float32 `solver_and_arithmetic`), `arithmetic`, and
+    that of the draws which a row's number is the mean of, `trace` or `dequantisation` or, where it is both,
+    `trace_and_dequantisation`; those of draws of the model are not told apart.
     """
 
     log_prob: Tensor
@@ -88,7 +88,7 @@ def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
     """
     options = ladder.options
     first = ladder.solve(x, 0)
-    arithmetic = ladder.arithmetic() + _last_digits(first.log_prob)
+    arithmetic = ladder.arithmetic(options.dtype) + _last_digits(first.log_prob)
     log_prob, spread = ladder.average(x, first.log_prob)
     parts = {"arithmetic": arithmetic}
     if ladder.averaged:
@@ -112,7 +112,9 @@ def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
         solver[~refined] = factor * scale[~refined] + ROUNDING
     if options.max_error is not None and ladder.draws == 1:
         _tighten(ladder, x, log_prob, solver, options.max_error - arithmetic)
-    found = _within(options.max_error, log_prob, parts | {"solver": solver})
+    # A refined solve is in float64, so that the change tells of float32's rounding as well.
+    name = "solver" if options.dtype == "float64" else "solver_and_arithmetic"
+    found = _within(options.max_error, log_prob, parts | {name: solver})
     return replace(found, nfe=first.nfe, shift=shift, regime=ladder.regime(0))
 
 
@@ -135,7 +137,7 @@ def draw_rows(ladder: Ladder, n: int, generator: torch.Generator) -> tuple[Tenso
         parts.append(exact.draw(min(CHUNK, n - start), generator))
         ladder.on_rows(min(start + CHUNK, n), n)
     x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])
-    error = ladder.arithmetic() + _last_digits(scores.log_prob)
+    error = ladder.arithmetic("float64") + _last_digits(scores.log_prob)
     if scores.nfe is None:
         error += ladder.way_back()
     else:

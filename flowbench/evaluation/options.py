@@ -15,10 +15,11 @@ class EvaluationOptions(Options):
     `dtype` and `divergence` say otherwise (those of draws are always so, unless columns are dequantised). An
     estimated divergence is averaged over `trace_draws` solves, the log-density of a row with dequantised
     columns over `dequantisation_draws` places in its cell, an even number. At most `test_rows` test rows are
-    scored; `error_rows` rows are solved again at a tenth of the tolerance, for the error of each, and those
-    above `max_error`, nats, ever finer until they are not, where there is nothing to average. `samples` rows
-    are drawn, `paths` of them with their way from the base; the density is tabulated on `grid` x `grid`
-    points where there are two columns. `certificates` are checks of the model's likelihoods
+    scored; `error_rows` rows (at most 500 where a row's number is the mean of several solves, which leave far
+    more open) are solved again at a tenth of the tolerance, for the error of each, and those above
+    `max_error`, nats, ever finer until they are not, where there is nothing to average. `samples` rows are
+    drawn, `paths` of them with their way from the base; the density is tabulated on `grid` x `grid` points
+    where there are two columns. `certificates` are checks of the model's likelihoods
     (`flowbench.evaluation.certificates`).
     """
 
@@ -41,6 +42,11 @@ class EvaluationOptions(Options):
 
     @model_validator(mode="after")
     def _probes_fit_solver(self) -> Self:
+        if self.divergence.name == "auto":
+            raise ValueError(
+                "the divergence `auto` is for training; an evaluation's is exact unless `divergence` names "
+                "an estimator"
+            )
         if not DIVERGENCES.get(self.divergence.name).exact and self.integrator.name == "per-row":
             raise ValueError(
                 f"the divergence `{self.divergence.name}` keeps its probes for a whole batch, which the "

@@ -134,8 +134,10 @@ class Ladder:
             self.on_rows(start + len(rows), len(x))
         return Scores.join(parts)
 
-    def average(self, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor | float]:
+    def average(self, x: Tensor, first: Tensor, *, with_error: bool = True) -> tuple[Tensor, Tensor | float]:
         """The mean over all draws, (n,), and how far that may be off; `first: (n,)` is draw 0.
+
+        `with_error` says whether the second is wanted, which takes solves of the model's draws.
 
         Where only places in cells are drawn, by how much they differ is found out in looser solves
         (multilevel Monte Carlo, Giles 2008), whose errors count. So does by how much so few places are off
@@ -151,9 +153,12 @@ class Ladder:
         each = torch.stack([scores.log_prob for scores in places])
         loose = torch.stack([local_error(scores) for scores in places])
         mean = first + (each.mean(0) - each[0])
-        error = _reach(each, paired=True) + self._missed + self._looseness * (loose.mean(0) + loose[0])
         # A density that is zero somewhere in a cell leaves no difference.
-        return torch.where(mean.isnan(), each.mean(0), mean), error.nan_to_num(nan=math.inf)
+        mean = torch.where(mean.isnan(), each.mean(0), mean)
+        if not with_error:
+            return mean, 0.0
+        error = _reach(each, paired=True) + self._missed + self._looseness * (loose.mean(0) + loose[0])
+        return mean, error.nan_to_num(nan=math.inf)
 
     @cached_property
     def _looseness(self) -> float:
@@ -225,9 +230,9 @@ class Ladder:
         scored = self.model.for_evaluation(self.options.integrator).score(x).log_prob
         return torch.quantile((drawn.log_prob - scored).abs(), COVERED).item()
 
-    def arithmetic(self) -> float:
-        """What rounding adds to a row's error: nothing where a refined solve in float64 tells of it."""
-        if self.options.dtype == "float32":
+    def arithmetic(self, dtype: str) -> float:
+        """What rounding adds to a row's error in `dtype`: of float32 a refined solve in float64 tells."""
+        if dtype == "float32":
             return 0.0
         rounding = self._rounding
         return rounding if math.isfinite(rounding) else ROUNDING

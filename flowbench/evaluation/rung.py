@@ -53,10 +53,14 @@ class Rung:
         return own | {"atol": self.setting, "rtol": self.setting}
 
     @property
-    def settings(self) -> tuple[str, str]:
-        """What `score` and `sample` take with `--set` to use it."""
+    def settings(self) -> tuple[str, ...]:
+        """What `score` takes with `--set` to use it, whatever the run's own evaluation is."""
         options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.options.items())
-        return f"evaluation.integrator={{{options}}}", f"evaluation.dtype={self.dtype}"
+        return (
+            f"evaluation.integrator={{{options}}}",
+            f"evaluation.dtype={self.dtype}",
+            "evaluation.divergence=exact",
+        )
 
 
 def recommend(rungs: list[Rung], error: float) -> Rung | None:

@@ -41,6 +41,10 @@ class DivergenceEstimator(ABC):
     def describe(self, field: Velocity) -> str:
         """How the divergence of `field` comes about, in words."""
 
+    def chosen(self, field: Velocity) -> "DivergenceEstimator":
+        """The estimator that is used for `field`: itself, unless it is a choice among several."""
+        return self
+
 
 class ExactDivergenceOptions(options.PartOptions):
     """The exact divergence has no options."""
@@ -195,19 +199,20 @@ class AutoDivergence(DivergenceEstimator):
 
     def draw(self, field: Velocity, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
         """See `DivergenceEstimator`."""
-        return self._chosen(field).draw(field, x, generator)
+        return self.chosen(field).draw(field, x, generator)
 
     def velocity_and_divergence(
         self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """See `DivergenceEstimator`."""
-        return self._chosen(field).velocity_and_divergence(field, t, x, probes)
+        return self.chosen(field).velocity_and_divergence(field, t, x, probes)
 
     def describe(self, field: Velocity) -> str:
         """See `DivergenceEstimator`."""
-        return self._chosen(field).describe(field)
+        return self.chosen(field).describe(field)
 
-    def _chosen(self, field: Velocity) -> DivergenceEstimator:
+    def chosen(self, field: Velocity) -> DivergenceEstimator:
+        """See `DivergenceEstimator`."""
         in_reach = field.has_closed_form_divergence or field.features <= self.options.columns
         return self._exact if in_reach else self._estimate
 

@@ -63,7 +63,7 @@ def describe_choice(chosen: Rung | None, error: float) -> str:
     return (
         f"The cheapest solver that moves the NLL by less than {error:g} nat is {chosen.label}: "
         f"{count(round(chosen.rows_per_second or 0))} rows a CPU second, off by at most "
-        f"{significant(chosen.worst_bias)} nat. `score` and `sample` use it with "
+        f"{significant(chosen.worst_bias)} nat. `score` uses it with "
         f"{' '.join(f'--set {shlex.quote(setting)}' for setting in chosen.settings)}."
     )
 

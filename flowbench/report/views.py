@@ -176,11 +176,13 @@ def _calibration(section: Section, key: str) -> Gallery | None:
     """How far held-out rows are from where each model expects them, with the band that chance allows."""
     found = [
         (number, model.label, run.results.calibration)
-        for number, (model, run) in enumerate(_shown_runs(section)[:TOLD_APART])
+        for number, (model, run) in enumerate(_shown_runs(section))
         if run.results.calibration is not None
     ]
     if not found:
         return None
+    told = _told_apart(len(found))
+    found = found[:TOLD_APART]
     rows = len(section.x)
     draws = min(len(run.results.samples.log_prob) for _, run in _shown_runs(section))
     ranks = [Quantiles(label, number, each.density_rank) for number, label, each in found]
@@ -233,7 +235,7 @@ def _calibration(section: Section, key: str) -> Gallery | None:
         "A model that is right stays in the grey band throughout, 95 times in 100. Below it: too few rows "
         "where the model is sure that there should be more."
     )
-    caption += _models_told_apart(section) + _seeds_shown(section)
+    caption += told + _seeds_shown(section)
     return Gallery("Calibration", "curves", tuple(panels), caption)
 
 
@@ -259,7 +261,7 @@ def _curves(section: Section, key: str) -> Gallery | None:
                 key=f"{key}-{number}",
             )
             panels.append(Panel(f"training loss: {objective}", (picture,)))
-    caption = _models_told_apart(section).strip()
+    caption = _told_apart(len(section.models)).strip()
     return Gallery("Learning curves", "curves", tuple(panels), caption) if panels else None
 
 
@@ -282,9 +284,8 @@ def _shown_runs(section: Section) -> list[tuple[ModelGroup, FittedRun]]:
     return [(model, model.runs[0]) for model in section.models]
 
 
-def _models_told_apart(section: Section) -> str:
-    more = len(section.models) > TOLD_APART
-    return f" Of {len(section.models)} models, the {TOLD_APART} of the lowest test NLL." if more else ""
+def _told_apart(models: int) -> str:
+    return f" Of {models} models, the {TOLD_APART} of the lowest test NLL." if models > TOLD_APART else ""
 
 
 def _seeds_shown(section: Section) -> str:

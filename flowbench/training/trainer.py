@@ -32,7 +32,7 @@ class Progress:
     """Where training stands, for a progress line and for the log.
 
     `loss` and the `terms` that it is made of, by name, where there are several, are means since the last
-    record; `validation_nll` is in nats, data units; `fraction` is the
+    record; `validation_nll` is in nats, data units, and `nfe` what its solve took; `fraction` is the
     share of the budget that is spent and `seconds_left` an estimate.
     """
 

@@ -80,6 +80,8 @@ def test_a_fitted_run_is_used_with_another_solver(run: Run, home: Path) -> None:
     assert off.max() > 0
     assert (off <= usual["log_prob_error"] + cheap["log_prob_error"]).mean() > 0.9
     assert run("sample", "c", "-n", "5", *settings)[0] == 0
+    _, _, err = run("sample", "c", "-n", "5", "--set", "evaluation.max_error=1e-30")
+    assert "5 of 5 rows may be off by more than the largest error asked for" in err
     for command in (["score", "c", "table.csv"], ["sample", "c"]):
         status, _, err = run(*command, "--set", "flow.field.width=3")
         assert status == 2

@@ -8,8 +8,9 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowbench.config import RunConfig, parse_setting, resolve
+from flowbench.config import RunConfig, evaluation_with, parse_setting, resolve
 from flowbench.errors import ConfigurationError, UnknownNameError
+from flowbench.evaluation.rung import Rung
 from flowbench.fields.time_mlp import TimeMLPOptions
 from flowbench.flows.continuous import ContinuousFlow
 from flowbench.registry import FLOWS
@@ -44,6 +45,31 @@ def test_choosing_another_part_drops_the_options_of_the_first() -> None:
     config = resolve("moons", "cnf", settings=["flow.field.name=concatsquash", "flow.divergence=hutchinson"])
     assert config.flow.field.name == "concatsquash"
     assert config.flow.divergence.probes == 1
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"evaluation.integrator": {"name": "native", "method": "rk4", "steps": 20}},
+        {"evaluation.integrator": {"name": "native"}, "evaluation.divergence": "hutchinson"},
+        {"evaluation.dtype": "float32"},
+    ],
+)
+def test_a_solver_of_a_ladder_can_be_set_whatever_the_run_has(own: dict[str, object]) -> None:
+    config = resolve("moons", overrides=own)
+    for rung in (Rung("per-row", "tsit5", "float64", 1e-4), Rung("native", "rk4", "float32", 40)):
+        found = evaluation_with(config, rung.settings)
+        assert {**found.integrator.model_dump(), **rung.options} == found.integrator.model_dump()
+        assert (found.dtype, found.divergence.name) == (rung.dtype, "exact")
+    assert evaluation_with(config, ["evaluation.integrator.atol=1e-9"]).integrator.atol == 1e-9
+    with pytest.raises(ConfigurationError, match="evaluation's options alone"):
+        evaluation_with(config, ["plan.steps=3"])
+
+
+def test_naming_the_default_solver_or_its_method_keeps_its_tolerance() -> None:
+    for setting in ("flow.integrator=native", "flow.integrator.method=tsit5"):
+        integrator = resolve("moons", settings=[setting]).flow.integrator
+        assert (integrator.name, integrator.rtol) == ("native", 1e-4)
 
 
 def test_a_run_without_a_budget_gets_a_minute() -> None:

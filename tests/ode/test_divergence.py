@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError
+from flowbench.evaluation.options import EvaluationOptions
+from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
 from flowbench.ode.divergence import (
     AutoDivergence,
     AutoDivergenceOptions,
@@ -172,6 +174,11 @@ def test_auto_is_exact_where_that_is_in_reach() -> None:
         expected = ((1 + TIME) * field.matrix.trace()).expand(7)
         torch.testing.assert_close(estimate(estimator, field, 7), expected)
     assert torch.equal(estimate(estimator, wide, 7), estimate(Hutchinson(HutchinsonOptions()), wide, 7))
+    flow = ContinuousFlow(3, ContinuousOptions(divergence={"name": "auto"}), torch.Generator())
+    # What asks for the kind of estimator, as the regularised likelihood does, finds the one that is used.
+    assert isinstance(flow.divergence, ExactDivergence)
+    with pytest.raises(ConfigurationError, match="`auto` is for training"):
+        EvaluationOptions(divergence={"name": "auto"})
 
 
 def test_rademacher_probes_are_signs() -> None:

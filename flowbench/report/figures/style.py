@@ -149,7 +149,7 @@ def _inline(svg: bytes, alt: str, key: str) -> Markup:
             attributes["id"] = f"{key}-{identity}"
         element.attrib.clear()
         element.attrib.update(
-            {name: _rounded(name, _adapt(value, used, key)) for name, value in attributes.items()}
+            {name: _shortened(name, _adapt(value, used, key)) for name, value in attributes.items()}
         )
     width, height = root.attrib.pop("width"), root.attrib.pop("height")
     root.attrib.pop("version", None)
@@ -168,6 +168,6 @@ def _adapt(value: str, used: set[str], key: str) -> str:
     return re.sub(r"url\(#([^)]+)\)", rf"url(#{key}-\1)", value)
 
 
-def _rounded(name: str, value: str) -> str:
-    """Coordinates to a hundredth of a point, which nobody sees, and which takes a third off a page."""
+def _shortened(name: str, value: str) -> str:
+    """Coordinates cut to a hundredth of a point, which nobody sees and which makes pages smaller."""
     return re.sub(r"(\.\d\d)\d+", r"\1", value) if name in _COORDINATES else value
