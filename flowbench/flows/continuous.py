@@ -226,7 +226,7 @@ class ContinuousFlow(Flow):
         integrals: int = 0,
     ) -> tuple[Mapped, State]:
         # Fixed for the whole solve: an adaptive integrator needs a deterministic right-hand side.
-        probes = self.divergence.draw(self.field, x, generator)
+        probes = self.divergence.draw(x, generator)
         # An integral over time grows with the time that passes, whichever way that is.
         direction = 1.0 if end > start else -1.0
 
@@ -258,8 +258,8 @@ class ContinuousFlow(Flow):
 
 
 def _estimator(options: options.PartOptions, field: VelocityField) -> DivergenceEstimator:
-    estimator: DivergenceEstimator = DIVERGENCES.get(options.name)(options)
-    return estimator.chosen(field)
+    estimator: DivergenceEstimator = DIVERGENCES.get(options.name)(options).chosen(field)
+    return estimator
 
 
 def _local_error(solution: Solution) -> Tensor | None:

@@ -24,9 +24,8 @@ class DivergenceEstimator(ABC):
     options: options.Options
 
     @abstractmethod
-    def draw(self, field: Velocity, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
-        """Probes for `field` on the rows `x` (n, d), in the dtype and on the device of `x`; None if it needs
-        none.
+    def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        """Probes for the rows `x` (n, d), in the dtype and on the device of `x`; None if none are needed.
 
         Raises `ConfigurationError` if probes are needed and there is no `generator`.
         """
@@ -61,7 +60,7 @@ class ExactDivergence(DivergenceEstimator):
     def __init__(self, options: ExactDivergenceOptions) -> None:
         self.options = options
 
-    def draw(self, field: Velocity, x: Tensor, generator: torch.Generator | None) -> None:
+    def draw(self, x: Tensor, generator: torch.Generator | None) -> None:
         """Nothing is drawn."""
 
     def velocity_and_divergence(
@@ -103,7 +102,7 @@ class Hutchinson(DivergenceEstimator):
     def __init__(self, options: HutchinsonOptions) -> None:
         self.options: HutchinsonOptions = options
 
-    def draw(self, field: Velocity, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Probes (k, n, d)."""
         generator = _seeded(generator, self.options.name)
         draw = _rademacher if self.options.distribution == "rademacher" else _gaussian
@@ -145,7 +144,7 @@ class HutchPlusPlus(DivergenceEstimator):
     def __init__(self, options: HutchPlusPlusOptions) -> None:
         self.options: HutchPlusPlusOptions = options
 
-    def draw(self, field: Velocity, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """The sketch (k, n, d), in general position, followed by the Rademacher probes of the rest."""
         generator = _seeded(generator, self.options.name)
         sketch = _gaussian(self._sketch_size, x, generator)
@@ -182,39 +181,23 @@ class AutoDivergenceOptions(options.PartOptions):
     columns: int = Field(64, ge=1)
 
 
-class AutoDivergence(DivergenceEstimator):
-    """The exact divergence where it is in reach, else one probe of Hutchinson's.
+class AutoDivergence:
+    """A choice by the field: the exact divergence where it is in reach, else one probe of Hutchinson's.
 
     In reach are closed forms, and of other fields as many tangents as `columns`: each is pushed, and kept for
     gradients, through every layer, so that memory is out before time is.
     """
 
     Options: ClassVar[type[options.PartOptions]] = AutoDivergenceOptions
-    exact: ClassVar[bool] = False
 
     def __init__(self, options: AutoDivergenceOptions) -> None:
-        self.options: AutoDivergenceOptions = options
-        self._exact = ExactDivergence(ExactDivergenceOptions())
-        self._estimate = Hutchinson(HutchinsonOptions())
-
-    def draw(self, field: Velocity, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
-        """See `DivergenceEstimator`."""
-        return self.chosen(field).draw(field, x, generator)
-
-    def velocity_and_divergence(
-        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """See `DivergenceEstimator`."""
-        return self.chosen(field).velocity_and_divergence(field, t, x, probes)
-
-    def describe(self, field: Velocity) -> str:
-        """See `DivergenceEstimator`."""
-        return self.chosen(field).describe(field)
+        self.options = options
 
     def chosen(self, field: Velocity) -> DivergenceEstimator:
         """See `DivergenceEstimator`."""
-        in_reach = field.has_closed_form_divergence or field.features <= self.options.columns
-        return self._exact if in_reach else self._estimate
+        if field.has_closed_form_divergence or field.features <= self.options.columns:
+            return ExactDivergence(ExactDivergenceOptions())
+        return Hutchinson(HutchinsonOptions())
 
 
 def _rademacher(count: int, x: Tensor, generator: torch.Generator) -> Tensor:
