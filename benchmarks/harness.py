@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.statistics import Interval, paired_ratio
+from flowbench.environment import bfloat16_units, processor_name
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -220,22 +220,6 @@ class Outcome:
         self.ratios.append({**row, "aim": aim} if aim is not None else row)
 
 
-def cpu_model() -> str:
-    """The processor as the operating system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def bfloat16_units() -> list[str]:
-    """The processor's units that multiply in bfloat16, with which `cnf` takes more steps a second."""
-    capabilities = torch.cpu.get_capabilities()
-    return [name for name in ("avx512_bf16", "amx_bf16") if capabilities.get(name)]
-
-
 def versions() -> dict[str, str]:
     """Python and every package that takes part, where it is installed."""
     found = {"python": platform.python_version()}
@@ -269,7 +253,7 @@ def write(case: str, outcome: Outcome, *, quick: bool, cpu_seconds: float) -> Pa
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": {
-            "cpu": cpu_model(),
+            "cpu": processor_name(),
             "bfloat16_units": bfloat16_units(),
             "cores": os.cpu_count(),
             "threads_used": 1,

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.harness import Entry, Outcome, Timing, attempt_all, bfloat16_units, scratch
+from benchmarks.harness import Entry, Outcome, Timing, attempt_all, scratch
 from benchmarks.tables import write_tables
+from flowbench.environment import bfloat16_units
 from flowbench.flows.continuous import ContinuousFlow
 from flowbench.registry import TOYS
 

@@ -101,7 +101,7 @@ def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
     refined = _chosen(len(x), few, in_chunks=ladder.is_stochastic)
     finer = ladder.solve(x[refined], 1).log_prob
     solver = torch.empty_like(log_prob)
-    solver[refined] = ladder.error(_part(first, refined), finer, 0)
+    solver[refined] = ladder.error(first.of(refined), finer, 0)
     shift = (finer - first.log_prob[refined]).mean().item()
     if not bool(refined.all()):
         scale = local_error(first)
@@ -142,6 +142,8 @@ def draw_rows(ladder: Ladder, n: int, generator: torch.Generator) -> tuple[Tenso
         error += ladder.way_back()
     else:
         error += ladder.factor_of_draws() * local_error(scores) + ROUNDING
+    # Of a draw that is no number, as a flow may make, nothing is known.
+    error[~torch.isfinite(x).all(1)] = math.inf
     return x, Likelihoods(scores.log_prob, error, _above(error, options.max_error), scores.nfe)
 
 
@@ -192,7 +194,3 @@ def _last_digits(log_prob: Tensor) -> Tensor:
     """What a log-likelihood (n,), float64, may lose for its size alone."""
     eps = torch.finfo(torch.float64).eps
     return 4 * eps * log_prob.abs().nan_to_num(nan=0.0, posinf=0.0)
-
-
-def _part(scores: Scores, rows: Tensor) -> Scores:
-    return Scores(scores.log_prob[rows], scores.nfe, local_error(scores)[rows])

@@ -227,6 +227,8 @@ class Ladder:
     def way_back(self) -> float:
         """How far the log-likelihood that a draw comes with is from that of the row that was drawn."""
         x, drawn = self._references()
+        if not len(x):
+            return math.inf
         scored = self.model.for_evaluation(self.options.integrator).score(x).log_prob
         return torch.quantile((drawn.log_prob - scored).abs(), COVERED).item()
 
@@ -241,8 +243,11 @@ class Ladder:
     def _rounding(self) -> float:
         """How much the draws move in float32, scaled to the precision of float64.
 
-        At a coarse tolerance where float32 cannot be solved at the options'; infinite if not there either.
+        At a coarse tolerance where float32 cannot be solved at the options'; infinite if not there either, or
+        where there are no draws.
         """
+        if not len(self._references()[0]):
+            return math.inf
         for solve in (self._reference_in, self._coarse_reference_in):
             with suppress(IntegrationError):
                 moved = (solve(torch.float32) - solve(torch.float64)).abs().max().item()
@@ -273,10 +278,12 @@ class Ladder:
         return self._models[level, dtype]
 
     def _references(self) -> tuple[Tensor, Scores]:
-        """The draws, (m, d), with their scores."""
+        """The draws, (m, d), with their scores, but for those of which a flow makes no numbers."""
         if self._drawn is None:
             model = self.model.for_evaluation(self.options.integrator)
-            self._drawn = model.draw(REFERENCES, torch.Generator().manual_seed(0))
+            x, scores = model.draw(REFERENCES, torch.Generator().manual_seed(0))
+            finite = torch.isfinite(x).all(1) & torch.isfinite(scores.log_prob)
+            self._drawn = x[finite], scores.of(finite)
         return self._drawn
 
     def _reference(self, level: int, dtype: torch.dtype | None = None) -> Scores:

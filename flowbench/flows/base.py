@@ -58,6 +58,11 @@ class Scores:
             torch.cat(errors) if errors else None,
         )
 
+    def of(self, rows: Tensor) -> Self:
+        """The scores of those of n rows for which `rows: (n,)` is true."""
+        error = None if self.local_error is None else self.local_error[rows]
+        return type(self)(self.log_prob[rows], self.nfe, error)
+
     def put(self, rows: Tensor, scores: Self) -> Self:
         """The same scores, with `scores` in the place of those of `rows: (n,)`, true for them."""
         error = self.local_error
