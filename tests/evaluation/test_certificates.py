@@ -19,6 +19,7 @@ from flowbench.flows.continuous import ContinuousFlow
 from flowbench.flows.density_model import DensityModel
 from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
 from flowbench.ode.base import State
+from flowbench.options import PartOptions
 from flowbench.preparation import Watch, make_trainer, prepare
 from flowbench.registry import FLOWS
 from flowbench.store import Certificate
@@ -179,6 +180,23 @@ def test_every_method_of_every_engine_can_be_certified(method: str) -> None:
 def test_a_loose_solver_that_is_right_is_certified() -> None:
     loose = {"name": "per-row", "atol": 1e-3, "rtol": 1e-3}
     assert certificates(fitted("cnf", 2), integrator=loose)["normalisation"].passed
+
+
+def test_a_coarse_solve_alone_condemns_no_density() -> None:
+    class Coarse(DensityModel):
+        """One whose solves are wrong where they are coarse."""
+
+        def for_evaluation(self, integrator: PartOptions, **chosen: object) -> DensityModel:
+            kind = Scaled if integrator.atol >= 1e-3 else DensityModel
+            flow = self.flow.for_evaluation(integrator, **chosen)
+            return kind(self.columns, list(self.transforms), flow)
+
+    healthy = normal(4)
+    assert certificates(Coarse(healthy.columns, list(healthy.transforms), healthy.flow))[
+        "normalisation"
+    ].passed
+    always = Scaled(healthy.columns, list(healthy.transforms), healthy.flow)
+    assert failed(certificates(always)) == {"normalisation"}
 
 
 def test_a_check_that_breaks_down_is_a_failed_one() -> None:
