@@ -109,8 +109,7 @@ def _normalisation(
 def _bridge(model: DensityModel, x: Tensor, generator: torch.Generator, few: int) -> Mass:
     """The mass by `few` draws, or by more where they settle it."""
     mass = bridge_mass(model, x, generator, draws=few)
-    # Four times the draws halve the error.
-    if few == DRAWS and SURE < mass.standard_error <= 2 * UNSURE:
+    if few == DRAWS and mass.standard_error > SURE:
         return bridge_mass(model, x, generator, draws=MORE * DRAWS)
     return mass
 

@@ -143,8 +143,9 @@ def draw_rows(ladder: Ladder, n: int, generator: torch.Generator) -> tuple[Tenso
     else:
         error += ladder.factor_of_draws() * local_error(scores) + ROUNDING
     # Of a draw that is no number, as a flow may make, nothing is known.
-    error[~torch.isfinite(x).all(1)] = math.inf
-    return x, Likelihoods(scores.log_prob, error, _above(error, options.max_error), scores.nfe)
+    lost = ~torch.isfinite(x).all(1)
+    log_prob, error = scores.log_prob.masked_fill(lost, math.nan), error.masked_fill(lost, math.inf)
+    return x, Likelihoods(log_prob, error, _above(error, options.max_error), scores.nfe)
 
 
 def _likelihoods_of_draws(ladder: Ladder, x: Tensor) -> Likelihoods:

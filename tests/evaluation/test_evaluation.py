@@ -363,9 +363,11 @@ def test_draws_that_are_no_numbers_cost_no_others_their_likelihood(cells: Dequan
     )
     good = torch.arange(50) != 7
     assert torch.isfinite(drawn.log_prob[good]).all() and torch.isfinite(drawn.error[good]).all()
-    assert torch.isinf(drawn.error[7]) and drawn.flagged[7] and not drawn.flagged[good].any()
+    assert torch.isfinite(drawn.log_prob).sum() == 49
+    assert torch.isnan(drawn.log_prob[7]) and torch.isinf(drawn.error[7]) and drawn.flagged[7]
+    assert not drawn.flagged[good].any()
     _, drawn = drawn_likelihoods(flawed, 5, options(), torch.Generator().manual_seed(5), dequantiser=cells)
-    assert torch.isinf(drawn.error).all()
+    assert torch.isnan(drawn.log_prob).all() and torch.isinf(drawn.error).all()
 
 
 def test_errors_of_dequantised_rows_hold_under_a_solver() -> None:
