@@ -101,15 +101,17 @@ def _normalisation(
     mass = _bridge(coarse, x, generator, few)
     if abs(mass.value - 1) > _reach(mass):
         # Draws of a coarse solve lie beside a density that is as thin as a surface, and condemn only
-        # themselves.
-        mass = _bridge(judged, x, generator, few)
+        # themselves. Exact draws are dear: where more could not certify anything either, none are taken.
+        mass = _bridge(judged, x, generator, few, hopeless=UNSURE * MORE**0.5)
     return _mass_certificate(mass)
 
 
-def _bridge(model: DensityModel, x: Tensor, generator: torch.Generator, few: int) -> Mass:
-    """The mass by `few` draws, or by more where they settle it."""
+def _bridge(
+    model: DensityModel, x: Tensor, generator: torch.Generator, few: int, *, hopeless: float = math.inf
+) -> Mass:
+    """The mass by `few` draws, or by more where they may settle it: their standard error is not `hopeless`."""
     mass = bridge_mass(model, x, generator, draws=few)
-    if few == DRAWS and mass.standard_error > SURE:
+    if few == DRAWS and SURE < mass.standard_error < hopeless:
         return bridge_mass(model, x, generator, draws=MORE * DRAWS)
     return mass
 
