@@ -109,7 +109,7 @@ def _normalisation(
 def _bridge(
     model: DensityModel, x: Tensor, generator: torch.Generator, few: int, *, hopeless: float = math.inf
 ) -> Mass:
-    """The mass by `few` draws, or by more where they may settle it: their standard error is not `hopeless`."""
+    """The mass by `few` draws, or by more where they may settle it, the error being no `hopeless` one."""
     mass = bridge_mass(model, x, generator, draws=few)
     if few == DRAWS and SURE < mass.standard_error < hopeless:
         return bridge_mass(model, x, generator, draws=MORE * DRAWS)
