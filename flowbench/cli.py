@@ -193,7 +193,7 @@ def compare(
     folder = place.report_path(name, [Path(dataset).name.partition(".")[0] for dataset in datasets])
     if dry_run:
         return _print_configs(configs, json)
-    farewell = "interrupted before the report; the same command keeps the runs that are finished"
+    farewell = "interrupted before the report; the same command goes on from here"
     with terminal.ProgressLine(folder.name) as line, terminal.stop_on_signals() as stop:
 
         def watch(resolved: "RunConfig") -> "Watch":

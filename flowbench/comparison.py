@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flowbench.config import DataOptions, RunConfig, Values
 from flowbench.errors import ConfigurationError, DamagedFileError, RunFailedError, RunLockedError
-from flowbench.experiment import fit
+from flowbench.experiment import fit, resume
 from flowbench.home import Home
 from flowbench.inference import evaluate
 from flowbench.preparation import Watch, build_model, find_dequantiser, load_rows
@@ -19,7 +19,7 @@ from flowbench.training.trainer import make_objectives
 class Comparison:
     """The `runs` that are finished, the `report` on them, and a line on each fit that failed in `failures`.
 
-    `report` is None where a fit was interrupted; what is finished by then is found again next time.
+    `report` is None where a fit was interrupted; what there is by then is found again next time.
     """
 
     runs: tuple[Run, ...]
@@ -37,10 +37,11 @@ def compare(
 ) -> Comparison:
     """A report in `folder` on one run for each configuration.
 
-    A finished run of the same configuration on the same data is taken as it is; the others are fitted, and
-    those that were not evaluated are. Every data set is read, and every model built, before the first fit, so
-    that a mistake in the last one is not told hours later. Raises as `fit` and `write_report` do, but for a
-    fit that fails beside others that do not: it is in the report as one without results.
+    A finished run of the same configuration on the same data is taken as it is, one that was interrupted or
+    killed goes on, the others are fitted, and those that were not evaluated are. Every data set is read, and
+    every model built, before the first fit, so that a mistake in the last one is not told hours later. Raises
+    as `fit` and `write_report` do, but for a fit that fails beside others that do not: it is in the report as
+    one without results.
     """
     home = home or Home()
     sha256 = {data: _check(data, configs, home) for data in dict.fromkeys(config.data for config in configs)}
@@ -50,7 +51,9 @@ def compare(
         run = find_run(config, sha256[config.data], home)
         if run is None:
             try:
-                run = fit(config, home=home, command=command, watch=watch(config))
+                run = _go_on(config, sha256[config.data], home, watch(config)) or fit(
+                    config, home=home, command=command, watch=watch(config)
+                )
             except RunFailedError as error:
                 failures.append((config, error))
                 continue
@@ -77,6 +80,17 @@ def _check(data: DataOptions, configs: Sequence[RunConfig], home: Home) -> str:
     for config in alike:
         make_objectives(config.plan, build_model(config, dataset.column_names).flow)
     return dataset.provenance.sha256
+
+
+def _go_on(config: RunConfig, sha256: str, home: Home, watch: Watch) -> Run | None:
+    """The run of this configuration that was interrupted or killed, resumed, if there is one that can be."""
+    for status in ("interrupted", "running"):
+        if run := find_run(config, sha256, home, status=status):
+            try:
+                return resume(run, home=home, watch=watch)
+            except (RunLockedError, DamagedFileError) as error:  # under way, or of another version
+                watch.on_stage(f"fitting anew: {error}")
+    return None
 
 
 def _evaluate(run: Run, home: Home, watch: Watch) -> None:

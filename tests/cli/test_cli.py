@@ -439,7 +439,7 @@ def test_ctrl_c_in_a_comparison_says_how_to_go_on(home: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), err
-    assert "the same command keeps the runs that are finished" in err.splitlines()[-1]
+    assert "the same command goes on from here" in err.splitlines()[-1]
     assert "--resume" not in err
 
 

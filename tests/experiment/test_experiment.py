@@ -13,6 +13,7 @@ import pytest
 import torch
 import xarray
 
+from flowbench.comparison import Comparison, compare
 from flowbench.config import RunConfig, resolve
 from flowbench.errors import DamagedFileError, DataError, RunExistsError, RunFailedError
 from flowbench.evaluation.options import EvaluationOptions
@@ -168,6 +169,35 @@ def test_an_interrupted_run_can_be_used_and_resumed(home: Home) -> None:
     assert steps == sorted(steps)
     with pytest.raises(RunExistsError, match="finished"):
         resume(run, home=home)
+
+
+def compared(home: Home, *, stop: bool = False) -> Comparison:
+    """Planar flows on iris, compared with nobody; or stopped after the first step."""
+    return compare(
+        [small("iris", "planar")],
+        home.report_path("flowers", []),
+        home=home,
+        watch=lambda config: Watch(should_stop=lambda: stop),
+    )
+
+
+def test_a_comparison_goes_on_with_a_run_that_was_interrupted_or_killed(home: Home) -> None:
+    first = compared(home, stop=True)
+    assert first.report is None
+    (stopped,) = first.runs
+    stopped.update_info(status="running")
+    (run,) = compared(home).runs
+    assert (run.path, run.info["status"]) == (stopped.path, "finished")
+
+
+def test_a_comparison_leaves_runs_alone_that_it_cannot_go_on_with(home: Home) -> None:
+    (stopped,) = compared(home, stop=True).runs
+    with stopped.lock():
+        assert compared(home).runs[0].path.name == "iris-planar-2"
+    assert stopped.info["status"] == "interrupted"
+    (stopped.path / "resume.safetensors").write_bytes(b"something else")
+    (home.runs / "iris-planar-2").rename(home.path / "finished")
+    assert compared(home).runs[0].path.name == "iris-planar-2"
 
 
 def test_a_budget_in_steps_and_time_is_validated_on_the_way(home: Home) -> None:
