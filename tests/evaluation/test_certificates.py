@@ -228,6 +228,24 @@ def test_a_step_that_the_batch_decides_is_caught(engine: str) -> None:
     assert failed(found) == {"batch_invariance"}
 
 
+@pytest.mark.parametrize(("digits", "passes"), [(1, True), (1000, False)])
+def test_a_last_digit_that_a_thin_density_makes_much_of_is_no_fault(digits: int, passes: bool) -> None:
+    class InCompany(DensityModel):
+        """One that sees rows that are not alone elsewhere, by so much of their last digit."""
+
+        def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
+            moved = x * (1 + digits * 2.0**-52) if len(x) > 1 else x
+            return super()._score(moved, generator)
+
+    thin = gaussian(GaussianFlow, 1e-6)
+    model = InCompany(thin.columns, [], thin.flow)
+    x, chosen = 10 + 1e-6 * (cloud(300, 2) - 10), EvaluationOptions()
+    scored = reported_likelihoods(model, x, chosen)
+    found = certify(model, x, scored, chosen, torch.Generator().manual_seed(0))["batch_invariance"]
+    assert found.passed == passes
+    assert found.value > 1e-9
+
+
 def test_float32_at_a_tolerance_that_it_cannot_follow_is_caught() -> None:
     tight = {"name": "per-row", "atol": 1e-9, "rtol": 1e-9}
     try:
