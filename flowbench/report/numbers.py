@@ -9,6 +9,8 @@ DASH = "–"
 MINUS = "−"
 DEFAULT_DECIMALS = 3
 MAX_DECIMALS = 8
+#: From here on a number is written with a power of ten, since nobody counts so many digits.
+TOO_LONG = 1e7
 
 
 def decimals_for(uncertainty: float | None) -> int:
@@ -29,11 +31,16 @@ def shared_decimals(uncertainties: Iterable[float | None]) -> int:
 
 
 def fixed(value: float | None, decimals: int) -> str:
-    """`value` with thousands separators and a true minus sign; a dash where there is no number."""
+    """`value` with thousands separators and a true minus sign; a dash where there is no number.
+
+    One of eight digits or more is rounded to two: "1.6e10".
+    """
     if value is None or math.isnan(value):
         return DASH
     if math.isinf(value):
         return "∞" if value > 0 else f"{MINUS}∞"
+    if abs(value) >= TOO_LONG:
+        return _with_power(value, 2)
     text = f"{value:,.{decimals}f}"
     if float(text.replace(",", "")) == 0:
         text = text.removeprefix("-")
@@ -71,9 +78,15 @@ def significant(value: float | None, digits: int = 2) -> str:
     if value == 0:
         return "0"
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
-    if not -4 <= exponent <= 15:
-        return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("-", MINUS)
+    if exponent < -4:
+        return _with_power(value, digits)
     return fixed(value, max(digits - 1 - exponent, 0))
+
+
+def _with_power(value: float, digits: int) -> str:
+    """ "1.6e10", "3.4e−5"."""
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
 
 
 def seconds(value: float | None) -> str:
@@ -84,8 +97,10 @@ def seconds(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """A whole number; a mean of whole numbers keeps one decimal."""
-    return fixed(value, 0 if value is None or not math.isfinite(value) or value == round(value) else 1)
+    """A whole number, with all its digits; a mean of whole numbers keeps one decimal."""
+    if value is None or not math.isfinite(value) or value != round(value):
+        return fixed(value, 1)
+    return f"{value:,.0f}".replace("-", MINUS)
 
 
 def listed(parts: Iterable[str]) -> str:

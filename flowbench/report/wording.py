@@ -28,6 +28,8 @@ MASS_TOLERANCE = 0.01
 LARGE_BACKGROUND = 0.05
 #: Columns that a sentence names, and beaten models.
 NAMED_COLUMNS, NAMED_MODELS = 6, 5
+#: As many models get a sentence each on the same certificate; more share one.
+TOLD_ONE_BY_ONE = 2
 
 
 def verdict(section: Section) -> str:
@@ -197,10 +199,6 @@ def _about_likelihoods(section: Section) -> list[str]:
             "its likelihoods are compared."
             for name, says in model.failed_certificates.items()
         ]
-        notes += [
-            f"The certificate of {model.label} for {name.replace('_', ' ')} is not settled: {says}."
-            for name, says in model.unsettled_certificates.items()
-        ]
         error = model.max_metric("log_prob_error_largest")
         reach = finest or model.nll.standard_error
         # What places in cells leave open is independent from row to row, and in the uncertainty already.
@@ -226,6 +224,26 @@ def _about_likelihoods(section: Section) -> list[str]:
                 f"{fixed(share.mean, 3)} of its samples lie: it is too sharp for the cells of the grid, or "
                 "its likelihoods and its samples do not belong together."
             )
+    return [*notes, *_unsettled(section)]
+
+
+def _unsettled(section: Section) -> list[str]:
+    """The certificates that could not be told, one by one where there are few."""
+    notes = []
+    by_name: dict[str, list[tuple[str, str]]] = {}
+    for model in section.models:
+        for name, says in model.unsettled_certificates.items():
+            by_name.setdefault(name.replace("_", " "), []).append((model.label, says))
+    for name, found in by_name.items():
+        if len(found) > TOLD_ONE_BY_ONE:
+            labels = listed([label for label, _ in found])
+            notes.append(
+                f"The certificates for {name} of {labels} are not settled: their table has the figures."
+            )
+        else:
+            notes += [
+                f"The certificate of {label} for {name} is not settled: {says}." for label, says in found
+            ]
     return notes
 
 

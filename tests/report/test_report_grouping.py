@@ -270,6 +270,10 @@ def test_a_failed_certificate_stands_beside_the_likelihood(
     assert table is not None
     assert table.rows[0][1:] == ("0.0050, not settled", "1.0e−5, fails")
     assert any("normalisation is not settled" in each for each in cautions(told, [told], []))
+    kinds = ("cnf", "planar", "gaussian")
+    (crowd,) = sections_of(*(make_run(kind, seed=3, results=unclear) for kind in kinds))
+    (said_once,) = [each for each in cautions(crowd, [crowd], []) if "not settled" in each]
+    assert all(kind in said_once for kind in kinds)
     assert not section.models[1].failed_certificates
     said = cautions(section, [section], [])
     assert any("cnf fails a certificate, normalisation: the density adds up to 1.02" in each for each in said)

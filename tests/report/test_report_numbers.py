@@ -54,6 +54,8 @@ def test_a_column_shares_its_decimals() -> None:
         (None, 2, "–"),
         (math.nan, 2, "–"),
         (-math.inf, 0, "−∞"),
+        (9_999_999.4, 0, "9,999,999"),
+        (-15_826_285_279.97, 2, "−1.6e10"),
     ],
 )
 def test_fixed(value: float | None, decimals: int, text: str) -> None:
@@ -74,7 +76,16 @@ def test_values_with_their_uncertainty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(3.4e-5, "3.4e−5"), (0.00051, "0.00051"), (0.0, "0"), (None, "–"), (9.96, "10")]
+    ("value", "text"),
+    [
+        (3.4e-5, "3.4e−5"),
+        (0.00051, "0.00051"),
+        (0.0, "0"),
+        (None, "–"),
+        (9.96, "10"),
+        (3e-12, "3.0e−12"),
+        (2e9, "2.0e9"),
+    ],
 )
 def test_significant(value: float | None, text: str) -> None:
     assert significant(value) == text
@@ -88,7 +99,7 @@ def test_times_and_counts() -> None:
         "1,234",
         "–",
     ]
-    assert [count(each) for each in (23810.0, 181.5, None)] == ["23,810", "181.5", "–"]
+    assert [count(each) for each in (23810.0, 181.5, None, 1e8)] == ["23,810", "181.5", "–", "100,000,000"]
     assert [plural(each, "row") for each in (1, 1000)] == ["1 row", "1,000 rows"]
 
 
