@@ -18,6 +18,7 @@ from flowbench.report.figures.style import (
     series_style,
     short,
 )
+from flowbench.report.numbers import significant
 
 WIDTH, HEIGHT = 4.4, 3.1
 #: The NLL axis reaches up to this quantile of all values, since the first ones are arbitrarily bad.
@@ -25,6 +26,8 @@ TOP = 0.9
 #: The time axis spans at most this ratio.
 TIME_SPAN = 300
 MAX_LABEL = 28
+#: A model that is as many times as far behind as half of the others stands at the edge, with its figure.
+FAR = 25
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,22 @@ def draw_differences(
 ) -> Picture:
     """Distance to the best model with its interval, one (label, series, difference) each, best on top.
 
-    The difference of the best itself is None: it is the zero of the axis.
+    The difference of the best itself is None: it is the zero of the axis. A model far behind the others is
+    an arrow at the edge with its distance, so that the others can be told apart.
     """
+    reach = _reach([difference for _, _, difference in models if difference])
     figure = new_figure(WIDTH, 0.75 + 0.36 * len(models))
     axes = figure.add_subplot()
     axes.axvline(0, color=MUTED, linewidth=0.8)
     for position, (_, series, difference) in enumerate(models):
         style = series_style(series)
+        if difference and difference.mean > reach[1]:
+            axes.plot(reach[1], position, marker=">", color=style["color"], markersize=6, clip_on=False)
+            axes.annotate(
+                significant(difference.mean), (reach[1], position), xytext=(-7, 0),
+                textcoords="offset points", ha="right", va="center",
+            )  # fmt: skip
+            continue
         axes.errorbar(
             difference.mean if difference else 0.0,
             position,
@@ -86,6 +98,8 @@ def draw_differences(
         )
     axes.set_yticks(range(len(models)), [short(label, MAX_LABEL) for label, _, _ in models])
     axes.set_ylim(len(models) - 0.5, -0.5)
+    if np.isfinite(reach[1]):
+        axes.set_xlim(*reach)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     plain_ticks(axes.xaxis, 8)
@@ -94,11 +108,24 @@ def draw_differences(
     return finish(figure, alt, key)
 
 
+def _reach(differences: Sequence[PairedDifference]) -> tuple[float, float]:
+    """From where to where an axis shows distances: all of them, unless one is far beyond the others."""
+    means = np.array([difference.mean for difference in differences])
+    typical = np.median(means[means > 0]) if (means > 0).any() else np.inf
+    near = [each for each in differences if each.mean <= FAR * typical]
+    if len(near) == len(differences):
+        return -np.inf, np.inf
+    # An interval may be as far beyond the others as a distance.
+    farthest = max(each.mean for each in near)
+    low, high = min(each.low for each in near), max(each.high for each in near)
+    return max(min(low, 0.0), -farthest) - 0.05 * farthest, 1.1 * min(high, 2 * farthest)
+
+
 def _set_value_limits(axes: Axes, curves: Iterable[Curve], floor: float | None) -> None:
     values = np.array([y for curve in curves for _, y in curve.points])
     last = max(curve.points[-1][1] for curve in curves)
     low = min(values.min(), values.min() if floor is None else floor)
-    high = max(float(np.quantile(values, TOP)), last)
+    high = max(float(np.quantile(values, TOP, method="higher")), last)
     margin = 0.08 * (high - low) or 0.5
     axes.set_ylim(low - margin, high + margin)
     plain_ticks(axes.yaxis, 6)
