@@ -92,6 +92,7 @@ def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence
         *_about_rows(section, sections),
         *_about_seeds(section),
         *_about_likelihoods(section),
+        *_about_unsettled(section),
         *_about_runs(section, unfinished),
     ]
 
@@ -224,10 +225,10 @@ def _about_likelihoods(section: Section) -> list[str]:
                 f"{fixed(share.mean, 3)} of its samples lie: it is too sharp for the cells of the grid, or "
                 "its likelihoods and its samples do not belong together."
             )
-    return [*notes, *_unsettled(section)]
+    return notes
 
 
-def _unsettled(section: Section) -> list[str]:
+def _about_unsettled(section: Section) -> list[str]:
     """The certificates that could not be told, one by one where there are few."""
     notes = []
     by_name: dict[str, list[tuple[str, str]]] = {}
