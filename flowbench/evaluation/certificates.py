@@ -23,7 +23,7 @@ MASS_BOUND = 0.01
 #: Standard errors of an integral: at the first a density that is off by 0.02 is told 97 times in 100; beyond
 #: the second nothing is certified.
 SURE, UNSURE = 0.002, 0.03
-#: As many times the draws are taken where a bridge is less sure than that, or a grid doubts the density.
+#: As many times the draws are taken where a bridge is less sure than that, if they may settle it.
 MORE = 4
 #: Rows that go to the base and back, and how far from their start they may end, standard deviations.
 ROUND_TRIP_ROWS = 200
@@ -93,30 +93,27 @@ def _normalisation(
 ) -> Certificate:
     # An integral to two digits needs no solves to six.
     coarse = model.for_evaluation(coarsen(options.integrator), dtype=torch.float32)
-    few = DRAWS
     if x.shape[1] <= 2:
         mass = quadrature_mass(coarse, x, generator)
         # A density thinner than a cell slips through any grid, so that a grid alone does not condemn it, nor
         # does one that tells little acquit it.
         if mass.standard_error <= SURE and abs(mass.value - 1) <= MASS_BOUND:
             return _mass_certificate(mass)
-        few = MORE * DRAWS
-    mass = _bridge(coarse, x, generator, few)
+    mass = _bridge(coarse, x, generator)
     if abs(mass.value - 1) > _reach(mass):
         # Draws of a coarse solve lie beside a density that is as thin as a surface, and condemn only
-        # themselves. Exact draws are dear: where more could not certify anything either, none are taken.
-        mass = _bridge(judged, x, generator, few, hopeless=UNSURE * MORE**0.5)
+        # themselves.
+        mass = _bridge(judged, x, generator)
     return _mass_certificate(mass)
 
 
-def _bridge(
-    model: DensityModel, x: Tensor, generator: torch.Generator, few: int, *, hopeless: float = math.inf
-) -> Mass:
-    """The mass by `few` draws, or by more where they may settle it, the error being no `hopeless` one."""
-    mass = bridge_mass(model, x, generator, draws=few)
-    if few == DRAWS and SURE < mass.standard_error < hopeless:
-        return bridge_mass(model, x, generator, draws=MORE * DRAWS)
-    return mass
+def _bridge(model: DensityModel, x: Tensor, generator: torch.Generator) -> Mass:
+    """The mass by `DRAWS` draws, or by more where these say too little and more could settle it."""
+    mass = bridge_mass(model, x, generator, draws=DRAWS)
+    is_plain = abs(mass.value - 1) > 2 * _reach(mass)
+    if is_plain or not SURE < mass.standard_error < UNSURE * MORE**0.5:
+        return mass
+    return bridge_mass(model, x, generator, draws=MORE * DRAWS)
 
 
 def _reach(mass: Mass) -> float:
