@@ -42,6 +42,10 @@ Row = dict[str, Any]
 Key = TypeVar("Key", bound=tuple[object, ...])
 
 
+class NotHereError(Exception):
+    """A case needs what this machine has not; the text says what."""
+
+
 class ContenderError(Exception):
     """A contender's process failed; the text is its own."""
 

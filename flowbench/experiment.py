@@ -116,6 +116,14 @@ def load_dequantiser(run: Run) -> Dequantiser:
         raise DamagedFileError(f"{run.path / 'run.json'}: `lattices` was changed: {error}") from None
 
 
+def load_model_in_place(run: Run) -> DensityModel:
+    """The fitted model of a run, its flow on the device that it learnt on, where there is one here."""
+    model, device = load_model(run), read_config(run).device
+    if _is_there(device):
+        model.flow.to(device)
+    return model
+
+
 def check_data(run: Run, dataset: Dataset) -> None:
     """Raise `DataError` if `dataset` is no longer what the run recorded of it."""
     recorded = run.info.get("dataset")
@@ -126,9 +134,13 @@ def check_data(run: Run, dataset: Dataset) -> None:
         )
 
 
+def _is_there(device: str) -> bool:
+    return device == "cpu" or (torch.device(device).index or 0) < torch.cuda.device_count()
+
+
 def _use_machine(config: RunConfig) -> None:
     torch.set_num_threads(config.threads)
-    if config.device != "cpu" and (torch.device(config.device).index or 0) >= torch.cuda.device_count():
+    if not _is_there(config.device):
         raise ConfigurationError(
             f"device `{config.device}` is not there; fit with `--device cpu`, or resume where there is one"
         )
@@ -214,7 +226,7 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
         wall_seconds = work.prepared.wall_seconds + trainer.counters.wall_seconds
         cpu_seconds = work.prepared.cpu_seconds + trainer.counters.cpu_seconds
         results = evaluate(
-            work.prepared.model.cpu(),
+            work.prepared.model,
             work.dataset,
             work.split,
             work.dequantiser,

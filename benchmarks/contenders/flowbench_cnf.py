@@ -9,6 +9,8 @@ from benchmarks.worker import Answer, Contender
 from flowbench.flows.density_model import CHUNK, DensityModel
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.registry import INTEGRATORS
+from flowbench.training.gradient import Gradient
+from flowbench.training.precision import matmul_precision
 
 
 def gradient(problem: str, integrator: dict[str, Any], dtype: str = "float32") -> Contender:
@@ -27,17 +29,25 @@ def gradient(problem: str, integrator: dict[str, Any], dtype: str = "float32") -
 
 
 def carry(
-    problem: str, integrator: dict[str, Any], direction: str, dtype: str, tolerance: float | None = None
+    problem: str,
+    integrator: dict[str, Any],
+    direction: str,
+    dtype: str,
+    tolerance: float | None = None,
+    device: str = "cpu",
 ) -> Contender:
     """The log-likelihoods of the rows (`to_base`), or what they are the base of (`to_data`)."""
     flow, rows = load_problem(problem, dtype)
     tolerances = {} if tolerance is None else {"atol": tolerance, "rtol": tolerance}
     flow.integrator = _integrator({**integrator, **tolerances})
+    flow.to(device)
 
     @torch.no_grad()
     def once() -> Answer:
-        mapped = flow.to_base(rows) if direction == "to_base" else flow.to_data(rows)
-        return Answer(carried(direction, rows, mapped.value, mapped.log_det), {"nfe": mapped.nfe})
+        there = rows.to(device)
+        mapped = flow.to_base(there) if direction == "to_base" else flow.to_data(there)
+        value, log_det = mapped.value.cpu(), mapped.log_det.cpu()
+        return Answer(carried(direction, rows, value, log_det), {"nfe": mapped.nfe})
 
     return once
 
@@ -74,6 +84,28 @@ def train(problem: str, dtype: str, repetitions: int = 20) -> Contender:
             optimizer.zero_grad(set_to_none=True)
             objective(flow, rows, generator).total.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+        return Answer(figures={"repetitions": repetitions})
+
+    return once
+
+
+def steps(problem: str, device: str, recorded: bool, repetitions: int) -> Contender:
+    """Steps of training as flowbench takes them, `recorded` on a GPU or launched kernel by kernel."""
+    flow, rows = load_problem(problem)
+    flow, rows = flow.to(device), rows.to(device)
+    flow.field.is_static = recorded
+    (values,) = flow.default_phases
+    objective = FlowMatching(FlowMatchingOptions())
+    gradient = Gradient(flow, objective, torch.Generator(device).manual_seed(0), clip_norm=10.0)
+    optimizer = torch.optim.AdamW(flow.parameters(), lr=1e-4, fused=True)
+
+    def once() -> Answer:
+        for _ in range(repetitions):
+            with matmul_precision(values["matmul_precision"]):
+                found, norm = gradient(rows)
+            optimizer.step()
+            # As the training loop does, which looks whether they are finite.
+            found.total.item(), norm.item()
         return Answer(figures={"repetitions": repetitions})
 
     return once

@@ -138,7 +138,7 @@ def _mass_certificate(mass: Mass) -> Certificate:
 
 @torch.no_grad()
 def _round_trip(model: DensityModel, flow: Flow, x: Tensor) -> Certificate:
-    z = model.to_model(x)[0].to(flow.like.dtype)
+    z = model.to_model(x)[0].to(flow.like)
     generator = torch.Generator().manual_seed(0)
     base = flow.to_base(z, generator).value
     back = flow.to_data(base, generator).value
@@ -162,10 +162,10 @@ def _jacobian(model: DensityModel, flow: Flow, x: Tensor) -> Certificate:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         z, log_det = model.to_model(x)
-        log_det = log_det + flow.to_base(z.to(flow.like.dtype), generator).log_det
+        log_det = log_det + flow.to_base(z.to(flow.like), generator).log_det.cpu()
     rows = x.clone().requires_grad_()
     with torch.enable_grad():
-        base = _differentiable(flow).to_base(model.to_model(rows)[0].to(flow.like.dtype)).value
+        base = _differentiable(flow).to_base(model.to_model(rows)[0].to(flow.like)).value
         columns = [
             torch.autograd.grad(base[:, i].sum(), rows, retain_graph=True)[0] for i in range(base.shape[1])
         ]

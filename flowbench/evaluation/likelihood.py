@@ -11,7 +11,7 @@ from flowbench.data.dequantise import CONTINUOUS, Dequantiser
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.evaluation.refinement import ROUNDING, Ladder, OnRows, Regime, covering_factor, local_error
 from flowbench.flows.base import Scores
-from flowbench.flows.density_model import CHUNK, DensityModel
+from flowbench.flows.density_model import DensityModel, chunk_sizes
 
 #: So many rows tell that share; beside fewer, draws of the model have a say.
 TELLING = 50
@@ -98,7 +98,7 @@ def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
             parts["arithmetic"] = arithmetic + (ladder.solve(x, 1).log_prob - first.log_prob).abs()
         return _within(options.max_error, log_prob, parts)
     few = options.error_rows if ladder.draws == 1 else min(options.error_rows, AVERAGED_ERROR_ROWS)
-    refined = _chosen(len(x), few, in_chunks=ladder.is_stochastic)
+    refined = _chosen(len(x), few, ladder.model.chunk if ladder.is_stochastic else 1)
     finer = ladder.solve(x[refined], 1).log_prob
     solver = torch.empty_like(log_prob)
     solver[refined] = ladder.error(first.of(refined), finer, 0)
@@ -133,9 +133,11 @@ def draw_rows(ladder: Ladder, n: int, generator: torch.Generator) -> tuple[Tenso
         x = torch.from_numpy(ladder.dequantiser.restore(exact.draw(n, generator)[0].numpy()))
         return x, _likelihoods_of_draws(ladder, x)
     parts = []
-    for start in range(0, n, CHUNK):
-        parts.append(exact.draw(min(CHUNK, n - start), generator))
-        ladder.on_rows(min(start + CHUNK, n), n)
+    done = 0
+    for size in chunk_sizes(n, exact.chunk):
+        parts.append(exact.draw(size, generator))
+        done += size
+        ladder.on_rows(done, n)
     x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])
     error = ladder.arithmetic("float64") + _last_digits(scores.log_prob)
     if scores.nfe is None:
@@ -170,15 +172,15 @@ def _tighten(ladder: Ladder, x: Tensor, log_prob: Tensor, error: Tensor, bound: 
         error[above] = ladder.error(coarse, finer, level)
 
 
-def _chosen(n: int, count: int, *, in_chunks: bool) -> Tensor:
+def _chosen(n: int, count: int, chunk: int) -> Tensor:
     """Which `count` of n rows are refined, (n,), the same ones every time.
 
-    `in_chunks` for rows whose probes are drawn chunk by chunk, and have to be the same in both solves: the
-    first chunks that hold as many.
+    Of rows whose probes are drawn by the `chunk`, and have to be the same in both solves, the first chunks
+    that hold as many.
     """
     place = torch.arange(n)
-    if in_chunks:
-        return place < -(-count // CHUNK) * CHUNK
+    if chunk > 1:
+        return place < -(-count // chunk) * chunk
     return torch.randperm(n, generator=torch.Generator().manual_seed(0)) < count
 
 

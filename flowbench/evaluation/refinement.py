@@ -14,7 +14,7 @@ from flowbench.data.dequantise import Dequantiser
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.flows.base import Scores
-from flowbench.flows.density_model import CHUNK, DensityModel
+from flowbench.flows.density_model import DensityModel
 from flowbench.options import PartOptions
 from flowbench.registry import DIVERGENCES
 
@@ -125,8 +125,8 @@ class Ladder:
         """Scores of the caller's rows `x: (n, d)`, with the probes and places in cells of one `draw`."""
         model = self._at(level, self._dtype(level))
         parts = []
-        for start in range(0, len(x), CHUNK):
-            rows = x[start : start + CHUNK]
+        for start in range(0, len(x), model.chunk):
+            rows = x[start : start + model.chunk]
             rows = torch.from_numpy(self.dequantiser.spread(rows.numpy(), draw, self.draws))
             # The same probes at every level, so that solves differ by their steps alone.
             with _naming_rows(start, len(rows)):

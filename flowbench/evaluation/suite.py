@@ -12,7 +12,7 @@ from flowbench.data.dequantise import CONTINUOUS, Dequantiser
 from flowbench.evaluation import calibration, two_sample
 from flowbench.evaluation.memorisation import memorisation
 from flowbench.flows.base import Flow, base_log_prob
-from flowbench.flows.density_model import CHUNK, DensityModel
+from flowbench.flows.density_model import DensityModel
 from flowbench.store import Calibration, Metric, Results
 
 Floats = NDArray[np.float64]
@@ -115,7 +115,7 @@ def _calibrate(
         generator = torch.Generator().manual_seed(0)
         parts = [
             _base_points(model, model.flow, part, generator)
-            for part in torch.split(torch.from_numpy(held_out), CHUNK)
+            for part in torch.split(torch.from_numpy(held_out), model.chunk)
         ]
         z = torch.cat(parts).numpy()
         columns, radial = calibration.column_quantiles(z), calibration.radial_quantiles(z)
@@ -128,11 +128,11 @@ def _base_points(model: DensityModel, flow: Flow, x: Tensor, generator: torch.Ge
     Those of the rows that are the flow's, as far as rows are by chance the one's or the other's, and draws of
     the normal in place of those that the background holds.
     """
-    mapped = flow.to_base(x.to(flow.like.dtype), generator)
-    z = mapped.value.double()
+    mapped = flow.to_base(x.to(flow.like), generator)
+    z, log_det = mapped.value.cpu().double(), mapped.log_det.cpu().double()
     if model.background is None:
         return z
-    log_prob = base_log_prob(z) + mapped.log_det.double()
+    log_prob = base_log_prob(z) + log_det
     share = model.background.flow_share(log_prob, model.background.mix(log_prob, x))
     is_flows = torch.rand(len(x), generator=generator, dtype=torch.float64) < share
     return torch.where(is_flows.unsqueeze(1), z, torch.randn(z.shape, generator=generator, dtype=z.dtype))

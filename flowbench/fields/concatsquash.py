@@ -35,6 +35,7 @@ class ConcatSquash(VelocityField):
     """
 
     Options: ClassVar[type[options.PartOptions]] = ConcatSquashOptions
+    is_static: ClassVar[bool] = True
     options: ConcatSquashOptions
 
     def __init__(self, features: int, options: ConcatSquashOptions, generator: torch.Generator) -> None:

@@ -109,7 +109,7 @@ class Mixture(GrowingBuffers):
         """Draw `n` rows `(n, d)`, in the type of the mixture."""
         if n == 0:
             return self.means.new_zeros(0, self.features)
-        chosen = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
+        chosen = torch.multinomial(self.log_weights.exp().cpu(), n, replacement=True, generator=generator)
         noise = torch.randn(n, self.features, generator=generator, dtype=self.means.dtype)
-        along = self.variances[chosen].sqrt() * noise
+        along = self.variances[chosen].sqrt() * noise.to(self.variances)
         return self.means[chosen] + torch.einsum("ne,nde->nd", along, self.axes[chosen])

@@ -51,6 +51,7 @@ class Potential(VelocityField):
     """
 
     Options: ClassVar[type[options.PartOptions]] = PotentialOptions
+    is_static: ClassVar[bool] = True
     has_closed_form_divergence = True
     options: PotentialOptions
 

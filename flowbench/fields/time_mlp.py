@@ -68,6 +68,7 @@ class TimeMLP(VelocityField):
     """
 
     Options: ClassVar[type[options.PartOptions]] = TimeMLPOptions
+    is_static: ClassVar[bool] = True
     has_closed_form_divergence = True
     clock: ClassVar[Clock] = Clock(pace=0.1)
     options: TimeMLPOptions

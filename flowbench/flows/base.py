@@ -58,6 +58,11 @@ class Scores:
             torch.cat(errors) if errors else None,
         )
 
+    def cpu(self) -> Self:
+        """The same scores, where transforms and tables are."""
+        error = None if self.local_error is None else self.local_error.cpu()
+        return type(self)(self.log_prob.cpu(), self.nfe, error)
+
     def of(self, rows: Tensor) -> Self:
         """The scores of those of n rows for which `rows: (n,)` is true."""
         error = None if self.local_error is None else self.local_error[rows]
@@ -108,6 +113,8 @@ class Density(nn.Module, ABC):
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = ({"objective": "likelihood"},)
     #: Of two that suit, the second overrides the first.
     adaptations: ClassVar[tuple[Adaptation, ...]] = ()
+    #: Whether its likelihood does the same work whatever the values are, so that a GPU can record it.
+    is_static: ClassVar[bool] = False
     #: Whether a model of it keeps a `Background` unless it is told otherwise.
     default_background: ClassVar[bool] = False
     #: Published recipes: name -> function of the kind of data ("toy" or "table") giving configuration values.
@@ -244,7 +251,8 @@ class Flow(Density):
     def sample_base(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` points `(n, d)` of the base."""
         like = self.like
-        return torch.randn(n, self.features, generator=generator, dtype=like.dtype, device=like.device)
+        base = torch.randn(n, self.features, generator=generator, dtype=like.dtype, device=generator.device)
+        return base.to(like.device)
 
     def trajectory(self, z: Tensor, times: Tensor) -> Tensor | None:
         """Positions `(k, n, d)` at increasing `times: (k,)` in [0, 1] of base points `z: (n, d)`.

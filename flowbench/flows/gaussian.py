@@ -27,6 +27,7 @@ class GaussianFlow(Flow):
 
     Options: ClassVar[type[options.PartOptions]] = GaussianOptions
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = ()
+    is_static: ClassVar[bool] = True
 
     def __init__(self, features: int, options: GaussianOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

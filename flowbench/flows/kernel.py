@@ -75,7 +75,7 @@ class KernelDensity(GrowingBuffers, Density):
         """Draw `n` rows `(n, d)` in model space, with their scores."""
         chosen = torch.randint(len(self.rows), (n,), generator=generator)
         noise = torch.randn(n, self.features, generator=generator, dtype=self.rows.dtype)
-        x = (self.rows[chosen] + noise) @ self.factor.T
+        x = (self.rows[chosen] + noise.to(self.rows)) @ self.factor.T
         return x, self._score(x, None)
 
 

@@ -33,6 +33,7 @@ class PlanarFlow(Flow):
 
     Options: ClassVar[type[options.PartOptions]] = PlanarOptions
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(2e-2)
+    is_static: ClassVar[bool] = True
 
     def __init__(self, features: int, options: PlanarOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

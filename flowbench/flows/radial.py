@@ -32,6 +32,7 @@ class RadialFlow(Flow):
 
     Options: ClassVar[type[options.PartOptions]] = RadialOptions
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(2e-2)
+    is_static: ClassVar[bool] = True
 
     def __init__(self, features: int, options: RadialOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

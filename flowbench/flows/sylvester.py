@@ -33,6 +33,7 @@ class SylvesterFlow(Flow):
 
     Options: ClassVar[type[options.PartOptions]] = SylvesterOptions
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(1e-2)
+    is_static: ClassVar[bool] = True
 
     def __init__(self, features: int, options: SylvesterOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)
@@ -53,7 +54,8 @@ class SylvesterFlow(Flow):
 
     def _orthogonal(self) -> Tensor:
         """The products (layers, d, d) of each layer's reflections 1 - 2 v v' / |v|^2."""
-        q = torch.eye(self.features).to(self.reflections).expand_as(self.reflections)
+        like = self.reflections
+        q = torch.eye(self.features, dtype=like.dtype, device=like.device).expand_as(like)
         for v in self.reflections.unbind(1):
             scaled = v * (2 / v.square().sum(1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny))
             q = q - (q @ v.unsqueeze(2)) @ scaled.unsqueeze(1)

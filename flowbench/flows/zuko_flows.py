@@ -15,6 +15,7 @@ class ZukoFlow(Flow):
     """A flow whose map from data to base is a composed transform of zuko, in both directions."""
 
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(4e-3)
+    is_static: ClassVar[bool] = True
 
     def __init__(self, features: int, options: options.PartOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)

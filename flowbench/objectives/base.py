@@ -33,6 +33,10 @@ class Objective(ABC):
     def __init__(self, options: options.PartOptions) -> None:
         self.options = options
 
+    def is_static_for(self, flow: Density) -> bool:
+        """Whether it does the same work on every batch of a size, whatever its values, and on one device."""
+        return False
+
     def check(self, flow: Density) -> None:
         """Raise `ConfigurationError` if `flow` cannot be trained by this objective."""
         # Not every density has parameters; continuous flows always do.

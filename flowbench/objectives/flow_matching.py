@@ -71,6 +71,10 @@ class FlowMatching(Objective):
         self.coupling_size = options.coupling_size if options.coupling == "minibatch-ot" else None
         self.antithetic = options.antithetic
 
+    def is_static_for(self, flow: Density) -> bool:
+        """If the field is, and without a coupling, which the CPU finds."""
+        return self.coupling_size is None and self.continuous(flow).field.is_static
+
     def check(self, flow: Density) -> None:
         """Only a continuous flow has a velocity field to match."""
         self.continuous(flow)

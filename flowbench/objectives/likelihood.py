@@ -43,6 +43,10 @@ class Likelihood(Objective):
         if self.random_end:
             self.continuous(flow)
 
+    def is_static_for(self, flow: Density) -> bool:
+        """If the flow is; one that is solved is not, whose steps depend on its errors."""
+        return flow.is_static
+
     def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
         """-mean log p over `batch: (n, d)`."""
         if not self.random_end:

@@ -13,6 +13,7 @@ from flowbench.errors import IntegrationError, RunFailedError
 from flowbench.flows.base import Density
 from flowbench.objectives.base import Objective
 from flowbench.registry import OBJECTIVES
+from flowbench.training.gradient import Gradient
 from flowbench.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 from flowbench.training.plan import Phase, TrainingPlan
 from flowbench.training.precision import matmul_precision
@@ -101,7 +102,10 @@ class Trainer:
         self.on_validation = on_validation
         self.should_stop = should_stop
         self.smoother = smoother
-        self.objectives = make_objectives(plan, flow)
+        self.gradients = [
+            Gradient(flow, objective, generator, clip_norm=phase.clip_norm or math.inf)
+            for phase, objective in zip(plan.phases, make_objectives(plan, flow), strict=True)
+        ]
         self.counters = Counters()
         self._judge = flow.for_validation()
         self.ema = copy_tensors(flow.state_dict())
@@ -160,7 +164,7 @@ class Trainer:
             index, fraction = self.plan.phase_at(spent)
             if index != self.counters.phase:
                 self._enter(index)
-            self._step(self.plan.phases[index], self.objectives[index], fraction)
+            self._step(self.plan.phases[index], self.gradients[index], fraction)
             if self._validation_due():
                 self._validate()
                 if self.plan.patience and self._spent() - self.counters.improved_at >= self.plan.patience:
@@ -195,29 +199,26 @@ class Trainer:
         self.optimizer = self._new_optimizer()
         self._safe = self.state()
 
-    def _step(self, phase: Phase, objective: Objective, fraction: float) -> None:
+    def _step(self, phase: Phase, gradient: Gradient, fraction: float) -> None:
         batch = self._batch(phase, fraction)
         self._learning_rate = self._rate(phase, fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate
             group["weight_decay"] = phase.weight_decay
-        self.optimizer.zero_grad(set_to_none=True)
         try:
             with matmul_precision(phase.matmul_precision):
-                found = objective(self.flow, batch, self.generator)
-                loss = found.total
-                loss.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), phase.clip_norm or math.inf)
-            is_finite = math.isfinite(loss.item()) and math.isfinite(norm.item())
+                found, norm = gradient(batch)
+            loss = found.total.item()
+            is_finite = math.isfinite(loss) and math.isfinite(norm.item())
             fault = "" if is_finite else "the loss is not finite"
         except IntegrationError as error:
             fault = str(error)
         if fault:
-            self._roll_back(fault, objective)
+            self._roll_back(fault, gradient.objective)
             return
         self.optimizer.step()
         self._average()
-        self._losses.append(loss.item())
+        self._losses.append(loss)
         for name, term in found.terms.items():
             self._terms[name] = self._terms.get(name, 0.0) + term.item()
         self.counters = self.counters.replace(
@@ -267,6 +268,8 @@ class Trainer:
 
     def _restore(self, state: TrainingState) -> None:
         self.flow.load_state_dict(state.flow)
+        for gradient in self.gradients:
+            gradient.forget()
         self.ema = self._on_device(state.ema)
         self.optimizer = self._new_optimizer()
         restore_optimizer(self.optimizer, state.optimizer)

@@ -295,7 +295,7 @@ def test_rows_are_the_same_however_many_are_drawn_or_scored_at_once(
     """Long tables are worked on in parts, with a word on how far it is."""
     assert run("sample", "g", "-n", "30", "-o", "whole.csv")[0] == 0
     assert run("score", "g", "table.csv", "-o", "whole_score.csv")[0] == 0
-    monkeypatch.setattr("flowbench.evaluation.likelihood.CHUNK", 7)
+    monkeypatch.setattr("flowbench.flows.density_model.CHUNK", 7)
     monkeypatch.setattr("flowbench.terminal.PLAIN_INTERVAL", 0)
     code, _, err = run("sample", "g", "-n", "30", "-o", "parts.csv")
     assert code == 0

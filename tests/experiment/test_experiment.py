@@ -19,7 +19,7 @@ from flowbench.errors import DamagedFileError, DataError, RunExistsError, RunFai
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.experiment import fit, load_model, resume
 from flowbench.home import Home
-from flowbench.inference import sample, score
+from flowbench.inference import evaluate, sample, score
 from flowbench.preparation import Watch
 from flowbench.registry import FLOWS
 from flowbench.store import Run
@@ -307,10 +307,31 @@ def test_killed_and_resumed_ends_bit_for_bit_alike(model: str, home: Home) -> No
 @pytest.mark.gpu
 @pytest.mark.parametrize("model", FLOWS.names())
 def test_a_model_learns_on_a_gpu_what_it_learns_on_the_cpu(model: str, home: Home) -> None:
-    on_cpu, on_gpu = (fit(small("moons", model, 200, device=device), home=home) for device in ("cpu", "cuda"))
-    learnt, expected = (run.read_results().metrics["test_nll"].value for run in (on_gpu, on_cpu))
+    on_cpu, on_gpu = (
+        fit(small("moons", model, 200, device=device).model_copy(update={"evaluation": CERTIFIED}), home=home)
+        for device in ("cpu", "cuda")
+    )
+    results = on_gpu.read_results()
+    learnt, expected = (found.metrics["test_nll"].value for found in (results, on_cpu.read_results()))
     # Batches are drawn from other streams.
     assert learnt == pytest.approx(expected, abs=0.2)
-    scored = score(on_gpu, "moons", home=home)
-    kept = on_gpu.read_results().scored
-    assert scored.log_prob[: len(kept.row)] == pytest.approx(kept.log_prob, abs=1e-9)
+    assert all(each.passed for each in results.certificates.values()), results.certificates
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", FLOWS.names())
+def test_a_gpu_scores_and_draws_as_the_cpu_does(
+    model: str, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fit(small("moons", model, 50, device="cuda"), home=home)
+    kept = run.read_results()
+    scored, drawn = score(run, "moons", home=home), sample(run, 30)
+    assert scored.log_prob[: len(kept.scored.row)] == pytest.approx(kept.scored.log_prob, abs=1e-9)
+    judged = evaluate(run, home=home)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert score(run, "moons", home=home).log_prob == pytest.approx(scored.log_prob, abs=1e-8)
+    again = sample(run, 30)
+    assert again.x == pytest.approx(drawn.x, abs=1e-7)
+    assert again.log_prob == pytest.approx(drawn.log_prob, abs=1e-7)
+    for name, metric in evaluate(run, home=home).items():
+        assert metric.value == pytest.approx(judged[name].value, abs=0.02), name

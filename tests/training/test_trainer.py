@@ -254,7 +254,7 @@ def faulty(fails: Callable[[int], bool], error: Exception | None = None) -> type
 @pytest.mark.parametrize("error", [None, IntegrationError("the solve met its cap")])
 def test_a_breakdown_rolls_back_and_lowers_the_rate(error: Exception | None) -> None:
     trainer = make_trainer(plan={"steps": 100})
-    trainer.objectives = [faulty(lambda call: call == 37, error)(Likelihood.Options())]
+    trainer.gradients[0].objective = faulty(lambda call: call == 37, error)(Likelihood.Options())
     assert trainer.run() == "finished"
     assert trainer.counters.rollbacks == 1
     assert trainer.counters.rate_scale == 0.5
@@ -263,7 +263,7 @@ def test_a_breakdown_rolls_back_and_lowers_the_rate(error: Exception | None) -> 
 
 def test_a_hopeless_run_fails_with_a_diagnosis_and_the_best_weights() -> None:
     trainer = make_trainer(plan={"steps": 100, "max_rollbacks": 2})
-    trainer.objectives = [faulty(lambda call: call > 30)(Likelihood.Options())]
+    trainer.gradients[0].objective = faulty(lambda call: call > 30)(Likelihood.Options())
     with pytest.raises(RunFailedError, match=r"`likelihood` failed at step \d+, after 2 returns.*not finite"):
         trainer.run()
     assert all(torch.equal(trainer.flow.state_dict()[key], best) for key, best in trainer.best.items())
@@ -313,7 +313,7 @@ def test_products_are_rounded_in_steps_only() -> None:
     before = precision()
     phase = {"batch_size": 64, "matmul_precision": "bf16"}
     trainer = make_trainer(plan={"steps": 5, "phases": [phase]})
-    trainer.objectives = [Watched(trainer.objectives[0].options)]
+    trainer.gradients[0].objective = Watched(trainer.gradients[0].objective.options)
     trainer.on_validation = lambda progress: outside.add(precision())
     trainer.run()
     assert in_steps == {"bf16"}
