@@ -116,7 +116,7 @@ def load_dequantiser(run: Run) -> Dequantiser:
         raise DamagedFileError(f"{run.path / 'run.json'}: `lattices` was changed: {error}") from None
 
 
-def load_model_in_place(run: Run) -> DensityModel:
+def load_model_on_device(run: Run) -> DensityModel:
     """The fitted model of a run, its flow on the device that it learnt on, where there is one here."""
     model, device = load_model(run), read_config(run).device
     if _is_there(device):
@@ -172,7 +172,7 @@ class _Work:
 
     def describe(self, command: Sequence[str]) -> dict[str, Any]:
         """What `run.json` says of a run that begins."""
-        flow = self.prepared.model.flow
+        flow, device = self.prepared.model.flow, self.config.device
         divergence = flow.divergence.describe(flow.field) if isinstance(flow, ContinuousFlow) else None
         return {
             "status": "running",
@@ -195,7 +195,8 @@ class _Work:
                 "test": len(self.split.test),
             },
             "seed": self.config.seed,
-            "device": self.config.device,
+            "device": device,
+            **({} if device == "cpu" else {"gpu": torch.cuda.get_device_name(device)}),
             "started": _now(),
             "versions": describe_versions(),
             "commit": source_commit(),

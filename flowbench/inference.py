@@ -17,7 +17,7 @@ from flowbench.evaluation.refinement import OnRows
 from flowbench.evaluation.rung import Rung
 from flowbench.evaluation.suite import judge
 from flowbench.evaluation.tradeoff import climb
-from flowbench.experiment import check_data, load_dequantiser, load_model, load_model_in_place, read_config
+from flowbench.experiment import check_data, load_dequantiser, load_model, load_model_on_device, read_config
 from flowbench.home import Home
 from flowbench.preparation import EVALUATION, load_rows, random_stream
 from flowbench.registry import TOYS
@@ -124,7 +124,7 @@ def sample(
     config = read_config(run)
     options = evaluation_with(config, settings)
     torch.set_num_threads(config.threads)
-    model = load_model_in_place(run)
+    model = load_model_on_device(run)
     if taken := set(_LIKELIHOODS) & set(model.columns):
         raise DataError(
             f"the table has a column called `{min(taken)}`, where samples hold theirs; rename it and fit anew"
@@ -158,7 +158,7 @@ def score(
     config = read_config(run)
     options = evaluation_with(config, settings)
     torch.set_num_threads(config.threads)
-    model = load_model_in_place(run)
+    model = load_model_on_device(run)
     row, x = _rows_to_score(config, table, model.columns, (home or Home()).datasets)
     dequantiser = load_dequantiser(run)
     found = reported_likelihoods(model, torch.tensor(x), options, dequantiser=dequantiser, on_rows=on_rows)
@@ -180,7 +180,7 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
         results = run.read_results()
         dataset, split = load_rows(config, (home or Home()).datasets)
         check_data(run, dataset)
-        model = load_model_in_place(run).for_evaluation(config.evaluation.integrator)
+        model = load_model_on_device(run).for_evaluation(config.evaluation.integrator)
         found = judge(model, dataset.rows[split.train], results, seed, load_dequantiser(run))
         metrics = {**results.metrics, **found.metrics}
         run.write_results(replace(results, metrics=metrics, calibration=found.calibration))

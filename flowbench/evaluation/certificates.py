@@ -108,8 +108,8 @@ def _normalisation(
 
 
 def _bridge(model: DensityModel, x: Tensor, generator: torch.Generator) -> Mass:
-    """The mass by `DRAWS` draws, or by more where these say too little and more could settle it."""
-    mass = bridge_mass(model, x, generator, draws=DRAWS)
+    """The mass by as many draws as usual, or by more where these say too little and more may settle it."""
+    mass = bridge_mass(model, x, generator)
     is_plain = abs(mass.value - 1) > 2 * _reach(mass)
     if is_plain or not SURE < mass.standard_error < UNSURE * MORE**0.5:
         return mass

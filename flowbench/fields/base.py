@@ -22,7 +22,8 @@ class VelocityField(nn.Module, ABC):
 
     Options: ClassVar[type[options.Options]]
     has_closed_form_divergence: bool = False
-    #: Whether its velocity does the same work whatever the values are, so that a GPU can record it.
+    #: Whether its velocity does the same work whatever the values are, on the device of its parameters alone
+    #: and with no state kept in Python, so that a GPU can record it.
     is_static: ClassVar[bool] = False
     #: The time in which the field is smoothest, for solvers to step in.
     clock: ClassVar[Clock] = EVEN

@@ -58,10 +58,10 @@ class Scores:
             torch.cat(errors) if errors else None,
         )
 
-    def cpu(self) -> Self:
-        """The same scores, where transforms and tables are."""
-        error = None if self.local_error is None else self.local_error.cpu()
-        return type(self)(self.log_prob.cpu(), self.nfe, error)
+    def to(self, device: torch.device) -> Self:
+        """The same scores on `device`."""
+        error = None if self.local_error is None else self.local_error.to(device)
+        return type(self)(self.log_prob.to(device), self.nfe, error)
 
     def of(self, rows: Tensor) -> Self:
         """The scores of those of n rows for which `rows: (n,)` is true."""
@@ -113,7 +113,8 @@ class Density(nn.Module, ABC):
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = ({"objective": "likelihood"},)
     #: Of two that suit, the second overrides the first.
     adaptations: ClassVar[tuple[Adaptation, ...]] = ()
-    #: Whether its likelihood does the same work whatever the values are, so that a GPU can record it.
+    #: Whether its likelihood does the same work whatever the values are, on the device of its parameters
+    #: alone and with no state kept in Python, so that a GPU can record it.
     is_static: ClassVar[bool] = False
     #: Whether a model of it keeps a `Background` unless it is told otherwise.
     default_background: ClassVar[bool] = False

@@ -16,15 +16,16 @@ from flowbench.transforms.base import Transform
 #: Rows carried through the model at once: flat memory for tables of any length, and arrays that stay in the
 #: cache (4,096 took 1.6 times as long a row).
 CHUNK = 1024
-#: The same for a flow on a GPU, which takes about as long for 1,024 of them.
-GPU_CHUNK = 16_384
+#: The same for a flow on a GPU, which takes about as long for 1,024 of them, of so many columns at most; of
+#: more columns fewer rows, for their memory.
+GPU_CHUNK, GPU_FEATURES = 16_384, 16
 
 
 class DensityModel(nn.Module):
     """A density over rows in data units: fitted transforms in front of a flow, with or without a background.
 
-    `columns` names the d columns, in the order of every `x: (n, d)`. Rows, likelihoods, transforms and
-    background are on the CPU; the flow may be on a GPU.
+    `columns` names the d columns, in the order of every `x: (n, d)`. The flow alone may be on a GPU: rows and
+    likelihoods are on the CPU, as transforms and background are.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class DensityModel(nn.Module):
     @property
     def chunk(self) -> int:
         """How many rows are carried through the flow at once."""
-        return GPU_CHUNK if self.flow.like.is_cuda else CHUNK
+        if not self.flow.like.is_cuda:
+            return CHUNK
+        return max(CHUNK, GPU_CHUNK * GPU_FEATURES // max(GPU_FEATURES, self.flow.features))
 
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Through the transforms: `x: (n, d)`, float64, data units, to `z: (n, d)` and log|det dz/dx|."""
@@ -119,7 +122,7 @@ class DensityModel(nn.Module):
 
     def _draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
         z, scores = self.flow.draw(n, generator)
-        z, scores = z.cpu(), scores.cpu()
+        z, scores = z.to(generator.device), scores.to(generator.device)
         if self.background is not None:
             chosen, others = self.background.draw(n, generator)
             if len(others):
@@ -131,7 +134,7 @@ class DensityModel(nn.Module):
 
     def _score_in_model_space(self, z: Tensor, generator: torch.Generator | None) -> Scores:
         """What the flow says of `z: (n, d)`."""
-        return self.flow.score(z.to(self.flow.like), generator).cpu()
+        return self.flow.score(z.to(self.flow.like), generator).to(z.device)
 
     def _mix(self, flow: Scores, z: Tensor) -> Scores:
         """The scores, float64, at `z: (n, d)` in model space, of which the flow says `flow`."""

@@ -34,7 +34,10 @@ class Objective(ABC):
         self.options = options
 
     def is_static_for(self, flow: Density) -> bool:
-        """Whether it does the same work on every batch of a size, whatever its values, and on one device."""
+        """Whether it does the same work on every batch of a size, whatever its values, and on one device.
+
+        Then a GPU records it. A subclass that does other work than its parent answers for itself.
+        """
         return False
 
     def check(self, flow: Density) -> None:

@@ -55,18 +55,20 @@ class Gradient:
 
     def _record(self, batch: Tensor) -> "_Recording":
         batch, state = batch.clone(), self._generator.get_state()
-        current = torch.cuda.current_stream(batch.device)
-        aside = torch.cuda.Stream(batch.device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(current)
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                self._take(batch)
-        current.wait_stream(aside)
-        self._generator.set_state(state)
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._generator)
-        with torch.cuda.graph(graph):
-            found = self._take(batch)
+        # Graphs are recorded on the current device, which need not be the one of the rows.
+        with torch.cuda.device(batch.device):
+            current = torch.cuda.current_stream()
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            aside.wait_stream(current)
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    self._take(batch)
+            current.wait_stream(aside)
+            self._generator.set_state(state)
+            graph = torch.cuda.CUDAGraph()
+            graph.register_generator_state(self._generator)
+            with torch.cuda.graph(graph, stream=aside):
+                found = self._take(batch)
         gradients = [(parameter, parameter.grad) for parameter in self._flow.parameters()]
         return _Recording(graph, batch, found, gradients)
 

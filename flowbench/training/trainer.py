@@ -152,7 +152,7 @@ class Trainer:
             outcome = self._run()
             self._choose()
         finally:
-            self.flow.load_state_dict(self.best)
+            self._load_weights(self.best)
         return outcome
 
     def _run(self) -> Outcome:
@@ -193,7 +193,7 @@ class Trainer:
 
     def _enter(self, phase: int) -> None:
         """Begin a phase from the best weights so far, with a fresh optimiser."""
-        self.flow.load_state_dict(self.best)
+        self._load_weights(self.best)
         self.ema = copy_tensors(self.best)
         self.counters = self.counters.replace(phase=phase, phase_step=0, improved_at=self._spent())
         self.optimizer = self._new_optimizer()
@@ -267,12 +267,15 @@ class Trainer:
         )
 
     def _restore(self, state: TrainingState) -> None:
-        self.flow.load_state_dict(state.flow)
-        for gradient in self.gradients:
-            gradient.forget()
+        self._load_weights(state.flow)
         self.ema = self._on_device(state.ema)
         self.optimizer = self._new_optimizer()
         restore_optimizer(self.optimizer, state.optimizer)
+
+    def _load_weights(self, weights: Tensors) -> None:
+        self.flow.load_state_dict(weights)
+        for gradient in self.gradients:
+            gradient.forget()
 
     def _on_device(self, tensors: Tensors) -> Tensors:
         return {name: tensor.to(self.train.device, copy=True) for name, tensor in tensors.items()}

@@ -12,7 +12,7 @@ from flowbench.config import resolve
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.likelihood import Likelihoods, reported_likelihoods
-from flowbench.evaluation.normalisation import bridge_mass, quadrature_mass
+from flowbench.evaluation.normalisation import Mass, bridge_mass, quadrature_mass
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.flows.base import Mapped, Scores
 from flowbench.flows.continuous import ContinuousFlow
@@ -197,6 +197,35 @@ def test_a_coarse_solve_alone_condemns_no_density() -> None:
     ].passed
     always = Scaled(healthy.columns, list(healthy.transforms), healthy.flow)
     assert failed(certificates(always)) == {"normalisation"}
+
+
+@pytest.mark.parametrize(
+    ("value", "standard_error", "draws"),
+    [
+        (1.0, 0.001, [2000]),
+        # More draws may settle these.
+        (1.0, 0.02, [2000, 8000]),
+        (1.0, 0.05, [2000, 8000]),
+        # The coarse solve condemns it, and so does the exact one: barely, or by far.
+        (1.02, 0.002, [2000, 2000]),
+        (1.03, 0.003, [2000, 8000, 2000, 8000]),
+        (1.5, 0.05, [2000, 2000]),
+        # Nothing that can be afforded would settle it.
+        (1.0, 0.07, [2000]),
+    ],
+)
+def test_a_bridge_takes_more_draws_where_they_may_settle_it(
+    value: float, standard_error: float, draws: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def found(model: DensityModel, x: Tensor, generator: torch.Generator, *, draws: int = 2000) -> Mass:
+        taken.append(draws)
+        return Mass(value, standard_error, "a stand-in")
+
+    monkeypatch.setattr("flowbench.evaluation.certificates.bridge_mass", found)
+    certificates(fitted("planar", 4))
+    assert taken == draws
 
 
 def test_a_check_that_breaks_down_is_a_failed_one() -> None:
