@@ -19,6 +19,9 @@ Values = dict[str, Any]
 #: A newcomer gets a good answer within a minute.
 DEFAULT_SECONDS = 60.0
 
+#: Options of the plan that end training, whichever comes first.
+BUDGETS = ("steps", "seconds")
+
 
 class DataOptions(Options):
     """`dataset` is a name or a path; `columns` selects some of a table's; `rows` is a toy's size.
@@ -95,17 +98,19 @@ def resolve(
     """A configuration: the preset, then `file`, then `dataset`, `model` and `overrides`, then `settings`.
 
     A `file` of another model's run gives what does not belong to the model: neither phases nor background.
-    `settings` are "part.option=value" strings with TOML values (bare words are strings). A `file` may name
-    the data set and the model in place of the arguments. Raises `ConfigurationError` for anything unknown
+    Its budget gives way whole to one of `overrides` or `settings`, in steps or in seconds. `settings` are
+    "part.option=value" strings with TOML values (bare words are strings). A `file` may name the data set and
+    the model in place of the arguments. Raises `ConfigurationError` for anything unknown
     or impossible, naming it.
     """
     given = read_file(file) if file else {}
     told = given.get("flow") if isinstance(given.get("flow"), str) else _text(given, "flow", "name")
     if model and told and model != told:
         given = _without_model(given)
-    given = _merge(given, _nest({"data.dataset": dataset, "flow.name": model, **(overrides or {})}))
+    over = _nest({"data.dataset": dataset, "flow.name": model, **(overrides or {})})
     for setting in settings:
-        given = _merge(given, parse_setting(setting))
+        over = _merge(over, parse_setting(setting))
+    given = _merge(_without_other_budget(given, over), over)
     if isinstance(given.get("flow"), str):
         given["flow"] = {"name": given["flow"]}
     name = _text(given, "data", "dataset")
@@ -117,7 +122,11 @@ def resolve(
     seconds = _number(given, "plan", "seconds")
     values = _merge(preset_values(preset, chosen, seconds, toy=name in TOYS.entries), given)
     plan = values["plan"]
-    if isinstance(plan, Mapping) and plan.get("phases") and not plan.get("steps") and not plan.get("seconds"):
+    if (
+        isinstance(plan, Mapping)
+        and plan.get("phases")
+        and not any(plan.get(key) is not None for key in BUDGETS)
+    ):
         values["plan"] = {**plan, "seconds": DEFAULT_SECONDS}
     return RunConfig(**values)
 
@@ -127,6 +136,16 @@ def _without_model(given: Values) -> Values:
     given = {key: value for key, value in given.items() if key != "background"}
     if isinstance(given.get("plan"), Mapping):
         given["plan"] = {key: value for key, value in given["plan"].items() if key != "phases"}
+    return given
+
+
+def _without_other_budget(given: Values, over: Values) -> Values:
+    """A file's values without its budget, where there is one `over` it: steps are not cut off by its seconds."""
+    if isinstance(given.get("plan"), Mapping) and any(
+        _value(over, "plan", key) is not None for key in BUDGETS
+    ):
+        plan = {key: value for key, value in given["plan"].items() if key not in BUDGETS}
+        return {**given, "plan": plan}
     return given
 
 
@@ -144,8 +163,8 @@ def evaluation_with(config: RunConfig, settings: Sequence[str]) -> EvaluationOpt
                 f"evaluation.integrator.rtol=1e-7; got `{setting}`"
             )
         part = given["evaluation"].get("integrator") if isinstance(given["evaluation"], Mapping) else None
-        if isinstance(part, Mapping) and len(part) > 1:
-            # A solver that is given whole keeps nothing of the run's.
+        if isinstance(part, Mapping) and "name" in part and len(part) > 1:
+            # A solver that is given whole, with its name, keeps nothing of the run's.
             values["evaluation"] = {**values["evaluation"], "integrator": {}}
         values = _merge(values, given)
     return RunConfig(**values).evaluation
@@ -189,9 +208,15 @@ def parse_setting(text: str) -> Values:
         raise ConfigurationError(f"`--set` takes part.option=value, such as flow.layers=16; got `{text}`")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         parsed = value.strip()
+        if parsed[:1] in _OPENING:
+            raise ConfigurationError(f"`--set {text}`: the value is not valid TOML: {error}") from None
     return _nest({".".join(parts): parsed})
+
+
+#: What no bare word begins with: a table, a list, and strings.
+_OPENING = ("{", "[", '"', "'")
 
 
 def _nest(flat: Mapping[str, Any]) -> Values:

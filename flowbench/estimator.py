@@ -98,12 +98,13 @@ class FlowDensity(DensityMixin, BaseEstimator):
         held_out = min(max(1, round(self.validation_fraction * len(rows))), len(rows) - 1)
         columns = tuple(f"x{i}" for i in range(rows.shape[1]))
         train, validation = rows[order[held_out:]], rows[order[:held_out]]
-        self.dequantiser_ = choose_dequantiser(columns, train) if self.dequantise else CONTINUOUS
+        dequantiser = choose_dequantiser(columns, train) if self.dequantise else CONTINUOUS
         places = np.random.default_rng((config.seed, DEQUANTISATION))
-        train, validation = (self.dequantiser_.jitter(x, places) for x in (train, validation))
+        train, validation = (dequantiser.jitter(x, places) for x in (train, validation))
         prepared = prepare(config, columns, train, validation)
         make_trainer(prepared, Watch()).run()
-        self.config_ = config
+        # Together and at the end: a fit that fails must not give an earlier fit's model other cells.
+        self.config_, self.dequantiser_ = config, dequantiser
         self.model_ = prepared.model.cpu().for_evaluation(config.evaluation.integrator)
         return self
 
@@ -147,5 +148,6 @@ class FlowDensity(DensityMixin, BaseEstimator):
                 raise ConfigurationError(
                     f"`options` takes those of {', '.join(PARTS)} and evaluation.integrator; got `{name}`"
                 )
-        budget = {"plan.seconds": self.time_budget, "plan.steps": self.steps, "seed": seed}
-        return resolve("array", self.model, preset=self.preset, overrides={**(self.options or {}), **budget})
+        own = {"plan.seconds": self.time_budget, "plan.steps": self.steps, "seed": seed}
+        told = {name: value for name, value in own.items() if value is not None}
+        return resolve("array", self.model, preset=self.preset, overrides={**(self.options or {}), **told})

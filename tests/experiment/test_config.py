@@ -41,6 +41,17 @@ def test_command_line_over_file_over_preset(tmp_path: Path) -> None:
     assert config.plan.phases[0].learning_rate == FLOWS.get("planar").default_phases[0]["learning_rate"]
 
 
+def test_a_budget_replaces_that_of_the_file_whole(tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text('[data]\ndataset = "moons"\n[plan]\nseconds = 60.0\npatience = 0.5\n')
+    for over in ({"overrides": {"plan.steps": 20}}, {"settings": ["plan.steps=20"]}):
+        plan = resolve(file=file, **over).plan
+        assert (plan.steps, plan.seconds, plan.patience) == (20, None, 0.5)
+    plan = resolve(file=file, overrides={"plan.steps": 20}, settings=["plan.seconds=9"]).plan
+    assert (plan.steps, plan.seconds) == (20, 9)
+    assert resolve(file=file, settings=["plan.patience=0.1"]).plan.seconds == 60
+
+
 def test_choosing_another_part_drops_the_options_of_the_first() -> None:
     config = resolve("moons", "cnf", settings=["flow.field.name=concatsquash", "flow.divergence=hutchinson"])
     assert config.flow.field.name == "concatsquash"
@@ -61,7 +72,9 @@ def test_a_solver_of_a_ladder_can_be_set_whatever_the_run_has(own: dict[str, obj
         found = evaluation_with(config, rung.settings)
         assert {**found.integrator.model_dump(), **rung.options} == found.integrator.model_dump()
         assert (found.dtype, found.divergence.name) == (rung.dtype, "exact")
-    assert evaluation_with(config, ["evaluation.integrator.atol=1e-9"]).integrator.atol == 1e-9
+    for setting in ("evaluation.integrator.atol=1e-9", "evaluation.integrator={atol=1e-9, rtol=1e-8}"):
+        found = evaluation_with(config, [setting]).integrator
+        assert (found.name, found.atol) == (config.evaluation.integrator.name, 1e-9)
     with pytest.raises(ConfigurationError, match="evaluation's options alone"):
         evaluation_with(config, ["plan.steps=3"])
 
@@ -106,6 +119,9 @@ def test_a_long_budget_gets_a_wider_flow_and_larger_batches_unless_told(dataset:
         ("flow.field.name=mlp", r"unknown velocity field `mlp`; .*available: time-mlp, concatsquash"),
         ("evaluation.integrator.atol=0", r"`evaluation\.integrator\.atol`: must be greater than 0; got 0"),
         ("plan.steps=nan", r"`plan\.steps`"),
+        ("plan.seconds=0", r"`plan\.seconds`: must be greater than 0; got 0"),
+        ("plan.phases=[{objective='likelihood'", r"`--set plan\.phases=.*the value is not valid TOML"),
+        ('flow.field={name="time-mlp', r"`--set flow\.field=.*the value is not valid TOML"),
         ("split.test=0.5", r"must add up to 1; they make 1\.4"),
         ("device=tpu", r"`device`"),
         ("nothing", r"`--set` takes part\.option=value"),

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from flowbench import FlowDensity
-from flowbench.errors import ConfigurationError
+from flowbench.errors import ConfigurationError, DataError
 
 TINY = {"flow.field.width": 8, "flow.field.scales": 1}
 
@@ -90,6 +90,24 @@ def test_options_that_mean_nothing_here_are_refused() -> None:
     for name in ("data.rows", "evaluation.test_rows"):
         with pytest.raises(ConfigurationError, match=f"got `{name}`"):
             FlowDensity("gaussian", options={name: 12}).fit(cloud(50))
+
+
+def test_a_budget_among_the_options_counts() -> None:
+    density = FlowDensity("planar", options={"plan.steps": 3}, random_state=0).fit(cloud(50))
+    assert (density.config_.plan.steps, density.config_.plan.seconds) == (3, None)
+    with pytest.raises(ConfigurationError, match=r"`plan\.seconds`: must be greater than 0; got 0"):
+        FlowDensity("planar", time_budget=0).fit(cloud(50))
+
+
+def test_a_fit_that_fails_leaves_an_earlier_one_as_it_was() -> None:
+    x = cloud(300)
+    density = FlowDensity("gaussian", random_state=0).fit(x)
+    before = density.score_samples(x[:5])
+    whole = x.round()
+    whole[8, 0] = 1e200
+    with pytest.raises(DataError, match="no finite spread"):
+        density.fit(whole)
+    assert np.array_equal(density.score_samples(x[:5]), before)
 
 
 def test_as_a_torch_distribution() -> None:
