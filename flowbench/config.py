@@ -110,7 +110,7 @@ def resolve(
     over = _nest({"data.dataset": dataset, "flow.name": model, **(overrides or {})})
     for setting in settings:
         over = _merge(over, parse_setting(setting))
-    given = _merge(_without_other_budget(given, over), over)
+    given = _merge(_without_budget(given, over), over)
     if isinstance(given.get("flow"), str):
         given["flow"] = {"name": given["flow"]}
     name = _text(given, "data", "dataset")
@@ -122,11 +122,7 @@ def resolve(
     seconds = _number(given, "plan", "seconds")
     values = _merge(preset_values(preset, chosen, seconds, toy=name in TOYS.entries), given)
     plan = values["plan"]
-    if (
-        isinstance(plan, Mapping)
-        and plan.get("phases")
-        and not any(plan.get(key) is not None for key in BUDGETS)
-    ):
+    if isinstance(plan, Mapping) and plan.get("phases") and not _has_budget(plan):
         values["plan"] = {**plan, "seconds": DEFAULT_SECONDS}
     return RunConfig(**values)
 
@@ -139,14 +135,16 @@ def _without_model(given: Values) -> Values:
     return given
 
 
-def _without_other_budget(given: Values, over: Values) -> Values:
-    """A file's values without its budget, where there is one `over` it: steps are not cut off by its seconds."""
-    if isinstance(given.get("plan"), Mapping) and any(
-        _value(over, "plan", key) is not None for key in BUDGETS
-    ):
+def _without_budget(given: Values, over: Values) -> Values:
+    """A file's values without its budget, where `over` brings one: its seconds must not cut steps short."""
+    if isinstance(given.get("plan"), Mapping) and _has_budget(over.get("plan")):
         plan = {key: value for key, value in given["plan"].items() if key not in BUDGETS}
         return {**given, "plan": plan}
     return given
+
+
+def _has_budget(plan: Any) -> bool:
+    return isinstance(plan, Mapping) and any(plan.get(key) is not None for key in BUDGETS)
 
 
 def evaluation_with(config: RunConfig, settings: Sequence[str]) -> EvaluationOptions:

@@ -32,8 +32,9 @@ from flowbench.preparation import (
     rows_to_learn,
 )
 from flowbench.store import Metric, Run, check_run_name
+from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState, from_arrays, to_arrays
-from flowbench.training.trainer import Progress, Trainer
+from flowbench.training.trainer import Trainer
 
 
 def fit(

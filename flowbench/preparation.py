@@ -19,9 +19,10 @@ from flowbench.flows.density_model import DensityModel
 from flowbench.gaussian_mixtures import Tell, silent
 from flowbench.registry import FLOWS, TRANSFORMS
 from flowbench.store import Run
+from flowbench.training.progress import Progress
 from flowbench.training.smoothing import SmoothedBootstrap
 from flowbench.training.stopwatch import Stopwatch
-from flowbench.training.trainer import Progress, Trainer, make_objectives
+from flowbench.training.trainer import Trainer, make_objectives
 
 #: Independent random streams drawn from a run's seed.
 WEIGHTS, TRAINING, EVALUATION, DEQUANTISATION = range(4)

@@ -15,7 +15,7 @@ from flowbench.errors import RunFailedError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from flowbench.training.trainer import Progress as TrainingProgress
+    from flowbench.training.progress import Progress as TrainingProgress
 
 #: Seconds between progress lines where there is no terminal to redraw.
 PLAIN_INTERVAL = 5.0

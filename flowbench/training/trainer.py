@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,6 +16,7 @@ from flowbench.training.gradient import Gradient
 from flowbench.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
 from flowbench.training.plan import Phase, TrainingPlan
 from flowbench.training.precision import matmul_precision
+from flowbench.training.progress import Progress
 from flowbench.training.smoothing import SmoothedBootstrap
 from flowbench.training.state import Counters, Tensors, TrainingState, copy_tensors
 from flowbench.training.stopwatch import Stopwatch
@@ -26,31 +26,6 @@ Outcome = Literal["finished", "stopped early", "interrupted"]
 #: Share of the time that validation may take when the budget is a time.
 VALIDATION_SHARE = 0.05
 VALIDATIONS = 40
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands, for a progress line and for the log.
-
-    `loss` and the `terms` that it is made of, by name, where there are several, are means since the last
-    record; `validation_nll` is in nats, data units, and `nfe` what its solve took; `fraction` is the
-    share of the budget that is spent and `seconds_left` an estimate.
-    """
-
-    step: int
-    phase: int
-    objective: str
-    loss: float
-    terms: dict[str, float]
-    learning_rate: float
-    validation_nll: float
-    best_nll: float
-    nfe: int | None
-    rows_per_second: float
-    wall_seconds: float
-    cpu_seconds: float
-    fraction: float
-    seconds_left: float
 
 
 def make_objectives(plan: TrainingPlan, flow: Density) -> list[Objective]:

@@ -15,8 +15,9 @@ from flowbench.objectives.likelihood import Likelihood
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.registry import FLOWS
 from flowbench.training.plan import TrainingPlan
+from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState
-from flowbench.training.trainer import Progress, Trainer
+from flowbench.training.trainer import Trainer
 
 
 def make_flow(name: str = "planar", **values: object) -> Flow:
