@@ -123,11 +123,11 @@ def fit(
 
     place = Home(home)
     if resume is not None:
-        _refuse_others(context, "resume", "json", "home")
+        _refuse_others(context, "resume", "settings", "json", "home")
         run = place.run(resume)
         with terminal.ProgressLine(run.name) as line, terminal.stop_on_signals() as stop:
             watch = _watch(line, stop, lambda run: _how_to_resume(run, home))
-            run = experiment.resume(run, home=place, watch=watch)
+            run = experiment.resume(run, settings=settings or (), home=place, watch=watch)
         return _report_fit(run, home, json)
     overrides = opt.overrides(time_budget, steps, columns, dequantise, rows, threads, device, seed)
     resolved = configuration.resolve(

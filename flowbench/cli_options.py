@@ -109,7 +109,10 @@ NameOption = Annotated[str | None, typer.Option(help="Name of the run's folder i
 ReportNameOption = Annotated[str | None, typer.Option(help="Name of the report's folder in reports/.")]
 ResumeOption = Annotated[
     str | None,
-    typer.Option(help="Go on with this interrupted run, as it was.", autocompletion=_complete_run),
+    typer.Option(
+        help="Go on with this interrupted run, as it was, or with --set evaluation.option=value.",
+        autocompletion=_complete_run,
+    ),
 ]
 OutputOption = Annotated[
     Path | None, typer.Option("--output", "-o", help="File to write: .h5, .csv, .csv.gz or .parquet.")

@@ -1,5 +1,6 @@
 """From a configuration to a run: prepare, train, evaluate, store; and back from what is stored."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -9,12 +10,19 @@ from typing import Any, Self
 
 import torch
 
-from flowbench.config import RunConfig
+from flowbench.config import RunConfig, evaluation_with
 from flowbench.data import Dataset, Split
 from flowbench.data.dequantise import Dequantiser
 from flowbench.data.pitfalls import find_pitfalls
 from flowbench.environment import describe_host, describe_versions, source_commit
-from flowbench.errors import ConfigurationError, DamagedFileError, DataError, RunExistsError
+from flowbench.errors import (
+    ConfigurationError,
+    DamagedFileError,
+    DataError,
+    IntegrationError,
+    RunExistsError,
+    RunFailedError,
+)
 from flowbench.evaluation.evaluate import evaluate
 from flowbench.flows.continuous import ContinuousFlow
 from flowbench.flows.density_model import DensityModel
@@ -64,19 +72,26 @@ def fit(
     return run
 
 
-def resume(run: Run, *, home: Home | None = None, watch: Watch | None = None) -> Run:
-    """Go on with a run that was interrupted or killed, from its last saved state.
+def resume(
+    run: Run, *, settings: Sequence[str] = (), home: Home | None = None, watch: Watch | None = None
+) -> Run:
+    """Go on with a run that was interrupted or killed, or whose evaluation failed, from its last saved state.
 
     With a budget in steps and one thread, the weights end up the same, bit for bit, as those of a run that
-    was never interrupted. Raises `RunExistsError` if the run is finished, `RunLockedError` if it is under
+    was never interrupted. `settings`, such as "evaluation.integrator.rtol=1e-5", change its evaluation, and
+    its configuration on disk. Raises `RunExistsError` if the run is finished, `RunLockedError` if it is under
     way, `DataError` if the table has changed since.
     """
     home, watch = home or Home(), watch or Watch()
     if run.info.get("status") == "finished":
         raise RunExistsError(f"the run {run.path} is finished; there is nothing to resume")
     config = read_config(run)
+    if settings:
+        config = config.model_copy(update={"evaluation": evaluation_with(config, settings)})
     _use_machine(config)
     with run.lock():
+        if settings:
+            run.write_config(config.to_values())
         work = _Work.begin(config, home, watch, run)
         state = TrainingState.unpack(*run.load_resume()) if run.has_resume else None
         _train_and_evaluate(run, work, state, watch)
@@ -208,7 +223,10 @@ class _Work:
 def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watch: Watch) -> None:
     def keep(progress: Progress) -> None:
         run.append_metrics({key: value for key, value in asdict(progress).items() if key not in _UNLOGGED})
-        run.save_resume(*trainer.state().pack())
+        # A state that could not be validated is none to return to, and going on from the one before it
+        # leads here again.
+        if math.isfinite(progress.validation_nll):
+            run.save_resume(*trainer.state().pack())
         watch.on_progress(progress)
 
     with _status_on_failure(run):
@@ -217,6 +235,7 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
         trainer = make_trainer(work.prepared, watch, keep)
         if state is not None:
             _load(trainer, state, run)
+        run.truncate_metrics(trainer.counters.step if state else -1)
         try:
             outcome = trainer.run()
         finally:
@@ -227,20 +246,26 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
         watch.on_stage("evaluating")
         wall_seconds = work.prepared.wall_seconds + trainer.counters.wall_seconds
         cpu_seconds = work.prepared.cpu_seconds + trainer.counters.cpu_seconds
-        results = evaluate(
-            work.prepared.model,
-            work.dataset,
-            work.split,
-            work.dequantiser,
-            work.config.evaluation,
-            random_stream(work.config.seed, EVALUATION),
-            training_metrics={
-                "validation_nll": Metric(trainer.counters.best_nll, "nats"),
-                "cpu_seconds": Metric(cpu_seconds, "seconds"),
-                "wall_seconds": Metric(wall_seconds, "seconds"),
-            },
-            provenance={"run": run.name, **run.info["dataset"], "seed": work.config.seed},
-        )
+        try:
+            results = evaluate(
+                work.prepared.model,
+                work.dataset,
+                work.split,
+                work.dequantiser,
+                work.config.evaluation,
+                random_stream(work.config.seed, EVALUATION),
+                training_metrics={
+                    "validation_nll": Metric(trainer.counters.best_nll, "nats"),
+                    "cpu_seconds": Metric(cpu_seconds, "seconds"),
+                    "wall_seconds": Metric(wall_seconds, "seconds"),
+                },
+                provenance={"run": run.name, **run.info["dataset"], "seed": work.config.seed},
+            )
+        except IntegrationError as error:
+            raise RunFailedError(
+                f"the evaluation failed: {error}; the weights are kept: go on with `--resume` and "
+                "`--set evaluation.integrator.…`, or use them with `score` and `sample`"
+            ) from None
         run.write_results(results)
         run.update_info(
             status="finished",
@@ -257,7 +282,6 @@ def _load(trainer: Trainer, state: TrainingState, run: Run) -> None:
         trainer.load(state)
     except (RuntimeError, ValueError, KeyError) as error:
         raise DamagedFileError(f"the state in {run.path} does not fit its configuration: {error}") from None
-    run.truncate_metrics(state.counters.step)
 
 
 #: Of a `Progress`, what only the progress line needs.

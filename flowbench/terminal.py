@@ -194,6 +194,8 @@ def describe(progress: "TrainingProgress") -> str:
     if math.isfinite(progress.validation_nll):
         best = f" (best {progress.best_nll:.4f})" if progress.best_nll < progress.validation_nll else ""
         parts.append(f"validation NLL {progress.validation_nll:.4f}{best}")
+    elif progress.step:
+        parts.append("validation NLL not finite")
     if progress.nfe is not None:
         parts.append(f"nfe {progress.nfe}")
     if progress.step:

@@ -105,13 +105,12 @@ def flowbench(
 
     def once() -> Answer:
         trainer = _train(task)
-        spent = trainer._clock.cpu()
         scores = reported_likelihoods(
             task.prepared.model, torch.from_numpy(task.test), task.prepared.config.evaluation
         )
         return task.answer(
             scores.log_prob,
-            seconds=spent,
+            seconds=trainer.counters.cpu_seconds,
             steps=trainer.counters.step,
             nfe=scores.nfe,
             row_error=scores.error.max().item(),
@@ -150,7 +149,7 @@ def other(
         off = (scores.log_prob[:ERROR_ROWS] - finer.log_prob).abs().max().item()
         return task.answer(
             scores.log_prob,
-            seconds=trainer._clock.cpu(),
+            seconds=trainer.counters.cpu_seconds,
             steps=trainer.counters.step,
             nfe=scores.nfe,
             row_error=off,

@@ -138,6 +138,10 @@ class Run:
         """The resolved configuration, from config.toml."""
         return read_toml(self.path / CONFIG)
 
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Replace config.toml."""
+        write_toml(self.path / CONFIG, config)
+
     @property
     def info(self) -> dict[str, Any]:
         """Status, versions, seeds, times and the like, from run.json."""

@@ -43,8 +43,9 @@ class TrainingPlan(Options):
 
     The budget is `steps` optimiser steps, `seconds` of wall time, or whichever of the two ends first.
     Validation is on the first `validation_rows` validation rows, with the exponential moving average of
-    the weights (decay min(`ema_decay`, (i + 1) / (i + 10)) at step i): every `validation_steps` steps, or
-    by default every fortieth of the budget, and more often at first where the budget is a time. The best
+    the weights (decay min(`ema_decay`, (i + 1) / (i + 10)) at step i of a phase): every `validation_steps`
+    steps, or by default every fortieth of the budget, and more often at first where the budget is a time. A
+    phase begins from the best weights so far, after a validation, with a fresh optimiser. The best
     weights are kept, but where there are more validation rows, up to `reserve_rows` of them choose between
     these and the last; fewer than `LEAST_RESERVE` would choose badly, and join the others. Training stops
     early when a share `patience` of the budget brought nothing (0: never); where the rate declines, when all

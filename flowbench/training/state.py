@@ -22,8 +22,9 @@ class Counters:
     """Where a run stands.
 
     `rows` counts those of all batches. NLLs are in nats, data units; times in seconds of training, with what
-    was fitted before the first step; `improved_at` is the share of the budget that was spent when the best
-    weights were found.
+    was fitted before the first step, which took `began_at`; `held_back` is what the choice of the weights at
+    the end is expected to take. `improved_at` is the share of the budget that was spent at the last
+    validation that counts as progress, or at the beginning of the phase.
     """
 
     step: int = 0
@@ -35,6 +36,8 @@ class Counters:
     rate_scale: float = 1.0
     nll: float = math.inf
     best_nll: float = math.inf
+    began_at: float = 0.0
+    held_back: float = 0.0
     validated_at: float = 0.0
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0

@@ -91,7 +91,7 @@ class Trainer:
         self._terms: dict[str, float] = {}
         self._nfe: int | None = None
         self._best_rows: Tensor | None = None
-        self._held_back = 0.0
+        self._fault = ""
         self._validation_seconds = 0.0
         self._clock = clock or Stopwatch()
         self._last_event = 0.0
@@ -120,11 +120,16 @@ class Trainer:
     def run(self) -> Outcome:
         """Train to the end of the budget and leave the best weights in the flow.
 
-        Raises `RunFailedError` if the loss keeps leaving the finite numbers or solves keep failing; the
-        best weights so far are then in the flow as well.
+        Raises `RunFailedError` if the loss keeps leaving the finite numbers, if solves keep failing, or if no
+        validation gave a number; the best weights so far are then in the flow as well.
         """
         try:
             outcome = self._run()
+            if outcome != "interrupted" and self.plan.phases and not math.isfinite(self.counters.best_nll):
+                raise RunFailedError(
+                    f"no validation gave a finite NLL, so no weights could be chosen; of the last, "
+                    f"{self._fault}; look for extreme values in the table, or let the flow's solver do more"
+                )
             self._choose()
         finally:
             self._load_weights(self.best)
@@ -132,18 +137,23 @@ class Trainer:
 
     def _run(self) -> Outcome:
         if self.counters.step == 0 and not math.isfinite(self.counters.best_nll):
+            self.counters = self.counters.replace(began_at=self._clock.wall())
             self._validate()
         while self.plan.phases and (spent := self._spent()) < 1:
             if self.should_stop():
                 return "interrupted"
+            # Asked between a validation and the next step, where a run that resumes asks it too.
+            stale = self.plan.patience and spent - self.counters.improved_at >= self.plan.patience
+            if stale and not self._losses:
+                return "stopped early"
             index, fraction = self.plan.phase_at(spent)
             if index != self.counters.phase:
+                if self._losses:
+                    self._validate()
                 self._enter(index)
             self._step(self.plan.phases[index], self.gradients[index], fraction)
             if self._validation_due():
                 self._validate()
-                if self.plan.patience and self._spent() - self.counters.improved_at >= self.plan.patience:
-                    return "stopped early"
         if self._losses:
             self._validate()
         return "finished"
@@ -165,12 +175,15 @@ class Trainer:
                 self.counters = self.counters.replace(best_nll=self.counters.nll)
         if not torch.isnan(best).any():
             self.settle(rows, best)
+        self.counters = self.counters.replace(wall_seconds=self._clock.wall(), cpu_seconds=self._clock.cpu())
 
     def _enter(self, phase: int) -> None:
-        """Begin a phase from the best weights so far, with a fresh optimiser."""
+        """Begin a phase from the best weights so far, with a fresh optimiser, average and rate."""
         self._load_weights(self.best)
         self.ema = copy_tensors(self.best)
-        self.counters = self.counters.replace(phase=phase, phase_step=0, improved_at=self._spent())
+        self.counters = self.counters.replace(
+            phase=phase, phase_step=0, rate_scale=1.0, improved_at=self._spent()
+        )
         self.optimizer = self._new_optimizer()
         self._safe = self.state()
 
@@ -263,8 +276,15 @@ class Trainer:
     def _spent(self) -> float:
         """The share of the budget that is used up."""
         by_steps = self.counters.step / self.plan.steps if self.plan.steps else 0.0
-        by_time = (self._clock.wall() + self._held_back) / self.plan.seconds if self.plan.seconds else 0.0
-        return max(by_steps, by_time)
+        if not self.plan.seconds:
+            return by_steps
+        # Between what was fitted before the first step and what the choice at the end will take.
+        whole = self.plan.seconds - self.counters.began_at - self.counters.held_back
+        return max(by_steps, self._elapsed() / whole if whole > 0 else 1.0)
+
+    def _elapsed(self) -> float:
+        """Seconds since the first step."""
+        return self._clock.wall() - self.counters.began_at
 
     def _validation_due(self) -> bool:
         if self.plan.validation_steps or self.plan.steps:
@@ -306,7 +326,8 @@ class Trainer:
         """Set aside what `_choose` will take of a budget that is a time: two more solves, or a tenth."""
         if self.reserve is not None and self.plan.seconds:
             needed = 2 * self._validation_seconds * len(self.reserve) / len(self.validation)
-            self._held_back = max(self._held_back, min(needed, 0.1 * self.plan.seconds))
+            held_back = max(self.counters.held_back, min(needed, 0.1 * self.plan.seconds))
+            self.counters = self.counters.replace(held_back=held_back)
 
     def _is_level(self, rows: Tensor) -> bool:
         """Whether NLLs of the validation rows are no worse than the best ones, within two standard errors.
@@ -330,7 +351,8 @@ class Trainer:
         generator = torch.Generator(rows.device).manual_seed(0)
         try:
             scores = [self._judge.score(part, generator) for part in torch.split(rows, len(self.validation))]
-        except IntegrationError:
+        except IntegrationError as error:
+            self._fault = str(error)
             return torch.full((len(rows),), math.nan, dtype=torch.float64)
         self._nfe = scores[0].nfe
         return torch.cat([part.log_prob for part in scores]).double()
@@ -341,6 +363,7 @@ class Trainer:
             nll = self.nll(rows, log_prob)
             if torch.isfinite(nll).all():
                 return nll
+            self._fault = "some rows have no finite log-likelihood"
         return torch.full((len(rows),), math.inf, dtype=torch.float64)
 
     def _announce(self) -> None:
@@ -366,5 +389,5 @@ class Trainer:
             wall_seconds=wall,
             cpu_seconds=self._clock.cpu(),
             fraction=min(spent, 1.0),
-            seconds_left=wall * (1 - spent) / spent if 0 < spent < 1 else 0.0,
+            seconds_left=self._elapsed() * (1 - spent) / spent if 0 < spent < 1 else 0.0,
         )

@@ -15,14 +15,16 @@ import xarray
 
 from flowbench.comparison import Comparison, compare
 from flowbench.config import RunConfig, resolve
-from flowbench.errors import DamagedFileError, DataError, RunExistsError, RunFailedError
+from flowbench.errors import ConfigurationError, DamagedFileError, DataError, RunExistsError, RunFailedError
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.experiment import fit, load_model, resume
 from flowbench.home import Home
 from flowbench.inference import evaluate, sample, score
-from flowbench.preparation import Watch
+from flowbench.preparation import Prepared, Watch
 from flowbench.registry import FLOWS
 from flowbench.store import Run
+from flowbench.training.progress import Progress
+from flowbench.training.state import TrainingState
 
 SMALL = [
     "evaluation.test_rows=60",
@@ -248,6 +250,48 @@ def test_a_failed_fit_keeps_its_folder_and_says_why(home: Home) -> None:
     assert run.info["status"] == "failed"
     assert "failed at step" in run.info["error"]
     assert np.isfinite(score(run, "iris", home=home).log_prob).all()
+
+
+def test_an_evaluation_that_failed_is_done_again_otherwise(home: Home) -> None:
+    config = small("iris", "cnf", **{"evaluation.integrator.max_nfe": 8})
+    with pytest.raises(RunFailedError, match=r"evaluation failed: .*`max_nfe`.*`--resume`"):
+        fit(config, home=home, name="short")
+    run = Run.open(home.runs / "short")
+    assert run.info["status"] == "failed"
+    before = load_model(run).state_dict()
+    with pytest.raises(ConfigurationError, match="takes the evaluation's options alone"):
+        resume(run, settings=["plan.steps=3"], home=home)
+    resume(run, settings=["evaluation.integrator.max_nfe=5000"], home=home)
+    assert run.info["status"] == "finished"
+    assert run.config["evaluation"]["integrator"]["max_nfe"] == 5000
+    assert all(torch.equal(before[name], tensor) for name, tensor in load_model(run).state_dict().items())
+
+
+def test_a_state_that_could_not_be_validated_is_not_resumed_from(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed, it would be what a breakdown returns to, where a run left alone returns to the one before."""
+    own, calls = Prepared.nll, iter(range(100))
+
+    def breaks(self: Prepared, rows: torch.Tensor, log_prob: torch.Tensor) -> torch.Tensor:
+        return own(self, rows, log_prob) / (next(calls) != 2)
+
+    monkeypatch.setattr(Prepared, "nll", breaks)
+    told: list[int] = []
+
+    def stop() -> bool:
+        return len(told) > 0
+
+    def fails(progress: Progress) -> None:
+        if progress.step and not np.isfinite(progress.validation_nll):
+            told.append(progress.step)
+
+    run = fit(small("iris", "planar", 40), home=home, watch=Watch(on_progress=fails, should_stop=stop))
+    assert run.info["status"] == "interrupted"
+    assert told == [20]
+    assert TrainingState.unpack(*run.load_resume()).counters.step == 10
+    resume(run, home=home)
+    assert [record["step"] for record in run.metrics()] == [0, 10, 20, 30, 40]
 
 
 @pytest.mark.parametrize("model", ["cnf", "planar"])

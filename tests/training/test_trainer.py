@@ -17,6 +17,7 @@ from flowbench.registry import FLOWS
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState
+from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Trainer
 
 
@@ -212,6 +213,69 @@ def test_two_phases_change_the_objective() -> None:
     assert seen[-1] == "likelihood"
 
 
+def test_a_phase_begins_from_what_the_one_before_learnt_last() -> None:
+    seen: list[Progress] = []
+    phases = [{"batch_size": 64, "learning_rate": 1e-2, "decline": 0}, {"batch_size": 64}]
+    trainer = make_trainer(
+        plan={"phases": phases, "steps": 40, "validation_steps": 1000}, on_validation=seen.append
+    )
+    began: list[dict[str, Tensor]] = []
+
+    class Watched(Likelihood):
+        def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+            if not began:
+                assert trainer.counters.rate_scale == 1
+                began.append({name: value.clone() for name, value in flow.state_dict().items()})
+            return super().__call__(flow, batch, generator)
+
+    trainer.gradients[1].objective = Watched(trainer.gradients[1].objective.options)
+    averages: list[dict[str, Tensor]] = []
+    told = trainer.on_validation
+    trainer.on_validation = lambda progress: (told(progress), averages.append(dict(trainer.ema)))[0]
+    trainer.counters = trainer.counters.replace(rate_scale=0.5)
+    trainer.run()
+    assert [progress.step for progress in seen] == [0, 20, 40]
+    assert [progress.phase for progress in seen] == [0, 0, 1]
+    assert seen[1].validation_nll < seen[0].validation_nll
+    assert all(torch.equal(began[0][name], tensor) for name, tensor in averages[1].items())
+
+
+def test_no_phase_is_skipped_for_what_was_done_before_the_first_step() -> None:
+    phases = [{"batch_size": 64, "share": 1}, {"batch_size": 64, "share": 9}]
+    seen: list[Progress] = []
+    trainer = make_trainer(
+        plan={"phases": phases, "seconds": 5.6, "steps": None},
+        reserve=cloud(400, seed=3),
+        on_validation=seen.append,
+        clock=Stopwatch(wall=5.0),
+    )
+    trainer.run()
+    assert {progress.phase for progress in seen if progress.step} == {0, 1}
+    assert 5.0 < trainer.counters.began_at < 5.6
+
+
+def test_training_that_no_validation_can_judge_fails() -> None:
+    short = {"name": "native", "atol": 1e-9, "rtol": 1e-9, "max_nfe": 20}
+    flow = make_flow("cnf", field={"name": "concatsquash"}, integrator=short)
+    matching = [{"objective": "flow-matching", "batch_size": 64}]
+    trainer = make_trainer(flow, {"phases": matching, "steps": 8})
+    with pytest.raises(RunFailedError, match=r"no validation gave a finite NLL.*max_nfe"):
+        trainer.run()
+    trainer = make_trainer(nll=lambda rows, log_prob: log_prob / 0)
+    with pytest.raises(RunFailedError, match=r"some rows have no finite log-likelihood; look for extreme"):
+        trainer.run()
+
+
+def test_the_time_of_the_final_choice_counts() -> None:
+    settled: list[float] = []
+    clock = Stopwatch()
+    trainer = make_trainer(
+        settle=lambda rows, log_prob: settled.append(clock.wall()), reserve=cloud(400, seed=3), clock=clock
+    )
+    trainer.run()
+    assert trainer.counters.wall_seconds >= settled[0]
+
+
 def test_a_fixed_grid_is_not_exploited() -> None:
     """Weights that suit two steps of Euler are not taken for better ones."""
     steps = {"name": "native", "method": "euler", "steps": 2}
@@ -293,6 +357,30 @@ def test_resumes_bit_for_bit(name: str) -> None:
         resumed.run()
         assert all(torch.equal(expected[key], tensor) for key, tensor in resumed.flow.state_dict().items())
         assert resumed.counters.best_nll == whole.counters.best_nll
+
+
+def test_a_run_that_stopped_early_has_no_more_to_learn_when_it_resumes() -> None:
+    plan = {"steps": 1000, "validation_steps": 5, "patience": 0.1, "phases": [{"learning_rate": 1e-12}]}
+    whole = make_trainer(plan=plan)
+    states: list[TrainingState] = []
+    whole.on_validation = lambda progress: states.append(whole.state())
+    assert whole.run() == "stopped early"
+    resumed = make_trainer(plan=plan)
+    resumed.load(TrainingState.unpack(*states[-1].pack()))
+    assert resumed.run() == "stopped early"
+    assert resumed.counters.step == whole.counters.step
+
+
+def test_a_budget_of_time_that_is_spent_is_spent_after_resuming() -> None:
+    plan = {"seconds": 0.3, "steps": None}
+    whole = make_trainer(plan=plan, reserve=cloud(400, seed=3))
+    states: list[TrainingState] = []
+    whole.on_validation = lambda progress: states.append(whole.state())
+    assert whole.run() == "finished"
+    resumed = make_trainer(plan=plan, reserve=cloud(400, seed=3))
+    resumed.load(TrainingState.unpack(*states[-1].pack()))
+    assert resumed.run() == "finished"
+    assert resumed.counters.step == whole.counters.step
 
 
 def test_training_needs_a_continuous_flow_for_flow_matching() -> None:
