@@ -128,8 +128,10 @@ class FlowDensity(DensityMixin, BaseEstimator):
         return float(self.score_samples(X).mean())
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Floats:
-        """Draw rows `(n_samples, d)` in the units of the fitted rows."""
+        """Draw rows `(n_samples, d)` in the units of the fitted rows; raises `ValueError` for none."""
         check_is_fitted(self)
+        if n_samples < 1:
+            raise ConfigurationError(f"`n_samples` must be at least 1; got {n_samples}")
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         with torch.no_grad():
             x, _ = self.model_.sample_and_log_prob(n_samples, torch.Generator().manual_seed(seed))

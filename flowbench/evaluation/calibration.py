@@ -30,8 +30,9 @@ def density_ranks(log_prob: Floats, drawn_log_prob: Floats, generator: np.random
     `log_prob: (n,)` of the rows, `drawn_log_prob: (m,)` of the draws. A row lies in the highest-density
     region that holds a share p of the density exactly if this is at most p (Hyndman 1996), so that it is
     uniform where the model is right. Of draws as likely as the row, as there are where all columns are
-    dequantised, some by chance count as likelier.
+    dequantised, some by chance count as likelier. A draw that has no likelihood is the least likely of all.
     """
+    drawn_log_prob = _lost_last(drawn_log_prob)
     ascending, values = np.sort(np.round(drawn_log_prob, DIGITS)), np.round(log_prob, DIGITS)
     low, high = (np.searchsorted(ascending, values, side=side) for side in ("left", "right"))
     likelier = len(ascending) - high + generator.integers(0, high - low, endpoint=True)
@@ -41,7 +42,11 @@ def density_ranks(log_prob: Floats, drawn_log_prob: Floats, generator: np.random
 
 def rank_p_value(log_prob: Floats, drawn_log_prob: Floats) -> float:
     """That the ranks of rows among draws are as far from uniform by chance (Kolmogorov and Smirnov)."""
-    return float(ks_2samp(log_prob, drawn_log_prob).pvalue)
+    return float(ks_2samp(_lost_last(log_prob), _lost_last(drawn_log_prob)).pvalue)
+
+
+def _lost_last(log_prob: Floats) -> Floats:
+    return np.where(np.isnan(log_prob), -np.inf, log_prob)
 
 
 def coverages(ranks: Floats, draws: int) -> list[Coverage]:

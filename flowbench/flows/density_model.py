@@ -78,12 +78,12 @@ class DensityModel(nn.Module):
         return Scores.join([self._score(part, generator) for part in torch.split(x.double(), self.chunk)])
 
     def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw `n` rows `(n, d)` in data units and their log-densities `(n,)`, float64, nats."""
+        """Draw `n` >= 1 rows `(n, d)` in data units and their log-densities `(n,)`, float64, nats."""
         x, scores = self.draw(n, generator)
         return x, scores.log_prob
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        """Draw `n` rows `(n, d)` in data units, with their scores."""
+        """Draw `n` >= 1 rows `(n, d)` in data units, with their scores."""
         parts = [self._draw(size, generator) for size in chunk_sizes(n, self.chunk)]
         return torch.cat([x for x, _ in parts]), Scores.join([scores for _, scores in parts])
 
@@ -168,6 +168,8 @@ class FlowDistribution(Distribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw `sample_shape + (d,)` values in data units."""
         shape = torch.Size(sample_shape)
+        if not shape.numel():
+            return torch.empty(shape + self.event_shape, dtype=torch.float64)
         x, _ = self.model.sample_and_log_prob(shape.numel(), self.generator)
         return x.reshape(shape + self.event_shape)
 

@@ -32,6 +32,9 @@ def test_ranks_are_shares_of_likelier_draws() -> None:
     assert ranks.tolist() == [0.25, 0.75, 0.0]
     none = density_ranks(np.array([np.nan, -np.inf]), np.array([-2.0, -1.0]), CHANCE)
     assert none.tolist() == [1.0, 1.0]
+    lost = density_ranks(np.array([-0.9, -2.5]), np.array([-2.0, np.nan, -3.0, -0.5]), CHANCE)
+    assert lost.tolist() == [0.25, 0.5]
+    assert rank_p_value(normal(50)[:, 0], np.append(normal(50, seed=1)[:, 0], np.nan)) > 0.01
 
 
 @pytest.mark.parametrize(("scale", "verdict"), [(1.0, "right"), (2.0, "wide"), (0.7, "narrow")])

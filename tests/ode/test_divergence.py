@@ -9,6 +9,7 @@ from torch import Tensor
 from flowbench.errors import ConfigurationError
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
+from flowbench.ode import divergence
 from flowbench.ode.divergence import (
     AutoDivergence,
     AutoDivergenceOptions,
@@ -59,6 +60,24 @@ def estimate(estimator: DivergenceEstimator, field: Linear, rows: int, seed: int
     torch.testing.assert_close(velocity, field.velocity(TIME, x))
     assert divergence.shape == (rows,)
     return divergence
+
+
+def test_many_tangents_are_pushed_in_parts_where_no_gradient_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exact = ExactDivergence(ExactDivergenceOptions())
+    whole = random_field(7)
+    expected = estimate(exact, whole, 5)
+    monkeypatch.setattr(divergence, "TANGENT_NUMBERS", 3 * 35 + 1)
+    field = random_field(7)
+    with torch.no_grad():
+        torch.testing.assert_close(estimate(exact, field, 5), expected)
+    assert field.products == [(3, False), (3, False), (1, False)]
+    monkeypatch.setattr(divergence, "TANGENT_NUMBERS", 1)
+    with torch.no_grad():
+        torch.testing.assert_close(estimate(exact, field, 5), expected)
+    assert estimate(exact, field, 5).equal(expected)
+    assert field.products[-1] == (7, True)
 
 
 NOISY = [
