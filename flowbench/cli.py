@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -134,7 +134,7 @@ def fit(
         dataset, model, preset=preset, file=config, overrides=overrides, settings=settings or ()
     )
     if dry_run:
-        return _print_configs([resolved], json)
+        return _print_config(resolved, json)
     with terminal.ProgressLine(_label(resolved)) as line, terminal.stop_on_signals() as stop:
         watch = _watch(line, stop, lambda run: _how_to_resume(run, home))
         run = experiment.fit(resolved, home=place, name=name, command=_command(), watch=watch)
@@ -171,12 +171,19 @@ def compare(
     """
     from flowbench import config as configuration
     from flowbench.comparison import compare as compare_runs
+    from flowbench.data import table_stem
     from flowbench.home import Home
 
     place = Home(home)
     chosen = opt.listed(models, "--models") or []
     if preset != "default" and not any(preset in FLOWS.get(model).presets for model in chosen):
         raise errors.ConfigurationError(f"none of the models has a preset `{preset}`; leave `--preset` out")
+    told = [
+        (dataset, model, seed)
+        for dataset in dict.fromkeys(datasets)
+        for model in chosen
+        for seed in range(seeds)
+    ]
     configs = [
         configuration.resolve(
             dataset,
@@ -186,11 +193,14 @@ def compare(
             overrides=opt.overrides(time_budget, steps, columns, dequantise, rows, threads, device, seed),
             settings=settings or (),
         )
-        for dataset in dict.fromkeys(datasets)
-        for model in chosen
-        for seed in range(seeds)
+        for dataset, model, seed in told
     ]
-    folder = place.report_path(name, [Path(dataset).name.partition(".")[0] for dataset in datasets])
+    if [(one.data.dataset, one.flow.name, one.seed) for one in configs] != told and len(told) > 1:
+        raise errors.ConfigurationError(
+            "`--set` changes the data set, the model or the seed of a comparison, which the arguments, "
+            "`--models` and `--seeds` choose; leave it out"
+        )
+    folder = place.report_path(name, [table_stem(Path(dataset)) for dataset in datasets])
     if dry_run:
         return _print_configs(configs, json)
     farewell = "interrupted before the report; the same command goes on from here"
@@ -281,6 +291,7 @@ def _watch(
         on_start=start,
         on_progress=line.update,
         on_stage=stage,
+        on_warning=line.warn,
         should_stop=stop,
     )
 
@@ -294,7 +305,7 @@ def _report_fit(run: "Run", home: Path, json: bool) -> int:
         terminal.say(_summary(values))
         if "estimated" in (divergence := str(info.get("divergence", ""))):
             terminal.say(f"likelihoods while training, of validation too, had a divergence {divergence}")
-        say_dequantised(list(info["dataset"].get("lattices", {})))
+        say_dequantised(list(run.dataset.get("lattices", {})))
     for name, each in certificates.items():
         if not each.passed:
             verb = "fails" if each.settled else "cannot settle"
@@ -332,14 +343,23 @@ def _summary(metrics: dict[str, float]) -> str:
     return "; ".join(parts)
 
 
-def _print_configs(configs: Iterable["RunConfig"], json: bool) -> int:
+def _print_config(config: "RunConfig", json: bool) -> int:
     import tomli_w
 
-    values = [config.to_values() for config in configs]
     if json:
-        terminal.write_json(values if len(values) > 1 else values[0])
+        terminal.write_json(config.to_values())
     else:
-        terminal.write("\n".join(tomli_w.dumps(one) for one in values).rstrip())
+        terminal.write(tomli_w.dumps(config.to_values()).rstrip())
+    return 0
+
+
+def _print_configs(configs: Sequence["RunConfig"], json: bool) -> int:
+    if json:
+        terminal.write_json([config.to_values() for config in configs])
+        return 0
+    for number, config in enumerate(configs):
+        terminal.write(("\n" if number else "") + f"# {_label(config)}")
+        _print_config(config, json)
     return 0
 
 

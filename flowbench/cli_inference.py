@@ -156,10 +156,9 @@ def tradeoff(
     chosen = recommend(rungs, error)
     page = write_tradeoff(rungs, chosen, error, name=opened.name, rows=used, folder=folder)
     if json:
-        recommended = chosen and vars(chosen)
-        terminal.write_json(
-            {"page": str(page), "recommended": recommended, "solvers": [vars(rung) for rung in rungs]}
-        )
+        solvers = [vars(rung) | {"settings": rung.settings} for rung in rungs]
+        recommended = solvers[rungs.index(chosen)] if chosen else None
+        terminal.write_json({"page": str(page), "recommended": recommended, "solvers": solvers})
         return
     table = tradeoff_table(rungs, chosen, used)
     terminal.write_table(table.header, table.rows)

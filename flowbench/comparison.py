@@ -89,7 +89,7 @@ def _go_on(config: RunConfig, sha256: str, home: Home, watch: Watch) -> Run | No
             try:
                 return resume(run, home=home, watch=watch)
             except (RunLockedError, DamagedFileError) as error:  # under way, or of another version
-                watch.on_stage(f"fitting anew: {error}")
+                watch.on_warning(f"fitting anew: {error}")
     return None
 
 
@@ -99,7 +99,7 @@ def _evaluate(run: Run, home: Home, watch: Watch) -> None:
     try:
         evaluate(run, home=home)
     except (RunLockedError, ConfigurationError, RunFailedError) as error:
-        watch.on_stage(f"samples and calibration are left out: {error}")
+        watch.on_warning(f"samples and calibration are left out: {error}")
 
 
 def find_run(config: RunConfig, sha256: str, home: Home, *, status: str = "finished") -> Run | None:

@@ -31,7 +31,7 @@ def examine(home: Home) -> list[Check]:
         Check(
             "versions", True, ", ".join(f"{name} {number}" for name, number in describe_versions().items())
         ),
-        Check("devices", True, _devices()),
+        _check("devices", _devices),
         *(
             _check(f"write to {folder}", partial(_try_writing, folder))
             for folder in (home.runs, home.reports)
@@ -43,8 +43,9 @@ def examine(home: Home) -> list[Check]:
 def _check(name: str, attempt: Callable[[], str]) -> Check:
     try:
         return Check(name, True, attempt())
-    except (FlowbenchError, OSError) as error:
-        return Check(name, False, str(error))
+    # What a driver or a library raises on a machine that is not fit for work is what is asked for here.
+    except Exception as error:
+        return Check(name, False, str(error) if isinstance(error, FlowbenchError | OSError) else repr(error))
 
 
 def _devices() -> str:
@@ -54,7 +55,9 @@ def _devices() -> str:
 
 def _try_writing(folder: Path) -> str:
     """Write into `folder`, or into the nearest folder above it that is there."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise FlowbenchError(f"{there} is a file where a folder is needed; move it, or give another `--home`")
     with tempfile.TemporaryFile(dir=there):
         return f"{there} can be written"
 

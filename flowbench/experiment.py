@@ -1,7 +1,7 @@
 """From a configuration to a run: prepare, train, evaluate, store; and back from what is stored."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -113,7 +113,7 @@ def load_model(run: Run) -> DensityModel:
     tensors, _ = run.load_model()
     config = read_config(run)
     try:
-        model = build_model(config, tuple(run.info["dataset"]["columns"]))
+        model = build_model(config, tuple(run.dataset["columns"]))
         model.load_state_dict(from_arrays(tensors))
     except (RuntimeError, KeyError, TypeError, ConfigurationError) as error:
         raise DamagedFileError(
@@ -126,7 +126,7 @@ def load_model(run: Run) -> DensityModel:
 def load_dequantiser(run: Run) -> Dequantiser:
     """How a run's rows were dequantised; raises `DamagedFileError` if its description does not tell."""
     try:
-        dataset = run.info["dataset"]
+        dataset = run.dataset
         return Dequantiser.of_values(tuple(dataset["columns"]), dataset.get("lattices", {}))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedFileError(f"{run.path / 'run.json'}: `lattices` was changed: {error}") from None
@@ -142,8 +142,7 @@ def load_model_on_device(run: Run) -> DensityModel:
 
 def check_data(run: Run, dataset: Dataset) -> None:
     """Raise `DataError` if `dataset` is no longer what the run recorded of it."""
-    recorded = run.info.get("dataset")
-    if not isinstance(recorded, Mapping) or recorded.get("sha256") != dataset.provenance.sha256:
+    if run.dataset.get("sha256") != dataset.provenance.sha256:
         raise DataError(
             f"the data set `{dataset.name}` has changed since the run {run.path} began; put the old one "
             "back, or fit anew"
@@ -259,7 +258,7 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
                     "cpu_seconds": Metric(cpu_seconds, "seconds"),
                     "wall_seconds": Metric(wall_seconds, "seconds"),
                 },
-                provenance={"run": run.name, **run.info["dataset"], "seed": work.config.seed},
+                provenance={"run": run.name, **run.dataset, "seed": work.config.seed},
             )
         except IntegrationError as error:
             raise RunFailedError(

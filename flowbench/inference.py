@@ -90,7 +90,7 @@ def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -
     folder is missing or read-only, or if it is one of the tables or the one that the run was fitted on, or
     holds the results of the run.
     """
-    check_table_path(path, () if tables else run.info.get("dataset", {}).get("columns", ()))
+    check_table_path(path, () if tables else run.dataset.get("columns", ()))
     named = (read_config(run).data.dataset, *tables)
     kept = [run.path / "results.h5", *(table_file(name, (home or Home()).datasets) for name in named)]
     with file_errors("write", path):
@@ -222,11 +222,10 @@ def _rows_to_score(
 
 
 def _attributes(run: Run) -> dict[str, str | int | float]:
-    info = run.info
-    dataset = info.get("dataset", {})
+    dataset = run.dataset
     return {
         "run": run.name,
-        "model": str(info.get("model", "")),
+        "model": str(run.info.get("model", "")),
         "dataset": str(dataset.get("name", "")),
         "dataset_sha256": str(dataset.get("sha256", "")),
         "dequantised": ", ".join(dataset.get("lattices", {})),

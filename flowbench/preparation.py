@@ -36,6 +36,7 @@ class Watch:
     on_start: Callable[[Run], None] = lambda run: None
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_stage: Callable[[str], None] = lambda stage: None
+    on_warning: Callable[[str], None] = lambda text: None
     should_stop: Callable[[], bool] = lambda: False
 
 

@@ -162,6 +162,10 @@ class ProgressLine:
         else:
             say(f"{self._label}: {name}")
 
+    def warn(self, text: str) -> None:
+        """Say what has to be known when the line is gone."""
+        say(f"{self._label}: {text}")
+
     def _show(self, fraction: float, text: str) -> None:
         if self._bar:
             self._bar.update(self._task, completed=fraction, text=text)

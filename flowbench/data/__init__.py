@@ -1,6 +1,13 @@
 """Datasets: toy densities that are known exactly, bundled tables, and the user's own."""
 
-from flowbench.data.catalogue import DatasetSummary, dataset_names, list_datasets, load_dataset, table_file
+from flowbench.data.catalogue import (
+    DatasetSummary,
+    dataset_names,
+    list_datasets,
+    load_dataset,
+    table_file,
+    table_stem,
+)
 from flowbench.data.dataset import Column, Dataset, Provenance, Split
 from flowbench.data.description import ColumnSummary, DatasetDescription, describe_dataset
 from flowbench.data.tables import Table, read_table
@@ -20,4 +27,5 @@ __all__ = [
     "load_dataset",
     "read_table",
     "table_file",
+    "table_stem",
 ]

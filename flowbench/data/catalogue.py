@@ -108,7 +108,7 @@ def list_datasets(folder: Path = Path("datasets")) -> list[DatasetSummary]:
 
 def dataset_names(folder: Path = Path("datasets")) -> list[str]:
     """The names that `list_datasets` would give, without opening a file."""
-    return [*TOYS.names(), *SKLEARN_TABLES, *(_stem(path) for path in _table_files(folder))]
+    return [*TOYS.names(), *SKLEARN_TABLES, *(table_stem(path) for path in _table_files(folder))]
 
 
 def _draw_toy(name: str, columns: Sequence[str] | None, rows: int, seed: int) -> Dataset:
@@ -149,7 +149,7 @@ def _load_file(path: Path, columns: Sequence[str] | None, for_fit: bool) -> Data
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     facts = _KNOWN_FILES.get(sha256, _Facts(str(path), "", ""))
     provenance = Provenance(facts.source, sha256, facts.licence, facts.description)
-    return Dataset(_stem(path), tuple(map(Column, table.names)), table.rows, provenance)
+    return Dataset(table_stem(path), tuple(map(Column, table.names)), table.rows, provenance)
 
 
 def _check_can_be_fitted(table: Table) -> None:
@@ -170,7 +170,7 @@ def _find_file(name: str, folder: Path) -> Path:
     exists = os.path.exists(name)
     if os.sep in name or (table_suffix(path) and exists):
         return path
-    named = [file for file in _table_files(folder) if name in (_stem(file), file.name)]
+    named = [file for file in _table_files(folder) if name in (table_stem(file), file.name)]
     if len(named) > 1:
         choices = ", ".join(str(file) for file in named)
         raise ConfigurationError(f"the dataset `{name}` could be any of {choices}; give the path of one")
@@ -202,10 +202,11 @@ def _summarise_file(path: Path) -> DatasetSummary:
             description = facts.description if facts else path.name
         except DataError as error:
             description = f"cannot be read: {error}"
-    return DatasetSummary(_stem(path), "file", rows, columns, description)
+    return DatasetSummary(table_stem(path), "file", rows, columns, description)
 
 
-def _stem(path: Path) -> str:
+def table_stem(path: Path) -> str:
+    """The name of a table file without its suffix, or of a data set as it is."""
     return path.name[: -len(table_suffix(path) or "")] or path.name
 
 

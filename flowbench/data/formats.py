@@ -46,7 +46,7 @@ def read_raw_table(path: Path) -> RawTable:
     if path.is_dir():
         raise DataError("it is a folder; give the path of a table file in it")
     if not path.exists():
-        raise DataError("there is no such file")
+        raise DataError("there is no such file" + ("" if path.is_absolute() else f" in {Path.cwd()}"))
     if not path.is_file():
         raise DataError("it is not a regular file")
     if path.stat().st_size == 0:

@@ -34,14 +34,14 @@ def read_table(
 
     `may_leave_out` lets errors advise to leave columns out, as a model that needs them all does not.
     Raises `DataError`, which names the file, and the column and row (counted from 1, without the header)
-    where there is one, for a file that cannot be read, names that repeat or are empty, no rows, and cells
-    that are missing, infinite or no numbers; `UnknownColumnError` for a column that is not there;
+    where there is one, for a file that cannot be read, names among them that repeat or are empty, no rows,
+    and cells that are missing, infinite or no numbers; `UnknownColumnError` for a column that is not there;
     `ConfigurationError` for a selection that is empty or repeats a column.
     """
     path = Path(path)
     with file_errors(path):
         raw = read_raw_table(path)
-        _check_names(raw.names)
+        _check_names(raw.names, columns)
         wanted = select_columns(raw.names, columns, str(path))
         if raw.n_rows == 0 or not raw.names:
             raise DataError("it holds no rows")
@@ -90,12 +90,14 @@ _MISSING = "the cell is missing"
 _INFINITE = "the value is infinite"
 
 
-def _check_names(names: Sequence[str]) -> None:
-    if repeated := _repeated(names):
+def _check_names(names: Sequence[str], wanted: Sequence[str] | None) -> None:
+    """Every column that is used needs a name of its own, whatever the others are called."""
+    used = names if wanted is None else [name for name in names if name in wanted]
+    if repeated := _repeated(used):
         raise DataError(f"two columns are called `{repeated}`; give every column a name of its own")
-    if "" in names:
+    if "" in used:
         raise DataError(
-            f"column {names.index('') + 1} has no name; give it one, or save the table without that column"
+            f"column {names.index('') + 1} has no name; give it one, or name the others with `--columns`"
         )
 
 

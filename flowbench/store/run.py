@@ -110,7 +110,7 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.path.name
+        return Path(os.path.abspath(self.path)).name
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -146,6 +146,15 @@ class Run:
     def info(self) -> dict[str, Any]:
         """Status, versions, seeds, times and the like, from run.json."""
         return read_json(self.path / INFO)
+
+    @property
+    def dataset(self) -> Mapping[str, Any]:
+        """What run.json says of the data set, such as its name and columns; empty if that is nothing."""
+        found: Mapping[str, Any] = self.info.get("dataset", {})
+        columns = found.get("columns", []) if isinstance(found, Mapping) else None
+        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+            raise DamagedFileError(f"{self.path / INFO}: what it says of the data set was changed")
+        return found
 
     def update_info(self, **fields: Any) -> None:
         """Set `fields` in run.json and keep the others."""

@@ -2,12 +2,14 @@
 
 import csv
 import gzip
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from command import SMALL, TINY_CNF, flowbench, write_csv
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 
+from flowbench import doctor, terminal
 from flowbench.evaluation.rung import Rung
 
 Run = Callable[..., tuple[int, str, str]]
@@ -129,7 +134,8 @@ def test_tradeoff_recommends_a_solver_and_draws_all(run: Run, home: Path) -> Non
     stored = json.loads((page.parent / "tradeoff.json").read_text(encoding="utf-8"))
     assert stored["recommended"] in stored["solvers"]
     answer = json.loads(run("tradeoff", "c", "--error", "0.001", "--json")[1])
-    assert answer["recommended"].keys() == stored["recommended"].keys()
+    assert answer["recommended"].keys() == stored["recommended"].keys() | {"settings"}
+    assert answer["recommended"]["settings"][0].startswith("evaluation.integrator={")
     assert len(stored["solvers"]) > 20
     assert run("tradeoff", "g")[0] == 2
     assert run("tradeoff", "c", "--error", "0")[0] == 2
@@ -247,6 +253,23 @@ def test_dry_run_prints_a_configuration_that_can_be_fed_back(run: Run, home: Pat
     assert run("fit", "--config", "again.toml", "--dry-run")[1] == out
     assert run("fit", "table.csv", "--config", "runs/c/config.toml", "--dry-run")[0] == 0
     assert json.loads(run("fit", "moons", "--dry-run", "--json")[1])["plan"]["seconds"] == 60
+    both = ("compare", "table.csv", "--models", "planar,gaussian", "--dry-run")
+    assert [one["flow"]["name"] for one in json.loads(run(*both, "--json")[1])] == ["planar", "gaussian"]
+    assert len(json.loads(run(*both[:2], "--models", "kde", "--dry-run", "--json")[1])) == 1
+    first, second = run(*both)[1].split("\n\n# table.csv gaussian (seed 0)\n")
+    assert first.startswith("# table.csv planar (seed 0)\n")
+    assert tomllib.loads(first)["flow"]["name"] == "planar"
+    assert tomllib.loads(second)["flow"]["name"] == "gaussian"
+
+
+def test_a_run_and_a_report_are_called_after_their_folder_and_file(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "table.csv").rename(home / "sales.2023.csv")
+    gaussian = ("compare", "sales.2023.csv", "--models", "gaussian", *SMALL)
+    assert run(*gaussian)[1] == "reports/sales.2023/index.html\n"
+    monkeypatch.chdir(home / "runs" / "g")
+    assert run("runs", "show", ".")[1].startswith("g: gaussian on table, finished")
 
 
 def test_columns_can_be_chosen(run: Run, home: Path) -> None:
@@ -259,6 +282,32 @@ def test_doctor(run: Run, home: Path) -> None:
     code, out, _ = run("doctor", "--json")
     assert code == 0
     assert all(check["passed"] for check in json.loads(out))
+
+
+def test_doctor_names_what_is_unfit(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> str:
+        raise RuntimeError("the driver is too old")
+
+    monkeypatch.setattr(doctor, "_devices", broken)
+    monkeypatch.setattr(doctor, "_fit_and_integrate", broken)
+    (home / "reports").write_text("")
+    code, out, _ = run("doctor", "--json")
+    assert code == 1
+    found = {check["name"]: check["detail"] for check in json.loads(out) if not check["passed"]}
+    assert set(found) == {"devices", "write to reports", "self-test"}
+    assert "the driver is too old" in found["devices"]
+    assert "reports is a file where a folder is needed" in found["write to reports"]
+
+
+def test_a_warning_outlasts_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True)
+    fields = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
+    monkeypatch.setattr(terminal, "_make_bar", lambda: Progress(*fields, console=console, transient=True))
+    with terminal.ProgressLine("moons cnf") as line:
+        line.stage("evaluating")
+        line.warn("calibration is left out: the solve failed")
+    assert "moons cnf: calibration is left out: the solve failed\n" in screen.getvalue()
 
 
 def test_without_a_command_help_is_shown(run: Run) -> None:

@@ -63,6 +63,8 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("fit", "moons", "--dequantise", "x=1"), 2, "`dequantise` is for tables; `moons`"),
     (("fit", "moons", "--device", "tpu"), 2, "`device`"),
     (("fit", "moons", "--threads", "0"), 2, "`threads`"),
+    (("fit", "moons", "--set", "flow.divergence={name='hutchinson'"), 2, "the value is not valid TOML"),
+    (("fit", "moons", "--set", "plan.seconds=0"), 2, "`plan.seconds`: must be greater than 0; got 0"),
     (("fit", "moons", "--set", "flow.field"), 2, "`--set` takes part.option=value"),
     (("fit", "moons", "--set", "flow.feild.width=3"), 2, "unknown option `flow.feild`"),
     (("fit", "moons", "--set", "flow.field.width=wide"), 2, "`flow.field.width`: must be a valid integer"),
@@ -76,7 +78,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("fit", "moons", "--config", "unknown.toml"), 2, "unknown option `plam`"),
     (("fit", "moons", "--name", "../up"), 2, "cannot be called"),
     (("fit", "moons", "--name", "東" * 90), 2, "cannot be called"),
-    (("fit", "moons", "--set", "flow=" + "[" * 3000), 2, "unknown model"),
+    (("fit", "moons", "--set", "flow=" + "[" * 3000), 2, "the value is not valid TOML"),
     (("fit", "moons", "--config", "deep.toml"), 2, "not valid TOML"),
     (("fit", "no_header.csv"), 3, "column `c2`, row 1: the cell is missing"),
     (
@@ -87,7 +89,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     ((*FIT, "--set", "plan.phases=[{objective='flow-matching'}]", "--steps", "2"), 2, "continuous flow"),
     (("fit", "table.csv", "--rows", "5"), 2, "`rows` is for toys"),
     (("fit", "table.csv", "--columns", "a,nope"), 2, "unknown column `nope`"),
-    (("fit", "nowhere.csv"), 3, "nowhere.csv"),
+    (("fit", "nowhere.csv"), 3, "nowhere.csv: there is no such file in /"),
     (("fit", "folder.csv"), 3, "folder.csv"),
     (("fit", "empty.csv"), 3, "empty.csv"),
     (("fit", "binary.csv"), 3, "binary.csv"),
@@ -106,6 +108,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("fit", "--resume", "nothing"), 2, "nothing"),
     (("fit", "moons", "--resume", "g"), 2, "it takes no DATASET"),
     (("fit", "--resume", "g", "--steps", "9"), 2, "it takes no --steps"),
+    (("fit", "--resume", "bad_resume", "--set", "flow.layers=3"), 2, "takes the evaluation's options alone"),
     (("fit", "--resume", "g", "--dry-run"), 2, "it takes no --dry-run"),
     (("fit", "--resume", "bad_resume"), 5, "resume.safetensors"),
     (("fit", "--resume", "old_config"), 5, "`plan.gone`"),
@@ -122,6 +125,9 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("sample", "g", "-o", "folder.csv"), 2, "it is a folder"),
     (("sample", "old_config"), 5, "`plan.gone`"),
     (("sample", "old_info"), 5, "old_info"),
+    (("sample", "no_dataset"), 5, "run.json: what it says of the data set was changed"),
+    (("sample", "no_names"), 5, "run.json: what it says of the data set was changed"),
+    (("score", "no_dataset", "table.csv"), 5, "run.json: what it says of the data set was changed"),
     (("sample", "other_model"), 5, "does not fit its configuration"),
     (("sample", "x" * 300), 2, "xxx"),
     (("sample", "g", "-n", "0"), 2, "-n"),
@@ -160,6 +166,12 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
         "needs a continuous flow",
     ),
     (("compare", "table.csv", "--seeds", "0"), 2, "--seeds"),
+    (
+        ("compare", "table.csv", "--seeds", "2", "--set", "seed=5"),
+        2,
+        "`--set` changes the data set, the model",
+    ),
+    (("compare", "table.csv", "--set", "flow.name=nsf"), 2, "`--set` changes the data set, the model"),
     (("compare", "table.csv", "--name", "a/b"), 2, "cannot be called"),
     (("compare", "table.csv", "--models", "cnf,cnf"), 2, "`--models` names one thing twice"),
     (("compare", "table.csv", "--preset", "fjord"), 2, "none of the models has a preset `fjord`"),
@@ -222,6 +234,9 @@ def wrong_files(home: Path) -> None:
         Run.open(home / "runs" / name).update_info(status="interrupted")
         (home / "runs" / name / file).write_text(text)
     shutil.copytree(home / "runs" / "g", home / "runs" / "slash")
+    for name, dataset in {"no_dataset": "table", "no_names": {"columns": 5}}.items():
+        shutil.copytree(home / "runs" / "g", home / "runs" / name)
+        Run.open(home / "runs" / name).update_info(dataset=dataset)
     Run.open(home / "runs" / "slash").update_info(dataset={"columns": ["km/h", "b"]})
     shutil.copytree(home / "runs" / "c", home / "runs" / "strict")
     config = home / "runs" / "strict" / "config.toml"

@@ -286,6 +286,18 @@ def test_bad_file(tmp_path: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_names_of_columns_that_are_left_out_do_not_matter(tmp_path: Path) -> None:
+    """pandas writes the index as a first column without a name."""
+    path = tmp_path / "t.csv"
+    path.write_text(",a,x,b,x\n0,1,2,3,4\n1,5,6,7,8\n")
+    assert read_table(path, ["b", "a"]).rows.tolist() == [[3, 1], [7, 5]]
+    with pytest.raises(DataError, match="two columns are called `x`"):
+        read_table(path, ["a", "x"])
+    path.write_text(",a\n0,1\n")
+    with pytest.raises(DataError, match=r"column 1 has no name; .* or name the others with `--columns`"):
+        read_table(path)
+
+
 def test_no_such_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "t.csv")
