@@ -32,7 +32,8 @@ number that is unknown or not finite is null; NaN is never written.
                     test_nll_standard_error, metrics {name: {value, units}}}
         superseded  names of runs left out for a newer one with the same model, options and seed
     ranking         null for fewer than three data sets, else {models, ranks, datasets, critical_difference,
-                    p_value}: average ranks by test NLL of the models that all have, best first
+                    p_value, uneven}: average ranks by test NLL of the models that all have, best first;
+                    uneven ones had other budgets on some
     unfinished      runs without results, each {name, model, dataset, seed, status, started, error}
 """
 

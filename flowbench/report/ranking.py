@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowbench.evaluation.comparison import CONFIDENCE
-from flowbench.report.grouping import Section
+from flowbench.report.grouping import ModelGroup, Section
 
 #: Fewer data sets than these rank nothing.
 LEAST_DATASETS = 3
@@ -17,7 +17,8 @@ class Ranking:
     """The `models` by their average `ranks` by test NLL over `datasets`, best first; 1 is the best.
 
     Two models whose ranks differ by less than `critical_difference` are not told apart (Nemenyi's test, in
-    Demsar 2006). `p_value` is Friedman's, that all models are alike; None for two.
+    Demsar 2006). `p_value` is Friedman's, that all models are alike; None for two. `uneven` are models that
+    had not the same budget on all data sets.
     """
 
     models: tuple[str, ...]
@@ -25,6 +26,7 @@ class Ranking:
     datasets: tuple[str, ...]
     critical_difference: float
     p_value: float | None
+    uneven: tuple[str, ...] = ()
 
     @property
     def groups(self) -> list[tuple[int, int]]:
@@ -44,20 +46,19 @@ class Ranking:
 def rank_models(sections: Sequence[Section]) -> Ranking | None:
     """Rank the models that all sections have; None for fewer than two, or for few data sets.
 
-    Of a data set that was split or cut in several ways, the first counts.
+    Of a data set that was split or cut in several ways, and of several draws of a toy, the first counts.
     """
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-    first = {section.sha256 or section.name: section for section in reversed(sections)}
+    first = {_data_set(section): section for section in reversed(sections)}
     sections = [section for section in sections if section in first.values()]
-    nlls = [{model.label: model.nll.mean for model in section.models} for section in sections]
-    shared = [label for label in nlls[0] if all(label in each for each in nlls)] if nlls else []
+    models = [{model.label: model for model in section.models} for section in sections]
+    shared = [label for label in models[0] if all(label in each for each in models)] if models else []
     if len(sections) < LEAST_DATASETS or len(shared) < 2:
         return None
     # A model without a finite likelihood is the worst of all.
-    table = np.array(
-        [[each[label] if np.isfinite(each[label]) else np.inf for label in shared] for each in nlls]
-    )
+    nlls = np.array([[each[label].nll.mean for label in shared] for each in models])
+    table = np.where(np.isfinite(nlls), nlls, np.inf)
     ranks = np.array([rankdata(row) for row in table])
     average = ranks.mean(0)
     order = np.argsort(average, kind="stable")
@@ -69,4 +70,15 @@ def rank_models(sections: Sequence[Section]) -> Ranking | None:
         datasets=tuple(section.name for section in sections),
         critical_difference=quantile * (count * (count + 1) / (6 * len(sections))) ** 0.5,
         p_value=float(friedmanchisquare(*ranks.T).pvalue) if count > 2 else None,
+        uneven=tuple(label for label in shared if len({_budget(each[label]) for each in models}) > 1),
     )
+
+
+def _data_set(section: Section) -> str:
+    # Only a toy's entropy is known, and its rows are drawn anew for every size.
+    return section.sha256 or section.name if section.entropy is None else section.name
+
+
+def _budget(model: ModelGroup) -> tuple[str | None, ...]:
+    options = model.runs[0].record.options
+    return options.get("plan.seconds"), options.get("plan.steps")

@@ -292,6 +292,8 @@ def rank_table(ranking: Ranking) -> Table:
         f"Two models have to differ by {fixed(ranking.critical_difference, 2)} or more to be told apart "
         "(Nemenyi, in Demšar 2006); a bar joins those that are not.",
     )
+    if ranking.uneven:
+        notes += (f"Not trained for as long on all of the data sets: {', '.join(ranking.uneven)}.",)
     return Table("Over all data sets", ("model", "average rank"), rows, (False, True), notes)
 
 

@@ -12,6 +12,7 @@ from flowbench.report.figures.style import figure_style
 from flowbench.report.grouping import Section, group_runs
 from flowbench.report.ranking import Ranking, rank_models
 from flowbench.report.records import read_runs
+from flowbench.report.tables import rank_table
 from flowbench.store import Results, Run
 
 
@@ -19,7 +20,7 @@ from flowbench.store import Results, Run
 def sections(
     make_run: Callable[..., Run], results_of: Callable[..., Results]
 ) -> Callable[..., list[Section]]:
-    def make(nlls: dict[str, list[float]]) -> list[Section]:
+    def make(nlls: dict[str, list[float]], *names: str) -> list[Section]:
         """One section for each data set, the models' NLLs on it as given."""
         runs = []
         for model, values in nlls.items():
@@ -30,7 +31,8 @@ def sections(
                 changed = dataclasses.replace(results, scored=scored)
                 runs.append(make_run(model, results=changed, name=f"{model}-{number}"))
                 dataset = runs[-1].info["dataset"]
-                runs[-1].update_info(dataset={**dataset, "sha256": f"{number:064x}"})
+                own = {"name": names[number] if names else f"data-{number}", "sha256": f"{number:064x}"}
+                runs[-1].update_info(dataset={**dataset, **own})
         return list(group_runs(read_runs(runs)))
 
     return make
@@ -54,6 +56,25 @@ def test_few_data_sets_or_models_rank_nothing(sections: Callable[..., list[Secti
     assert rank_models(two) is None
     # The same data set in another split is no third one.
     assert rank_models([*two, dataclasses.replace(two[0])]) is None
+
+
+def test_more_rows_of_a_toy_are_no_other_data_set(sections: Callable[..., list[Section]]) -> None:
+    three = {"cnf": [1.0, 2.0, 3.0], "planar": [2.0, 3.0, 4.0]}
+    assert rank_models(sections(three, "moons", "rings", "moons")) is None
+
+
+def test_models_that_had_other_budgets_are_named(sections: Callable[..., list[Section]]) -> None:
+    found = sections({"cnf": [1.0, 1.1, 3.0], "planar": [2.0, 1.0, 2.0]})
+    longer = found[1].models[0]
+    run = longer.runs[0]
+    record = dataclasses.replace(run.record, options={**run.record.options, "plan.seconds": "600.0"})
+    changed = dataclasses.replace(longer, runs=(dataclasses.replace(run, record=record),))
+    found[1] = dataclasses.replace(found[1], models=(changed, *found[1].models[1:]))
+    ranking = rank_models(found)
+    assert ranking is not None and ranking.uneven == (longer.label,)
+    assert (
+        rank_table(ranking).notes[-1] == f"Not trained for as long on all of the data sets: {longer.label}."
+    )
 
 
 def test_groups_are_those_within_the_critical_difference() -> None:
