@@ -69,7 +69,6 @@ class Timing:
     seconds: list[float] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
-    build_cpu_seconds: float = 0.0
     peak_bytes: int = 0
     error: str = ""
 
@@ -95,7 +94,7 @@ class Process:
             text=True,
         )
         self.limit = entry.limit
-        self.build_cpu_seconds: float = self._answer()["build_cpu_seconds"]
+        self._answer()  # that it is ready
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +111,6 @@ class Process:
         self.process.stdin.flush()
         answer = self._answer()
         into.figures, into.peak_bytes = answer["figures"], answer["peak_bytes"]
-        into.build_cpu_seconds = self.build_cpu_seconds
         if count:
             into.seconds.append(answer["cpu_seconds"])
         if keep:
@@ -168,9 +166,9 @@ def attempt(entry: Entry) -> Timing:
 
 
 def attempt_all(entries: Mapping[Key, Entry]) -> dict[Key, Timing]:
-    """`attempt` every entry, two at a time; says on standard error how each of them ended."""
+    """`attempt` every entry, two at a time if there are cores; says on standard error how each ended."""
     began = time.monotonic()
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         waiting: dict[Future[Timing], Key] = {
             pool.submit(attempt, entry): key for key, entry in entries.items()
         }

@@ -14,9 +14,6 @@ class Interval:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.middle:.4f} [{self.low:.4f}, {self.high:.4f}]"
-
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Interval:
     """Median and quartiles of the ratios of times that were measured in the same rounds."""

@@ -74,7 +74,7 @@ ModelOption = Annotated[
         autocompletion=lambda incomplete: _starting(FLOWS.names(), incomplete),
     ),
 ]
-ModelsOption = Annotated[str, typer.Option(help="Models, comma-separated.")]
+ModelsOption = Annotated[str, typer.Option(help=f"Models, comma-separated, of {', '.join(FLOWS.names())}.")]
 PresetOption = Annotated[str, typer.Option(help="A recipe: default, or ffjord for cnf.")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file with options, such as a run's config.toml.")

@@ -32,11 +32,11 @@ def run(*, quick: bool) -> Outcome:
             generator = torch.Generator().manual_seed(1)
             rows = torch.randn(GPU_CHUNK, features, generator=generator, dtype=torch.float64)
             parts = {"whole": rows, "chunk": rows[:CHUNK], "batch": rows[:batch]}
-            paths = {name: str(folder / f"{features}-{name}.npz") for name in parts}
+            paths = {name: folder / f"{features}-{name}.npz" for name in parts}
             for name, part in parts.items():
-                save_problem(folder / f"{features}-{name}.npz", flow, part)
-            _steps(outcome, features, paths["batch"], rounds)
-            _scores(outcome, features, paths["whole"], paths["chunk"], rounds)
+                save_problem(paths[name], flow, part)
+            _steps(outcome, features, str(paths["batch"]), rounds)
+            _scores(outcome, features, str(paths["whole"]), str(paths["chunk"]), rounds)
     return outcome
 
 

@@ -29,7 +29,7 @@ def run(*, quick: bool) -> Outcome:
             save_problem(problem, flow, rows)
             inputs, directions = flow.field.first.in_features, flow.field.waves.directions.shape[1]
             work = {
-                "training step": ("train", "float32", training_products(features, inputs)),
+                "training step": ("steps", "float32", training_products(features, inputs)),
                 "velocity and divergence": (
                     "rates",
                     "float64",

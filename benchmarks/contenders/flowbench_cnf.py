@@ -70,28 +70,18 @@ def many(rows: int, direction: str) -> Contender:
     return once
 
 
-def train(problem: str, dtype: str, repetitions: int = 20) -> Contender:
-    """Gradients of flow matching and steps of Adam, as for toys in their first 100 seconds, not averaged."""
+def steps(
+    problem: str,
+    device: str = "cpu",
+    dtype: str = "float32",
+    recorded: bool = False,
+    repetitions: int = 20,
+) -> Contender:
+    """Steps of training as for toys in their first 100 seconds, not averaged.
+
+    On a GPU they are `recorded`, as flowbench takes them, or launched kernel by kernel.
+    """
     flow, rows = load_problem(problem, dtype)
-    (values,) = flow.default_phases
-    objective = FlowMatching(FlowMatchingOptions())
-    optimizer = torch.optim.AdamW(flow.parameters(), lr=1e-4, fused=True)
-    generator = torch.Generator().manual_seed(0)
-    torch.backends.mkldnn.matmul.fp32_precision = values["matmul_precision"]  # type: ignore[attr-defined]
-
-    def once() -> Answer:
-        for _ in range(repetitions):
-            optimizer.zero_grad(set_to_none=True)
-            objective(flow, rows, generator).total.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        return Answer(figures={"repetitions": repetitions})
-
-    return once
-
-
-def steps(problem: str, device: str, recorded: bool, repetitions: int) -> Contender:
-    """Steps of training as flowbench takes them, `recorded` on a GPU or launched kernel by kernel."""
-    flow, rows = load_problem(problem)
     flow, rows = flow.to(device), rows.to(device)
     flow.field.is_static = recorded
     (values,) = flow.default_phases

@@ -39,8 +39,8 @@ LEAST_VARIANCE = 1e-10
 class Mixture(GrowingBuffers):
     """sum_k w_k N(m_k, S_k), kept by the `variances` along the principal `axes` (columns) of each S_k.
 
-    In float64, whatever rows it is asked for: axes that are rounded are no longer quite orthonormal. It
-    begins without components, and has none until it is fitted or loaded.
+    Kept in float64, since axes that are rounded are no longer quite orthonormal; an evaluation in float32
+    rounds them. It begins without components, and has none until it is fitted or loaded.
     """
 
     growing: ClassVar[tuple[str, ...]] = ("log_weights", "means", "variances", "axes")

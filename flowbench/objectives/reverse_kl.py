@@ -39,7 +39,7 @@ class ReverseKL(Objective):
         self.target = target
 
     def check(self, flow: Density) -> None:
-        """Only the draws of a continuous flow are sure to carry gradients; planar's inverse has none."""
+        """Only a continuous flow will do: the draws of some others, such as planar, carry no gradients."""
         self.continuous(flow)
 
     def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
