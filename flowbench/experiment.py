@@ -259,6 +259,7 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
                     "wall_seconds": Metric(wall_seconds, "seconds"),
                 },
                 provenance={"run": run.name, **run.dataset, "seed": work.config.seed},
+                warn=watch.on_warning,
             )
         except IntegrationError as error:
             raise RunFailedError(

@@ -1,6 +1,8 @@
 """Everything a finished run says about its model, computed once and stored."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from flowbench.data import Dataset, Split
 from flowbench.data.dequantise import Dequantiser
+from flowbench.errors import IntegrationError
 from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.comparison import estimate_mean
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
@@ -32,10 +35,12 @@ def evaluate(
     *,
     training_metrics: dict[str, Metric],
     provenance: dict[str, Any],
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Results:
     """Score test rows, draw samples, tabulate the density, follow paths and certify, all in data units.
 
-    Raises `IntegrationError` if a solve fails.
+    Raises `IntegrationError` if a solve fails, unless it is one for a picture, which is left out then;
+    `warn` hears of it.
     """
     began = time.process_time()
     rows = split.test[: options.test_rows]
@@ -45,11 +50,13 @@ def evaluate(
     scored, metrics = _describe_scores(model, dataset, rows, likelihoods, options.max_error)
     exact = model.for_evaluation(options.integrator)
     drawn, found = draw_rows(ladder, options.samples, generator)
-    grid = None
+    grid = trajectory = None
     if dataset.features == 2:
-        grid = _grid(model, dataset, dequantiser, options)
-        metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
-    trajectory = _trajectory(exact, options, generator)
+        with _left_out("the picture of the density", warn):
+            grid = _grid(model, dataset, dequantiser, options)
+            metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
+    with _left_out("the picture of the paths", warn):
+        trajectory = _trajectory(exact, options, generator)
     certificates = {}
     if options.certificates:
         # What is certified is the density of the places in the cells.
@@ -67,6 +74,15 @@ def evaluate(
         certificates=certificates,
         provenance=provenance,
     )
+
+
+@contextmanager
+def _left_out(what: str, warn: Callable[[str], None]) -> Iterator[None]:
+    """Do without `what`, and say so, where a solve for it fails."""
+    try:
+        yield
+    except IntegrationError as error:
+        warn(f"{what} is left out: {error}")
 
 
 def _describe_scores(

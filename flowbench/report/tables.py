@@ -286,15 +286,15 @@ def rank_table(ranking: Ranking) -> Table:
     """Average ranks over the data sets of a report."""
     rows = tuple((model, fixed(rank, 2)) for model, rank in zip(ranking.models, ranking.ranks, strict=True))
     friedman = "" if ranking.p_value is None else f" That all are alike: p = {significant(ranking.p_value)}."
-    notes = (
+    notes = [
         f"Ranks by test NLL, 1 for the best, over {plural(len(ranking.datasets), 'data set')}: "
         f"{', '.join(ranking.datasets)}.{friedman}",
         f"Two models have to differ by {fixed(ranking.critical_difference, 2)} or more to be told apart "
         "(Nemenyi, in Demšar 2006); a bar joins those that are not.",
-    )
+    ]
     if ranking.uneven:
-        notes += (f"Not trained for as long on all of the data sets: {', '.join(ranking.uneven)}.",)
-    return Table("Over all data sets", ("model", "average rank"), rows, (False, True), notes)
+        notes.append(f"Not trained for as long on all of the data sets: {', '.join(ranking.uneven)}.")
+    return Table("Over all data sets", ("model", "average rank"), rows, (False, True), tuple(notes))
 
 
 def facts(section: Section) -> list[tuple[str, str]]:

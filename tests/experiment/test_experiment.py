@@ -15,13 +15,22 @@ import xarray
 
 from flowbench.comparison import Comparison, compare
 from flowbench.config import RunConfig, resolve
-from flowbench.errors import ConfigurationError, DamagedFileError, DataError, RunExistsError, RunFailedError
+from flowbench.errors import (
+    ConfigurationError,
+    DamagedFileError,
+    DataError,
+    IntegrationError,
+    RunExistsError,
+    RunFailedError,
+)
+from flowbench.evaluation import evaluate as evaluation
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.experiment import fit, load_model, resume
 from flowbench.home import Home
 from flowbench.inference import evaluate, sample, score
 from flowbench.preparation import Prepared, Watch
 from flowbench.registry import FLOWS
+from flowbench.report import write_report
 from flowbench.store import Run
 from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState
@@ -265,6 +274,25 @@ def test_an_evaluation_that_failed_is_done_again_otherwise(home: Home) -> None:
     assert run.info["status"] == "finished"
     assert run.config["evaluation"]["integrator"]["max_nfe"] == 5000
     assert all(torch.equal(before[name], tensor) for name, tensor in load_model(run).state_dict().items())
+
+
+def test_a_fit_is_not_lost_for_a_picture(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object) -> None:
+        raise IntegrationError("the step fell below what float32 tells apart")
+
+    for name in ("_grid", "_trajectory"):
+        monkeypatch.setattr(evaluation, name, fails)
+    told: list[str] = []
+    run = fit(small("moons", "planar"), home=home, watch=Watch(on_warning=told.append))
+    assert [text.partition(":")[0] for text in told] == [
+        "the picture of the density is left out",
+        "the picture of the paths is left out",
+    ]
+    results = run.read_results()
+    assert results.grid is None and results.trajectory is None and "grid_mass" not in results.metrics
+    other = fit(small("moons", "gaussian"), home=home)
+    page = write_report([run, other], home.report_path("pictures", [])).html.read_text(encoding="utf-8")
+    assert "planar" in page
 
 
 def test_a_state_that_could_not_be_validated_is_not_resumed_from(
