@@ -37,11 +37,11 @@ def compare(
 ) -> Comparison:
     """A report in `folder` on one run for each configuration.
 
-    A finished run of the same configuration on the same data is taken as it is, one that was interrupted or
-    killed goes on, the others are fitted, and those that were not evaluated are. Every data set is read, and
-    every model built, before the first fit, so that a mistake in the last one is not told hours later. Raises
-    as `fit` and `write_report` do, but for a fit that fails beside others that do not: it is in the report as
-    one without results.
+    A finished run of the same configuration on the same data is taken as it is, one that was interrupted, was
+    killed or failed goes on from its last state, the others are fitted, and those that were not evaluated
+    are. Every data set is read, and every model built, before the first fit, so that a mistake in the last
+    one is not told hours later. Raises as `fit` and `write_report` do, but for a fit that fails beside others
+    that do not: it is in the report as one without results.
     """
     home = home or Home()
     sha256 = {data: _check(data, configs, home) for data in dict.fromkeys(config.data for config in configs)}
@@ -83,8 +83,8 @@ def _check(data: DataOptions, configs: Sequence[RunConfig], home: Home) -> str:
 
 
 def _go_on(config: RunConfig, sha256: str, home: Home, watch: Watch) -> Run | None:
-    """The run of this configuration that was interrupted or killed, resumed, if there is one that can be."""
-    for status in ("interrupted", "running"):
+    """The run of this configuration that was interrupted, killed or failed, resumed, if one can be."""
+    for status in ("interrupted", "running", "failed"):
         if run := find_run(config, sha256, home, status=status):
             try:
                 return resume(run, home=home, watch=watch)

@@ -502,7 +502,9 @@ def test_a_model_that_fails_does_not_cost_the_others_their_report(run: Run, home
         "Without results, and so not compared: table-cnf \\(failed\\)"
         in (home / "reports" / "table" / "report.md").read_text()
     )
+    # What was learnt is not learnt again.
     assert run("compare", "table.csv", "--models", "cnf", *helpless)[0] == 1
+    assert not (home / "runs" / "table-cnf-2").exists()
 
 
 def test_a_fit_outlives_the_reader_of_its_progress(home: Path) -> None:
