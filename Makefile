@@ -22,7 +22,7 @@ demo: $(VENV)/.installed  ## compare three models on moons and Old Faithful (3 t
 test: $(VENV)/.installed-test  ## run the tests; ARGS="-k planar" chooses some
 	$(PYTEST) $(ARGS)
 
-test-slow: $(VENV)/.installed-test  ## run the reproductions, which take minutes each
+test-slow: $(VENV)/.installed-test  ## run the tests that take minutes each
 	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: none was selected
 
 bench: $(VENV)/.installed-bench .venv-jax/.installed  ## measure against other libraries; QUICK=1 in at most 10 minutes
@@ -65,13 +65,12 @@ $(VENV)/.installed-bench: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	$(INSTALL) --editable '.[bench]'
 	@touch $@ $(VENV)/.installed
 
-# JAX pins other versions of what torch needs too; a machine may do without it.
+# JAX pins other versions of what torch needs too.
 .venv-jax/.installed: benchmarks/jax-requirements.txt $(VENV)/pyvenv.cfg
 	$(BIN)/python -m venv .venv-jax
 	.venv-jax/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-# The type checker reads the tests' libraries too.
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
-	$(INSTALL) --editable '.[test,dev]'
-	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

@@ -39,7 +39,6 @@ LAYERS: tuple[set[str], ...] = (
         "inference",
         "preparation",
     },
-    {"studies"},
     {"cli", "cli_inference", "cli_listing", "cli_options", "terminal", "__main__"},
 )
 COMMAND_LINE = LAYERS[-1]
