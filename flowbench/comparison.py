@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flowbench.config import DataOptions, RunConfig, Values
 from flowbench.errors import ConfigurationError, DamagedFileError, RunFailedError, RunLockedError
-from flowbench.experiment import fit, resume
+from flowbench.experiment import asked_configuration, fit, resume
 from flowbench.home import Home
 from flowbench.inference import evaluate
 from flowbench.preparation import Watch, build_model, find_dequantiser, load_rows
@@ -84,12 +84,12 @@ def _check(data: DataOptions, configs: Sequence[RunConfig], home: Home) -> str:
 
 def _go_on(config: RunConfig, sha256: str, home: Home, watch: Watch) -> Run | None:
     """The run of this configuration that was interrupted, killed or failed, resumed, if one can be."""
-    for status in ("interrupted", "running", "failed"):
-        if run := find_run(config, sha256, home, status=status):
-            try:
-                return resume(run, home=home, watch=watch)
-            except (RunLockedError, DamagedFileError) as error:  # under way, or of another version
-                watch.on_warning(f"fitting anew: {error}")
+    found = [find_run(config, sha256, home, status=status) for status in ("interrupted", "running", "failed")]
+    for run in filter(None, found):
+        try:
+            return resume(run, home=home, watch=watch)
+        except (RunLockedError, DamagedFileError) as error:  # under way, or of another version
+            watch.on_warning(f"fitting anew: {error}")
     return None
 
 
@@ -111,7 +111,7 @@ def find_run(config: RunConfig, sha256: str, home: Home, *, status: str = "finis
 def _is_of(run: Run, values: Values, sha256: str, status: str) -> bool:
     try:
         info = run.info
-        same = run.config == values and info["dataset"]["sha256"] == sha256
+        same = asked_configuration(run) == values and info["dataset"]["sha256"] == sha256
         return same and info["status"] == status and (status != "finished" or run.has_results)
     except (DamagedFileError, KeyError, TypeError):  # somebody else's folder, or another version's
         return False

@@ -107,10 +107,12 @@ def resolve(
     told = given.get("flow") if isinstance(given.get("flow"), str) else _text(given, "flow", "name")
     if model and told and model != told:
         given = _without_model(given)
-    over = _nest({"data.dataset": dataset, "flow.name": model, **(overrides or {})})
-    for setting in settings:
-        over = _merge(over, parse_setting(setting))
-    given = _merge(_without_budget(given, over), over)
+    layers = [_nest({"data.dataset": dataset, "flow.name": model, **(overrides or {})})]
+    layers += map(parse_setting, settings)
+    if any(_has_budget(layer.get("plan")) for layer in layers):
+        given = _without_budget(given)
+    for layer in layers:
+        given = _merge(given, layer)
     if isinstance(given.get("flow"), str):
         given["flow"] = {"name": given["flow"]}
     name = _text(given, "data", "dataset")
@@ -135,9 +137,9 @@ def _without_model(given: Values) -> Values:
     return given
 
 
-def _without_budget(given: Values, over: Values) -> Values:
-    """A file's values without its budget, where `over` brings one: its seconds must not cut steps short."""
-    if isinstance(given.get("plan"), Mapping) and _has_budget(over.get("plan")):
+def _without_budget(given: Values) -> Values:
+    """A file's values without its budget: its seconds must not cut short steps that are asked for."""
+    if isinstance(given.get("plan"), Mapping):
         plan = {key: value for key, value in given["plan"].items() if key not in BUDGETS}
         return {**given, "plan": plan}
     return given

@@ -14,6 +14,7 @@ from flowbench.environment import describe_versions
 from flowbench.errors import FlowbenchError
 from flowbench.experiment import fit, load_model
 from flowbench.home import Home
+from flowbench.preparation import Watch
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,10 @@ def _fit_and_integrate() -> str:
     )
     with tempfile.TemporaryDirectory() as folder:
         config = resolve("moons", "cnf", overrides={"plan.steps": 200, "data.rows": 4000}, settings=settings)
-        run = fit(config, home=Home(Path(folder)))
+        warnings: list[str] = []
+        run = fit(config, home=Home(Path(folder)), watch=Watch(on_warning=warnings.append))
+        if warnings:
+            raise FlowbenchError("; ".join(warnings))
         results = run.read_results()
         rescored = (
             load_model(run)

@@ -90,12 +90,19 @@ def resume(
         config = config.model_copy(update={"evaluation": evaluation_with(config, settings)})
     _use_machine(config)
     with run.lock():
-        if settings:
-            run.write_config(config.to_values())
         work = _Work.begin(config, home, watch, run)
         state = TrainingState.unpack(*run.load_resume()) if run.has_resume else None
+        if settings:
+            run.update_info(asked_evaluation=asked_configuration(run).get("evaluation", {}))
+            run.write_config(config.to_values())
         _train_and_evaluate(run, work, state, watch)
     return run
+
+
+def asked_configuration(run: Run) -> dict[str, Any]:
+    """The configuration that a run was begun with, whatever evaluation it was resumed with."""
+    asked = run.info.get("asked_evaluation")
+    return run.config if asked is None else {**run.config, "evaluation": asked}
 
 
 def read_config(run: Run) -> RunConfig:
@@ -229,7 +236,7 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
         watch.on_progress(progress)
 
     with _status_on_failure(run):
-        run.update_info(status="running")
+        run.update_info(status="running", error=None)
         watch.on_start(run)
         trainer = make_trainer(work.prepared, watch, keep)
         if state is not None:

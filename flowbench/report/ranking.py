@@ -80,5 +80,7 @@ def _data_set(section: Section) -> str:
 
 
 def _budget(model: ModelGroup) -> tuple[str | None, ...]:
-    options = model.runs[0].record.options
-    return options.get("plan.seconds"), options.get("plan.steps")
+    """Seconds and steps; none for a density in closed form."""
+    record = model.runs[0].record
+    trained = any(each.get("step") for each in record.history)
+    return tuple(record.options.get(f"plan.{name}") if trained else None for name in ("seconds", "steps"))

@@ -157,8 +157,9 @@ class Run:
         return found
 
     def update_info(self, **fields: Any) -> None:
-        """Set `fields` in run.json and keep the others."""
-        write_json(self.path / INFO, self.info | fields)
+        """Set `fields` in run.json, without those that are None, and keep the others."""
+        info = self.info | fields
+        write_json(self.path / INFO, {name: info[name] for name in info if fields.get(name, "") is not None})
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl; NaN and infinities become null."""

@@ -22,9 +22,9 @@ class Counters:
     """Where a run stands.
 
     `rows` counts those of all batches. NLLs are in nats, data units; times in seconds of training, with what
-    was fitted before the first step, which took `began_at`; `held_back` is what the choice of the weights at
-    the end is expected to take. `improved_at` is the share of the budget that was spent at the last
-    validation that counts as progress, or at the beginning of the phase.
+    was fitted and judged before the first step, which took `began_at`; `held_back` is what the choice of the
+    weights at the end is expected to take. `improved_at` is the share of the budget that was spent at the
+    last validation that counts as progress, or at the beginning of the phase.
     """
 
     step: int = 0

@@ -137,26 +137,29 @@ class Trainer:
 
     def _run(self) -> Outcome:
         if self.counters.step == 0 and not math.isfinite(self.counters.best_nll):
-            self.counters = self.counters.replace(began_at=self._clock.wall())
             self._validate()
         while self.plan.phases and (spent := self._spent()) < 1:
             if self.should_stop():
                 return "interrupted"
-            # Asked between a validation and the next step, where a run that resumes asks it too.
-            stale = self.plan.patience and spent - self.counters.improved_at >= self.plan.patience
-            if stale and not self._losses:
-                return "stopped early"
             index, fraction = self.plan.phase_at(spent)
+            # Both are asked between a validation and the next step, where a run that resumes asks them too.
             if index != self.counters.phase:
                 if self._losses:
                     self._validate()
+                    continue
                 self._enter(index)
+            elif not self._losses and self._is_stale(spent):
+                return "stopped early"
             self._step(self.plan.phases[index], self.gradients[index], fraction)
             if self._validation_due():
                 self._validate()
         if self._losses:
             self._validate()
         return "finished"
+
+    def _is_stale(self, spent: float) -> bool:
+        """Whether so much of the budget brought nothing, when `spent` of it is, that training may stop."""
+        return self.plan.patience > 0 and spent - self.counters.improved_at >= self.plan.patience
 
     def _choose(self) -> None:
         """Let the last weights take the best ones' place if rows that chose neither say so.
@@ -313,6 +316,7 @@ class Trainer:
             best_nll=min(nll, self.counters.best_nll),
             nll=nll,
             improved_at=self._spent() if better or self._is_level(rows) else self.counters.improved_at,
+            began_at=self.counters.began_at if self.counters.step else self._clock.wall(),
             validated_at=self._clock.wall(),
             wall_seconds=self._clock.wall(),
             cpu_seconds=self._clock.cpu(),
@@ -354,7 +358,7 @@ class Trainer:
         except IntegrationError as error:
             self._fault = str(error)
             return torch.full((len(rows),), math.nan, dtype=torch.float64)
-        self._nfe = scores[0].nfe
+        self._nfe, self._fault = scores[0].nfe, ""
         return torch.cat([part.log_prob for part in scores]).double()
 
     def _row_nll(self, rows: Tensor, log_prob: Tensor) -> Tensor:
@@ -363,7 +367,7 @@ class Trainer:
             nll = self.nll(rows, log_prob)
             if torch.isfinite(nll).all():
                 return nll
-            self._fault = "some rows have no finite log-likelihood"
+        self._fault = self._fault or "some rows have no finite log-likelihood"
         return torch.full((len(rows),), math.inf, dtype=torch.float64)
 
     def _announce(self) -> None:

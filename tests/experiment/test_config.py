@@ -52,6 +52,13 @@ def test_a_budget_replaces_that_of_the_file_whole(tmp_path: Path) -> None:
     assert resolve(file=file, settings=["plan.patience=0.1"]).plan.seconds == 60
 
 
+def test_settings_count_in_their_order(tmp_path: Path) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text('[flow.field]\nname = "time-mlp"\nwidth = 64\n')
+    settings = ["flow.field.width=32", "flow.field=time-mlp"]
+    assert resolve("moons", file=file, settings=settings).flow.field.width == 32
+
+
 def test_choosing_another_part_drops_the_options_of_the_first() -> None:
     config = resolve("moons", "cnf", settings=["flow.field.name=concatsquash", "flow.divergence=hutchinson"])
     assert config.flow.field.name == "concatsquash"

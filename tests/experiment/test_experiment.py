@@ -13,7 +13,7 @@ import pytest
 import torch
 import xarray
 
-from flowbench.comparison import Comparison, compare
+from flowbench.comparison import Comparison, compare, find_run
 from flowbench.config import RunConfig, resolve
 from flowbench.errors import (
     ConfigurationError,
@@ -22,6 +22,7 @@ from flowbench.errors import (
     IntegrationError,
     RunExistsError,
     RunFailedError,
+    RunLockedError,
 )
 from flowbench.evaluation import evaluate as evaluation
 from flowbench.evaluation.options import EvaluationOptions
@@ -211,6 +212,22 @@ def test_a_comparison_leaves_runs_alone_that_it_cannot_go_on_with(home: Home) ->
     assert compared(home).runs[0].path.name == "iris-planar-2"
 
 
+def test_a_comparison_tries_a_run_once(home: Home) -> None:
+    """One whose state does not fit fails in the attempt, and is no failed run to be tried again."""
+    (stopped,) = compared(home, stop=True).runs
+    tensors, metadata = stopped.load_resume()
+    stopped.save_resume({name: array for name, array in tensors.items() if "flow/" not in name}, metadata)
+    told: list[str] = []
+    done = compare(
+        [small("iris", "planar")],
+        home.report_path("flowers", []),
+        home=home,
+        watch=lambda config: Watch(on_warning=told.append),
+    )
+    assert done.runs[0].path.name == "iris-planar-2"
+    assert len(told) == 1 and told[0].startswith("fitting anew: the state in")
+
+
 def test_a_budget_in_steps_and_time_is_validated_on_the_way(home: Home) -> None:
     config = small("iris", "planar", 10**7, **{"plan.seconds": 1.0})
     assert len(fit(config, home=home).metrics()) > 4
@@ -270,10 +287,16 @@ def test_an_evaluation_that_failed_is_done_again_otherwise(home: Home) -> None:
     before = load_model(run).state_dict()
     with pytest.raises(ConfigurationError, match="takes the evaluation's options alone"):
         resume(run, settings=["plan.steps=3"], home=home)
+    asked = run.config
+    with run.lock(), pytest.raises(RunLockedError):
+        resume(run, settings=["evaluation.integrator.max_nfe=5000"], home=home)
+    assert run.config == asked
     resume(run, settings=["evaluation.integrator.max_nfe=5000"], home=home)
-    assert run.info["status"] == "finished"
+    assert run.info["status"] == "finished" and "error" not in run.info
     assert run.config["evaluation"]["integrator"]["max_nfe"] == 5000
     assert all(torch.equal(before[name], tensor) for name, tensor in load_model(run).state_dict().items())
+    # A comparison that asks for what was asked for at first finds it.
+    assert find_run(config, run.dataset["sha256"], home) == run
 
 
 def test_a_fit_is_not_lost_for_a_picture(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

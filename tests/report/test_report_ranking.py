@@ -9,7 +9,7 @@ from scipy.stats import friedmanchisquare
 
 from flowbench.report.figures.ranks import draw_ranks
 from flowbench.report.figures.style import figure_style
-from flowbench.report.grouping import Section, group_runs
+from flowbench.report.grouping import ModelGroup, Section, group_runs
 from flowbench.report.ranking import Ranking, rank_models
 from flowbench.report.records import read_runs
 from flowbench.report.tables import rank_table
@@ -64,17 +64,19 @@ def test_more_rows_of_a_toy_are_no_other_data_set(sections: Callable[..., list[S
 
 
 def test_models_that_had_other_budgets_are_named(sections: Callable[..., list[Section]]) -> None:
-    found = sections({"cnf": [1.0, 1.1, 3.0], "planar": [2.0, 1.0, 2.0]})
-    longer = found[1].models[0]
-    run = longer.runs[0]
-    record = dataclasses.replace(run.record, options={**run.record.options, "plan.seconds": "600.0"})
-    changed = dataclasses.replace(longer, runs=(dataclasses.replace(run, record=record),))
-    found[1] = dataclasses.replace(found[1], models=(changed, *found[1].models[1:]))
+    found = sections({"cnf": [1.0, 1.1, 3.0], "planar": [2.0, 1.0, 2.0], "gaussian": [3.0, 3.0, 3.0]})
+
+    def longer(model: ModelGroup) -> ModelGroup:
+        (run,) = model.runs
+        record = dataclasses.replace(run.record, options={**run.record.options, "plan.seconds": "600.0"})
+        return dataclasses.replace(model, runs=(dataclasses.replace(run, record=record),))
+
+    models = tuple(each if each.label == "cnf" else longer(each) for each in found[1].models)
+    found[1] = dataclasses.replace(found[1], models=models)
     ranking = rank_models(found)
-    assert ranking is not None and ranking.uneven == (longer.label,)
-    assert (
-        rank_table(ranking).notes[-1] == f"Not trained for as long on all of the data sets: {longer.label}."
-    )
+    # A Gaussian is not trained at all.
+    assert ranking is not None and ranking.uneven == ("planar",)
+    assert rank_table(ranking).notes[-1] == "Not trained for as long on all of the data sets: planar."
 
 
 def test_groups_are_those_within_the_critical_difference() -> None:

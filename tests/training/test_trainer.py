@@ -1,6 +1,7 @@
 """The training loop: phases, averages, guards, interruption and exact resumption."""
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -213,7 +214,7 @@ def test_two_phases_change_the_objective() -> None:
     assert seen[-1] == "likelihood"
 
 
-def test_a_phase_begins_from_what_the_one_before_learnt_last() -> None:
+def test_what_a_phase_learnt_last_is_judged_before_the_next_begins() -> None:
     seen: list[Progress] = []
     phases = [{"batch_size": 64, "learning_rate": 1e-2, "decline": 0}, {"batch_size": 64}]
     trainer = make_trainer(
@@ -240,18 +241,48 @@ def test_a_phase_begins_from_what_the_one_before_learnt_last() -> None:
     assert all(torch.equal(began[0][name], tensor) for name, tensor in averages[1].items())
 
 
+class StepClock(Stopwatch):
+    """A clock that only `advance` moves."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def wall(self) -> float:
+        return self.seconds
+
+
 def test_no_phase_is_skipped_for_what_was_done_before_the_first_step() -> None:
-    phases = [{"batch_size": 64, "share": 1}, {"batch_size": 64, "share": 9}]
+    clock = StepClock(5.0)
+
+    class Slow(Likelihood):
+        def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+            clock.advance(1.0)
+            return super().__call__(flow, batch, generator)
+
+    def nll(rows: Tensor, log_prob: Tensor) -> Tensor:
+        clock.advance(3.0 if clock.seconds == 5.0 else 0.0)
+        return -log_prob
+
+    phases = [{"batch_size": 64, "share": 1}, {"batch_size": 64, "share": 3}]
     seen: list[Progress] = []
     trainer = make_trainer(
-        plan={"phases": phases, "seconds": 5.6, "steps": None},
+        plan={"phases": phases, "seconds": 20.5, "steps": None, "patience": 0},
         reserve=cloud(400, seed=3),
         on_validation=seen.append,
-        clock=Stopwatch(wall=5.0),
+        clock=clock,
+        nll=nll,
     )
+    for gradient in trainer.gradients:
+        gradient.objective = Slow(gradient.objective.options)
     trainer.run()
-    assert {progress.phase for progress in seen if progress.step} == {0, 1}
-    assert 5.0 < trainer.counters.began_at < 5.6
+    assert trainer.counters.began_at == 8.0
+    # A quarter of the 12 or so that are left.
+    assert max(progress.step for progress in seen if progress.phase == 0) in {3, 4}
+    assert trainer.counters.step in {12, 13}
 
 
 def test_training_that_no_validation_can_judge_fails() -> None:
@@ -262,6 +293,10 @@ def test_training_that_no_validation_can_judge_fails() -> None:
     with pytest.raises(RunFailedError, match=r"no validation gave a finite NLL.*max_nfe"):
         trainer.run()
     trainer = make_trainer(nll=lambda rows, log_prob: log_prob / 0)
+    with pytest.raises(RunFailedError, match=r"some rows have no finite log-likelihood; look for extreme"):
+        trainer.run()
+    trainer = make_trainer(plan={"steps": 8})
+    trainer.validation[3] = math.nan
     with pytest.raises(RunFailedError, match=r"some rows have no finite log-likelihood; look for extreme"):
         trainer.run()
 
@@ -372,15 +407,39 @@ def test_a_run_that_stopped_early_has_no_more_to_learn_when_it_resumes() -> None
 
 
 def test_a_budget_of_time_that_is_spent_is_spent_after_resuming() -> None:
-    plan = {"seconds": 0.3, "steps": None}
-    whole = make_trainer(plan=plan, reserve=cloud(400, seed=3))
+    trainer = make_trainer(plan={"seconds": 1000, "steps": None}, reserve=cloud(400, seed=3))
+    spent = {"step": 5, "wall_seconds": 950.0, "held_back": 60.0, "nll": 4.0, "best_nll": 4.0}
+    trainer.load(dataclasses.replace(trainer.state(), counters=trainer.counters.replace(**spent)))
+    assert trainer.run() == "finished"
+    assert trainer.counters.step == 5
+
+
+def test_two_phases_resume_bit_for_bit_where_the_first_stood_still() -> None:
+    phases = [{"batch_size": 64, "learning_rate": 1e-12, "share": 1}, {"batch_size": 64, "share": 2}]
+    # Nothing new since step 0, so that the first phase is stale where it ends, but not before.
+    plan = {"phases": phases, "steps": 30, "validation_steps": 3, "patience": 0.32}
+
+    def clear(rows: Tensor, log_prob: Tensor) -> Tensor:
+        return rows[:, 0].double() * 0 + whole_or_resumed[-1].counters.step
+
+    whole = make_trainer(plan=plan)
+    whole_or_resumed = [whole]
+    whole.nll = clear
     states: list[TrainingState] = []
     whole.on_validation = lambda progress: states.append(whole.state())
-    assert whole.run() == "finished"
-    resumed = make_trainer(plan=plan, reserve=cloud(400, seed=3))
-    resumed.load(TrainingState.unpack(*states[-1].pack()))
-    assert resumed.run() == "finished"
-    assert resumed.counters.step == whole.counters.step
+    assert whole.run() == "stopped early"
+    assert whole.counters.phase == 1
+    assert {state.counters.step for state in states} >= {0, 9, 10}
+    for state in states:
+        resumed = make_trainer(plan=plan)
+        whole_or_resumed.append(resumed)
+        resumed.nll = clear
+        resumed.load(TrainingState.unpack(*state.pack()))
+        assert resumed.run() == "stopped early"
+        assert resumed.counters.replace(wall_seconds=0, cpu_seconds=0, validated_at=0, began_at=0) == (
+            whole.counters.replace(wall_seconds=0, cpu_seconds=0, validated_at=0, began_at=0)
+        )
+        assert all(torch.equal(whole.ema[key], tensor) for key, tensor in resumed.ema.items())
 
 
 def test_training_needs_a_continuous_flow_for_flow_matching() -> None:
