@@ -39,19 +39,19 @@ def show_dataset(
 ) -> None:
     """Describe a data set.
 
-    Says where it is from, and each column's range and spread; of a toy, also its entropy.
+    Says where it is from, each column's range and spread, and how many of its cells no model takes, since
+    they are missing, infinite or text; of a toy, also its entropy.
     """
     from flowbench import data
     from flowbench.home import Home
 
     chosen = opt.listed(columns, "--columns")
-    loaded = data.load_dataset(dataset, columns=chosen, folder=Home(home).datasets)
-    described = data.describe_dataset(loaded)
+    described = data.describe_dataset(dataset, columns=chosen, folder=Home(home).datasets)
     if json:
         terminal.write_json(asdict(described))
         return
-    source = loaded.provenance
-    terminal.write(f"{loaded.name}: {len(loaded.rows):,} rows, {loaded.features} columns")
+    source = described.provenance
+    terminal.write(f"{described.name}: {described.rows:,} rows, {len(described.columns)} columns")
     if source.description:
         terminal.write(source.description)
     licence = f"; licence: {source.licence}" if source.licence else ""
@@ -61,12 +61,13 @@ def show_dataset(
     numbers = [
         (
             c.name,
-            *(f"{value:.6g}" for value in (c.minimum, c.maximum, c.mean, c.sd)),
+            *("-" if value is None else f"{value:.6g}" for value in (c.minimum, c.maximum, c.mean, c.sd)),
             f"{c.distinct}",
+            f"{c.unfit}",
         )
         for c in described.columns
     ]
-    terminal.write_table(("column", "min", "max", "mean", "sd", "distinct"), numbers)
+    terminal.write_table(("column", "min", "max", "mean", "sd", "distinct", "unfit"), numbers)
 
 
 @runs_app.command("list")

@@ -142,14 +142,18 @@ def _load_sklearn(name: str, columns: Sequence[str] | None) -> Dataset:
 
 def _load_file(path: Path, columns: Sequence[str] | None, for_fit: bool) -> Dataset:
     table = read_table(path, columns, may_leave_out=for_fit)
-    with file_errors(path):
-        if for_fit:
+    if for_fit:
+        with file_errors(path):
             _check_can_be_fitted(table)
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Dataset(table_stem(path), tuple(map(Column, table.names)), table.rows, file_provenance(path))
+
+
+def file_provenance(path: Path) -> Provenance:
+    """Where a table file comes from; raises `DataError` if it cannot be read."""
+    with file_errors(path), path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     facts = _KNOWN_FILES.get(sha256, _Facts(str(path), "", ""))
-    provenance = Provenance(facts.source, sha256, facts.licence, facts.description)
-    return Dataset(table_stem(path), tuple(map(Column, table.names)), table.rows, provenance)
+    return Provenance(facts.source, sha256, facts.licence, facts.description)
 
 
 def _check_can_be_fitted(table: Table) -> None:

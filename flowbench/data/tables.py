@@ -39,14 +39,23 @@ def read_table(
     `ConfigurationError` for a selection that is empty or repeats a column.
     """
     path = Path(path)
+    cells = read_cells(path, columns)
+    with file_errors(path):
+        return Table(tuple(cells), _checked_rows(cells, may_leave_out))
+
+
+def read_cells(path: Path, columns: Sequence[str] | None = None) -> dict[str, Array]:
+    """The columns of a table as its file has them, whatever their cells are: numbers (n,) or objects.
+
+    Missing cells are NaN among numbers and None among objects. Raises as `read_table` does, but for cells.
+    """
     with file_errors(path):
         raw = read_raw_table(path)
         _check_names(raw.names, columns)
         wanted = select_columns(raw.names, columns, str(path))
         if raw.n_rows == 0 or not raw.names:
             raise DataError("it holds no rows")
-        names = tuple(raw.names[index] for index in wanted)
-        return Table(names, _checked_rows(names, [raw.column(index) for index in wanted], may_leave_out))
+        return {raw.names[index]: raw.column(index) for index in wanted}
 
 
 def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: str) -> list[int]:
@@ -105,13 +114,13 @@ def _repeated(names: Sequence[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-def _checked_rows(names: Sequence[str], columns: Sequence[Array], may_leave_out: bool) -> NDArray[np.float64]:
-    checked = [_check_cells(cells) for cells in columns]
-    faults = {name: cells for name, cells in zip(names, checked, strict=True) if isinstance(cells, _Fault)}
+def _checked_rows(columns: Mapping[str, Array], may_leave_out: bool) -> NDArray[np.float64]:
+    checked = {name: _check_cells(cells) for name, cells in columns.items()}
+    faults = {name: cells for name, cells in checked.items() if isinstance(cells, _Fault)}
     if faults:
-        hint = leave_out_hint(names, faults) if may_leave_out else ""
+        hint = leave_out_hint(list(columns), faults) if may_leave_out else ""
         raise DataError("; ".join([*_describe_faults(faults), *([f"or {hint}"] if hint else [])]))
-    return np.column_stack([cells for cells in checked if not isinstance(cells, _Fault)])
+    return np.column_stack([cells for cells in checked.values() if not isinstance(cells, _Fault)])
 
 
 def _check_cells(cells: Array) -> NDArray[np.float64] | _Fault:

@@ -189,8 +189,7 @@ def test_large_files_are_listed_unread(folder: Path) -> None:
 
 
 def test_description(folder: Path) -> None:
-    faithful = load_dataset("faithful", folder=folder)
-    described = describe_dataset(faithful)
+    described = describe_dataset("faithful", folder=folder)
     eruptions, waiting = described.columns
     assert (described.name, described.rows, described.entropy) == ("faithful", 272, None)
     assert (eruptions.name, eruptions.minimum, eruptions.maximum, eruptions.distinct) == (
@@ -201,7 +200,31 @@ def test_description(folder: Path) -> None:
     )
     assert waiting.mean == pytest.approx(70.897059)
     assert waiting.sd == pytest.approx(13.594974)
-    assert describe_dataset(load_dataset("checkerboard", rows=20)).entropy == pytest.approx(3.4657, abs=1e-4)
+    assert {column.unfit for column in described.columns} == {0}
+    assert describe_dataset("checkerboard").entropy == pytest.approx(3.4657, abs=1e-4)
+    assert [column.name for column in describe_dataset("wine", columns=["hue", "alcohol"]).columns] == [
+        "hue",
+        "alcohol",
+    ]
+
+
+def test_a_table_that_no_model_takes_is_described(folder: Path, tmp_path: Path) -> None:
+    described = describe_dataset("penguins", folder=BUNDLED)
+    columns = {column.name: column for column in described.columns}
+    assert (described.rows, len(columns)) == (344, 8)
+    species, mass, sex = columns["species"], columns["body_mass_g"], columns["sex"]
+    assert (species.minimum, species.sd, species.distinct, species.unfit) == (None, None, 3, 344)
+    assert (sex.distinct, sex.unfit) == (2, 344)
+    assert (mass.minimum, mass.maximum, mass.unfit) == (2700, 6300, 2)
+    path = tmp_path / "odd.csv"
+    path.write_text("a,b,c\n1,inf,\n2,-inf,\n")
+    one, infinite, missing = describe_dataset(str(path)).columns
+    assert (one.mean, one.unfit) == (1.5, 0)
+    assert (infinite.mean, infinite.distinct, infinite.unfit) == (None, 0, 2)
+    assert (missing.mean, missing.distinct, missing.unfit) == (None, 0, 2)
+    path.write_text("a\n3\n")
+    (only,) = describe_dataset(str(path)).columns
+    assert (only.mean, only.sd, only.distinct) == (3, None, 1)
 
 
 def test_importing_data_imports_nothing_slow() -> None:
