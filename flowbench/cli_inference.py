@@ -88,10 +88,16 @@ def score(
     flagged = 0 if scored.flagged is None else int(scored.flagged.sum())
     _say_above(flagged, len(scored.row))
     say_dequantised(scored.dequantised)
+    for name, count in scored.out_of_place.items():
+        terminal.say(
+            f"{count:,} of {len(scored.row):,} values of {name} lie between those that the model was fitted "
+            "on; they are scored as the cells that they fall in"
+        )
     answer = {
         "file": str(path),
         "rows": len(scored.row),
         "dequantised": scored.dequantised,
+        "out_of_place": dict(scored.out_of_place),
         "mean_log_prob": float(scored.log_prob.mean()),
         "log_prob_error_largest": float(scored.log_prob_error.max()),
         "rows_above_max_error": flagged,

@@ -1,8 +1,8 @@
 """Using a fitted run: draw rows and score tables."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,8 @@ class ScoredTable:
     `log_prob_error: (n,)` and `flagged: (n,)` are those of `flowbench.evaluation.likelihood.Likelihoods`; the
     second is None where no largest error was asked for.
     Where there are `dequantised` columns, a log-likelihood is a lower bound, as
-    `flowbench.data.dequantise.Dequantiser` has it.
+    `flowbench.data.dequantise.Dequantiser` has it; `out_of_place` counts, by column, values that lie between
+    those that the model was fitted on, and were scored as the cells that they fall in.
     """
 
     row: NDArray[np.int64]
@@ -69,6 +70,7 @@ class ScoredTable:
     log_prob_error: Floats
     flagged: NDArray[np.bool_] | None
     dequantised: tuple[str, ...] = ()
+    out_of_place: Mapping[str, int] = field(default_factory=dict)
 
     def save(self, path: Path, run: Run) -> None:
         """Write `row`, `log_prob`, `log_prob_error` and `flagged` (0 or 1), if there is any.
@@ -164,7 +166,8 @@ def score(
     found = reported_likelihoods(model, torch.tensor(x), options, dequantiser=dequantiser, on_rows=on_rows)
     log_prob, error = found.log_prob.numpy(), found.error.numpy()
     flagged = None if options.max_error is None else found.flagged.numpy()
-    return ScoredTable(row, log_prob, error, flagged, tuple(dequantiser.lattices))
+    out_of_place = dequantiser.out_of_place(x)
+    return ScoredTable(row, log_prob, error, flagged, tuple(dequantiser.lattices), out_of_place)
 
 
 def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, Metric]:

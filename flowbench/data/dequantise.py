@@ -110,6 +110,14 @@ class Dequantiser:
             restored[:, column] = lattice.middles(lattice.cells(rows[:, column]))
         return restored
 
+    def out_of_place(self, rows: Floats) -> dict[str, int]:
+        """By column, where there are any, how many values of `rows: (n, d)` only fall into a cell."""
+        counts = {
+            self.columns[column]: int((lattice.off(rows[:, column]) > LOOSE).sum())
+            for column, lattice in self._each()
+        }
+        return {name: count for name, count in counts.items() if count}
+
     def whole_cells(self, box: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
         """A `box`, low and high of each of the d columns, grown until it cuts no cell."""
         grown = list(box)

@@ -552,7 +552,13 @@ def test_whole_numbers_are_learnt_drawn_and_scored_as_such(run: Run, home: Path)
         assert (drawn["visits"] == drawn["visits"].round()).all()
         assert (drawn["cost"] != drawn["cost"].round()).any()
     code, _, err = run("score", "cells", "counts.csv", "-o", "scores.csv")
-    assert code == 0 and "visits" in err and "lower bound" in err
+    assert code == 0 and "visits" in err and "lower bound" in err and "lie between" not in err
+    (home / "between.csv").write_text("visits,cost\n2,1.0\n2.4,1.0\n1.7,1.0\n")
+    code, out, err = run("score", "cells", "between.csv", "-o", "scores.csv", "--json")
+    assert code == 0 and json.loads(out)["out_of_place"] == {"visits": 2}
+    assert "2 of 3 values of visits lie between those that the model was fitted on" in err
+    scored = read(home / "scores.csv")["log_prob"]
+    assert scored[0] == scored[1] == scored[2]
     assert run("evaluate", "cells")[0] == 0
     # Cells and points are different things to be likely.
     assert run("report", "cells", "points", "given")[0] == 0

@@ -195,6 +195,13 @@ def test_spacings_that_mean_nothing_are_refused(text: str, says: str) -> None:
     assert parse_spacings(" a=1, b c = 0.5,d=e=2 ") == {"a": 1.0, "b c": 0.5, "d=e": 2.0}
 
 
+def test_values_that_are_out_of_place_are_counted() -> None:
+    ages = Dequantiser(("age", "x", "height"), {"age": Lattice(1.0), "height": Lattice(0.1)})
+    rows = np.array([[30.0, 0.123, 1.7], [31.5, 2.0, 1.71], [32.2, 1.0, 1.8]])
+    assert ages.out_of_place(rows) == {"age": 2, "height": 1}
+    assert ages.out_of_place(rows[:1]) == CONTINUOUS.out_of_place(rows) == {}
+
+
 def test_a_box_is_grown_until_it_cuts_no_cell() -> None:
     (low, high), other, (left, right) = BOTH.whole_cells(((-0.25, 1.25), (0.1, 0.2), (0.0, 0.65)))
     assert (low, high) == (-0.5, 1.5) and other == (0.1, 0.2)
