@@ -246,7 +246,7 @@ def report(
 
 @app.command()
 def doctor(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> int:
-    """Check this machine, in some ten seconds.
+    """Check this machine, in ten to twenty seconds.
 
     Looks at versions, devices and write access, and makes a small fit whose answer is known.
     """

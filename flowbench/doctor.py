@@ -27,7 +27,7 @@ class Check:
 
 
 def examine(home: Home) -> list[Check]:
-    """Run every check; takes some ten seconds."""
+    """Run every check; takes ten to twenty seconds."""
     return [
         Check(
             "versions", True, ", ".join(f"{name} {number}" for name, number in describe_versions().items())
@@ -70,6 +70,8 @@ def _fit_and_integrate() -> str:
         "evaluation.grid=80",
         "evaluation.test_rows=200",
         "evaluation.samples=100",
+        "evaluation.certificates=false",
+        "plan.validation_steps=100",
     )
     with tempfile.TemporaryDirectory() as folder:
         config = resolve("moons", "cnf", overrides={"plan.steps": 200, "data.rows": 4000}, settings=settings)

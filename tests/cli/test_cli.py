@@ -23,7 +23,6 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from flowbench import doctor, terminal
-from flowbench.evaluation.rung import Rung
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -77,7 +76,7 @@ def test_rows_above_the_largest_error_are_told(run: Run, home: Path) -> None:
 
 def test_a_fitted_run_is_used_with_another_solver(run: Run, home: Path) -> None:
     answer = json.loads(run("tradeoff", "c", "--error", "10", "--json")[1])
-    settings = [part for each in Rung(**answer["recommended"]).settings for part in ("--set", each)]
+    settings = [part for each in answer["recommended"]["settings"] for part in ("--set", each)]
     assert run("score", "c", "table.csv", "-o", "usual.csv")[0] == 0
     assert run("score", "c", "table.csv", "-o", "cheap.csv", *settings)[0] == 0
     usual, cheap = (read(home / f"{name}.csv") for name in ("usual", "cheap"))

@@ -51,6 +51,10 @@ def fitted(name: str, features: int) -> DensityModel:
     return prepared.model
 
 
+#: Tight enough for a gross fault to be told from, at half the price of the default.
+LOOSER = {"name": "per-row", "atol": 1e-4, "rtol": 1e-4}
+
+
 def certificates(model: DensityModel, **options: object) -> dict[str, Certificate]:
     x = cloud(300, len(model.columns), seed=1)
     chosen = EvaluationOptions(**options)
@@ -159,7 +163,7 @@ def test_rows_between_spikes_come_back_from_whence_rounding_sends_them() -> None
 
 @pytest.mark.parametrize("features", [2, 4])
 def test_a_dropped_term_of_the_divergence_is_caught(features: int) -> None:
-    assert "jacobian" in failed(certificates(broken(TermDropped, features)))
+    assert "jacobian" in failed(certificates(broken(TermDropped, features), integrator=LOOSER))
 
 
 def test_noise_that_is_redrawn_is_caught() -> None:
