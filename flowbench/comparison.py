@@ -1,6 +1,6 @@
 """Fit what is missing, then set the models side by side."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +48,11 @@ def compare(
     runs: list[Run] = []
     failures: list[tuple[RunConfig, RunFailedError]] = []
     for config in configs:
-        run = find_run(config, sha256[config.data], home)
+        found = find_runs(config, sha256[config.data], home)
+        run = found.get("finished")
         if run is None:
             try:
-                run = _go_on(config, sha256[config.data], home, watch(config)) or fit(
+                run = _go_on(found, home, watch(config)) or fit(
                     config, home=home, command=command, watch=watch(config)
                 )
             except RunFailedError as error:
@@ -64,7 +65,7 @@ def compare(
         runs.append(run)
     if not runs:
         raise failures[0][1]
-    failed = [find_run(config, sha256[config.data], home, status="failed") for config, _ in failures]
+    failed = [find_runs(config, sha256[config.data], home).get("failed") for config, _ in failures]
     report = write_report([*runs, *filter(None, failed)], folder)
     lines = [
         f"{config.flow.name} (seed {config.seed}) on {config.data.dataset}: {e}" for config, e in failures
@@ -82,10 +83,9 @@ def _check(data: DataOptions, configs: Sequence[RunConfig], home: Home) -> str:
     return dataset.provenance.sha256
 
 
-def _go_on(config: RunConfig, sha256: str, home: Home, watch: Watch) -> Run | None:
-    """The run of this configuration that was interrupted, killed or failed, resumed, if one can be."""
-    found = [find_run(config, sha256, home, status=status) for status in ("interrupted", "running", "failed")]
-    for run in filter(None, found):
+def _go_on(found: Mapping[str, Run], home: Home, watch: Watch) -> Run | None:
+    """Of the runs `found`, by status, one that was interrupted, killed or failed, resumed, if one can be."""
+    for run in (found[status] for status in ("interrupted", "running", "failed") if status in found):
         try:
             return resume(run, home=home, watch=watch)
         except (RunLockedError, DamagedFileError) as error:  # under way, or of another version
@@ -102,16 +102,26 @@ def _evaluate(run: Run, home: Home, watch: Watch) -> None:
         watch.on_warning(f"samples and calibration are left out: {error}")
 
 
-def find_run(config: RunConfig, sha256: str, home: Home, *, status: str = "finished") -> Run | None:
-    """The newest run of exactly this configuration on data with this sum that ended so, if there is one."""
+def find_runs(config: RunConfig, sha256: str, home: Home) -> dict[str, Run]:
+    """By the status in which it is, the newest run of exactly this configuration on data with this sum.
+
+    A finished one that has lost its results is left out.
+    """
     values = config.to_values()
-    return next((run for run in list_runs(home.runs)[0] if _is_of(run, values, sha256, status)), None)
+    found: dict[str, Run] = {}
+    for run in list_runs(home.runs)[0]:
+        status = _status_of(run, values, sha256)
+        if status is not None:
+            found.setdefault(status, run)
+    return found
 
 
-def _is_of(run: Run, values: Values, sha256: str, status: str) -> bool:
+def _status_of(run: Run, values: Values, sha256: str) -> str | None:
+    """The status of a run, if it is of these values and data."""
     try:
         info = run.info
         same = asked_configuration(run) == values and info["dataset"]["sha256"] == sha256
-        return same and info["status"] == status and (status != "finished" or run.has_results)
+        usable = info["status"] != "finished" or run.has_results
+        return str(info["status"]) if same and usable else None
     except (DamagedFileError, KeyError, TypeError):  # somebody else's folder, or another version's
-        return False
+        return None

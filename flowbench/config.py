@@ -100,8 +100,8 @@ def resolve(
     A `file` of another model's run gives what does not belong to the model: neither phases nor background.
     Its budget gives way whole to one of `overrides` or `settings`, in steps or in seconds. `settings` are
     "part.option=value" strings with TOML values (bare words are strings). A `file` may name the data set and
-    the model in place of the arguments. Raises `ConfigurationError` for anything unknown
-    or impossible, naming it.
+    the model in place of the arguments. Raises `ConfigurationError` for anything unknown or impossible,
+    naming it.
     """
     given = read_file(file) if file else {}
     told = given.get("flow") if isinstance(given.get("flow"), str) else _text(given, "flow", "name")
@@ -110,7 +110,8 @@ def resolve(
     layers = [_nest({"data.dataset": dataset, "flow.name": model, **(overrides or {})})]
     layers += map(parse_setting, settings)
     if any(_has_budget(layer.get("plan")) for layer in layers):
-        given = _without_budget(given)
+        # The file's seconds must not cut short steps that are asked for.
+        given = _without_plan(given, *BUDGETS)
     for layer in layers:
         given = _merge(given, layer)
     if isinstance(given.get("flow"), str):
@@ -131,16 +132,13 @@ def resolve(
 
 def _without_model(given: Values) -> Values:
     """A file's values without those of its model: another has phases and a background of its own."""
-    given = {key: value for key, value in given.items() if key != "background"}
-    if isinstance(given.get("plan"), Mapping):
-        given["plan"] = {key: value for key, value in given["plan"].items() if key != "phases"}
-    return given
+    return _without_plan({key: value for key, value in given.items() if key != "background"}, "phases")
 
 
-def _without_budget(given: Values) -> Values:
-    """A file's values without its budget: its seconds must not cut short steps that are asked for."""
+def _without_plan(given: Values, *options: str) -> Values:
+    """A file's values without these options of its plan."""
     if isinstance(given.get("plan"), Mapping):
-        plan = {key: value for key, value in given["plan"].items() if key not in BUDGETS}
+        plan = {key: value for key, value in given["plan"].items() if key not in options}
         return {**given, "plan": plan}
     return given
 

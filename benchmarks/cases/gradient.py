@@ -15,8 +15,9 @@ FFJORD = "benchmarks.contenders.ffjord:gradient"
 ZUKO = "benchmarks.contenders.zuko_cnf:gradient"
 DIFFRAX = "benchmarks.contenders.diffrax_cnf:gradient"
 
-#: Whose error is below those of the libraries that are more accurate at equal tolerance.
-FINER = f"flowbench native dopri5, {TOLERANCE / 10:g}"
+#: At which flowbench's error is below those of the libraries that are more accurate at equal tolerance.
+FINE = TOLERANCE / 10
+FINER = f"flowbench native dopri5, {FINE:g}"
 
 PLANE = "d = 2, batch 512, concatsquash 3 x 64 tanh"
 TABLE = "d = 43, batch 1000, two hidden layers x 256, closed-form divergence"
@@ -55,7 +56,7 @@ def _flowbench(problem: Path, **options: Any) -> dict[str, Any]:
 def _common(problem: Path) -> list[Entry]:
     return [
         Entry("flowbench native dopri5", FLOWBENCH, _flowbench(problem, name="native")),
-        Entry(FINER, FLOWBENCH, _flowbench(problem, name="native", atol=TOLERANCE / 10, rtol=TOLERANCE / 10)),
+        Entry(FINER, FLOWBENCH, _flowbench(problem, name="native", atol=FINE, rtol=FINE)),
         Entry("flowbench native tsit5", FLOWBENCH, _flowbench(problem, name="native", method="tsit5")),
         Entry("flowbench torchdiffeq", FLOWBENCH, _flowbench(problem, name="torchdiffeq")),
         Entry(
@@ -105,7 +106,7 @@ def _compare(
             aim = 2.5 if name.startswith("diffrax") else None
             outcome.compare(f"likelihood gradient, {title}", ours, timing, name, aim=aim)
         if not name.startswith("flowbench"):
-            outcome.compare(f"{title}, at {TOLERANCE / 10:g} for flowbench", timings[FINER], timing, name)
+            outcome.compare(f"{title}, at {FINE:g} for flowbench", timings[FINER], timing, name)
 
 
 def _row(name: str, timing: Timing, reference: Timing) -> dict[str, Any]:

@@ -311,12 +311,13 @@ class Trainer:
             self.best = copy_tensors(self.ema)
             self._best_rows = rows
         self._validation_seconds = time.monotonic() - began
+        if self.counters.step == 0:
+            self.counters = self.counters.replace(began_at=self._clock.wall())
         self._hold_back()
         self.counters = self.counters.replace(
             best_nll=min(nll, self.counters.best_nll),
             nll=nll,
             improved_at=self._spent() if better or self._is_level(rows) else self.counters.improved_at,
-            began_at=self.counters.began_at if self.counters.step else self._clock.wall(),
             validated_at=self._clock.wall(),
             wall_seconds=self._clock.wall(),
             cpu_seconds=self._clock.cpu(),

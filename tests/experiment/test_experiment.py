@@ -13,7 +13,7 @@ import pytest
 import torch
 import xarray
 
-from flowbench.comparison import Comparison, compare, find_run
+from flowbench.comparison import Comparison, compare, find_runs
 from flowbench.config import RunConfig, resolve
 from flowbench.errors import (
     ConfigurationError,
@@ -296,7 +296,7 @@ def test_an_evaluation_that_failed_is_done_again_otherwise(home: Home) -> None:
     assert run.config["evaluation"]["integrator"]["max_nfe"] == 5000
     assert all(torch.equal(before[name], tensor) for name, tensor in load_model(run).state_dict().items())
     # A comparison that asks for what was asked for at first finds it.
-    assert find_run(config, run.dataset["sha256"], home) == run
+    assert find_runs(config, run.dataset["sha256"], home)["finished"] == run
 
 
 def test_a_fit_is_not_lost_for_a_picture(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,9 +217,7 @@ def test_two_phases_change_the_objective() -> None:
 def test_what_a_phase_learnt_last_is_judged_before_the_next_begins() -> None:
     seen: list[Progress] = []
     phases = [{"batch_size": 64, "learning_rate": 1e-2, "decline": 0}, {"batch_size": 64}]
-    trainer = make_trainer(
-        plan={"phases": phases, "steps": 40, "validation_steps": 1000}, on_validation=seen.append
-    )
+    trainer = make_trainer(plan={"phases": phases, "steps": 40, "validation_steps": 1000})
     began: list[dict[str, Tensor]] = []
 
     class Watched(Likelihood):
@@ -231,8 +229,12 @@ def test_what_a_phase_learnt_last_is_judged_before_the_next_begins() -> None:
 
     trainer.gradients[1].objective = Watched(trainer.gradients[1].objective.options)
     averages: list[dict[str, Tensor]] = []
-    told = trainer.on_validation
-    trainer.on_validation = lambda progress: (told(progress), averages.append(dict(trainer.ema)))[0]
+
+    def note(progress: Progress) -> None:
+        seen.append(progress)
+        averages.append(dict(trainer.ema))
+
+    trainer.on_validation = note
     trainer.counters = trainer.counters.replace(rate_scale=0.5)
     trainer.run()
     assert [progress.step for progress in seen] == [0, 20, 40]
@@ -267,12 +269,18 @@ def test_no_phase_is_skipped_for_what_was_done_before_the_first_step() -> None:
         clock.advance(3.0 if clock.seconds == 5.0 else 0.0)
         return -log_prob
 
+    improved: list[float] = []
+
+    def note(progress: Progress) -> None:
+        seen.append(progress)
+        improved.append(trainer.counters.improved_at)
+
     phases = [{"batch_size": 64, "share": 1}, {"batch_size": 64, "share": 3}]
     seen: list[Progress] = []
     trainer = make_trainer(
         plan={"phases": phases, "seconds": 20.5, "steps": None, "patience": 0},
         reserve=cloud(400, seed=3),
-        on_validation=seen.append,
+        on_validation=note,
         clock=clock,
         nll=nll,
     )
@@ -280,6 +288,7 @@ def test_no_phase_is_skipped_for_what_was_done_before_the_first_step() -> None:
         gradient.objective = Slow(gradient.objective.options)
     trainer.run()
     assert trainer.counters.began_at == 8.0
+    assert improved[0] == 0.0
     # A quarter of the 12 or so that are left.
     assert max(progress.step for progress in seen if progress.phase == 0) in {3, 4}
     assert trainer.counters.step in {12, 13}
