@@ -89,6 +89,10 @@ class ConcatSquashLinear(nn.Module):
 
     def jvp(self, tau: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """The output and its tangents (k, n, outputs) for `tangents` (k, n, inputs)."""
-        gate = torch.sigmoid(self.gate(tau))
-        value = self.layer(x) * gate + self.shift(tau)
-        return value, functional.linear(tangents, self.layer.weight) * gate
+        gate, shift = torch.sigmoid(self.gate(tau)), self.shift(tau)
+        if len(tau) > 1:
+            return self.layer(x) * gate + shift, functional.linear(tangents, self.layer.weight) * gate
+        # One time for all rows: the weights are fewer numbers to gate than what they make of the rows.
+        weight = gate.T * self.layer.weight
+        bias = torch.addcmul(shift, self.layer.bias, gate).squeeze(0)
+        return functional.linear(x, weight, bias), functional.linear(tangents, weight)
