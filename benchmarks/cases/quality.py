@@ -16,8 +16,8 @@ from flowbench.registry import TOYS
 FLOWBENCH = "benchmarks.contenders.fits:flowbench"
 OTHER = "benchmarks.contenders.fits:other"
 TEST_ROWS = 20_000
-#: Of the ablation, whose differences are large; more would be scored for as long as its models are trained.
-ABLATION_ROWS = 4_000
+#: Where differences are large or runs quick; more would be scored for as long as models are trained.
+FEW_TEST_ROWS = 4_000
 #: Draws the toys' rows; the defaults were chosen on those of seed 0.
 TOY_SEED = 100
 
@@ -40,10 +40,11 @@ def toys(*, quick: bool, seconds: float) -> Outcome:
         "nsf": (FLOWBENCH, {"model": "nsf"}),
         "planar": (FLOWBENCH, {"model": "planar"}),
     }
-    names = TOYS.names()[:2] if quick else TOYS.names()
-    return _compare(
-        {name: name for name in names}, contenders, seconds / 6 if quick else seconds, (TOY_SEED,)
-    )
+    data = {name: name for name in TOYS.names()}
+    if quick:
+        few = dict(list(data.items())[:2])
+        return _compare(few, contenders, seconds / 6, (TOY_SEED,), FEW_TEST_ROWS)
+    return _compare(data, contenders, seconds, (TOY_SEED,))
 
 
 def tables(*, quick: bool, seconds: float) -> Outcome:
@@ -51,7 +52,9 @@ def tables(*, quick: bool, seconds: float) -> Outcome:
     contenders: Contenders = {"cnf": (FLOWBENCH, {"model": "cnf"}), "nsf": (FLOWBENCH, {"model": "nsf"})}
     with scratch() as folder:
         data = write_tables(folder)
-        return _compare(data, contenders, seconds / 6 if quick else seconds, range(1 if quick else 3))
+        if quick:
+            return _compare(data, contenders, seconds / 6, range(1), FEW_TEST_ROWS)
+        return _compare(data, contenders, seconds, range(3))
 
 
 def _phase(phase: dict[str, Any], **changes: Any) -> str:
@@ -142,7 +145,7 @@ def _changed(changes: dict[str, dict[str, list[str]]], seconds: float) -> Outcom
             contenders: Contenders = {"cnf": (FLOWBENCH, {"model": "cnf"})}
             for name, settings in changes[kind].items():
                 contenders[name] = (FLOWBENCH, {"model": "cnf", "settings": settings})
-            outcome.extend(_compare(places, contenders, seconds, range(1), ABLATION_ROWS))
+            outcome.extend(_compare(places, contenders, seconds, range(1), FEW_TEST_ROWS))
     return outcome
 
 
@@ -170,7 +173,7 @@ def peers(*, quick: bool, seconds: float) -> Outcome:
             ({name: name for name in ("rings", "checkerboard")}, common),
             (write_tables(folder), {**common, **standardised}),
         ):
-            outcome.extend(_compare(data, contenders, seconds, range(1), ABLATION_ROWS))
+            outcome.extend(_compare(data, contenders, seconds, range(1), FEW_TEST_ROWS))
     return outcome
 
 

@@ -44,10 +44,10 @@ def run(*, quick: bool) -> Outcome:
     with scratch() as folder:
         plane, table = folder / "plane.npz", folder / "table.npz"
         drawn = load_dataset("pinwheel", rows=102_000).rows
-        fitted_problem(plane, drawn[2000:], drawn[:2000], steps=2000 if quick else 5000)
+        fitted_problem(plane, drawn[2000:], drawn[:2000], steps=1000 if quick else 5000)
         wide = _wide_table(20_050)
-        fitted_problem(table, wide[50:], wide[:50], steps=500 if quick else 1500)
-        rounds = 3 if quick else 9
+        fitted_problem(table, wide[50:], wide[:50], steps=300 if quick else 1500)
+        rounds = 2 if quick else 9
         _compare(outcome, Setting("scoring, d = 2, 2,000 rows", plane, 4.0), rounds, "to_base", quick=quick)
         _compare(outcome, Setting("scoring, d = 43, 50 rows", table, 20.0), rounds, "to_base", quick=quick)
         if not quick:
