@@ -33,6 +33,11 @@ FIELD_VALUES = (
 Contenders = dict[str, tuple[str, dict[str, Any]]]
 
 
+def _extent(seconds: float, *, quick: bool) -> tuple[float, int]:
+    """Seconds of training, and test rows, of a case that asks for `seconds`."""
+    return (seconds / 6, FEW_TEST_ROWS) if quick else (seconds, TEST_ROWS)
+
+
 def toys(*, quick: bool, seconds: float) -> Outcome:
     """KL(true || model) on the toys; one seed."""
     contenders: Contenders = {
@@ -40,21 +45,17 @@ def toys(*, quick: bool, seconds: float) -> Outcome:
         "nsf": (FLOWBENCH, {"model": "nsf"}),
         "planar": (FLOWBENCH, {"model": "planar"}),
     }
-    data = {name: name for name in TOYS.names()}
-    if quick:
-        few = dict(list(data.items())[:2])
-        return _compare(few, contenders, seconds / 6, (TOY_SEED,), FEW_TEST_ROWS)
-    return _compare(data, contenders, seconds, (TOY_SEED,))
+    seconds, test_rows = _extent(seconds, quick=quick)
+    data = {name: name for name in (TOYS.names()[:2] if quick else TOYS.names())}
+    return _compare(data, contenders, seconds, (TOY_SEED,), test_rows)
 
 
 def tables(*, quick: bool, seconds: float) -> Outcome:
     """Test NLL on two real tables, behind the marginal Gaussianiser; three seeds, each with its own split."""
     contenders: Contenders = {"cnf": (FLOWBENCH, {"model": "cnf"}), "nsf": (FLOWBENCH, {"model": "nsf"})}
+    seconds, test_rows = _extent(seconds, quick=quick)
     with scratch() as folder:
-        data = write_tables(folder)
-        if quick:
-            return _compare(data, contenders, seconds / 6, range(1), FEW_TEST_ROWS)
-        return _compare(data, contenders, seconds, range(3))
+        return _compare(write_tables(folder), contenders, seconds, range(1 if quick else 3), test_rows)
 
 
 def _phase(phase: dict[str, Any], **changes: Any) -> str:
@@ -106,7 +107,7 @@ def _ingredients(kind: str, seconds: float) -> dict[str, list[str]]:
 
 def ablation(*, quick: bool, seconds: float) -> Outcome:
     """What each ingredient of the default is worth: the test NLL without it, on two toys and two tables."""
-    seconds = seconds / 6 if quick else seconds
+    seconds, _ = _extent(seconds, quick=quick)
     changes = {
         kind: {f"without {name}": settings for name, settings in _ingredients(kind, seconds).items()}
         for kind in ("toy", "table")
@@ -116,7 +117,7 @@ def ablation(*, quick: bool, seconds: float) -> Outcome:
 
 def sweep(*, quick: bool, seconds: float) -> Outcome:
     """What other values of the default's numbers would bring, on two toys and two tables."""
-    seconds = seconds / 6 if quick else seconds
+    seconds, _ = _extent(seconds, quick=quick)
     return _changed({kind: _values(kind, seconds) for kind in ("toy", "table")}, seconds)
 
 
@@ -167,7 +168,7 @@ def peers(*, quick: bool, seconds: float) -> Outcome:
         "zuko CNF, standardised": (OTHER, {**zuko, "settings": [adam, *plain]}),
     }
     outcome = Outcome()
-    seconds = seconds / 6 if quick else seconds
+    seconds, _ = _extent(seconds, quick=quick)
     with scratch() as folder:
         for data, contenders in (
             ({name: name for name in ("rings", "checkerboard")}, common),
@@ -182,7 +183,7 @@ def _compare(
     contenders: Contenders,
     seconds: float,
     seeds: Iterable[int],
-    test_rows: int = TEST_ROWS,
+    test_rows: int,
 ) -> Outcome:
     outcome = Outcome(
         notes=[
