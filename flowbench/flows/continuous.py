@@ -180,9 +180,7 @@ class ContinuousFlow(Flow):
         positions, now = [], 0.0
         for time in times.tolist():
             if time > now:
-                z = self._integrate(
-                    lambda t, state: (self.field.velocity(t, state[0]),), (z,), now, time
-                ).state[0]
+                z = self._integrate(lambda t, state: (self._path(t, state),), (z,), now, time).state[0]
             positions.append(z)
             now = time
         return torch.stack(positions)
@@ -239,8 +237,12 @@ class ContinuousFlow(Flow):
         z, log_det, *totals = solution.state
         return Mapped(z, log_det, solution.nfe, _local_error(solution)), tuple(totals)
 
+    def _path(self, t: Tensor, state: State) -> Tensor:
+        velocity: Tensor = self.field.velocity(t, state[0])
+        return velocity
+
     def _integrate(self, f: Derivative, state: State, start: float, end: float) -> Solution:
-        """Carry `state` along `f` from t = `start` to `end`, in steps of the field's clock."""
+        """Carry rows, and integrals along their paths, from t = `start` to `end` by the field's clock."""
         clock = self.field.clock
 
         def paced(tau: Tensor, state: State) -> State:
@@ -248,11 +250,18 @@ class ContinuousFlow(Flow):
             # One rate for all rows, or one for each.
             return tuple(rate.view(-1, *[1] * (part.ndim - 1)) * part for part in f(t, state))
 
+        def paced_path(tau: Tensor, state: State) -> Tensor:
+            t, rate = clock.at(tau)
+            velocity: Tensor = rate.view(-1, 1) * self._path(t, state)
+            return velocity
+
+        even = clock == EVEN
         return self.integrator.integrate(
-            f if clock == EVEN else paced,
+            f if even else paced,
             state,
             clock.reads(start),
             clock.reads(end),
+            path=self._path if even else paced_path,
             parameters=self.field.parameters(),
         )
 

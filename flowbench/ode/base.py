@@ -14,6 +14,8 @@ from flowbench.errors import ConfigurationError, IntegrationError
 
 State = tuple[Tensor, ...]
 Derivative = Callable[[Tensor, State], State]
+#: `(t, state)` to the derivative of the state's first tensor alone.
+PathDerivative = Callable[[Tensor, State], Tensor]
 
 
 class Velocity(Protocol):
@@ -40,13 +42,31 @@ class Velocity(Protocol):
 
 
 @dataclass(frozen=True)
+class Equation:
+    """dy/dt = f(t, y), and the part of f for the first tensor, where the others have no part in any."""
+
+    f: Derivative
+    path: PathDerivative | None = None
+
+    def __call__(self, t: Tensor, state: State, *, weighed: bool = True) -> State:
+        """One derivative for each tensor of `state`.
+
+        Where a `path` is known and the method does not weigh them, those of all but the first, on which later
+        stages build, are zeros.
+        """
+        if weighed or self.path is None:
+            return self.f(t, state)
+        return self.path(t, state), *map(torch.zeros_like, state[1:])
+
+
+@dataclass(frozen=True)
 class Solution:
     """The end of a solve and what it cost.
 
-    `state` has the shapes of the initial state. `nfe` counts the calls of the derivative in the forward
-    solve. `accepted` and `rejected` count steps; an engine that steps each row by itself gives the
-    largest count of any row. `local_error` has the shapes of `state` and holds the sums, over the steps, of
-    the absolute local errors that the engine estimated; None where it keeps none.
+    `state` has the shapes of the initial state. `nfe` counts the calls of the derivative, or of the path's
+    alone, in the forward solve. `accepted` and `rejected` count steps; an engine that steps each row by
+    itself gives the largest count of any row. `local_error` has the shapes of `state` and holds the sums,
+    over the steps, of the absolute local errors that the engine estimated; None where it keeps none.
     """
 
     state: State
@@ -63,13 +83,23 @@ class Integrator(ABC):
     options: options.PartOptions
 
     def integrate(
-        self, f: Derivative, state: State, t0: float, t1: float, *, parameters: Iterable[Tensor] = ()
+        self,
+        f: Derivative,
+        state: State,
+        t0: float,
+        t1: float,
+        *,
+        path: PathDerivative | None = None,
+        parameters: Iterable[Tensor] = (),
     ) -> Solution:
         """Carry `state` from time `t0` to `t1`, which may be the earlier one.
 
         `f(t, state)` returns one derivative for each tensor of `state`; the first axis of each is the
-        row, and all share dtype and device. `parameters` are the tensors that `f` depends on and that
-        need gradients; continuous adjoints give gradients to these and to `state` only.
+        row, and all share dtype and device. Where the others are integrals along the path of the first
+        tensor, on which no derivative depends, `path(t, state)` may give the first's derivative alone: an
+        engine may ask for it at a stage whose integrands have no weight in its method. `parameters` are the
+        tensors that `f` and `path` depend on and that need gradients; continuous adjoints give gradients to
+        these and to `state` only.
 
         Raises `ConfigurationError` for tensors or times that do not fit together, and
         `IntegrationError` when the evaluation cap is met, the step underflows, or the state or its
@@ -78,11 +108,11 @@ class Integrator(ABC):
         _check(state, t0, t1)
         if t0 == t1 or len(state[0]) == 0:
             return Solution(state, nfe=0, accepted=0, rejected=0)
-        return self._solve(f, state, t0, t1, tuple(p for p in parameters if p.requires_grad))
+        return self._solve(Equation(f, path), state, t0, t1, tuple(p for p in parameters if p.requires_grad))
 
     @abstractmethod
     def _solve(
-        self, f: Derivative, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
+        self, f: Equation, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
     ) -> Solution:
         """`integrate` for checked arguments: at least one row, and t0 != t1."""
 

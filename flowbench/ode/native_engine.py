@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from flowbench import options
 from flowbench.errors import IntegrationError
 from flowbench.ode import step_control, tableau
-from flowbench.ode.base import Derivative, Integrator, Solution, State
+from flowbench.ode.base import Equation, Integrator, Solution, State
 from flowbench.ode.stepped import SteppedOptions
 
 Adaptive = Literal["dopri5", "tsit5"]
@@ -65,7 +65,7 @@ class NativeIntegrator(Integrator):
         self.options = options
 
     def _solve(
-        self, f: Derivative, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
+        self, f: Equation, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
     ) -> Solution:
         march = _March(f, state, t0, t1, self.options)
         steps = self.options.steps
@@ -75,7 +75,7 @@ class NativeIntegrator(Integrator):
 class _March:
     """One solve. The state travels as one long vector, tensor after tensor: y (N,)."""
 
-    def __init__(self, f: Derivative, state: State, t0: float, t1: float, options: NativeOptions) -> None:
+    def __init__(self, f: Equation, state: State, t0: float, t1: float, options: NativeOptions) -> None:
         self.f = f
         self.t0 = t0
         self.t1 = t1
@@ -100,11 +100,12 @@ class _March:
         parts = torch.split(y, self.sizes)
         return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
 
-    def slope(self, t: float, y: Tensor) -> Tensor:
-        """dy/dt (N,)."""
+    def slope(self, t: float, y: Tensor, *, weighed: bool = True) -> Tensor:
+        """dy/dt (N,); see `Equation`."""
         # Sums of times may round past an end.
         t = min(max(t, min(self.t0, self.t1)), max(self.t0, self.t1))
-        return self.pack(self.f(torch.tensor(t, dtype=y.dtype, device=y.device), self.unpack(y)))
+        time = torch.tensor(t, dtype=y.dtype, device=y.device)
+        return self.pack(self.f(time, self.unpack(y), weighed=weighed))
 
     def through_grid(self, steps: int) -> Solution:
         """The solution by equal steps."""
@@ -166,16 +167,18 @@ class _March:
         method it is empty.
         """
         h = after - t
-        slopes = [self.slope(t, y) if slope is None else slope]
+        first, *weighed = self.tableau.weighs
+        slopes = [self.slope(t, y, weighed=first) if slope is None else slope]
         # Each row is the sum that one of the later stages needs. Adding a slope to all that remain takes
         # one operation, forward and back, where a sum for each stage would take one for each of its terms.
         sums = torch.addr(y, self.columns[0], slopes[0], alpha=h)
-        for node, column in zip(self.tableau.nodes, self.columns[1:], strict=True):
+        for node, column, counts in zip(self.tableau.nodes, self.columns[1:], weighed, strict=True):
             at, sums = torch.split(sums, [1, len(sums) - 1])
             # The slope where the solve ends tells the error and nothing else.
             followed = len(column) > 0 or after != self.t1
             with torch.set_grad_enabled(followed and torch.is_grad_enabled()):
-                slopes.append(self.slope(after if node == 1 else t + node * h, at.squeeze(0)))
+                stage = after if node == 1 else t + node * h
+                slopes.append(self.slope(stage, at.squeeze(0), weighed=counts))
             if len(column):
                 sums = torch.addr(sums, column, slopes[-1], alpha=h)
         reached = at if self.tableau.first_same_as_last else sums

@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 from flowbench import options
 from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.ode import step_control
-from flowbench.ode.base import Derivative, Integrator, Solution, State
+from flowbench.ode.base import Equation, Integrator, Solution, State
 from flowbench.ode.tableau import DOPRI5, TSIT5, Tableau
 
 TABLEAUX: dict[str, Tableau] = {"dopri5": DOPRI5, "tsit5": TSIT5}
@@ -45,7 +45,7 @@ class PerRowIntegrator(Integrator):
         self.options = options
 
     def _solve(
-        self, f: Derivative, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
+        self, f: Equation, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
     ) -> Solution:
         needs_gradient = bool(parameters) or any(part.requires_grad for part in state)
         if needs_gradient and torch.is_grad_enabled():
@@ -95,7 +95,7 @@ class PerRowIntegrator(Integrator):
 class _System:
     """The rows' equation in elapsed time s >= 0: t = t0 + s or t0 - s; the state as one matrix (n, D)."""
 
-    def __init__(self, f: Derivative, state: State, t0: float, t1: float, options: PerRowOptions) -> None:
+    def __init__(self, f: Equation, state: State, t0: float, t1: float, options: PerRowOptions) -> None:
         self.f = f
         self.t0 = t0
         self.t1 = t1
@@ -120,11 +120,11 @@ class _System:
         size = len(self.error_weights) * y.numel()
         return self.room[:size].view(-1, *y.shape)
 
-    def slope(self, elapsed: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
-        """dy/ds (m, D) at the elapsed times (m,)."""
+    def slope(self, elapsed: Tensor, y: Tensor, out: Tensor | None = None, *, weighed: bool = True) -> Tensor:
+        """dy/ds (m, D) at the elapsed times (m,); see `Equation`."""
         self.nfe += 1
         t = (self.t0 + self.sign * elapsed).to(y.dtype)
-        parts = [part.reshape(len(part), -1) for part in self.f(t, self.split(y))]
+        parts = [part.reshape(len(part), -1) for part in self.f(t, self.split(y), weighed=weighed)]
         return torch.cat(parts, dim=1, out=out).mul_(self.sign)
 
     def split(self, y: Tensor) -> State:
@@ -209,9 +209,10 @@ def _take_step(system: _System, rows: _Rows, step: Tensor) -> tuple[Tensor, Tens
     flat = slopes.flatten(1)
     slopes[0] = rows.slope
     y = rows.y
-    for number, (node, weights) in enumerate(zip(system.tableau.nodes, system.stages, strict=True), start=1):
+    stages = zip(system.tableau.nodes, system.stages, system.tableau.weighs[1:], strict=True)
+    for number, (node, weights, weighed) in enumerate(stages, start=1):
         y = torch.addcmul(rows.y, h, (weights @ flat[:number]).view_as(y))
-        system.slope(rows.elapsed + node * step, y, out=slopes[number])
+        system.slope(rows.elapsed + node * step, y, out=slopes[number], weighed=weighed)
     return y, slopes[-1], h * (system.error_weights @ flat).view_as(y)
 
 

@@ -22,6 +22,15 @@ class Tableau:
         return len(self.solution) > 1 and self.solution == (*self.stages[-1], 0.0)
 
     @property
+    def weighs(self) -> tuple[bool, ...]:
+        """Of each stage, whether its slope counts towards the answer or its error, not to later stages alone.
+
+        Integrals along a path need their integrands at no other.
+        """
+        error = self.error or (0.0,) * len(self.solution)
+        return tuple(weight != 0 or other != 0 for weight, other in zip(self.solution, error, strict=True))
+
+    @property
     def cost(self) -> int:
         """Evaluations per step, when the first slope is kept wherever it can be."""
         return len(self.solution) - self.first_same_as_last

@@ -8,7 +8,7 @@ from torchdiffeq import odeint, odeint_adjoint
 
 from flowbench import options
 from flowbench.errors import ConfigurationError, IntegrationError
-from flowbench.ode.base import Derivative, Integrator, Solution, State, all_finite
+from flowbench.ode.base import Derivative, Equation, Integrator, Solution, State, all_finite
 from flowbench.ode.stepped import SteppedOptions
 
 Adaptive = Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"]
@@ -51,7 +51,7 @@ class TorchdiffeqIntegrator(Integrator):
         self.options = options
 
     def _solve(
-        self, f: Derivative, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
+        self, f: Equation, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
     ) -> Solution:
         options = self.options
         adjoint = options.gradient == "adjoint" and torch.is_grad_enabled()

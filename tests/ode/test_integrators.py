@@ -158,6 +158,19 @@ def test_nfe_is_the_number_of_calls(engine: Integrator) -> None:
     assert solution.nfe == calls == 2 + 6 * (solution.accepted + solution.rejected)
 
 
+@pytest.mark.parametrize("t0, t1", [(0.0, 1.0), (1.0, 0.0)])
+@pytest.mark.parametrize("engine", engines(1e-6))
+def test_being_told_the_path_alone_changes_no_answer(engine: Integrator, t0: float, t1: float) -> None:
+    """It may stand in for the whole derivative where the integral's own has no weight, and only there."""
+    whole = solve_linear(engine, t0, t1)
+    start = START, START.new_zeros(len(START))
+    lean = engine.integrate(linear, start, t0, t1, path=lambda t, state: linear(t, state)[0])
+    assert (whole.nfe, whole.accepted, whole.rejected) == (lean.nfe, lean.accepted, lean.rejected)
+    for part in ("state", "local_error"):
+        for got, expected in zip(getattr(lean, part) or (), getattr(whole, part) or (), strict=True):
+            torch.testing.assert_close(got, expected, atol=1e-14, rtol=1e-14)
+
+
 @pytest.mark.parametrize("engine", engines())
 def test_nothing_to_do_costs_nothing(engine: Integrator) -> None:
     assert engine.integrate(linear, (START, START[:, 0]), 0.5, 0.5).nfe == 0

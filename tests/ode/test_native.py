@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError, IntegrationError
-from flowbench.ode.base import Solution, State
+from flowbench.ode.base import PathDerivative, Solution, State
 from flowbench.ode.native_engine import (
     FIXED_GRID_METHODS,
     Adaptive,
@@ -47,12 +48,19 @@ def bent(weight: Tensor, t: Tensor, state: State) -> State:
 
 
 def solve_bent(
-    integrator: NativeIntegrator | TorchdiffeqIntegrator, t0: float, t1: float
+    integrator: NativeIntegrator | TorchdiffeqIntegrator,
+    t0: float,
+    t1: float,
+    ask: Callable[[PathDerivative], PathDerivative] | None = None,
 ) -> tuple[Solution, Tensor, Tensor]:
-    """The solution, and the gradients of a loss on all of it to the weight and to the start."""
+    """The solution, and the gradients of a loss on all of it to the weight and to the start.
+
+    The engine is told of the path alone, through `ask`, where that is given.
+    """
     weight, start = SPIN.clone().requires_grad_(), START.clone().requires_grad_()
     state = (start, START.new_zeros(3), START.new_zeros(3))
-    solution = integrator.integrate(lambda t, state: bent(weight, t, state), state, t0, t1)
+    path = ask and ask(lambda t, state: bent(weight, t, state)[0])
+    solution = integrator.integrate(lambda t, state: bent(weight, t, state), state, t0, t1, path=path)
     x, log_density, cost = solution.state
     (x.square().sum() + log_density.sin().sum() + 0.1 * cost.sum()).backward()
     return solution, weight.grad, start.grad
@@ -166,6 +174,28 @@ def test_gradients_are_those_of_the_steps_taken(method: str, t0: float, t1: floa
     # A difference quotient may change the steps; with a loose tolerance it does so by very little.
     exact = method in FIXED_GRID_METHODS
     assert torch.autograd.gradcheck(solve, (start, weight), atol=1e-6 if exact else 1e-3)
+
+
+@BOTH_WAYS
+@EVERY_METHOD
+def test_integrands_without_weight_are_not_asked_for(method: str, t0: float, t1: float) -> None:
+    """Only the path is, at the second stage of dopri5 and the first of midpoint; no number changes."""
+    calls = 0
+
+    def counted(path: PathDerivative) -> PathDerivative:
+        def ask(t: Tensor, state: State) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return path(t, state)
+
+        return ask
+
+    whole, *gradients = solve_bent(native(method), t0, t1)
+    lean, *same = solve_bent(native(method), t0, t1, counted)
+    assert calls == (lean.accepted + lean.rejected) * (method in ("dopri5", "midpoint"))
+    assert (whole.nfe, whole.accepted, whole.rejected) == (lean.nfe, lean.accepted, lean.rejected)
+    for got, expected in zip((*lean.state, *same), (*whole.state, *gradients), strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-13, rtol=1e-13)
 
 
 @BOTH_WAYS

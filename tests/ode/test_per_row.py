@@ -88,6 +88,27 @@ def test_rows_step_by_themselves() -> None:
     assert sum(sizes) < 0.3 * 100 * len(sizes)
 
 
+def test_integrands_without_weight_are_not_asked_for() -> None:
+    """dopri5 builds on its second stage and gives it no weight: there the path alone is enough."""
+    whole_calls = path_calls = 0
+
+    def counted(t: Tensor, state: State) -> State:
+        nonlocal whole_calls
+        whole_calls += 1
+        return pendulum(t, state)
+
+    def path(t: Tensor, state: State) -> Tensor:
+        nonlocal path_calls
+        path_calls += 1
+        return pendulum(t, state)[0]
+
+    solution = PerRowIntegrator(PerRowOptions()).integrate(counted, start(20), 1.0, 0.0, path=path)
+    # The rows share the calls, but not their steps.
+    assert whole_calls == 2 + 5 * path_calls and whole_calls + path_calls == solution.nfe
+    for got, expected in zip(solution.state, solve(start(20)), strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-13, rtol=0)
+
+
 def test_states_of_any_shape() -> None:
     cube = torch.arange(24, dtype=torch.float64).reshape(4, 2, 3)
     solution = PerRowIntegrator(PerRowOptions(atol=1e-10, rtol=1e-10)).integrate(
