@@ -1,5 +1,6 @@
 """Models that are trained for a number of CPU seconds, and then asked for the same test rows."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from flowbench.evaluation.refinement import refine
 from flowbench.flows.base import Density
 from flowbench.flows.continuous import ContinuousFlow
 from flowbench.flows.density_model import DensityModel
-from flowbench.ode.base import Derivative, Solution, State
+from flowbench.ode.base import Derivative, PathDerivative, Solution, State
 from flowbench.ode.native_engine import NativeOptions
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
 from flowbench.preparation import (
@@ -193,14 +194,25 @@ class CountingIntegrator(PerRowIntegrator):
 
     rows = 0
 
-    def _solve(
-        self, f: Derivative, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
+    def integrate(
+        self,
+        f: Derivative,
+        state: State,
+        t0: float,
+        t1: float,
+        *,
+        path: PathDerivative | None = None,
+        parameters: Iterable[Tensor] = (),
     ) -> Solution:
         def counted(t: Tensor, y: State) -> State:
             self.rows += len(t)
             return f(t, y)
 
-        return super()._solve(counted, state, t0, t1, parameters)
+        def counted_path(t: Tensor, y: State) -> Tensor:
+            self.rows += len(t)
+            return path(t, y)
+
+        return super().integrate(counted, state, t0, t1, path=path and counted_path, parameters=parameters)
 
 
 def classical(dataset: str, seed: int, test_rows: int, settings: list[str]) -> Contender:
