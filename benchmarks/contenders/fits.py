@@ -1,6 +1,6 @@
 """Models that are trained for a number of CPU seconds, and then asked for the same test rows."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -195,24 +195,16 @@ class CountingIntegrator(PerRowIntegrator):
     rows = 0
 
     def integrate(
-        self,
-        f: Derivative,
-        state: State,
-        t0: float,
-        t1: float,
-        *,
-        path: PathDerivative | None = None,
-        parameters: Iterable[Tensor] = (),
+        self, f: Derivative, *arguments: Any, path: PathDerivative | None = None, **others: Any
     ) -> Solution:
-        def counted(t: Tensor, y: State) -> State:
-            self.rows += len(t)
-            return f(t, y)
+        return super().integrate(self._counted(f), *arguments, path=path and self._counted(path), **others)
 
-        def counted_path(t: Tensor, y: State) -> Tensor:
+    def _counted(self, derivative: Callable[[Tensor, State], Any]) -> Callable[[Tensor, State], Any]:
+        def counted(t: Tensor, y: State) -> Any:
             self.rows += len(t)
-            return path(t, y)
+            return derivative(t, y)
 
-        return super().integrate(counted, state, t0, t1, path=path and counted_path, parameters=parameters)
+        return counted
 
 
 def classical(dataset: str, seed: int, test_rows: int, settings: list[str]) -> Contender:
