@@ -71,7 +71,7 @@ def _untrained(toy: str, rows: Tensor) -> CNF:
 
 def _test_nll(cnf: CNF, rows: Tensor) -> float:
     total = 0.0
-    for chunk in rows[:TEST_ROWS].split(5000):
+    for chunk in torch.split(rows[:TEST_ROWS], 5000):
         z, change = cnf.integrate(chunk)
         total += float((change - base_log_prob(z)).detach().double().sum())
     return total / TEST_ROWS

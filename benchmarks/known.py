@@ -45,7 +45,7 @@ class Gaussians:
         """Draw `n` rows `(n, d)`."""
         chosen = rng.integers(len(self.means), size=n)
         noise = rng.standard_normal((n, self.means.shape[1]))
-        return self.means[chosen] + np.einsum("nij,nj->ni", self.factors[chosen], noise)
+        return np.asarray(self.means[chosen] + np.einsum("nij,nj->ni", self.factors[chosen], noise))
 
     def log_prob(self, x: Floats) -> Floats:
         """Log-density `(n,)` of `x: (n, d)`, nats."""

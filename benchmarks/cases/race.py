@@ -92,4 +92,4 @@ def _seconds_per_evaluation() -> float:
         save_problem(problem, perturbed_flow(2, {"name": "concatsquash"}, 0.3), rows)
         entry = Entry("recipe", "benchmarks.contenders.ffjord:gradient", {"problem": str(problem)})
         timing = interleave([entry], 15)[entry.name]
-    return timing.median / (timing.figures["nfe"] + timing.figures["backward_nfe"])
+    return float(timing.median / (timing.figures["nfe"] + timing.figures["backward_nfe"]))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from flowbench.preparation import (
     rows_to_learn,
 )
 from flowbench.training.trainer import Trainer
+from flowbench.transforms.base import Transform
 
 #: Test rows that are solved twice, for the errors of all.
 ERROR_ROWS = 200
@@ -83,10 +84,10 @@ def load(dataset: str, model: str, seconds: float, seed: int, test_rows: int, se
         "evaluation.error_rows": ERROR_ROWS,
     }
     config = resolve(dataset, model, overrides=overrides, settings=settings)
-    dataset, split = load_rows(config, Path("datasets"))
-    rows = rows_to_learn(config, dataset, find_dequantiser(config, dataset, split))
-    prepared = prepare(config, dataset.column_names, rows[split.train], rows[split.validation])
-    return Task(dataset, rows, split, prepared, test_rows)
+    table, split = load_rows(config, Path("datasets"))
+    rows = rows_to_learn(config, table, find_dequantiser(config, table, split))
+    prepared = prepare(config, table.column_names, rows[split.train], rows[split.validation])
+    return Task(table, rows, split, prepared, test_rows)
 
 
 def flowbench(
@@ -136,7 +137,7 @@ def other(
     task = load(dataset, like, seconds, seed, test_rows, settings or [])
     model = task.prepared.model
     flow: Density = OTHERS[name](len(model.columns))
-    model = DensityModel(model.columns, list(model.transforms), flow)
+    model = DensityModel(model.columns, [cast(Transform, each) for each in model.transforms], flow)
     task = replace(task, prepared=replace(task.prepared, model=model))
 
     def once() -> Answer:
@@ -178,7 +179,8 @@ def _evaluations(task: Task) -> dict[str, Any]:
     tolerances = {"atol": LOOSE, "rtol": LOOSE}
     batch = task.prepared.model.for_evaluation(NativeOptions(**tolerances))
     single = task.prepared.model.for_evaluation(PerRowOptions(**tolerances))
-    single.flow.integrator = counting = CountingIntegrator(PerRowOptions(**tolerances))
+    counting = CountingIntegrator(PerRowOptions(**tolerances))
+    cast(ContinuousFlow, single.flow).integrator = counting
     rows = torch.from_numpy(task.test[:COUNTED_ROWS])
     with torch.no_grad(), suppress(IntegrationError):
         return {

@@ -109,7 +109,7 @@ def rates(problem: str, dtype: str, repetitions: int = 20) -> Contender:
     @torch.no_grad()
     def once() -> Answer:
         for _ in range(repetitions):
-            for times, part in zip(t.split(CHUNK), rows.split(CHUNK), strict=True):
+            for times, part in zip(torch.split(t, CHUNK), torch.split(rows, CHUNK), strict=True):
                 flow.rates(times, part, None)
         return Answer(figures={"repetitions": repetitions})
 
