@@ -1,7 +1,7 @@
 """Tables of what `flowbench evaluate` found: samples against held-out rows, and calibration."""
 
 from flowbench.report.grouping import ModelGroup, Section
-from flowbench.report.numbers import DASH, fixed, significant
+from flowbench.report.numbers import DASH, fixed, probability
 from flowbench.report.tables import Table
 
 #: Two-sample statistics by the name of their metric.
@@ -62,7 +62,7 @@ def calibration_table(section: Section) -> Table | None:
         (
             model.label,
             *(_share(model, f"hdr_coverage_{level}") for level in levels),
-            *(significant(_metric(model, f"{name}_p_value")) for name in tests),
+            *(probability(_metric(model, f"{name}_p_value")) for name in tests),
         )
         for model in models
     )
@@ -90,7 +90,7 @@ def _with_p_value(model: ModelGroup, test: str, statistic: str = "") -> str:
     value, p_value = _metric(model, statistic or test), _metric(model, f"{test}_p_value")
     if value is None or p_value is None:
         return DASH
-    return f"{fixed(value, 4)} ({significant(p_value, 1)})"
+    return f"{fixed(value, 4)} ({probability(p_value, 1)})"
 
 
 def _share(model: ModelGroup, name: str) -> str:

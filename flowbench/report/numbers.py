@@ -11,6 +11,8 @@ DEFAULT_DECIMALS = 3
 MAX_DECIMALS = 8
 #: From here on a number is written with a power of ten, since nobody counts so many digits.
 TOO_LONG = 1e7
+#: No p-value is 0: what rounds to it is below this.
+LEAST_P_VALUE = 1e-300
 
 
 def decimals_for(uncertainty: float | None) -> int:
@@ -81,6 +83,13 @@ def significant(value: float | None, digits: int = 2) -> str:
     if exponent < -4:
         return _with_power(value, digits)
     return fixed(value, max(digits - 1 - exponent, 0))
+
+
+def probability(p_value: float | None, digits: int = 2) -> str:
+    """A p-value, as `significant` writes it; one too small for float64 as "< 1.0e−300"."""
+    if p_value is not None and p_value < LEAST_P_VALUE:
+        return f"< {significant(LEAST_P_VALUE, digits)}"
+    return significant(p_value, digits)
 
 
 def _with_power(value: float, digits: int) -> str:

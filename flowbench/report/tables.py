@@ -11,6 +11,7 @@ from flowbench.report.numbers import (
     decimals_for,
     fixed,
     plural,
+    probability,
     seconds,
     shared_decimals,
     significant,
@@ -54,7 +55,7 @@ def likelihood_table(section: Section) -> Table:
     }
     if len(models) > 1:
         columns["bootstrap"] = _bootstrap_cells(section)
-        columns["p (Holm)"] = [significant(each.p_adjusted) if each else "" for each in section.differences]
+        columns["p (Holm)"] = [probability(each.p_adjusted) if each else "" for each in section.differences]
     if toy:
         # The smallest is the one that matters, so it decides.
         errors = [model.kl.standard_error for model in models if model.kl and model.kl.standard_error]

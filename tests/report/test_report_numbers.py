@@ -9,6 +9,7 @@ from flowbench.report.numbers import (
     decimals_for,
     fixed,
     plural,
+    probability,
     seconds,
     shared_decimals,
     significant,
@@ -89,6 +90,13 @@ def test_values_with_their_uncertainty() -> None:
 )
 def test_significant(value: float | None, text: str) -> None:
     assert significant(value) == text
+
+
+def test_a_p_value_is_never_zero() -> None:
+    assert probability(0.0) == "< 1.0e−300"
+    assert probability(1e-310, 1) == "< 1e−300"
+    assert [probability(each) for each in (1.3e-33, None)] == ["1.3e−33", "–"]
+    assert probability(0.061, 1) == "0.06"
 
 
 def test_times_and_counts() -> None:
