@@ -88,7 +88,9 @@ def _compare(outcome: Outcome, setting: Setting, rounds: int, direction: str, *,
         else _cheapest(name, entry, reference)
         for name, entry in contenders.items()
     }
-    timings = interleave([entry for entry in chosen.values() if entry is not None], rounds)
+    # A round takes half a minute, beside which a first call's extra tenth of a second is small.
+    warmups = 0 if quick else 1
+    timings = interleave([entry for entry in chosen.values() if entry is not None], rounds, warmups=warmups)
     for name, entry in chosen.items():
         outcome.add(setting.title, _row(name, entry, timings.get(name), reference))
     ours = timings["flowbench per-row dopri5"]
