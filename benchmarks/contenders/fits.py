@@ -19,9 +19,7 @@ from flowbench.data import Dataset, Split
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.likelihood import reported_likelihoods
 from flowbench.evaluation.refinement import refine
-from flowbench.flows.base import Density
 from flowbench.flows.continuous import ContinuousFlow
-from flowbench.flows.density_model import DensityModel
 from flowbench.ode.base import Derivative, PathDerivative, Solution, State
 from flowbench.ode.native_engine import NativeOptions
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
@@ -35,7 +33,6 @@ from flowbench.preparation import (
     rows_to_learn,
 )
 from flowbench.training.trainer import Trainer
-from flowbench.transforms.base import Transform
 
 #: Test rows that are solved twice, for the errors of all.
 ERROR_ROWS = 200
@@ -136,9 +133,7 @@ def other(
     """The flow called `name` of another library, trained as flowbench's model `like` is, by likelihood."""
     task = load(dataset, like, seconds, seed, test_rows, settings or [])
     model = task.prepared.model
-    flow: Density = OTHERS[name](len(model.columns))
-    model = DensityModel(model.columns, [cast(Transform, each) for each in model.transforms], flow)
-    task = replace(task, prepared=replace(task.prepared, model=model))
+    model.flow, model.background = OTHERS[name](len(model.columns)), None
 
     def once() -> Answer:
         trainer = _train(task)
