@@ -92,6 +92,7 @@ def main_options(
 
 
 @app.command()
+@opt.with_reading()
 def fit(
     context: typer.Context,
     dataset: opt.OptionalDatasetArgument = None,
@@ -100,6 +101,7 @@ def fit(
     time_budget: opt.BudgetOption = None,
     steps: opt.StepsOption = None,
     columns: opt.ColumnsOption = None,
+    reading: opt.Reading = opt.NOTHING,
     dequantise: opt.DequantiseOption = None,
     rows: opt.RowsOption = None,
     seed: opt.SeedOption = None,
@@ -129,7 +131,7 @@ def fit(
             watch = _watch(line, stop, lambda run: _how_to_resume(run, home))
             run = experiment.resume(run, settings=settings or (), home=place, watch=watch)
         return _report_fit(run, home, json)
-    overrides = opt.overrides(time_budget, steps, columns, dequantise, rows, threads, device, seed)
+    overrides = opt.overrides(time_budget, steps, columns, dequantise, rows, threads, device, seed, reading)
     resolved = configuration.resolve(
         dataset, model, preset=preset, file=config, overrides=overrides, settings=settings or ()
     )
@@ -146,6 +148,7 @@ for _command_of_a_run in (sample, score, evaluate, tradeoff):
 
 
 @app.command()
+@opt.with_reading()
 def compare(
     datasets: opt.DatasetsArgument,
     models: opt.ModelsOption = "cnf,planar,gaussian",
@@ -155,6 +158,7 @@ def compare(
     time_budget: opt.BudgetOption = None,
     steps: opt.StepsOption = None,
     columns: opt.ColumnsOption = None,
+    reading: opt.Reading = opt.NOTHING,
     dequantise: opt.DequantiseOption = None,
     rows: opt.RowsOption = None,
     config: opt.ConfigOption = None,
@@ -171,7 +175,7 @@ def compare(
     """
     from flowbench import config as configuration
     from flowbench.comparison import compare as compare_runs
-    from flowbench.data import table_stem
+    from flowbench.data import TableFile, table_stem
     from flowbench.home import Home
 
     place = Home(home)
@@ -190,7 +194,9 @@ def compare(
             model,
             preset=preset if preset in FLOWS.get(model).presets else "default",
             file=config,
-            overrides=opt.overrides(time_budget, steps, columns, dequantise, rows, threads, device, seed),
+            overrides=opt.overrides(
+                time_budget, steps, columns, dequantise, rows, threads, device, seed, reading
+            ),
             settings=settings or (),
         )
         for dataset, model, seed in told
@@ -200,7 +206,7 @@ def compare(
             "`--set` changes the data set, the model or the seed of a comparison, which the arguments, "
             "`--models` and `--seeds` choose; leave it out"
         )
-    folder = place.report_path(name, [table_stem(Path(dataset)) for dataset in datasets])
+    folder = place.report_path(name, [table_stem(TableFile.of(dataset)) for dataset in datasets])
     if dry_run:
         return _print_configs(configs, json)
     farewell = "interrupted before the report; the same command goes on from here"

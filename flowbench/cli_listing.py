@@ -31,9 +31,11 @@ def list_datasets(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -
 
 
 @datasets_app.command("show")
+@opt.with_reading(*opt.OF_A_FIT)
 def show_dataset(
     dataset: opt.DatasetArgument,
     columns: opt.ColumnsOption = None,
+    reading: opt.Reading = opt.NOTHING,
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> None:
@@ -46,7 +48,11 @@ def show_dataset(
     from flowbench.home import Home
 
     chosen = opt.listed(columns, "--columns")
-    described = data.describe_dataset(dataset, columns=chosen, folder=Home(home).datasets)
+    described = data.describe_dataset(
+        dataset, columns=chosen, folder=Home(home).datasets, reading=data.ReadOptions(**reading)
+    )
+    for note in described.notes:
+        terminal.say(f"{described.name}: {note}")
     if json:
         terminal.write_json(asdict(described))
         return

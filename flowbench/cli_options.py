@@ -1,8 +1,11 @@
 """The arguments and options that commands share, what completes them, and how their texts are read."""
 
+import csv
+import inspect
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,7 +94,10 @@ BudgetOption = Annotated[
     ),
 ]
 StepsOption = Annotated[int | None, typer.Option(help="Training steps.")]
-ColumnsOption = Annotated[str | None, typer.Option(help="Columns of the table to use, comma-separated.")]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(help="Columns of the table to use, comma-separated; names with commas in quotes."),
+]
 DequantiseOption = Annotated[
     str | None,
     typer.Option(
@@ -133,6 +139,74 @@ OutputFolderOption = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder to write (default: in reports/).")
 ]
 
+#: How a table's file is read: the options, by their names in `flowbench.data.ReadOptions`.
+_READING: dict[str, Any] = {
+    "header": Annotated[str | None, typer.Option(help="Whether the first line holds names: yes or no.")],
+    "separator": Annotated[
+        str | None,
+        typer.Option(help="What separates cells: a character, or comma, semicolon, tab, pipe, blanks."),
+    ],
+    "decimal": Annotated[str | None, typer.Option(help="The decimal sign: a point or a comma.")],
+    "thousands": Annotated[
+        str | None,
+        typer.Option(help="What stands between thousands: a character, or comma, point, blank, apostrophe."),
+    ],
+    "encoding": Annotated[str | None, typer.Option(help="The encoding of the text, such as cp1252.")],
+    "date_format": Annotated[str | None, typer.Option(help="How dates are written, such as %d.%m.%Y.")],
+    "missing_values": Annotated[
+        list[str] | None,
+        typer.Option("--missing-value", help="A cell that holds nothing, such as -999; repeatable."),
+    ],
+    "missing": Annotated[
+        str | None,
+        typer.Option(help="Rows with missing cells: refuse (the default) the table, or drop them."),
+    ],
+    "keep": Annotated[
+        str | None,
+        typer.Option(help="Columns whose values are numbers as they stand, whatever they look like."),
+    ],
+    "group": Annotated[
+        str | None, typer.Option(help="Keep rows that agree in this column in one part of the split.")
+    ],
+}
+#: Those that make no sense where rows are only looked at or scored.
+OF_A_FIT = ("missing", "group")
+
+
+def with_reading(*without: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options that say how a table's file is read, taken as `reading`."""
+
+    def give(command: Callable[..., Any]) -> Callable[..., Any]:
+        options = {name: kind for name, kind in _READING.items() if name not in without}
+
+        @wraps(command)
+        def call(*arguments: Any, **values: Any) -> Any:
+            given = {name: values.pop(name) for name in options}
+            given["keep"] = listed(given["keep"], "--keep")
+            told = {name: value for name, value in given.items() if value is not None}
+            return command(*arguments, reading=told, **values)
+
+        signature = inspect.signature(command)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            if parameter.name != "reading":
+                parameters.append(parameter)
+                continue
+            parameters += [
+                inspect.Parameter(name, parameter.kind, default=None, annotation=kind)
+                for name, kind in options.items()
+            ]
+        call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return call
+
+    return give
+
+
+#: Stands in a command's signature where `with_reading` puts the options.
+Reading = dict[str, Any]
+NOTHING: Reading = {}
+
 
 def overrides(
     time_budget: str | None,
@@ -142,7 +216,8 @@ def overrides(
     rows: int | None,
     threads: int | None,
     device: str | None,
-    seed: int | None = None,
+    seed: int | None,
+    reading: Reading,
 ) -> dict[str, Any]:
     """The options that `fit` and `compare` share, under their names in the configuration."""
     return {
@@ -154,6 +229,7 @@ def overrides(
         "threads": threads,
         "device": device,
         "seed": seed,
+        **{f"data.{name}": value for name, value in reading.items()},
     }
 
 
@@ -169,8 +245,8 @@ def listed(text: str | None, option: str) -> list[str] | None:
     """The names in "a, b"; raises `ConfigurationError` where there are none, or one stands twice."""
     if text is None:
         return None
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
+    names = [name.strip() for line in csv.reader([text], skipinitialspace=True) for name in line]
+    if not names or not all(names):
         raise ConfigurationError(f"`{option}` takes names with commas between them; got `{text}`")
     if len(set(names)) < len(names):
         raise ConfigurationError(f"`{option}` names one thing twice; got `{text}`")

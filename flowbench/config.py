@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from flowbench.data.dequantise import parse_spacings
+from flowbench.data.reading import ReadOptions
 from flowbench.errors import ConfigurationError, UnknownNameError
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.options import Options, part_of
@@ -23,9 +24,10 @@ DEFAULT_SECONDS = 60.0
 BUDGETS = ("steps", "seconds")
 
 
-class DataOptions(Options):
+class DataOptions(ReadOptions):
     """`dataset` is a name or a path; `columns` selects some of a table's; `rows` is a toy's size.
 
+    How a table's file is read is that of `ReadOptions`.
     `dequantise` spreads columns of evenly spaced values, such as whole numbers, over the cells that these
     stand for (`flowbench.data.dequantise.Dequantiser`): "auto" those of which most values repeat, "none" no
     columns, "age=1,height=0.1" these, with their spacings. `seed` draws a toy's rows, every data set's split

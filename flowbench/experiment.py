@@ -12,6 +12,7 @@ import torch
 
 from flowbench.config import RunConfig, evaluation_with
 from flowbench.data import Dataset, Split
+from flowbench.data.column_type import FLOAT64
 from flowbench.data.dequantise import Dequantiser
 from flowbench.data.pitfalls import find_pitfalls
 from flowbench.environment import describe_host, describe_versions, source_commit
@@ -183,6 +184,8 @@ class _Work:
         """Load, split and transform the data and build the model; with the cells of a `run` that goes on."""
         dataset, split = load_rows(config, home.datasets)
         if run is None:
+            for note in dataset.notes:
+                watch.on_warning(note)
             dequantiser = find_dequantiser(config, dataset, split)
         else:
             check_data(run, dataset)
@@ -207,6 +210,12 @@ class _Work:
                 "rows": len(self.dataset.rows),
                 "columns": list(self.dataset.column_names),
                 "lattices": self.dequantiser.to_values(),
+                "types": {
+                    column.name: column.type.to_values()
+                    for column in self.dataset.columns
+                    if column.type != FLOAT64
+                },
+                "notes": list(self.dataset.notes),
             },
             "pitfalls": asdict(
                 find_pitfalls(self.dataset, self.split, self.dequantiser, self.config.evaluation.test_rows)

@@ -94,9 +94,10 @@ def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -
     """
     check_table_path(path, () if tables else run.dataset.get("columns", ()))
     named = (read_config(run).data.dataset, *tables)
-    kept = [run.path / "results.h5", *(table_file(name, (home or Home()).datasets) for name in named)]
+    files = [table_file(name, (home or Home()).datasets) for name in named]
+    kept = [run.path / "results.h5", *(file.path for file in files if file)]
     with file_errors("write", path):
-        if path.exists() and any(one and one.exists() and path.samefile(one) for one in kept):
+        if path.exists() and any(one.exists() and path.samefile(one) for one in kept):
             raise ConfigurationError(f"{path} would overwrite what is read; give another path with `-o`")
         if path.is_dir():
             raise ConfigurationError(f"cannot write {path}: it is a folder; give a file's name")

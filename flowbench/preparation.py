@@ -168,7 +168,7 @@ def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
     """The data set of a configuration and its split; raises as `load_dataset` does."""
     data, split = config.data, config.split
     dataset = load_dataset(
-        data.dataset, columns=data.columns, rows=data.rows, seed=data.seed, folder=datasets
+        data.dataset, columns=data.columns, rows=data.rows, seed=data.seed, folder=datasets, reading=data
     )
     return dataset, Split.draw(len(dataset.rows), (split.train, split.validation, split.test), data.seed)
 

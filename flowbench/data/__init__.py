@@ -10,6 +10,8 @@ from flowbench.data.catalogue import (
 )
 from flowbench.data.dataset import Column, Dataset, Provenance, Split
 from flowbench.data.description import ColumnSummary, DatasetDescription, describe_dataset
+from flowbench.data.files import TableFile
+from flowbench.data.reading import ReadOptions
 from flowbench.data.tables import Table, read_table
 
 __all__ = [
@@ -19,8 +21,10 @@ __all__ = [
     "DatasetDescription",
     "DatasetSummary",
     "Provenance",
+    "ReadOptions",
     "Split",
     "Table",
+    "TableFile",
     "dataset_names",
     "describe_dataset",
     "list_datasets",

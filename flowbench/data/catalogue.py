@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowbench.data.dataset import Column, Dataset, Provenance
-from flowbench.data.formats import file_errors, read_raw_table, table_suffix
+from flowbench.data.files import TableFile, table_suffix
+from flowbench.data.formats import file_errors, read_raw_table
+from flowbench.data.markers import find_markers
+from flowbench.data.reading import AUTOMATIC, ReadOptions
 from flowbench.data.sklearn_tables import SKLEARN_TABLES
-from flowbench.data.tables import Table, leave_out_hint, read_table, select_columns
+from flowbench.data.tables import Table, join_names, leave_out_hint, read_table, select_columns
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError, unknown_name
 from flowbench.registry import TOYS
 
@@ -69,12 +73,16 @@ def load_dataset(
     seed: int = 0,
     folder: Path = Path("datasets"),
     for_fit: bool = True,
+    reading: ReadOptions = AUTOMATIC,
 ) -> Dataset:
     """A toy, a table of scikit-learn, a file of `folder` by its name, or any table file by its path.
 
-    `columns` selects columns, in this order. `rows` is how many rows of a toy to draw (default 1,000,000) and
-    `seed` what to draw them with. `for_fit` also refuses a file that no density can be learnt from: fewer
-    than ten rows, or a constant column; without it a single row will do. Raises `UnknownNameError` for a
+    "file.h5:group/table" is one of the tables in a file. `columns` selects columns, in this order; without
+    it, columns that only number the rows are left out, which the data set's notes say. `reading` tells how a
+    file is read. `rows` is how many rows of a toy to draw (default 1,000,000) and `seed` what to draw them
+    with. `for_fit` also refuses a file that no density can be learnt from: fewer than ten rows, a constant
+    column, or a value that stands so far apart that it may mean "missing"; without it a single row will do.
+    Raises `UnknownNameError` for a
     name or column that is not there, `ConfigurationError` for an option that does not apply, and
     `DataError` for a file that cannot be read or used.
     """
@@ -84,10 +92,10 @@ def load_dataset(
         raise ConfigurationError(f"`rows` is for toys; `{name_or_path}` is a table, used whole")
     if name_or_path in SKLEARN_TABLES:
         return _load_sklearn(name_or_path, columns)
-    return _load_file(_find_file(name_or_path, folder), columns, for_fit)
+    return _load_file(_find_file(name_or_path, folder), columns, for_fit, reading)
 
 
-def table_file(name_or_path: str, folder: Path = Path("datasets")) -> Path | None:
+def table_file(name_or_path: str, folder: Path = Path("datasets")) -> TableFile | None:
     """The file that `load_dataset` would read; None where it would read none."""
     if name_or_path in TOYS.entries or name_or_path in SKLEARN_TABLES:
         return None
@@ -108,7 +116,7 @@ def list_datasets(folder: Path = Path("datasets")) -> list[DatasetSummary]:
 
 def dataset_names(folder: Path = Path("datasets")) -> list[str]:
     """The names that `list_datasets` would give, without opening a file."""
-    return [*TOYS.names(), *SKLEARN_TABLES, *(table_stem(path) for path in _table_files(folder))]
+    return [*TOYS.names(), *SKLEARN_TABLES, *(table_stem(TableFile(path)) for path in _table_files(folder))]
 
 
 def _draw_toy(name: str, columns: Sequence[str] | None, rows: int, seed: int) -> Dataset:
@@ -140,23 +148,33 @@ def _load_sklearn(name: str, columns: Sequence[str] | None) -> Dataset:
     return Dataset(name, tuple(Column(table.names[index]) for index in wanted), rows, provenance)
 
 
-def _load_file(path: Path, columns: Sequence[str] | None, for_fit: bool) -> Dataset:
-    table = read_table(path, columns, may_leave_out=for_fit)
+def _load_file(
+    file: TableFile, columns: Sequence[str] | None, for_fit: bool, reading: ReadOptions
+) -> Dataset:
+    table = read_table(file, columns, reading=reading, may_leave_out=for_fit)
     if for_fit:
-        with file_errors(path):
-            _check_can_be_fitted(table)
-    return Dataset(table_stem(path), tuple(map(Column, table.names)), table.rows, file_provenance(path))
+        with file_errors(file):
+            _check_can_be_fitted(table, reading.keep or ())
+    return Dataset(
+        table_stem(file),
+        tuple(Column(name, type=table.types[name]) for name in table.names),
+        table.rows,
+        file_provenance(file),
+        notes=table.notes,
+        row_numbers=table.row_numbers,
+        groups=table.groups,
+    )
 
 
-def file_provenance(path: Path) -> Provenance:
+def file_provenance(file: TableFile) -> Provenance:
     """Where a table file comes from; raises `DataError` if it cannot be read."""
-    with file_errors(path), path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    facts = _KNOWN_FILES.get(sha256, _Facts(str(path), "", ""))
+    with file_errors(file), file.path.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    facts = _KNOWN_FILES.get(sha256, _Facts(str(file), "", ""))
     return Provenance(facts.source, sha256, facts.licence, facts.description)
 
 
-def _check_can_be_fitted(table: Table) -> None:
+def _check_can_be_fitted(table: Table, keep: Sequence[str]) -> None:
     n = len(table.rows)
     if n < FEWEST_ROWS:
         raise DataError(f"{n} rows are too few to learn a density from; at least {FEWEST_ROWS} are needed")
@@ -167,23 +185,45 @@ def _check_can_be_fitted(table: Table) -> None:
         also = f"; so are {', '.join(f'`{name}`' for name in constant[1:])}" if constant[1:] else ""
         hint = leave_out_hint(table.names, constant) or "give a table with columns that vary"
         raise DataError(f"column `{constant[0]}` is constant: {value:g} from row 1 to row {n}{also}; {hint}")
+    for name, values in zip(table.names, table.rows.T, strict=True):
+        if name not in keep and (markers := find_markers(values)):
+            each = [
+                f"row {_row(table, marker.row)}: {_exact(marker.value)}"
+                + (f" (as {marker.count:,} cells are)" if marker.count > 1 else "")
+                for marker in markers
+            ]
+            options = " ".join(f"--missing-value {_exact(marker.value)}" for marker in markers)
+            raise DataError(
+                f"column `{name}`, {'; '.join(each)} stands apart from the other values, {markers[0].low:g} "
+                f"to {markers[0].high:g}, as a mark of missing cells does; say `{options}` if it is one, or "
+                f"`--keep {shlex.quote(join_names([name]))}` to learn it as a value"
+            )
 
 
-def _find_file(name: str, folder: Path) -> Path:
-    path = Path(name)
-    exists = os.path.exists(name)
-    if os.sep in name or (table_suffix(path) and exists):
-        return path
-    named = [file for file in _table_files(folder) if name in (table_stem(file), file.name)]
+def _row(table: Table, number: int) -> int:
+    """The number of a row, from 1, in the file."""
+    return number if table.row_numbers is None else int(table.row_numbers[number - 1]) + 1
+
+
+def _exact(value: float) -> str:
+    return f"{value:.0f}" if value == np.rint(value) and abs(value) < 1e15 else repr(value)
+
+
+def _find_file(name: str, folder: Path) -> TableFile:
+    file = TableFile.of(name)
+    exists = os.path.exists(name) or file.inside is not None
+    if os.sep in name or file.inside is not None or (table_suffix(file.path) and exists):
+        return file
+    named = [path for path in _table_files(folder) if name in (table_stem(TableFile(path)), path.name)]
     if len(named) > 1:
-        choices = ", ".join(str(file) for file in named)
+        choices = ", ".join(str(path) for path in named)
         raise ConfigurationError(f"the dataset `{name}` could be any of {choices}; give the path of one")
-    if not named and (table_suffix(path) or exists):
-        return path
+    if not named and (table_suffix(file.path) or exists):
+        return file
     if not named:
         known = unknown_name("dataset", name, dataset_names(folder))
         raise UnknownNameError(f"{known}; or give the path of a table file")
-    return named[0]
+    return TableFile(named[0])
 
 
 def _table_files(folder: Path) -> list[Path]:
@@ -200,18 +240,20 @@ def _summarise_file(path: Path) -> DatasetSummary:
         try:
             with file_errors(path):
                 content = path.read_bytes()
-                raw = read_raw_table(path)
+                raw = read_raw_table(TableFile(path), AUTOMATIC)
             rows, columns = raw.n_rows, len(raw.names)
             facts = _KNOWN_FILES.get(hashlib.sha256(content).hexdigest())
             description = facts.description if facts else path.name
         except DataError as error:
             description = f"cannot be read: {error}"
-    return DatasetSummary(table_stem(path), "file", rows, columns, description)
+    return DatasetSummary(table_stem(TableFile(path)), "file", rows, columns, description)
 
 
-def table_stem(path: Path) -> str:
-    """The name of a table file without its suffix, or of a data set as it is."""
-    return path.name[: -len(table_suffix(path) or "")] or path.name
+def table_stem(file: TableFile) -> str:
+    """The name of a table file without its ending, with that of the table inside it; or a data set's name."""
+    name = file.path.name
+    stem = name[: len(name) - len(table_suffix(file.path) or "")] or name
+    return stem if file.inside is None else f"{stem}-{file.inside.replace('/', '-')}"
 
 
 def _sha256_of_rows(rows: NDArray[np.float64]) -> str:

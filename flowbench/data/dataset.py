@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from flowbench.data.column_type import FLOAT64, ColumnType
 from flowbench.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's name, what kind of values it holds and the interval they lie in (data units)."""
+    """A column's name, what kind of values it holds and the interval they lie in (data units).
+
+    `type` says how its table has them.
+    """
 
     name: str
     kind: Literal["continuous"] = "continuous"
     support: tuple[float, float] = (-math.inf, math.inf)
+    type: ColumnType = FLOAT64
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,10 @@ class Provenance:
 class Dataset:
     """Rows `(n, d)` float64 in data units, read-only, with their columns and provenance.
 
-    `density` is the density that the rows were drawn from, where it is known. Raises `DataError` if the
-    rows are not a matrix with one column per `Column`.
+    `density` is the density that the rows were drawn from, where it is known. `notes` say what reading the
+    table guessed or left out. `row_numbers: (n,)` count rows of the source, from 0, where some were dropped.
+    Rows with the same number in `groups: (n,)` belong together. Raises `DataError` if the rows are not a
+    matrix with one column per `Column`.
     """
 
     name: str
@@ -50,6 +57,9 @@ class Dataset:
     rows: NDArray[np.float64]
     provenance: Provenance
     density: "ToyDensity | None" = None
+    notes: tuple[str, ...] = ()
+    row_numbers: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         rows = np.array(self.rows, dtype=np.float64, order="C")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from flowbench.data.catalogue import file_provenance, load_dataset, table_file, table_stem
+from flowbench.data.cells import Cells
 from flowbench.data.dataset import Provenance
-from flowbench.data.raw_table import Array
-from flowbench.data.tables import read_cells
+from flowbench.data.reading import AUTOMATIC, ReadOptions
+from flowbench.data.tables import read_columns
 
 
 @dataclass(frozen=True)
@@ -31,43 +32,54 @@ class ColumnSummary:
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """A dataset in numbers; `entropy` is that of its density in nats, None where it is not known."""
+    """A dataset in numbers; `entropy` is that of its density in nats, None where it is not known.
+
+    `notes` are what reading it guessed or left out.
+    """
 
     name: str
     rows: int
     columns: tuple[ColumnSummary, ...]
     entropy: float | None
     provenance: Provenance
+    notes: tuple[str, ...] = ()
 
 
 def describe_dataset(
-    name_or_path: str, *, columns: Sequence[str] | None = None, folder: Path = Path("datasets")
+    name_or_path: str,
+    *,
+    columns: Sequence[str] | None = None,
+    folder: Path = Path("datasets"),
+    reading: ReadOptions = AUTOMATIC,
 ) -> DatasetDescription:
     """Summarise every column of a dataset, or those in `columns`, whether a model can take it or not.
 
     Raises as `load_dataset` does, but not for cells.
     """
-    path = table_file(name_or_path, folder)
-    if path is None:
+    file = table_file(name_or_path, folder)
+    notes: tuple[str, ...] = ()
+    if file is None:
         dataset = load_dataset(name_or_path, columns=columns, folder=folder)
-        cells = dict(zip(dataset.column_names, dataset.rows.T, strict=True))
+        cells = {
+            name: Cells(values) for name, values in zip(dataset.column_names, dataset.rows.T, strict=True)
+        }
         name, provenance = dataset.name, dataset.provenance
         entropy = dataset.density.entropy if dataset.density is not None else None
     else:
-        cells = read_cells(path, columns)
-        name, provenance, entropy = table_stem(path), file_provenance(path), None
-    rows = len(next(iter(cells.values())))
+        found = read_columns(file, columns, reading)
+        cells, notes = dict(found.cells), found.notes
+        name, provenance, entropy = table_stem(file), file_provenance(file), None
+    rows = len(next(iter(cells.values())).numbers)
     summaries = tuple(_summarise(column, values) for column, values in cells.items())
-    return DatasetDescription(name, rows, summaries, entropy, provenance)
+    return DatasetDescription(name, rows, summaries, entropy, provenance, notes)
 
 
-def _summarise(name: str, cells: Array) -> ColumnSummary:
-    if cells.dtype.kind not in "iuf":
-        distinct = len({str(cell) for cell in cells.tolist() if cell is not None})
-        return ColumnSummary(name, None, None, None, None, distinct, len(cells))
-    numbers = cells.astype(np.float64)
+def _summarise(name: str, cells: Cells) -> ColumnSummary:
+    numbers = cells.numbers
     finite = numbers[np.isfinite(numbers)]
-    distinct, unfit = len(np.unique(finite)), len(numbers) - len(finite)
+    unfit = len(numbers) - len(finite)
+    texts = {cells.text(int(row)) for row in np.flatnonzero(cells.is_foreign)}
+    distinct = len(np.unique(finite)) + len(texts)
     if not len(finite):
         return ColumnSummary(name, None, None, None, None, distinct, unfit)
     sd = float(finite.std(ddof=1)) if len(finite) > 1 else None

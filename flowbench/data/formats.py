@@ -3,21 +3,31 @@
 Files are untrusted: nothing is unpickled, and sizes are bounded before anything is read.
 """
 
+import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowbench.data.csv_table import read_csv
+from flowbench.data.files import TableFile
 from flowbench.data.hdf5_table import read_hdf5
 from flowbench.data.raw_table import RawTable, check_size
+from flowbench.data.reading import ReadOptions
+from flowbench.data.sheet_table import read_sheet
 from flowbench.errors import DataError, FlowbenchError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Wanted = Sequence[str] | None
 
 
 @contextmanager
-def file_errors(path: Path) -> Iterator[None]:
+def file_errors(path: object) -> Iterator[None]:
     """Make every error of reading `path` a `DataError` that names the file.
 
     The package's other errors pass unchanged, and so do a library that is not installed and a lack of memory.
@@ -37,12 +47,13 @@ def file_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: it is damaged, or not what its suffix says ({reason})") from error
 
 
-def read_raw_table(path: Path) -> RawTable:
-    """Read the file at `path` by its suffix; to be called within `file_errors`.
+def read_raw_table(file: TableFile, reading: ReadOptions, wanted: Wanted = None) -> RawTable:
+    """Read a file by its ending; to be called within `file_errors`.
 
-    Raises `DataError` if it is missing, no file, of an unknown suffix or too large, and whatever the
-    format's library raises if it is damaged.
+    Columns that are not `wanted` may be passed over. Raises `DataError` if it is missing, no file, of an
+    unknown ending or too large, and whatever the format's library raises if it is damaged.
     """
+    path = file.path
     if path.is_dir():
         raise DataError("it is a folder; give the path of a table file in it")
     if not path.exists():
@@ -51,46 +62,119 @@ def read_raw_table(path: Path) -> RawTable:
         raise DataError("it is not a regular file")
     if path.stat().st_size == 0:
         raise DataError("the file is empty")
-    suffix = table_suffix(path)
-    if suffix is None:
-        raise DataError(f"it is of no kind that can be read; known suffixes: {', '.join(_READERS)}")
-    return _READERS[suffix](path)
+    return _READERS[file.kind](file, reading, wanted)
 
 
-def table_suffix(path: Path) -> str | None:
-    """The suffix by which `path` is known as a table file, such as ".csv.gz"; None if it is not."""
-    return next((suffix for suffix in _READERS if path.name.lower().endswith(suffix)), None)
-
-
-def _read_parquet(path: Path) -> RawTable:
+def _read_parquet(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTable:
     from pyarrow import parquet
 
-    with parquet.ParquetFile(path) as file:
-        names = tuple(file.schema_arrow.names)
-        check_size(file.metadata.num_rows * len(names) * 8)
-        return RawTable.from_arrow(names, file.read())
+    with parquet.ParquetFile(file.path) as source:
+        schema = source.schema_arrow
+        names = _names(schema, wanted)
+        check_size(source.metadata.num_rows * len(names) * 8)
+        table = source.read(list(dict.fromkeys(names)))
+    return RawTable.from_arrow(
+        tuple(table.column_names), table, reading, _pandas_index(schema, table.column_names)
+    )
 
 
-def _read_npy(path: Path) -> RawTable:
+def _read_arrow(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTable:
+    from pyarrow import feather, ipc
+
+    check_size(file.path.stat().st_size)
+    with file.open() as stream:
+        is_file = stream.read(6) in (b"ARROW1", b"FEA1\0\0")
+    if is_file:
+        table = feather.read_table(file.path, memory_map=False)
+    else:
+        with file.open() as stream:
+            table = ipc.open_stream(stream).read_all()
+    check_size(table.nbytes)
+    table = table.select(_names(table.schema, wanted))
+    return RawTable.from_arrow(
+        tuple(table.column_names), table, reading, _pandas_index(table.schema, table.column_names)
+    )
+
+
+def _names(schema: "pa.Schema", wanted: Wanted) -> list[str]:
+    """The columns to read: those `wanted`, if all of them are there once."""
+    names = list(schema.names)
+    if wanted is None or any(names.count(name) != 1 for name in wanted):
+        return names
+    return list(wanted)
+
+
+def _pandas_index(schema: "pa.Schema", names: Sequence[str]) -> dict[int, str]:
+    """Which of the columns called `names` pandas wrote for an index."""
+    try:
+        described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+        index = [name for name in described.get("index_columns", []) if isinstance(name, str)]
+    except (ValueError, AttributeError):
+        index = []
+    return {
+        number: "it is the index of a pandas table"
+        for number, name in enumerate(names)
+        if name in index or (name.startswith("__index_level_") and name.endswith("__"))
+    }
+
+
+def _read_json(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTable:
+    from pyarrow import json as arrow_json
+
+    if not file.is_packed:
+        check_size(file.path.stat().st_size)
+    with file.open() as stream:
+        content = _bounded(stream.read, 2**22)
+    import pyarrow as pa
+
+    table = arrow_json.read_json(pa.BufferReader(content))
+    names = _names(table.schema, wanted)
+    return RawTable.from_arrow(tuple(names), table.select(names), reading)
+
+
+def _bounded(read: Callable[[int], bytes], block: int) -> bytes:
+    parts, total = [], 0
+    while part := read(block):
+        total += len(part)
+        check_size(total)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _read_npy(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTable:
     # Mapping the file compares the size that it declares with the one that it has.
-    return RawTable.from_array(np.lib.format.open_memmap(path, mode="r"))
+    return RawTable.from_array(np.lib.format.open_memmap(file.path, mode="r"), reading)
 
 
-def _read_npz(path: Path) -> RawTable:
-    with zipfile.ZipFile(path) as archive:
-        check_size(sum(member.file_size for member in archive.infolist()))
-    with np.load(path, allow_pickle=False) as arrays:
-        if not arrays.files:
+def _read_npz(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTable:
+    with zipfile.ZipFile(file.path) as archive:
+        sizes = {member.filename.removesuffix(".npy"): member.file_size for member in archive.infolist()}
+    with np.load(file.path, allow_pickle=False) as arrays:
+        names = list(arrays.files)
+        if not names:
             raise DataError("it holds no arrays")
-        return RawTable.from_arrays({name: arrays[name] for name in arrays.files})
+        if file.inside is not None:
+            if file.inside not in names:
+                there = ", ".join(f"`{name}`" for name in names[:5])
+                raise DataError(f"it has no array `{file.inside}`; there is {there}")
+            names = [file.inside]
+        elif wanted and set(wanted) <= set(names):
+            names = [name for name in names if name in wanted]
+        check_size(sum(sizes.get(name, 0) for name in names))
+        return RawTable.from_arrays({name: arrays[name] for name in names}, reading, wanted=wanted)
 
 
-_READERS: dict[str, Callable[[Path], RawTable]] = {
-    ".csv": read_csv,
-    ".csv.gz": read_csv,
-    ".parquet": _read_parquet,
-    ".npy": _read_npy,
-    ".npz": _read_npz,
-    ".h5": read_hdf5,
-    ".hdf5": read_hdf5,
+def _read_hdf5(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTable:
+    return read_hdf5(file.path, file.inside, reading, wanted)
+
+
+_READERS: dict[str, Callable[[TableFile, ReadOptions, Wanted], RawTable]] = {
+    "text": read_csv,
+    "json": _read_json,
+    "parquet": _read_parquet,
+    "arrow": _read_arrow,
+    "npy": _read_npy,
+    "npz": _read_npz,
+    "hdf5": _read_hdf5,
+    "sheet": read_sheet,
 }

@@ -1,39 +1,102 @@
 """Reading a table from an HDF5 file that may come from anywhere."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowbench.data.raw_table import LAYOUTS, RawTable, check_size
+from flowbench.data.reading import ReadOptions
 from flowbench.errors import DataError
 
 if TYPE_CHECKING:
     import h5py
 
+#: Groups that a message names.
+_MOST_GROUPS = 5
 
-def read_hdf5(path: Path) -> RawTable:
-    """Read the datasets at the root of an HDF5 file as one table; dimension scales are not columns.
 
-    Raises `DataError` for links out of the root, external or virtual storage, types that are no plain
+def read_hdf5(path: Path, inside: str | None, reading: ReadOptions, wanted: Sequence[str] | None) -> RawTable:
+    """Read the datasets of a group, or one dataset, as a table; dimension scales are no columns.
+
+    `inside` names the group or the dataset, the root if it is None; of datasets that are columns only those
+    `wanted` are looked at. Raises `DataError` for links, external or virtual storage, types that are no plain
     numbers or text, and sizes above the bound; `OSError` for a file that is not HDF5.
     """
     import h5py
 
-    with h5py.File(path, "r") as file:
-        datasets = {name: member for name in file if (member := _column_like(file, name)) is not None}
-        if not datasets:
-            raise DataError(f"it has no dataset at its root; {LAYOUTS}")
-        check_size(sum(dataset.size * dataset.dtype.itemsize for dataset in datasets.values()))
-        return RawTable.from_arrays({name: dataset[()] for name, dataset in datasets.items()})
+    with _opened(path) as file:
+        parts = [part for part in (inside or "").split("/") if part]
+        group = file
+        for number, name in enumerate(parts):
+            member = _member(group, name)
+            if isinstance(member, h5py.Dataset) and number == len(parts) - 1:
+                return _read(group, [name], reading, None)
+            if not isinstance(member, h5py.Group):
+                raise DataError(f"`{name}` is not a group with tables in it")
+            group = member
+        if "pandas_type" in group.attrs or "axis0" in group:
+            raise DataError(
+                "it is a table of `pandas.to_hdf`, in PyTables' format; write it with `to_parquet` instead"
+            )
+        names = [name for name in group if wanted is None or name in wanted or not set(wanted) <= set(group)]
+        columns = [name for name in names if _is_column_like(group, name)]
+        if not columns:
+            where = f"`{inside}`" if inside else "its root"
+            tables = [f"{path.name}:{name}" for name in _tables(group, "/".join(parts))]
+            hint = f"name the group of one: {', '.join(tables[:_MOST_GROUPS])}" if tables else LAYOUTS
+            raise DataError(f"it has no dataset at {where}; {hint}")
+        return _read(group, columns, reading, wanted)
 
 
-def _column_like(file: "h5py.File", name: str) -> "h5py.Dataset | None":
+@contextmanager
+def _opened(path: Path) -> Iterator["h5py.File"]:
     import h5py
 
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+    try:
+        file = h5py.File(path, "r")
+    except BlockingIOError:
+        raise DataError("another program holds it open for writing; close it there, or give a copy") from None
+    with file:
+        yield file
+
+
+def _read(
+    group: "h5py.Group", names: Sequence[str], reading: ReadOptions, wanted: Sequence[str] | None
+) -> RawTable:
+    datasets = {name: _checked(name, group[name]) for name in names}
+    check_size(sum(dataset.size * dataset.dtype.itemsize for dataset in datasets.values()))
+    units = {name: _units(dataset) for name, dataset in datasets.items()}
+    arrays = {name: dataset[()] for name, dataset in datasets.items()}
+    return RawTable.from_arrays(arrays, reading, units, wanted)
+
+
+def _units(dataset: "h5py.Dataset") -> str:
+    """What the attribute `units` says, as the CF conventions have it."""
+    unit = dataset.attrs.get("units", "") if "units" in dataset.attrs else ""
+    return unit.decode(errors="replace") if isinstance(unit, bytes) else str(unit)
+
+
+def _member(group: "h5py.Group", name: str) -> object:
+    import h5py
+
+    link = group.get(name, getlink=True)
+    if link is None:
+        there = ", ".join(f"`{each}`" for each in list(group)[:_MOST_GROUPS]) or "nothing"
+        raise DataError(f"it has no `{name}`; there is {there}")
+    if not isinstance(link, h5py.HardLink):
         raise DataError(f"`{name}` is a link to somewhere else; links are not followed")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.is_scale:
-        return None
+    return group[name]
+
+
+def _is_column_like(group: "h5py.Group", name: str) -> bool:
+    import h5py
+
+    member = _member(group, name)
+    return isinstance(member, h5py.Dataset) and not member.is_scale
+
+
+def _checked(name: str, dataset: "h5py.Dataset") -> "h5py.Dataset":
     if dataset.is_virtual or dataset.external:
         raise DataError(f"`{name}` keeps its values in another file; store them in this one")
     if dataset.shape is None:
@@ -43,3 +106,22 @@ def _column_like(file: "h5py.File", name: str) -> "h5py.Dataset | None":
     if not kinds <= set("iufbS"):
         raise DataError(f"`{name}` holds neither plain numbers nor text of fixed length")
     return dataset
+
+
+def _tables(group: "h5py.Group", path: str, depth: int = 3) -> Iterator[str]:
+    """The groups below `group` that have datasets in them; no link is followed."""
+    import h5py
+
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            continue
+        member, below = group[name], f"{path}/{name}" if path else name
+        if isinstance(member, h5py.Group):
+            if any(
+                isinstance(member.get(each, getlink=True), h5py.HardLink)
+                and isinstance(member[each], h5py.Dataset)
+                for each in member
+            ):
+                yield below
+            elif depth:
+                yield from _tables(member, below, depth - 1)

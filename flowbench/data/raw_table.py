@@ -1,18 +1,15 @@
 """What every reader of a table file returns, and the bound that each keeps to."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from flowbench.data.cells import Array, Cells, cells_of_array, cells_of_arrow
+from flowbench.data.reading import ReadOptions
 from flowbench.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Array = NDArray[Any]
 
 # A table beyond this would not fit the memory of the machines that flowbench is made for.
 LARGEST_TABLE_BYTES = 4 * 2**30
@@ -22,66 +19,98 @@ LARGEST_TABLE_BYTES = 4 * 2**30
 class RawTable:
     """The columns of a file before any check of their values.
 
-    `column(i)` gives column i as an array (n,): of numbers, or of objects (None where a cell is missing).
+    `cells(i)` gives those of column i; a name is empty where a column has none. `bookkeeping` tells, by the
+    number of a column, why the file itself says that it is none of data. `notes` say what was guessed.
     """
 
     names: tuple[str, ...]
     n_rows: int
-    column: Callable[[int], Array]
+    cells: Callable[[int], Cells]
+    bookkeeping: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_arrow(cls, names: tuple[str, ...], table: "pa.Table") -> "RawTable":
-        """The columns of an Arrow table, under `names`."""
-        import pyarrow as pa
+    def from_arrow(
+        cls,
+        names: tuple[str, ...],
+        table: "pa.Table",
+        reading: ReadOptions,
+        bookkeeping: Mapping[int, str] | None = None,
+        *,
+        typed: bool = True,
+    ) -> "RawTable":
+        """The columns of an Arrow table, under `names`; unless it is `typed`, text may stand for numbers."""
+        keep = reading.keep or ()
 
-        def column(index: int) -> Array:
-            values = table.column(index)
-            kind = values.type
-            if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind):
-                return np.asarray(values.cast(pa.float64(), safe=False).to_numpy())
-            cells = np.empty(len(values), dtype=object)
-            cells[:] = values.to_pylist()
-            return cells
+        def cells(index: int) -> Cells:
+            return cells_of_arrow(table.column(index), reading, keep=names[index] in keep, typed=typed)
 
-        return cls(names, table.num_rows, column)
+        return cls(names, table.num_rows, cells, bookkeeping or {})
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array]) -> "RawTable":
+    def from_arrays(
+        cls,
+        arrays: Mapping[str, Array],
+        reading: ReadOptions,
+        units: Mapping[str, str] | None = None,
+        wanted: Sequence[str] | None = None,
+    ) -> "RawTable":
         """The table that named arrays hold, in one of the layouts that `LAYOUTS` describes.
 
-        Raises `DataError` if the arrays have none of these layouts.
+        Of arrays that are columns only those `wanted` matter. Raises `DataError` if the arrays have none of
+        these layouts.
         """
+        if wanted and set(wanted) <= set(arrays):
+            arrays = {name: array for name, array in arrays.items() if name in wanted}
         if all(array.ndim == 1 and array.dtype.names is None for array in arrays.values()):
             lengths = {name: len(array) for name, array in arrays.items()}
             if len(set(lengths.values())) > 1:
                 raise DataError(f"its columns differ in length ({_listed(lengths)}); {LAYOUTS}")
-            columns = list(arrays.values())
-            return cls(tuple(arrays), len(columns[0]), lambda index: columns[index])
+            return cls._of_columns(arrays, reading, units or {})
         labels = arrays.get("columns") if len(arrays) > 1 else None
         tables = [array for name, array in arrays.items() if labels is None or name != "columns"]
         if len(tables) != 1:
             shapes = {name: array.shape for name, array in arrays.items()}
-            raise DataError(f"it holds several arrays ({_listed(shapes)}); {LAYOUTS}")
-        return cls.from_array(tables[0], labels)
+            raise DataError(
+                f"it holds several arrays ({_listed(shapes)}); name one behind the file, with a colon "
+                f"between them, or some with `--columns`; {LAYOUTS}"
+            )
+        return cls.from_array(tables[0], reading, labels)
 
     @classmethod
-    def from_array(cls, array: Array, labels: Array | None = None) -> "RawTable":
+    def from_array(cls, array: Array, reading: ReadOptions, labels: Array | None = None) -> "RawTable":
         """The table in one array: (n, d), (n,), or (n,) with named fields; `labels: (d,)` name the columns.
 
         Raises `DataError` for any other shape, or labels that do not match the columns.
         """
         fields = array.dtype.names or ()
-        if fields and array.ndim == 1 and not any(array.dtype[field].shape for field in fields):
-            return cls(fields, len(array), lambda index: array[fields[index]])
+        if fields and array.ndim == 1 and not any(array.dtype[name].shape for name in fields):
+            return cls._of_columns({name: array[name] for name in fields}, reading, {})
         if fields or array.ndim not in (1, 2):
             raise DataError(f"it holds an array of shape {array.shape}; {LAYOUTS}")
         matrix = array if array.ndim == 2 else array[:, None]
-        n, d = matrix.shape
-        if labels is None:
-            return cls(numbered(d), n, lambda index: matrix[:, index])
-        if labels.shape != (d,):
+        d = matrix.shape[1]
+        if labels is not None and labels.shape != (d,):
             raise DataError(f"`columns` has the shape {labels.shape} where the array has {d} columns")
-        return cls(tuple(map(_text, labels)), n, lambda index: matrix[:, index])
+        names = numbered(d) if labels is None else tuple(map(_text, labels))
+        keep = reading.keep or ()
+
+        def cells(index: int) -> Cells:
+            return cells_of_array(matrix[:, index], reading=reading, keep=names[index] in keep)
+
+        return cls(names, len(matrix), cells)
+
+    @classmethod
+    def _of_columns(
+        cls, columns: Mapping[str, Array], reading: ReadOptions, units: Mapping[str, str]
+    ) -> "RawTable":
+        names, keep = tuple(columns), reading.keep or ()
+
+        def cells(index: int) -> Cells:
+            name = names[index]
+            return cells_of_array(columns[name], units.get(name, ""), reading, keep=name in keep)
+
+        return cls(names, len(next(iter(columns.values()), ())), cells)
 
 
 LAYOUTS = (
@@ -93,15 +122,6 @@ LAYOUTS = (
 def numbered(n: int) -> tuple[str, ...]:
     """The names of `n` columns that have none of their own: c1, c2, ..."""
     return tuple(f"c{i + 1}" for i in range(n))
-
-
-def is_number(cell: str) -> bool:
-    """Whether `cell` reads as a decimal number."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell
 
 
 def check_size(n_bytes: int) -> None:

@@ -1,18 +1,27 @@
 """A table of finite numbers, read from a file and checked cell by cell."""
 
-import json
+import csv
+import io
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowbench.data.bookkeeping import find_bookkeeping
+from flowbench.data.cells import Cells
+from flowbench.data.column_type import ColumnType
+from flowbench.data.files import TableFile
 from flowbench.data.formats import file_errors, read_raw_table
-from flowbench.data.raw_table import Array, is_number
+from flowbench.data.header import is_date, is_plain_number
+from flowbench.data.raw_table import RawTable
+from flowbench.data.reading import AUTOMATIC, ReadOptions
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
+
+Floats = NDArray[np.float64]
 
 # How many names a message lists before it stops.
 _MOST_NAMES_LISTED = 10
@@ -21,41 +30,108 @@ _LONGEST_CELL_SHOWN = 40
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Column names and finite rows: `names` has d entries, `rows` is (n, d) float64 with n >= 1."""
+    """Column names and finite rows: `names` has d entries, `rows` is (n, d) float64 with n >= 1.
+
+    `types` say how the file has the values of a column. `notes` are what reading guessed or left out, a
+    sentence each. `row_numbers: (n,)` count rows of the file, from 0, where some were dropped; `groups: (n,)`
+    are the cells of the column that groups rows, if one does.
+    """
 
     names: tuple[str, ...]
-    rows: NDArray[np.float64]
+    rows: Floats
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    row_numbers: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
 
 
 def read_table(
-    path: str | Path, columns: Sequence[str] | None = None, *, may_leave_out: bool = True
+    path: str | Path | TableFile,
+    columns: Sequence[str] | None = None,
+    *,
+    reading: ReadOptions = AUTOMATIC,
+    may_leave_out: bool = True,
 ) -> Table:
-    """Read a CSV (also .gz), Parquet, NPY, NPZ or HDF5 file; with `columns`, only these, in this order.
+    """Read a table file of any kind that `flowbench.data.files.KINDS` names; only `columns`, in this order.
 
+    Without `columns`, those are left out that only number or name the rows, which the notes say.
     `may_leave_out` lets errors advise to leave columns out, as a model that needs them all does not.
     Raises `DataError`, which names the file, and the column and row (counted from 1, without the header)
-    where there is one, for a file that cannot be read, names among them that repeat or are empty, no rows,
-    and cells that are missing, infinite or no numbers; `UnknownColumnError` for a column that is not there;
+    where there is one, for a file that cannot be read, names among them that repeat, no rows, and cells that
+    are missing, infinite or no numbers; `UnknownColumnError` for a column that is not there;
     `ConfigurationError` for a selection that is empty or repeats a column.
     """
-    path = Path(path)
-    cells = read_cells(path, columns)
-    with file_errors(path):
-        return Table(tuple(cells), _checked_rows(cells, may_leave_out))
+    file = path if isinstance(path, TableFile) else TableFile.of(path)
+    chosen = read_columns(file, columns, reading)
+    with file_errors(file):
+        return _checked_table(chosen, reading, may_leave_out)
 
 
-def read_cells(path: Path, columns: Sequence[str] | None = None) -> dict[str, Array]:
-    """The columns of a table as its file has them, whatever their cells are: numbers (n,) or objects.
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Columns of a file by name, before their cells are checked; the notes on reading them, and groups."""
 
-    Missing cells are NaN among numbers and None among objects. Raises as `read_table` does, but for cells.
+    cells: Mapping[str, Cells]
+    notes: tuple[str, ...]
+    groups: Cells | None = None
+
+
+def read_columns(
+    path: Path | TableFile, columns: Sequence[str] | None = None, reading: ReadOptions = AUTOMATIC
+) -> Columns:
+    """The columns of a table as its file has them, whatever their cells are.
+
+    Raises as `read_table` does, but for cells.
     """
-    with file_errors(path):
-        raw = read_raw_table(path)
-        _check_names(raw.names, columns)
-        wanted = select_columns(raw.names, columns, str(path))
-        if raw.n_rows == 0 or not raw.names:
+    file = path if isinstance(path, TableFile) else TableFile(path)
+    with file_errors(file):
+        wanted = None if columns is None else [*columns, *([reading.group] if reading.group else [])]
+        raw = read_raw_table(file, reading, wanted)
+        names, notes = _named(raw)
+        _check_names(names, columns)
+        for option, given in (
+            ("keep", reading.keep or ()),
+            ("group", [reading.group] if reading.group else []),
+        ):
+            select_columns(names, given, f"{file}: `--{option}`") if given else None
+        if raw.n_rows == 0 or not names:
             raise DataError("it holds no rows")
-        return {raw.names[index]: raw.column(index) for index in wanted}
+        wanted_indices = select_columns(names, columns, str(file))
+        if columns is None:
+            wanted_indices = [i for i in wanted_indices if names[i] != reading.group]
+        listed = [i for i in wanted_indices if columns is not None or i not in raw.bookkeeping]
+        cells = {names[index]: raw.cells(index) for index in listed or wanted_indices}
+        notes = [*raw.notes, *notes]
+        if columns is None:
+            unnamed = [name for name, own in zip(names, raw.names, strict=True) if not own]
+            out, warnings = find_bookkeeping(list(cells), cells, unnamed)
+            reasons = {names[i]: why for i, why in raw.bookkeeping.items() if listed} | out
+            kept = {name: each for name, each in cells.items() if name not in out}
+            if not kept:
+                kept, reasons = cells, {}
+            notes += [
+                f"column `{name}` is left out: {why}; `--columns` keeps what it names"
+                for name, why in reasons.items()
+                if why
+            ]
+            hint = leave_out_hint(list(kept), warnings)
+            notes += [f"{each}; {hint}" if hint else each for each in warnings.values()]
+            cells = kept
+        notes += _notes_on_cells(cells)
+        groups = raw.cells(names.index(reading.group)) if reading.group else None
+        return Columns(cells, tuple(notes), groups)
+
+
+def _notes_on_cells(columns: Mapping[str, Cells]) -> list[str]:
+    """What was guessed of cells, once for all columns of which it is true."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, cells in columns.items():
+        for what, example in cells.notes:
+            found.setdefault(what, []).append((name, example))
+    return [
+        f"{what}, such as `{_shown(each[0][1])}`: {_listed([f'`{name}`' for name, _ in each])}"
+        for what, each in found.items()
+    ]
 
 
 def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: str) -> list[int]:
@@ -82,66 +158,126 @@ def leave_out_hint(names: Sequence[str], unfit: Collection[str]) -> str:
         return ""
     if len(fit) > _MOST_NAMES_LISTED:
         return "leave out what cannot be used by naming the other columns with `--columns`"
-    if any("," in name for name in fit):
-        return f"leave out what cannot be used with `--set {shlex.quote(f'data.columns={json.dumps(fit)}')}`"
-    return f"leave out what cannot be used with `--columns {shlex.quote(','.join(fit))}`"
+    return f"leave out what cannot be used with `--columns {shlex.quote(join_names(fit))}`"
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Names with commas between them, those in quotes that need it, as `--columns` takes them."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return line.getvalue()
+
+
+def group_numbers(cells: Cells) -> NDArray[np.int64]:
+    """A number for each different cell: `(n,)`; cells that hold nothing are a group each."""
+    foreign, missing = cells.is_foreign, cells.is_missing
+    keys = cells.numbers.astype(object)
+    for row in np.flatnonzero(foreign):
+        keys[row] = cells.text(int(row))
+    for row in np.flatnonzero(missing):
+        keys[row] = ("missing", int(row))
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class _Fault:
-    """The first cell of a column that is no finite number: its row, counted from 1, and what is wrong."""
+    """What is wrong with a column: a cell of row `row`, counted from 1, or all of it (0).
 
+    `count` cells are like it; `remedy` is what to do about them, the same for all columns of one `kind`.
+    """
+
+    kind: str
     row: int
     complaint: str
+    count: int = 1
+    remedy: str = ""
 
 
-_MISSING = "the cell is missing"
-_INFINITE = "the value is infinite"
+def _named(raw: RawTable) -> tuple[list[str], list[str]]:
+    """The columns' names, of which those without one get that of their place, and what to say of it."""
+    names, notes = list(raw.names), []
+    for index, name in enumerate(raw.names):
+        if not name and raw.bookkeeping.get(index) != "":
+            place = f"c{index + 1}"
+            names[index] = place + "_" * sum(other == place for other in raw.names)
+            if index:
+                notes.append(f"column {index + 1} has no name, and is called `{names[index]}`")
+    return names, notes
 
 
 def _check_names(names: Sequence[str], wanted: Sequence[str] | None) -> None:
     """Every column that is used needs a name of its own, whatever the others are called."""
-    used = names if wanted is None else [name for name in names if name in wanted]
+    used = [name for name in names if name] if wanted is None else [name for name in names if name in wanted]
     if repeated := _repeated(used):
         raise DataError(f"two columns are called `{repeated}`; give every column a name of its own")
-    if "" in used:
-        raise DataError(
-            f"column {names.index('') + 1} has no name; give it one, or name the others with `--columns`"
-        )
 
 
 def _repeated(names: Sequence[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-def _checked_rows(columns: Mapping[str, Array], may_leave_out: bool) -> NDArray[np.float64]:
-    checked = {name: _check_cells(cells) for name, cells in columns.items()}
-    faults = {name: cells for name, cells in checked.items() if isinstance(cells, _Fault)}
+def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) -> Table:
+    n = len(next(iter(columns.cells.values())).numbers)
+    kept, notes = None, list(columns.notes)
+    if reading.missing == "drop":
+        missing = np.zeros(n, dtype=bool)
+        for each in columns.cells.values():
+            missing |= each.is_missing
+        if missing.all():
+            raise DataError(
+                "every row has a missing cell; leave columns out that have many, with `--columns`"
+            )
+        if missing.any():
+            kept = np.flatnonzero(~missing)
+            notes.append(f"{int(missing.sum()):,} of {n:,} rows have missing cells, and are left out")
+    faults = {
+        name: fault
+        for name, each in columns.cells.items()
+        if (fault := _fault(each, kept is not None)) is not None
+    }
     if faults:
-        hint = leave_out_hint(list(columns), faults) if may_leave_out else ""
-        raise DataError("; ".join([*_describe_faults(faults), *([f"or {hint}"] if hint else [])]))
-    return np.column_stack([cells for cells in checked.values() if not isinstance(cells, _Fault)])
+        hint = leave_out_hint(list(columns.cells), faults) if may_leave_out else ""
+        raise DataError("; ".join([*_describe_faults(faults, n), *([f"or {hint}"] if hint else [])]))
+    rows = np.empty((n if kept is None else len(kept), len(columns.cells)))
+    for number, each in enumerate(columns.cells.values()):
+        rows[:, number] = each.numbers if kept is None else each.numbers[kept]
+    groups = None
+    if columns.groups is not None:
+        groups = group_numbers(columns.groups)
+        groups = groups if kept is None else groups[kept]
+    types = {name: each.type for name, each in columns.cells.items()}
+    return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups)
 
 
-def _check_cells(cells: Array) -> NDArray[np.float64] | _Fault:
-    if cells.dtype.kind not in "iuf":
-        return _first_non_number(cells)
-    numbers = cells.astype(np.float64)
-    finite = np.isfinite(numbers)
-    if finite.all():
-        return numbers
-    row = int(np.argmin(finite))
-    return _Fault(row + 1, _MISSING if np.isnan(numbers[row]) else _INFINITE)
-
-
-def _first_non_number(cells: Array) -> _Fault:
-    for row, cell in enumerate(cells.tolist(), start=1):
-        if cell is None:
-            return _Fault(row, _MISSING)
-        if not (isinstance(cell, str) and is_number(cell)):
-            return _Fault(row, f"`{_shown(cell)}` is not a number")
-    # A column of text whose every cell looks like a number was still stored as text.
-    return _Fault(1, f"`{_shown(cells[0])}` is text, not a number")
+def _fault(cells: Cells, may_be_missing: bool) -> _Fault | None:
+    if cells.fault is not None:
+        return _Fault("column", 0, cells.fault)
+    unfit = ~np.isfinite(cells.numbers)
+    if not unfit.any():
+        return None
+    missing, foreign, infinite = cells.is_missing, cells.is_foreign, np.isinf(cells.numbers)
+    if may_be_missing:
+        unfit &= ~missing
+        if not unfit.any():
+            return None
+    row = int(np.argmax(unfit))
+    if missing[row]:
+        remedy = "fill in missing cells, or leave their rows out with `--missing drop`"
+        return _Fault("missing", row + 1, "the cell is missing", int(missing.sum()), remedy)
+    if infinite[row]:
+        return _Fault(
+            "infinite", row + 1, "the value is infinite", int(infinite.sum()), "replace infinite values"
+        )
+    text = _shown(cells.text(row))
+    remedy = "turn text into numbers"
+    if is_plain_number(text):
+        return _Fault("text", row + 1, f"`{text}` is text, not a number", int(foreign.sum()), remedy)
+    if is_date(text):
+        remedy = "say how dates are written with `--date-format`, such as %d.%m.%y"
+    elif foreign.sum() < len(foreign) / 2 and cells.text(row).strip():
+        remedy += f", or say `--missing-value {shlex.quote(text)}` if that stands for nothing"
+    return _Fault("text", row + 1, f"`{text}` is not a number", int(foreign.sum()), remedy)
 
 
 def _shown(cell: object) -> str:
@@ -150,19 +286,17 @@ def _shown(cell: object) -> str:
     return text if len(text) <= _LONGEST_CELL_SHOWN else f"{text[:_LONGEST_CELL_SHOWN]}..."
 
 
-def _describe_faults(faults: Mapping[str, _Fault]) -> list[str]:
+def _describe_faults(faults: Mapping[str, _Fault], n: int) -> list[str]:
     (name, fault), *others = faults.items()
-    parts = [f"column `{name}`, row {fault.row}: {fault.complaint}"]
+    where = f", row {fault.row}" if fault.row else ""
+    more = f" ({fault.count:,} of {n:,} cells)" if fault.count > 1 else ""
+    parts = [f"column `{name}`{where}: {fault.complaint}{more}"]
     if others:
-        parts.append(f"also unfit: {_listed([f'`{other}` (row {fault.row})' for other, fault in others])}")
-    complaints = {fault.complaint for fault in faults.values()}
-    if _MISSING in complaints:
-        parts.append("fill in missing cells or drop their rows")
-    if _INFINITE in complaints:
-        parts.append("replace infinite values")
-    if complaints - {_MISSING, _INFINITE}:
-        parts.append("turn text into numbers")
-    return parts
+        each = [f"`{other}`" + (f" (row {fault.row})" if fault.row else "") for other, fault in others]
+        parts.append(f"also unfit: {_listed(each)}")
+    remedies = {each.kind: each.remedy for each in reversed(list(faults.values())) if each.remedy}
+    order = ("missing", "infinite", "text")
+    return [*parts, *(remedies[kind] for kind in order if kind in remedies)]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("faithful.csv", "penguins.csv"):
         shutil.copy(BUNDLED / name, tmp_path)
     (tmp_path / "mine.csv").write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(20)))
-    (tmp_path / "notes.txt").write_text("not a table")
+    (tmp_path / "notes.md").write_text("not a table")
     return tmp_path
 
 
@@ -153,8 +153,8 @@ def test_names_that_lead_nowhere(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         load_dataset("missing.csv", folder=folder)
     with pytest.raises(DataError, match="no such file"):
         load_dataset("missing/table", folder=folder)
-    with pytest.raises(DataError, match="known suffixes"):
-        load_dataset("notes.txt", folder=folder)
+    with pytest.raises(DataError, match="known endings"):
+        load_dataset("notes.md", folder=folder)
     for name in ("x" * 5000, "", "a\0b"):
         with pytest.raises(UnknownNameError, match="unknown dataset"):
             load_dataset(name, folder=folder)

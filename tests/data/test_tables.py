@@ -10,23 +10,21 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from pyarrow import parquet
 
 from flowbench.data import Table, read_table
-from flowbench.data.raw_table import is_number
+from flowbench.data.header import is_value
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError
 
 Floats = NDArray[np.float64]
 Names = tuple[str, ...]
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
-names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_ ()]{0,8}[a-z]", fullmatch=True).filter(
-    lambda s: not is_number(s)
-)
+names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_ ()]{0,8}[a-z]", fullmatch=True).filter(lambda s: not is_value(s))
 
 
 @st.composite
@@ -186,6 +184,8 @@ COMPLAINTS = {
 @given(table=tables(), cell=st.sampled_from(sorted(COMPLAINTS)), data=st.data())
 def test_malformed_cell_is_named(table: Table, cell: str, data: st.DataObject) -> None:
     n, d = table.rows.shape
+    # A column of nothing else is one of dates, or of numbers with decimal commas.
+    assume(n > 1 or cell not in ("1,5", "2020-01-01"))
     row, column = data.draw(st.integers(0, n - 1)), data.draw(st.integers(0, d - 1))
     content = cells(table)
     content[row][column] = cell
@@ -224,8 +224,8 @@ def test_every_unfit_column_is_listed(tmp_path: Path) -> None:
         read_table(path)
     assert str(caught.value) == (
         f"{path}: column `b`, row 2: the cell is missing; also unfit: `c` (row 1), `d` (row 1); "
-        "fill in missing cells or drop their rows; replace infinite values; turn text into numbers; "
-        "or leave out what cannot be used with `--columns a`"
+        "fill in missing cells, or leave their rows out with `--missing drop`; replace infinite values; "
+        "turn text into numbers; or leave out what cannot be used with `--columns a`"
     )
 
 
@@ -261,16 +261,15 @@ BAD_FILES = {
     "short row": ("t.csv", b"a,b\n1,2\n\n3\n", "row 2 has 1 cells where the first line has 2"),
     "long row without names": ("t.csv", b"1,2\n3,4,5\n", "row 2 has 3 cells where the first line has 2"),
     "repeated name": ("t.csv", b"a,b,a\n1,2,3\n", "two columns are called `a`"),
-    "no name": ("t.csv", b",a\n0,1\n", "column 1 has no name"),
     "not text": ("t.csv", ARROW, "not a text file"),
-    "not UTF-8": ("t.csv", b"h\xf6he,b\n1,2\n", "not UTF-8"),
+    "not UTF-8": ("t.csv", b"h\x81\xf6he,b\n1,2\n", "neither in UTF-8 nor in Windows-1252"),
     "not gzip": ("t.csv.gz", b"a,b\n1,2\n", "damaged, or not what its suffix says"),
     "cut gzip": ("t.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-6], "damaged, or not what its suffix says"),
     "not Parquet": ("t.parquet", b"a,b\n1,2\n", "damaged, or not what its suffix says"),
     "not NPY": ("t.npy", b"a,b\n1,2\n", "damaged, or not what its suffix says"),
     "not NPZ": ("t.npz", b"a,b\n1,2\n", "damaged, or not what its suffix says"),
     "not HDF5": ("t.h5", b"a,b\n1,2\n", "damaged, or not what its suffix says"),
-    "unknown suffix": ("t.xlsx", b"a,b\n1,2\n", "known suffixes: .csv"),
+    "unknown suffix": ("t.xlsm", b"a,b\n1,2\n", "known endings: .csv"),
 }
 
 
@@ -294,8 +293,9 @@ def test_names_of_columns_that_are_left_out_do_not_matter(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="two columns are called `x`"):
         read_table(path, ["a", "x"])
     path.write_text(",a\n0,1\n")
-    with pytest.raises(DataError, match=r"column 1 has no name; .* or name the others with `--columns`"):
-        read_table(path)
+    found = read_table(path)
+    assert found.names == ("a",)
+    assert "column `c1` is left out" in found.notes[0]
 
 
 def test_no_such_file_and_folder(tmp_path: Path) -> None:

@@ -1,0 +1,264 @@
+"""A column's cells as numbers: Arrow's types, and text that stands for numbers, dates or nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowbench.data.column_type import FLOAT64, ColumnType, type_of_numbers, type_of_times
+from flowbench.data.reading import AUTOMATIC, ReadOptions
+from flowbench.data.text_dates import Dates, read_dates
+from flowbench.data.text_numbers import Note, Numbers, read_numbers
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+#: Beyond it not every whole number is a float64.
+EXACT = 2**53
+#: Share of a column's cells from which on it is one of numbers, in which the others are mistakes.
+_MOSTLY = 0.5
+#: First and last year of dates that are written as eight digits.
+_YEARS = (1800, 2200)
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """A column's cells: `numbers: (n,)`, NaN where there is none.
+
+    `missing: (n,)` marks the cells that hold nothing; None where every NaN is one. `text` gives what stands
+    in a cell that is neither. `fault` says why the column cannot be read as numbers without a guess, `notes`
+    what was guessed.
+    """
+
+    numbers: Floats
+    missing: Bools | None = None
+    text: Callable[[int], str] = field(default=lambda row: "nan")
+    type: ColumnType = FLOAT64
+    fault: str | None = None
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def is_missing(self) -> Bools:
+        """Which cells hold nothing: `(n,)`."""
+        return np.isnan(self.numbers) if self.missing is None else self.missing
+
+    @property
+    def is_foreign(self) -> Bools:
+        """Which cells hold something that is no number: `(n,)`."""
+        return np.isnan(self.numbers) & ~self.is_missing
+
+
+def cells_of_array(
+    values: Array, unit: str = "", reading: ReadOptions = AUTOMATIC, *, keep: bool = False
+) -> Cells:
+    """The cells of a numpy array `(n,)` of numbers or anything else; `unit` as the CF conventions write it.
+
+    With `keep` numbers that look like dates are numbers.
+    """
+    if values.dtype.kind in "OSUbMmc":
+        import pyarrow as pa
+
+        if values.dtype.kind == "S":
+            values = np.char.decode(values, "utf-8", errors="replace")
+        if values.dtype.kind == "c":
+            values = values.astype(str)
+        return cells_of_arrow(pa.chunked_array([pa.array(values.tolist())]), reading, keep=keep, typed=True)
+    if unit.startswith("days since 1970-01-01"):
+        numbers = values.astype(np.float64)
+        return Cells(numbers, type=ColumnType("date32[day]", format="%Y-%m-%d"))
+    if unit.startswith("seconds since 1970-01-01"):
+        numbers = values.astype(np.float64)
+        return Cells(numbers, type=type_of_times("timestamp[us]", numbers, "%Y-%m-%d %H:%M:%S"))
+    cells = _without(_of_numbers(values, values.dtype.name), reading)
+    return cells if keep else _dated(cells)
+
+
+def cells_of_arrow(
+    values: "pa.ChunkedArray",
+    reading: ReadOptions = AUTOMATIC,
+    *,
+    decimal: str | None = None,
+    keep: bool = False,
+    typed: bool = False,
+) -> Cells:
+    """The cells of an Arrow column; `decimal` is the sign that other columns of the file tell.
+
+    With `keep` numbers that look like dates are numbers. In a `typed` format text is text, whatever it says.
+    """
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    kind = values.type
+    if pa.types.is_integer(kind):
+        exact = values.to_numpy() if not values.null_count else values.fill_null(0).to_numpy()
+        cells = _without(_of_integers(exact, values, str(kind)), reading)
+        return cells if keep else _dated(cells)
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        numbers = np.asarray(values.cast(pa.float64(), safe=False).to_numpy())
+        storage = {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
+        type_ = type_of_numbers(storage, numbers)
+        if pa.types.is_decimal(kind):
+            type_ = ColumnType(str(kind), decimals=kind.scale)
+        return _without(Cells(numbers, type=type_), reading)
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind):
+        return _of_times(values)
+    if pa.types.is_null(kind):
+        return Cells(np.full(len(values), np.nan))
+    if not typed and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return _of_text(values, reading, decimal)
+    missing = np.asarray(compute.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False))
+    return Cells(np.full(len(values), np.nan), missing, lambda row: str(values[row].as_py()))
+
+
+def _of_integers(exact: Array, values: "pa.ChunkedArray", storage: str) -> Cells:
+    found = _of_numbers(exact, storage)
+    if values.null_count:
+        missing = np.asarray(values.is_null().to_numpy())
+        numbers = np.where(missing, np.nan, found.numbers)
+        return replace(found, numbers=numbers)
+    return found
+
+
+def _of_numbers(values: Array, storage: str) -> Cells:
+    numbers = values.astype(np.float64)
+    if values.dtype.kind in "iu" and len(values):
+        largest = max(abs(int(values.max())), abs(int(values.min())))
+        if largest > EXACT and np.any(numbers.astype(values.dtype) != values):
+            before, after = len(np.unique(values)), len(np.unique(numbers))
+            merged = f", and {before:,} different values become {after:,}" if after < before else ""
+            fault = (
+                f"its whole numbers go up to {largest}, beyond 2^53, where the floating-point numbers of a "
+                f"model leave gaps{merged}; subtract a constant from them, or leave the column out"
+            )
+            return Cells(numbers, type=ColumnType(storage), fault=fault)
+    return Cells(numbers, type=type_of_numbers(storage, numbers))
+
+
+def _without(cells: Cells, reading: ReadOptions) -> Cells:
+    """`cells` without the values that a user calls missing."""
+    markers = [value for text in reading.missing_values or () if (value := _number(text)) is not None]
+    if not markers:
+        return cells
+    marked = np.isin(cells.numbers, markers)
+    if not marked.any():
+        return cells
+    missing = None if cells.missing is None else cells.missing | marked
+    numbers = np.where(marked, np.nan, cells.numbers)
+    type_ = type_of_numbers(cells.type.storage, numbers) if cells.type.unit is None else cells.type
+    return replace(cells, numbers=numbers, missing=missing, type=type_)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _dated(cells: Cells) -> Cells:
+    """`cells` as dates, where all are whole numbers such as 20200131."""
+    known = cells.numbers[np.isfinite(cells.numbers)]
+    if len(known) < 2 or known.min() < _YEARS[0] * 1e4 or known.max() > _YEARS[1] * 1e4:
+        return cells
+    if np.any(known != np.rint(known)) or np.any(known % 100 > 31) or np.any(known // 100 % 100 > 12):
+        return cells
+    if np.any(known % 100 < 1) or np.any(known // 100 % 100 < 1):
+        return cells
+    dates = _date_of_digits(known)
+    if dates is None:
+        return cells
+    numbers = cells.numbers.copy()
+    numbers[np.isfinite(numbers)] = dates
+    what = "numbers are read as dates, days since 1970-01-01, unless `--keep` names the column"
+    note = (what, f"{known[0]:.0f}")
+    type_ = ColumnType("date32[day]", format="%Y%m%d")
+    return replace(cells, numbers=numbers, type=type_, notes=(*cells.notes, note))
+
+
+def _date_of_digits(known: Floats) -> Floats | None:
+    years, months, days = known // 10000, known // 100 % 100, known % 100
+    first = (years.astype(np.int64) - 1970).astype("datetime64[Y]").astype("datetime64[M]")
+    first = first + (months.astype(np.int64) - 1).astype("timedelta64[M]")
+    dates = first.astype("datetime64[D]") + (days.astype(np.int64) - 1).astype("timedelta64[D]")
+    if np.any(dates.astype("datetime64[M]") != first):  # the 31st of a month that has none
+        return None
+    return np.asarray(dates.astype(np.int64).astype(np.float64))
+
+
+def _of_times(values: "pa.ChunkedArray") -> Cells:
+    """Days, or seconds, since 1970-01-01, of dates, times of day and timestamps."""
+    import pyarrow as pa
+
+    kind = values.type
+    filled = values.drop_null()
+    example = str(filled[0].as_py()) if len(filled) else ""
+    if pa.types.is_date(kind):
+        notes = (("dates are read as days since 1970-01-01", example),)
+        days = values.cast(pa.date32()).cast(pa.int32()).cast(pa.float64()).to_numpy()
+        return Cells(np.asarray(days), type=ColumnType("date32[day]", format="%Y-%m-%d"), notes=notes)
+    if pa.types.is_time(kind):
+        seconds = (
+            values.cast(pa.time64("us"), safe=False).cast(pa.int64()).cast(pa.float64()).to_numpy() / 1e6
+        )
+        notes = (("times of day are read as seconds since midnight", example),)
+        type_ = type_of_times(str(kind), seconds, _time_format("", seconds))
+        return Cells(seconds, type=type_, notes=notes)
+    storage = f"timestamp[us, tz={kind.tz}]" if kind.tz else "timestamp[us]"
+    exact = (
+        values.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
+    )
+    seconds = exact.to_numpy() / 1e6
+    notes = (("times are read as seconds since 1970-01-01", example),)
+    type_ = type_of_times(storage, seconds, _time_format("%Y-%m-%d ", seconds))
+    return Cells(seconds, type=type_, notes=notes)
+
+
+def _time_format(date: str, seconds: Floats) -> str:
+    known = seconds[np.isfinite(seconds)]
+    return f"{date}%H:%M:%S.%f" if np.any(known != np.rint(known)) else f"{date}%H:%M:%S"
+
+
+def _of_text(values: "pa.ChunkedArray", reading: ReadOptions, decimal: str | None) -> Cells:
+    """Text that stands for numbers or dates, as most cells of the column show."""
+    from pyarrow import compute
+
+    trimmed = compute.utf8_trim_whitespace(values)
+    empty = compute.fill_null(compute.equal(trimmed, ""), True)
+    if reading.missing_values:
+        import pyarrow as pa
+
+        marked = compute.is_in(trimmed, value_set=pa.array(list(reading.missing_values), pa.string()))
+        empty = compute.or_(empty, marked)
+    missing = np.asarray(empty.to_numpy())
+    known = compute.if_else(empty, None, trimmed)
+    numbers: Numbers | Dates = read_numbers(known, reading, decimal)
+    if not numbers.fault and len(numbers.values) and np.isnan(numbers.values[~missing]).any():
+        dates = read_dates(known, reading.date_format)
+        if dates.fault or np.isfinite(dates.values).sum() > np.isfinite(numbers.values).sum():
+            numbers = dates
+    found = numbers.values
+    filled = int((~missing).sum())
+    if np.isfinite(found).sum() < _MOSTLY * filled:
+        found = np.full(len(found), np.nan)
+        numbers = Numbers(found, fault=numbers.fault)
+
+    def shown(row: int) -> str:
+        return str(values[row].as_py())
+
+    if isinstance(numbers, Dates):
+        return Cells(found, missing, shown, numbers.type, numbers.fault, numbers.notes)
+    cells = Cells(found, missing, shown, fault=numbers.fault, notes=numbers.notes)
+    cells = _without(cells, reading)
+    storage = "float64"
+    whole = np.isfinite(found)
+    if numbers.whole and whole.any() and float(np.abs(found[whole]).max()) < EXACT:
+        storage = "int64"
+    return replace(cells, type=type_of_numbers(storage, cells.numbers))

@@ -1,0 +1,145 @@
+"""How a table writes the values of a column, so that drawn rows can be written alike."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Digits of a float64, and of a float32, that a rounded value may have in all, before and after the point.
+_DIGITS = {"float64": 14, "float32": 6, "float16": 3}
+#: More digits after the point than these are not looked for.
+_MOST_DECIMALS = 12
+#: Rows that tell whether it is worth to look at all of them.
+_FIRST_ROWS = 1000
+#: Steps of times, in seconds, from which the widest that fits is taken.
+_TIME_STEPS = (86400.0, 3600.0, 60.0, 1.0, 1e-3, 1e-6)
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """The type of a column's values in its table, and how they are rounded and written.
+
+    `storage` is Arrow's name of the type. Dates are learnt as days, and times as seconds, since 1970-01-01;
+    times of day as seconds since midnight. `decimals` is the number of digits after the point to which all
+    values are rounded, `step` the seconds between times, `format` how CSV has dates and times (`strftime`).
+    """
+
+    storage: str = "float64"
+    decimals: int | None = None
+    step: float | None = None
+    format: str | None = None
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any]) -> Self:
+        """The type that `to_values` gave; raises `ValueError` or `TypeError` for anything else."""
+        found = cls(**values)
+        wanted = (str, int | None, int | float | None, str | None)
+        each = (found.storage, found.decimals, found.step, found.format)
+        if not all(isinstance(value, kind) for value, kind in zip(each, wanted, strict=True)):
+            raise ValueError(f"{values} is no type of a column")
+        return found
+
+    def to_values(self) -> dict[str, Any]:
+        """Plain values, without those that are None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the values are whole by their type."""
+        return self.storage.startswith(("int", "uint"))
+
+    @property
+    def unit(self) -> str | None:
+        """What a number of the column counts, in the words of the CF conventions; None for plain numbers."""
+        if self.storage.startswith("date"):
+            return "days since 1970-01-01"
+        if self.storage.startswith("timestamp"):
+            return "seconds since 1970-01-01"
+        return "seconds since midnight" if self.storage.startswith("time") else None
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the column holds some numbers alone, to which others are rounded."""
+        return self != ColumnType(self.storage) or self.storage != "float64"
+
+    def restore(self, values: Floats) -> Floats:
+        """The numbers next to `values: (n,)` that the column can hold."""
+        if self.step is not None:
+            return np.asarray(np.rint(values / self.step) * self.step)
+        if self.is_integer or self.storage.startswith("date"):
+            return np.rint(values) + 0.0
+        if self.decimals is not None:
+            values = np.round(values, self.decimals) + 0.0
+        if self.storage in ("float32", "float16"):
+            with np.errstate(over="ignore"):
+                return values.astype(self.storage).astype(np.float64)
+        return values
+
+    def typed(self, values: Floats) -> NDArray[Any]:
+        """Restored `values: (n,)` in the column's own type, or the next wider one that holds them all."""
+        if not np.isfinite(values).all():
+            return values
+        if self.is_integer:
+            limits = np.iinfo(self.storage)
+            inside = limits.min <= values.min(initial=0) and values.max(initial=0) <= limits.max
+            return values.astype(self.storage if inside else np.int64)
+        if self.storage in ("float32", "float16"):
+            return values.astype(self.storage)
+        if self.storage.startswith("date"):
+            return values.astype(np.int64).astype("datetime64[D]")
+        if self.storage.startswith("timestamp"):
+            return np.rint(values * 1e6).astype(np.int64).astype("datetime64[us]")
+        return values
+
+    def text(self, values: Floats) -> NDArray[Any]:
+        """Restored `values: (n,)` as a CSV file has them: dates and times as text, numbers typed."""
+        if self.unit is None or self.format is None or not np.isfinite(values).all():
+            return self.typed(values)
+        import pandas as pd
+
+        scale = 86400e6 if self.storage.startswith("date") else 1e6
+        stamps = pd.to_datetime(np.rint(values * scale).astype(np.int64), unit="us")
+        return np.asarray(stamps.strftime(self.format), dtype=object)
+
+
+#: A plain number.
+FLOAT64 = ColumnType()
+
+
+def type_of_numbers(storage: str, numbers: Floats) -> ColumnType:
+    """The type of a column of finite or missing `numbers: (n,)` that is stored as `storage`."""
+    if storage in _DIGITS:
+        return ColumnType(storage, decimals=_decimals(storage, numbers))
+    return ColumnType(storage)
+
+
+def type_of_times(storage: str, seconds: Floats, format: str | None) -> ColumnType:
+    """The type of a column of times, `seconds: (n,)` since 1970-01-01 or midnight, NaN where missing."""
+    known = seconds[np.isfinite(seconds)]
+    fitting = (step for step in _TIME_STEPS if np.all(np.abs(known / step - np.rint(known / step)) < 1e-6))
+    return ColumnType(storage, step=next(fitting, None) if len(known) else None, format=format)
+
+
+def _decimals(storage: str, numbers: Floats) -> int | None:
+    """Digits after the point to which all `numbers: (n,)` are rounded; None where they are not."""
+    dtype = np.dtype(storage)
+    finite = numbers[np.isfinite(numbers)]
+    if not len(finite):
+        return None
+    largest = float(np.abs(finite).max())
+    before = int(np.floor(np.log10(largest))) + 1 if largest > 0 else 0
+    most = min(_DIGITS[storage] - max(before, 0), _MOST_DECIMALS)
+
+    def is_rounded(values: Floats, decimals: int) -> bool:
+        return bool(np.all(np.round(values, decimals).astype(dtype) == values.astype(dtype)))
+
+    decimals = next((k for k in range(most + 1) if is_rounded(finite[:_FIRST_ROWS], k)), None)
+    while decimals is not None and decimals <= most:
+        if is_rounded(finite, decimals):
+            return decimals
+        decimals += 1
+    return None

@@ -1,0 +1,153 @@
+"""A table's file: its ending, how it is packed, and which table inside it is meant."""
+
+import bz2
+import gzip
+import lzma
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from flowbench.data.raw_table import check_size
+from flowbench.errors import DataError
+
+#: By ending, the kind of a table.
+KINDS = {
+    ".csv": "text",
+    ".tsv": "text",
+    ".tab": "text",
+    ".txt": "text",
+    ".dat": "text",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".feather": "arrow",
+    ".arrow": "arrow",
+    ".npy": "npy",
+    ".npz": "npz",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".xlsx": "sheet",
+    ".xls": "sheet",
+    ".ods": "sheet",
+}
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+#: Kinds that may be packed by themselves, and those that may hold several tables.
+_LOOSE, _SEVERAL = ("text", "json"), ("npz", "hdf5", "sheet")
+
+
+def _open_zstandard(path: Path) -> BinaryIO:
+    import pyarrow as pa
+
+    return cast(BinaryIO, pa.CompressedInputStream(str(path), "zstd"))
+
+
+_OPENERS: dict[str, Callable[[Path], object]] = {
+    "": lambda path: path.open("rb"),
+    ".gz": gzip.GzipFile,
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".zst": _open_zstandard,
+}
+
+
+def table_suffix(path: Path) -> str | None:
+    """The ending by which `path` is known as a table's file, such as ".csv.gz"; None if it is none."""
+    name = path.name.lower()
+    packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
+    bare = name[: len(name) - len(packed)]
+    for suffix, kind in KINDS.items():
+        if bare.endswith(suffix) and (not packed or kind in _LOOSE):
+            return suffix + packed
+    return ".zip" if packed == ".zip" else None
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """The file at `path`, and the table `inside` it that is meant, where it holds several."""
+
+    path: Path
+    inside: str | None = None
+
+    @classmethod
+    def of(cls, name: str | Path) -> "TableFile":
+        """The file that `name` means: "file.h5:group/table" is the table of that name in file.h5."""
+        path = Path(name)
+        # os.path answers where Path raises: for names that no file system would take.
+        if isinstance(name, Path) or os.path.exists(path):
+            return cls(path)
+        before, colon, inside = name.rpartition(":")
+        holder = Path(before)
+        if colon and inside and table_suffix(holder) and os.path.isfile(holder):
+            return cls(holder, inside)
+        return cls(path)
+
+    def __str__(self) -> str:
+        return str(self.path) if self.inside is None else f"{self.path}:{self.inside}"
+
+    @property
+    def kind(self) -> str:
+        """What reads it, one of the values of `KINDS`; raises `DataError` if nothing does."""
+        suffix = table_suffix(self.path)
+        if suffix == ".zip":
+            suffix = table_suffix(Path(self._member()))
+        found = KINDS.get("." + suffix.split(".")[1]) if suffix else None
+        if found is None or (suffix != ".zip" and suffix is None):
+            known = ", ".join(KINDS)
+            raise DataError(
+                f"it is of no kind that can be read; known endings: {known}, and those of text with "
+                f"{', '.join(_PACKED)} behind them"
+            )
+        if self.inside is not None and found not in _SEVERAL and not self._is_zip:
+            raise DataError(f"it holds one table; leave out `:{self.inside}`")
+        return found
+
+    def open(self) -> BinaryIO:
+        """The file, unpacked, for reading from its start to its end."""
+        if self._is_zip:
+            return cast(BinaryIO, zipfile.ZipFile(self.path).open(self._member()))
+        suffix = table_suffix(self.path) or ""
+        packed = next((each for each in _PACKED if suffix.endswith(each)), "")
+        return cast(BinaryIO, _OPENERS[packed](self.path))
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the file's size is not that of what is in it."""
+        return (table_suffix(self.path) or "").endswith(_PACKED)
+
+    @property
+    def _is_zip(self) -> bool:
+        return self.path.name.lower().endswith(".zip")
+
+    def _member(self) -> str:
+        """The name of the table's file in an archive."""
+        with zipfile.ZipFile(self.path) as archive:
+            members = [
+                member
+                for member in archive.infolist()
+                if not member.is_dir()
+                and not os.path.basename(member.filename).startswith(".")
+                and not member.filename.startswith("__MACOSX")
+            ]
+        tables = [member for member in members if (table_suffix(Path(member.filename)) or ".zip") != ".zip"]
+        names = [member.filename for member in tables]
+        if self.inside is not None:
+            if self.inside not in names:
+                raise DataError(f"the archive has no table `{self.inside}`; it has {_listed(names)}")
+            names = [self.inside]
+        if len(names) != 1:
+            if not names:
+                raise DataError(f"the archive holds no table: {_listed([each.filename for each in members])}")
+            raise DataError(
+                f"the archive holds {len(names)} tables, {_listed(names)}; name one, as "
+                f"{self.path.name}:{names[0]}"
+            )
+        check_size(next(member.file_size for member in tables if member.filename == names[0]))
+        return names[0]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names[:5]) + ("..." if len(names) > 5 else "") or "nothing"

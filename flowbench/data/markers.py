@@ -1,0 +1,80 @@
+"""Values that stand so far apart from the others of their column that they may mean "missing"."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Numbers that files have in the place of a missing value, whatever their sign, beside those of nines alone.
+_KNOWN = (
+    1e20, 1e30, 1e31, 1e32, 1e33, 1e34, 1e35, 1e36, 1e37, 1e38, 1e99, 1e100, 9.969209968386869e36, 999.25,
+    99.99, 999.9, 999.99, 9999.9, 9999.99, 8888.0, 32767.0, 32768.0, 65535.0, 2147483647.0, 2147483648.0,
+    4294967295.0, 1.7976931348623157e308, 3.4028234663852886e38, 888.0, 7777.0,
+)  # fmt: skip
+#: How far from the others a value has to be, in units of their range: one that is known, and any other.
+_KNOWN_APART, _APART = 1.0, 1000.0
+#: The others are at least so many different values.
+_FEWEST_OTHERS = 5
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A `value` that may mean "missing": the first `row` that has it, how many do, and the others' range."""
+
+    value: float
+    row: int
+    count: int
+    low: float
+    high: float
+
+
+def find_markers(values: Floats) -> list[Marker]:
+    """The values that stand apart from the other finite `values: (n,)`, the farthest first.
+
+    A value of nines, or another that files are known to have in the place of a missing one, stands apart if
+    it is farther from the others than these lie from one another. Any other value has to be a thousand times
+    as far, and where all are positive as far on a scale of logarithms too: such columns have long tails.
+    """
+    distinct = np.unique(values)
+    found: list[Marker] = []
+    low, high = 0, len(distinct) - 1
+    # At either end in turn, since one marker hides behind another: -9999 beside 1e20.
+    while high - low >= _FEWEST_OTHERS:
+        with np.errstate(over="ignore"):
+            below, above = distinct[low + 1] - distinct[low], distinct[high] - distinct[high - 1]
+        if above >= below and _stands_apart(distinct[high], distinct[low:high]):
+            end, high = high, high - 1
+        elif _stands_apart(distinct[low], distinct[low + 1 : high + 1]):
+            end, low = low, low + 1
+        elif above < below and _stands_apart(distinct[high], distinct[low:high]):
+            end, high = high, high - 1
+        else:
+            break
+        place = values == distinct[end]
+        found.append(Marker(float(distinct[end]), int(np.argmax(place)) + 1, int(place.sum()), 0.0, 0.0))
+    rest = (float(distinct[low]), float(distinct[high])) if len(distinct) else (0.0, 0.0)
+    return [Marker(each.value, each.row, each.count, *rest) for each in found]
+
+
+def _stands_apart(value: float, others: Floats) -> bool:
+    """Whether `value` is far from the ascending `others: (m,)`, all of which are on one side of it."""
+    low, high = float(others[0]), float(others[-1])
+    with np.errstate(over="ignore"):
+        gap = min(abs(value - low), abs(value - high))
+        span = high - low
+    if _is_known(value):
+        return gap > _KNOWN_APART * span
+    if not gap > _APART * span:
+        return False
+    if low > 0 and value > 0:
+        gap = abs(np.log(value) - np.log(high if value > high else low))
+        return bool(gap > np.log(high) - np.log(low))
+    return True
+
+
+def _is_known(value: float) -> bool:
+    size = abs(value)
+    nines = size >= 9 and size == np.rint(size) and size < 1e15 and set(f"{size:.0f}") == {"9"}
+    return bool(nines) or bool(np.isclose(_KNOWN, size, rtol=1e-6, atol=0).any())

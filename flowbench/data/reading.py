@@ -1,0 +1,85 @@
+"""What a user may say of how a table's file is to be read, and what reading it found out."""
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from flowbench.options import Options
+
+#: Separators that have names, since a shell makes them hard to type.
+SEPARATORS = {
+    "comma": ",",
+    "semicolon": ";",
+    "tab": "\t",
+    "\\t": "\t",
+    "pipe": "|",
+    "blanks": " ",
+    "space": " ",
+}
+_THOUSANDS = {"comma": ",", "point": ".", "blank": " ", "space": " ", "apostrophe": "'"}
+
+
+class ReadOptions(Options):
+    """How a table's file is read; what is None is found out, and said where it is not plain.
+
+    `header` is "yes" where the first line holds names, "no" where it is a row. `separator` stands between
+    cells (" " for runs of blanks), `decimal` before the decimals and `thousands` between groups of three
+    digits. `encoding` is that of the text, `date_format` how dates are written (`strptime`).
+    `missing_values` are further cells that hold nothing, `missing` what is done with rows that have such:
+    "refuse", the default, or "drop". Columns named in `keep` are numbers as they stand, whatever they look
+    like. Rows that agree in the column `group` stay in one part of the split.
+    """
+
+    header: Literal["yes", "no"] | None = None
+    separator: str | None = None
+    decimal: Literal[".", ","] | None = None
+    thousands: str | None = None
+    encoding: str | None = None
+    date_format: str | None = None
+    missing_values: tuple[str, ...] | None = None
+    missing: Literal["refuse", "drop"] | None = None
+    keep: tuple[str, ...] | None = None
+    group: str | None = None
+
+    @field_validator("separator")
+    @classmethod
+    def _one_separator(cls, text: str | None) -> str | None:
+        found = SEPARATORS.get(text.lower(), text) if text else text
+        if found is not None and (len(found) != 1 or found.isalnum() or found in "\"'\r\n.+-"):
+            raise ValueError(f"takes one character, or one of {', '.join(SEPARATORS)}; got {text!r}")
+        return found
+
+    @field_validator("thousands")
+    @classmethod
+    def _one_sign(cls, text: str | None) -> str | None:
+        found = _THOUSANDS.get(text.lower(), text) if text else text
+        if found is not None and found not in _THOUSANDS.values():
+            raise ValueError(f"takes one of , . ' or one of {', '.join(_THOUSANDS)}; got {text!r}")
+        return found
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, text: str | None) -> str | None:
+        import codecs
+
+        try:
+            if text is not None:
+                "a".encode(codecs.lookup(text).name)
+        except (LookupError, ValueError):
+            raise ValueError(f"no encoding is called {text!r}; utf-8, cp1252 and utf-16 are some") from None
+        return text
+
+    @field_validator("date_format")
+    @classmethod
+    def _has_a_date(cls, text: str | None) -> str | None:
+        if text is not None and "%" not in text:
+            raise ValueError(f"takes a format such as %d.%m.%Y; got {text!r}")
+        return text
+
+    def of_score(self) -> "ReadOptions":
+        """The same for a table that is scored: no row is dropped, and none is grouped."""
+        return ReadOptions(**(dict(self) | {"missing": None, "group": None}))
+
+
+#: Everything is found out.
+AUTOMATIC = ReadOptions()

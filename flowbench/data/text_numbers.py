@@ -1,0 +1,188 @@
+"""Text that stands for numbers: decimal commas, thousands, percent and currency signs."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowbench.data.reading import ReadOptions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Floats = NDArray[np.float64]
+#: What was guessed of the cells of a column, and one of them.
+Note = tuple[str, str]
+
+_EXPONENT = r"([eE][+-]?[0-9]+)?"
+_PLAIN = rf"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+){_EXPONENT}$"
+_SPECIAL = r"^(?i)[+-]?(inf|infinity)$"
+_WHOLE = r"^[+-]?[0-9]+$"
+#: Digits around a comma, or a point, that make it the decimal sign: no group of three, or one behind a zero.
+_COMMA_DECIMAL = (
+    rf"^[+-]?([0-9]*,([0-9]{{1,2}}|[0-9]{{4,}})|0[0-9]*,[0-9]+|[0-9]{{4,}},[0-9]+|,[0-9]+){_EXPONENT}$"
+)
+_COMMA_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}((,[0-9]{3}){2,}(\.[0-9]*)?|,[0-9]{3}\.[0-9]*)$"
+_COMMA_EITHER = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"
+_POINT_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}((\.[0-9]{3}){2,}(,[0-9]*)?|\.[0-9]{3},[0-9]*)$"
+_POINT_EITHER = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"
+_POINT_DECIMAL = (
+    rf"^[+-]?([0-9]*\.([0-9]{{1,2}}|[0-9]{{4,}})|0[0-9]*\.[0-9]+|[0-9]{{4,}}\.[0-9]+|\.[0-9]+){_EXPONENT}$"
+)
+#: Groups of three digits with any of these between them.
+_GROUPED = r"^[+-]?[0-9]{1,3}([ \x{a0}\x{202f}\x{2009}'’][0-9]{3})+([.,][0-9]*)?$"
+_GROUP_SIGNS = r"[ \x{a0}\x{202f}\x{2009}'’]"
+
+_CURRENCIES = ("$", "€", "£", "¥", "USD", "EUR", "GBP", "JPY", "CHF")
+_CURRENCY = r"(USD|EUR|GBP|JPY|CHF|[$€£¥])"
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """What a column of text says: `values: (n,)`, NaN for cells that are no numbers.
+
+    `whole` tells whether none has decimals; `fault` that a number could be one of two; `notes` what was
+    guessed.
+    """
+
+    values: Floats
+    whole: bool = False
+    fault: str | None = None
+    notes: tuple[Note, ...] = ()
+
+
+def decimal_sign(cells: list[str]) -> str | None:
+    """The decimal sign that some `cells` leave no doubt of; None if they tell none, or both."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    texts = pa.array(cells, pa.string())
+    comma = bool(compute.any(_match(texts, _COMMA_DECIMAL)).as_py())
+    comma |= bool(compute.any(_match(texts, _POINT_THOUSANDS)).as_py())
+    point = bool(compute.any(_match(texts, _POINT_DECIMAL)).as_py())
+    point |= bool(compute.any(_match(texts, _COMMA_THOUSANDS)).as_py())
+    if comma == point:
+        return None
+    return "," if comma else "."
+
+
+def read_numbers(known: "pa.ChunkedArray", reading: ReadOptions, decimal: str | None) -> Numbers:
+    """Read trimmed text, null where a cell is missing; `decimal` is what the file's other columns tell."""
+    from pyarrow import compute
+
+    plain, notes = _undecorated(known)
+    decimal, thousands = reading.decimal or decimal, reading.thousands
+    example = _first(known, _match(plain, r"[,. '’\x{a0}\x{202f}]"))
+    grouped = _match(plain, _GROUPED)
+    if bool(compute.any(grouped).as_py()) and thousands in (None, " ", "'"):
+        plain = compute.if_else(grouped, compute.replace_substring_regex(plain, _GROUP_SIGNS, ""), plain)
+        notes.append(("numbers have a sign between their thousands", _first(known, grouped)))
+    comma, groups = _signs(plain, decimal, thousands, given=reading.decimal is not None)
+    if comma is None:
+        return Numbers(
+            np.full(len(known), np.nan),
+            fault=f"`{example}` could be a number with decimals or one with thousands; say which with "
+            "`--decimal ,` or `--thousands ,`, or leave the column out",
+        )
+    if groups:
+        shape = rf"^[+-]?[0-9]{{1,3}}([{groups}][0-9]{{3}})+([{'.' if groups == ',' else ','}][0-9]*)?$"
+        marked = _match(plain, shape)
+        if bool(compute.any(marked).as_py()):
+            plain = compute.if_else(marked, compute.replace_substring(plain, groups, ""), plain)
+            example = _first(known, marked)
+            notes.append((f"numbers have `{groups}` between their thousands", example))
+    if comma == ",":
+        marked = _match(plain, rf"^[+-]?([0-9]+,[0-9]*|,[0-9]+){_EXPONENT}$")
+        # A point that is no sign between thousands would be read as a decimal sign: two signs in one column.
+        strange = _match(plain, r"\.")
+        if bool(compute.any(marked).as_py()):
+            notes.append(("numbers have decimal commas", _first(known, marked)))
+            plain = compute.if_else(strange, "no number", plain)
+        plain = compute.if_else(marked, compute.replace_substring(plain, ",", "."), plain)
+    numeric = compute.or_(_match(plain, _PLAIN), _match(plain, _SPECIAL))
+    import pyarrow as pa
+
+    texts = compute.if_else(numeric, plain, None)
+    values = np.asarray(texts.cast(pa.float64()).to_numpy()).astype(np.float64)
+    whole = compute.all(_match(texts, _WHOLE), skip_nulls=True).as_py()
+    return Numbers(values, bool(whole), None, tuple(notes) if np.isfinite(values).any() else ())
+
+
+def _signs(
+    plain: "pa.ChunkedArray", decimal: str | None, thousands: str | None, *, given: bool
+) -> tuple[str | None, str | None]:
+    """The decimal sign and that between thousands; None, None where they could be either."""
+
+    def count(pattern: str) -> int:
+        from pyarrow import compute
+
+        return compute.sum(_match(plain, pattern)).as_py() or 0
+
+    def some(pattern: str) -> bool:
+        return count(pattern) > 0
+
+    if thousands in (",", "."):
+        return ("." if thousands == "," else ","), thousands
+    if given and decimal is not None:
+        return decimal, "." if decimal == "," else ","
+    commas, points = some(","), some(r"\.")
+    if not commas and not (points and decimal == ","):
+        return (".", "." if some(_POINT_THOUSANDS) else None)
+    # Of two ways to write numbers in one column, the cells of the rarer one are mistakes.
+    comma_decimals = count(_COMMA_DECIMAL) + count(_POINT_THOUSANDS)
+    comma_thousands = count(_COMMA_THOUSANDS)
+    point_decimals = count(_POINT_DECIMAL)
+    if comma_decimals > max(comma_thousands, point_decimals):
+        return ",", "." if points else None
+    if comma_thousands:
+        return ".", ","
+    if comma_decimals:
+        return ".", None
+    if commas and some(_COMMA_EITHER):
+        if decimal is None:
+            return None, None
+        return decimal, "," if decimal == "." else None
+    if points and decimal == "," and not some(_POINT_DECIMAL) and some(_POINT_EITHER):
+        return ",", "."
+    return ".", None
+
+
+def _undecorated(known: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", list[Note]]:
+    """The text without signs of percent and currency, and with a plain minus; what was taken away."""
+    from pyarrow import compute
+
+    notes: list[Note] = []
+    plain = compute.replace_substring(known, "\u2212", "-")
+    dashed = _match(known, "\u2212")
+    if bool(compute.any(dashed).as_py()):
+        notes.append(("`\u2212` is read as a minus sign", _first(known, dashed)))
+    percent = _match(plain, r"^[^%]*[0-9.,]\s*%$")
+    if bool(compute.any(percent).as_py()):
+        all_ = compute.all(compute.or_(percent, _match(plain, r"^[+-]?0+$")), skip_nulls=True).as_py()
+        if all_:
+            notes.append(("values are numbers of percent", _first(known, percent)))
+            plain = compute.if_else(percent, compute.replace_substring_regex(plain, r"\s*%$", ""), plain)
+    money = _match(plain, rf"^\(?[+-]?\s*{_CURRENCY}\s*[+-]?[0-9.,]|[0-9.,]\s*{_CURRENCY}\)?$")
+    if bool(compute.any(money).as_py()):
+        named = [sign for sign in _CURRENCIES if compute.any(compute.match_substring(plain, sign)).as_py()]
+        if len(named) == 1:
+            notes.append((f"values are amounts in {named[0]}", _first(known, money)))
+            bare = compute.replace_substring_regex(plain, rf"\s*{_CURRENCY}\s*", "")
+            owed = _match(bare, r"^\([0-9.,' ]+\)$")
+            bare = compute.if_else(owed, compute.replace_substring_regex(bare, r"^\((.*)\)$", r"-\1"), bare)
+            plain = compute.if_else(money, bare, plain)
+    return plain, notes
+
+
+def _match(texts: Any, pattern: str) -> Any:
+    from pyarrow import compute
+
+    return compute.match_substring_regex(texts, pattern)
+
+
+def _first(known: "pa.ChunkedArray", marked: "pa.ChunkedArray") -> str:
+    from pyarrow import compute
+
+    found = compute.index(compute.fill_null(marked, False), True).as_py()
+    return str(known[found].as_py()) if found >= 0 else ""
