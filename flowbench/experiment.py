@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,8 +67,8 @@ def fit(
         raise RunExistsError(f"the run {path} exists already; choose another `--name`, or `--resume` it")
     work = _Work.begin(config, home, watch)
     stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
-    run = home.create_run(name, stem, config.to_values(), work.describe(command))
-    with run.lock():
+    with ExitStack() as held:
+        run = home.create_run(name, stem, config.to_values(), work.describe(command), held)
         _train_and_evaluate(run, work, None, watch)
     return run
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from os.path import isdir
 from pathlib import Path
@@ -40,15 +40,20 @@ class Home:
         return Run.open(beside if isdir(beside) and not isdir(inside) else inside)
 
     def create_run(
-        self, name: str | None, stem: str, config: Mapping[str, Any], info: Mapping[str, Any]
+        self,
+        name: str | None,
+        stem: str,
+        config: Mapping[str, Any],
+        info: Mapping[str, Any],
+        held: ExitStack | None = None,
     ) -> Run:
-        """Make the folder of a new run as `Run.create` does, which says what it raises.
+        """Make the folder of a new run as `Run.create` does, which says what `held` is and what it raises.
 
         It is called `name`, or the first free of stem, stem-2, stem-3, ..., where the `stem` is made easy to
         type first.
         """
         if name is not None:
-            return Run.create(self.runs / check_run_name(name), config, info)
+            return Run.create(self.runs / check_run_name(name), config, info, held)
         stem = _easy_to_type(stem)
         number = 1
         while True:
@@ -56,7 +61,7 @@ class Home:
             # Another process may take a name that is free now.
             with suppress(RunExistsError):
                 if not path.exists():
-                    return Run.create(path, config, info)
+                    return Run.create(path, config, info, held)
             number += 1
 
     def report_path(self, name: str | None, stems: Sequence[str]) -> Path:

@@ -1,6 +1,7 @@
 """The run folder and the tables that users ask for: atomic writes, checked reads, no torch."""
 
 from flowbench.store.atomic import atomic_write, file_errors
+from flowbench.store.condition import Condition, condition_of
 from flowbench.store.results import (
     Calibration,
     Certificate,
@@ -18,6 +19,7 @@ from flowbench.store.tables import check_table_path, write_table
 __all__ = [
     "Calibration",
     "Certificate",
+    "Condition",
     "Grid",
     "Metric",
     "Results",
@@ -29,6 +31,7 @@ __all__ = [
     "atomic_write",
     "check_run_name",
     "check_table_path",
+    "condition_of",
     "file_errors",
     "list_runs",
     "write_table",

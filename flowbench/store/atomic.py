@@ -14,6 +14,20 @@ from flowbench.errors import ConfigurationError, FlowbenchError, RunFailedError
 _NAME_SHOWN = 40
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: What to do, where the system's own word for what is wrong suggests something.
+_ADVICE = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions"),
+    **dict.fromkeys(
+        (errno.EAGAIN, errno.EBUSY, errno.ETXTBSY, errno.EDEADLK, errno.ENOLCK),
+        "another program may hold it: try again when that is done",
+    ),
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
+        "check the path",
+    ),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "close other files, or raise the limit on open ones"),
+    errno.EIO: "the disk or the network failed: the file may be whole",
+}
 
 
 @contextmanager
@@ -67,6 +81,14 @@ def file_errors(action: str, path: Path) -> Iterator[None]:
         raise _explain(error, action, path) from error
 
 
+def is_of_the_system(error: Exception) -> bool:
+    """Whether the system refused, as it does where a file is held or may not be read.
+
+    What a library finds wrong inside a file has no number of an error of the system.
+    """
+    return isinstance(error, OSError) and error.errno is not None
+
+
 def _explain(error: OSError, action: str, path: Path) -> FlowbenchError:
     reason = error.strerror or str(error)
     if error.errno in _FULL:
@@ -74,7 +96,8 @@ def _explain(error: OSError, action: str, path: Path) -> FlowbenchError:
             f"cannot {action} {path}: {reason}; what was there before is unchanged. "
             "Free some space, or work in another folder"
         )
-    return ConfigurationError(f"cannot {action} {path}: {reason}; check the path and its permissions")
+    advice = _ADVICE.get(error.errno or 0, "check the path and its permissions")
+    return ConfigurationError(f"cannot {action} {path}: {reason}; {advice}")
 
 
 def _sync(path: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,8 @@ MODEL = "model.safetensors"
 RESUME = "resume.safetensors"
 RESULTS = "results.h5"
 LOCK = ".lock"
+#: Seconds for which a writer waits for the lock: longer than anybody needs who only looks whether it is held.
+PATIENCE = 1.0
 #: What only the holder of the lock writes.
 LOCKED = (CONFIG, INFO, METRICS, MODEL, RESUME, RESULTS)
 
@@ -70,26 +72,32 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any], info: Mapping[str, Any]) -> "Run":
+    def create(
+        cls, path: Path, config: Mapping[str, Any], info: Mapping[str, Any], held: ExitStack | None = None
+    ) -> "Run":
         """Make a run folder that holds `config` and `info`, to which `created` (UTC) is added.
 
-        Raises `RunExistsError` if there is a folder that is not empty, `ConfigurationError` for a name that
-        `check_run_name` refuses.
+        The new run's lock goes into `held`, if it is given, before anybody can see the run, so that it is
+        never taken for one that was killed. Raises `RunExistsError` if there is a folder that is not empty,
+        `ConfigurationError` for a name that `check_run_name` refuses.
         """
         path = Path(path)
         check_run_name(path.name)
         # The folder is made under another name, so that no other process ever sees half of it.
         partial = partial_beside(path)
-        try:
+        with ExitStack() as made:
+            made.callback(shutil.rmtree, partial, ignore_errors=True)
             with file_errors("write", path):
                 partial.mkdir(parents=True)
             write_toml(partial / CONFIG, config)
             write_json(partial / INFO, {"created": datetime.now(UTC).isoformat(), **info})
+            if held is not None:
+                made.enter_context(_locked(partial, path))
             with file_errors("write", path):
                 _move_new(partial, path)
                 sync_folder(path.parent)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            if held is not None:
+                held.push(made.pop_all())
         return cls(path)
 
     @classmethod
@@ -116,22 +124,44 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Keep other processes from writing to the run; the system frees the lock of a process that dies.
 
-        Does not wait: raises `RunLockedError` if another process holds it.
+        Raises `RunLockedError` if another process goes on holding it.
         """
-        lock = FileLock(self.path / LOCK)
-        with file_errors("write", self.path / LOCK):
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                raise RunLockedError(
-                    f"another process is writing to the run `{self.name}` ({self.path}); wait for it to end, "
-                    "or use another name"
-                ) from None
-        try:
+        with _locked(self.path, self.path):
             remove_partials(self.path, LOCKED)
             yield
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process, which may be this one, holds `lock()`; True where the system does not tell.
+
+        Makes no file, and keeps nobody from the lock for longer than they wait for it.
+        """
+        import fcntl  # which some systems do not have
+
+        try:
+            descriptor = os.open(self.path / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        try:
+            # Shared, so that two who look at once do not take one another for a writer.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
         finally:
-            lock.release()
+            os.close(descriptor)
+        return False
+
+    @property
+    def status(self) -> str:
+        """The status in run.json, or "killed" where that says "running" and nobody holds the lock."""
+        status = str(self.info.get("status", ""))
+        if status == "running" and not self.is_locked:
+            # It may have come to its end between the two looks.
+            status = str(self.info.get("status", ""))
+            return "killed" if status == "running" else status
+        return status
 
     @property
     def config(self) -> dict[str, Any]:
@@ -220,14 +250,20 @@ class Run:
 
     def _written(self, name: str) -> Path:
         if not self._has(name):
-            raise ConfigurationError(
-                f"the run `{self.name}` has no {name} yet: it ended too early; resume it or fit anew"
-            )
+            why = _WHY_MISSING.get(self.status, "it ended too early; resume it or fit anew")
+            raise ConfigurationError(f"the run `{self.name}` has no {name}: {why}")
         return self.path / name
 
     def _has(self, name: str) -> bool:
         with file_errors("read", self.path / name):
             return (self.path / name).exists()
+
+
+#: Of a run of some status that has no model, no state or no results.
+_WHY_MISSING = {
+    "running": "it is still being fitted; wait for it to end",
+    "finished": "it is missing, though the run is finished; put it back, or fit anew",
+}
 
 
 def list_runs(folder: Path) -> tuple[list[Run], list[str]]:
@@ -249,6 +285,28 @@ def list_runs(folder: Path) -> tuple[list[Run], list[str]]:
             warnings.append(str(error))
     dated.sort(key=lambda entry: entry[:2], reverse=True)
     return [run for _, _, run in dated], warnings
+
+
+@contextmanager
+def _locked(folder: Path, run: Path) -> Iterator[None]:
+    """Hold the lock of the run that is called `run`, and lies in `folder`."""
+    lock = FileLock(folder / LOCK)
+    with file_errors("write", run / LOCK):
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            raise RunLockedError(
+                f"another process is writing to the run `{Run(run).name}` ({run}); wait for it to end, "
+                "or use another name"
+            ) from None
+        except NotImplementedError as error:
+            raise ConfigurationError(
+                f"{run} is on a file system without locks ({error}); work in another folder"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _move_new(partial: Path, path: Path) -> None:

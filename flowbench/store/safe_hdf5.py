@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowbench.errors import DamagedFileError
-from flowbench.store.atomic import file_errors
+from flowbench.store.atomic import file_errors, is_of_the_system
 
 #: Bytes that the members which are read from one file may hold, all of them together.
 MAX_BYTES = 2 * 1024**3
@@ -101,6 +101,8 @@ class UntrustedFile:
         try:
             return np.asarray(dataset[()])
         except _DAMAGE as error:
+            if is_of_the_system(error):
+                raise
             self.refuse(member, f"cannot be read: {error}")
 
     def _dataset(self, member: str, type_class: int) -> h5py.Dataset:
@@ -158,9 +160,11 @@ def open_untrusted(path: Path) -> Iterator[UntrustedFile]:
     """Open `path` for checked reading; anything that h5py stumbles over becomes a `DamagedFileError`."""
     with file_errors("read", path):
         path.open("rb").close()
-    try:
-        # Files are replaced whole and never written in place, so there is nothing to lock against.
-        with h5py.File(path, "r", locking=False) as file:
-            yield UntrustedFile(file, path)
-    except _DAMAGE as error:
-        raise DamagedFileError(f"{path} is not a whole HDF5 file: {error}") from error
+        try:
+            # Files are replaced whole and never written in place, so there is nothing to lock against.
+            with h5py.File(path, "r", locking=False) as file:
+                yield UntrustedFile(file, path)
+        except _DAMAGE as error:
+            if is_of_the_system(error):
+                raise
+            raise DamagedFileError(f"{path} is not a whole HDF5 file: {error}") from error

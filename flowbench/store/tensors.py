@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from flowbench.errors import ConfigurationError, DamagedFileError
-from flowbench.store.atomic import atomic_write, file_errors
+from flowbench.store.atomic import atomic_write, file_errors, is_of_the_system
 from flowbench.store.documents import from_json
 
 Tensors = dict[str, NDArray[Any]]
@@ -39,21 +40,41 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     """The arrays and the metadata in `path`; raises `DamagedFileError` unless it is whole and was ours."""
-    with file_errors("read", path):
-        path.open("rb").close()
-    try:
-        with safe_open(path, framework="numpy") as file:
-            entry = (file.metadata() or {}).get(_ENTRY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedFileError(f"{path} is not a whole safetensors file: {error}") from error
-    if entry is None:
-        raise DamagedFileError(f"{path} was not written by flowbench: it has no `{_ENTRY}` metadata")
+    with _opened(path) as file:
+        entry = _entry(file, path)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     described = from_json(entry, f"the metadata of {path}")
     metadata = described.get("metadata")
     if not isinstance(metadata, dict) or described.get("sha256") != _digest(tensors, metadata):
         raise DamagedFileError(f"{path} is damaged: its contents do not match their checksum")
     return tensors, metadata
+
+
+def check_tensors(path: Path) -> None:
+    """Raise `DamagedFileError` unless `path` is ours and as long as its header says; reads no values."""
+    with _opened(path) as file:
+        _entry(file, path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    with file_errors("read", path):
+        path.open("rb").close()
+        try:
+            # The library compares the length of the file with what its header says.
+            with safe_open(path, framework="numpy") as file:
+                yield file
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            if is_of_the_system(error):
+                raise
+            raise DamagedFileError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _entry(file: Any, path: Path) -> str:
+    entry: str | None = (file.metadata() or {}).get(_ENTRY)
+    if entry is None:
+        raise DamagedFileError(f"{path} was not written by flowbench: it has no `{_ENTRY}` metadata")
+    return entry
 
 
 def _digest(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:

@@ -162,9 +162,18 @@ def test_model_and_resume_are_kept_apart(run: Run) -> None:
 
 
 def test_what_was_not_written_yet_is_said_plainly(run: Run) -> None:
-    for load in (run.load_model, run.load_resume, run.read_results):
-        with pytest.raises(ConfigurationError, match=r"the run `moons` has no .* yet"):
-            load()
+    def says(words: str) -> None:
+        for load in (run.load_model, run.load_resume, run.read_results):
+            with pytest.raises(ConfigurationError, match=rf"the run `moons` has no \w+\.\w+: {words}"):
+                load()
+
+    says("it ended too early")
+    run.update_info(status="running")
+    says("it ended too early")
+    with run.lock():
+        says("it is still being fitted")
+    run.update_info(status="finished")
+    says("it is missing, though the run is finished")
 
 
 def test_runs_are_listed_newest_first_and_damage_is_reported(tmp_path: Path) -> None:
