@@ -9,6 +9,12 @@ from flowbench import options
 from flowbench.errors import DataError
 from flowbench.transforms.base import Transform
 
+#: The least spread beside the mean. There float64 has some 4,500 values to a standard deviation; with fewer,
+#: neither differences between values nor slopes of a density can be trusted.
+NARROWEST = 1e-12
+#: The least spread of all: below, its square loses digits.
+SMALLEST = 1e-150
+
 
 class StandardiseOptions(options.PartOptions):
     """Standardisation has nothing to choose."""
@@ -47,15 +53,46 @@ class Standardise(Transform):
 
 
 def mean_and_scale(x: Tensor, columns: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `(d,)` of `x: (n, d)`; raises `DataError` for a column without spread."""
+    """Mean and standard deviation `(d,)` of `x: (n, d)`.
+
+    Raises `DataError` for a column without spread, and for one whose spread float64 cannot be trusted with.
+    """
     mean = x.mean(0)
     scale = (x - mean).square().mean(0).sqrt()
-    # A spread at the level of rounding is no spread: the density would be a spike.
-    flat = (scale <= 1e-12 * mean.abs()) | ~torch.isfinite(scale)
-    if flat.any():
-        column = columns[int(flat.nonzero()[0])]
-        raise DataError(
-            f"column `{column}` has no finite spread in the {len(x)} train rows, so it has no density; "
+    unfit = (scale <= NARROWEST * mean.abs()) | (scale < SMALLEST) | ~torch.isfinite(scale)
+    if unfit.any():
+        number = int(unfit.nonzero()[0])
+        raise DataError(_why_unfit(columns[number], x[:, number]))
+    return mean, scale
+
+
+def _why_unfit(name: str, column: Tensor) -> str:
+    """What is wrong with the spread of a `column: (n,)`."""
+    rows = f"the {len(column)} train rows"
+    if not torch.isfinite(column).all():
+        return (
+            f"column `{name}` holds values in {rows} that are no finite numbers; leave it out of the columns"
+        )
+    if (column == column[0]).all():
+        return (
+            f"column `{name}` has one value, {float(column[0]):.6g}, in {rows}, so it has no density; "
             "leave it out of the columns, or give more rows"
         )
-    return mean, scale
+    # Around one of the values, and in units of the largest distance from it, neither rounding nor the range
+    # of float64 takes anything away.
+    half = column / 2 - column[0] / 2
+    unit = half.abs().max()
+    scaled = half / unit
+    spread = 2 * float(unit * (scaled - scaled.mean()).square().mean().sqrt())
+    mean = 2 * float(column[0] / 2 + unit * scaled.mean())
+    found = f"column `{name}` has a spread of {spread:.6g} about a mean of {mean:.6g} in {rows}"
+    if spread <= 2 * NARROWEST * abs(mean):
+        return (
+            f"{found}, too small beside it for float64 to be trusted with: it must be above {NARROWEST:g} of "
+            "the mean; subtract a constant close to the mean from the column, or leave it out"
+        )
+    size, remedy = ("large", "look for outliers, or divide") if spread > 1 else ("small", "multiply")
+    return (
+        f"{found}, too {size} for float64, which cannot hold its square; {remedy} the column by a power of "
+        "ten, or leave it out"
+    )

@@ -1,5 +1,7 @@
 """What every transform of the registry must do."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -78,8 +80,58 @@ def test_saved_and_loaded_alike(name: str) -> None:
 def test_a_column_without_spread_is_refused_by_name(name: str, value: float) -> None:
     x = table(5)
     x[:, 1] = value
-    with pytest.raises(DataError, match="column `b` has no finite spread in the 300 train rows"):
+    says = re.escape(f"column `b` has one value, {value:.6g}, in the 300 train rows")
+    with pytest.raises(DataError, match=says):
         fitted(name, x)
+
+
+@every_transform
+@pytest.mark.parametrize(
+    ("centre", "spread", "says"),
+    [
+        (1e15, 100.0, "too small beside it for float64 .* above 1e-12 of the mean; subtract a constant"),
+        (-1e15, 100.0, "too small beside it .* subtract a constant"),
+        (1e300, 1e287, "too small beside it .* subtract a constant"),
+        (0.0, 1e200, "too large for float64, .* look for outliers, or divide the column"),
+        (1e300, 1e299, "too large for float64, .* look for outliers, or divide the column"),
+        (0.0, 1e-200, "too small for float64, .* multiply the column"),
+    ],
+)
+def test_a_spread_that_cannot_be_trusted_is_told_as_it_is(
+    name: str, centre: float, spread: float, says: str
+) -> None:
+    x = table(5)
+    unit = (x[:, 0] - x[:, 0].mean()) / x[:, 0].std(unbiased=False)
+    x[:, 1] = centre + spread * unit
+    with pytest.raises(
+        DataError, match=f"column `b` has a spread of .* in the 300 train rows, {says}"
+    ) as told:
+        fitted(name, x)
+    figures = re.findall(r"of ([-+.e\d]+)", str(told.value))
+    assert float(figures[0]) == pytest.approx(spread, rel=1e-3)
+    assert float(figures[1]) == pytest.approx(centre, abs=spread)
+
+
+def test_a_column_from_the_whole_range_of_float64_is_told_as_it_is() -> None:
+    x = table(5)
+    x[:, 1] = torch.tensor(np.where(x[:, 0] > 0, 1.7e308, -1.7e308))
+    with pytest.raises(
+        DataError, match=r"spread of 1\.[67]\d*e\+308 about a mean of .* too large for float64"
+    ):
+        fitted("standardise", x)
+
+
+@every_transform
+def test_numbers_far_from_zero_get_the_density_of_their_distances(name: str) -> None:
+    """As identifiers do, whose spread is barely enough beside their mean."""
+    whole = torch.tensor(np.round(np.random.default_rng(0).exponential(2000.0, (5000, 3))))
+    near, far = fitted(name, whole), fitted(name, whole + 1e15)
+    gaps = []
+    for transform, x in ((near, whole), (far, whole + 1e15)):
+        z, log_det = transform.to_model(x)
+        assert torch.equal(transform.to_data(z)[0].round(), x)
+        gaps.append(log_det - 0.5 * z.square().sum(1))
+    assert (gaps[0] - gaps[1]).mean().abs() < 1e-3
 
 
 @given(rows=arrays(np.float64, (5, 3), elements=st.floats(-1e100, 1e100)))
