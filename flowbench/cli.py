@@ -1,7 +1,6 @@
 """The command line: the only place that parses arguments, prints, or exits."""
 
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from typer.exceptions import TyperException
 from flowbench import __version__, errors, terminal
 from flowbench import cli_options as opt
 from flowbench.cli_inference import evaluate, sample, say_dequantised, score, tradeoff
-from flowbench.cli_listing import datasets_app, runs_app
+from flowbench.cli_listing import datasets_app, resume_command, runs_app
 from flowbench.registry import FLOWS
 
 if TYPE_CHECKING:
@@ -330,9 +329,7 @@ def _report_fit(run: "Run", home: Path, json: bool) -> int:
 
 
 def _how_to_resume(run: "Run", home: Path) -> str:
-    name = run.name if run.path == home / "runs" / run.name else str(run.path)
-    command = ["flowbench", "fit", "--resume", name, *(["--home", str(home)] if home != Path() else [])]
-    return f"interrupted; go on with `{shlex.join(command)}`"
+    return f"interrupted; go on with `{resume_command(run, home)}`"
 
 
 def _summary(metrics: dict[str, float]) -> str:
@@ -350,12 +347,10 @@ def _summary(metrics: dict[str, float]) -> str:
 
 
 def _print_config(config: "RunConfig", json: bool) -> int:
-    import tomli_w
-
     if json:
         terminal.write_json(config.to_values())
     else:
-        terminal.write(tomli_w.dumps(config.to_values()).rstrip())
+        terminal.write_toml(config.to_values())
     return 0
 
 
@@ -364,7 +359,7 @@ def _print_configs(configs: Sequence["RunConfig"], json: bool) -> int:
         terminal.write_json([config.to_values() for config in configs])
         return 0
     for number, config in enumerate(configs):
-        terminal.write(("\n" if number else "") + f"# {_label(config)}")
+        terminal.write(("\n" if number else "") + f"# {terminal.cleaned(_label(config))}")
         _print_config(config, json)
     return 0
 

@@ -169,4 +169,4 @@ def tradeoff(
     table = tradeoff_table(rungs, chosen, used)
     terminal.write_table(table.header, table.rows)
     terminal.say(describe_choice(chosen, error))
-    terminal.write(str(page))
+    terminal.write_path(str(page))

@@ -21,16 +21,32 @@ if TYPE_CHECKING:
 PLAIN_INTERVAL = 5.0
 
 
+def cleaned(text: str) -> str:
+    """`text` on one line, without what would move a cursor, hide letters or turn their order round.
+
+    Such characters come from the names of files and columns, and from what libraries say of them.
+    """
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
 def say(text: str) -> None:
-    """A message on stderr: one line, whatever characters a file's name or a library put into it."""
+    """A message on stderr, on one line."""
     line = " ".join(text.split())
     if line:
-        _put(sys.stderr, "".join(c if c.isprintable() else "?" for c in line))
+        _put(sys.stderr, cleaned(line))
 
 
 def write(text: str) -> None:
-    """A result on stdout."""
-    _put(sys.stdout, text)
+    """A result on stdout, line by line `cleaned`."""
+    _put(sys.stdout, "\n".join(map(cleaned, text.split("\n"))))
+
+
+def write_path(path: str) -> None:
+    """The path of what was made, on stdout: byte for byte unless a person reads it, since scripts use it."""
+    if sys.stdout.isatty():
+        write(path)
+    else:
+        _put(sys.stdout, path, exact=True)
 
 
 def write_json(value: Any) -> None:
@@ -40,18 +56,28 @@ def write_json(value: Any) -> None:
     write(to_json(value, indent=2))
 
 
-def answer(values: dict[str, Any], line: str, json: bool) -> None:
-    """A result on stdout: `values` as JSON, or else one `line`."""
+def write_toml(values: dict[str, Any]) -> None:
+    """A result on stdout as TOML, which gives the same values when it is read again."""
+    import tomli_w
+
+    # Whatever is not printable stands between quotation marks, where TOML has these escapes.
+    lines = tomli_w.dumps(values).rstrip().split("\n")
+    write("\n".join("".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in line) for line in lines))
+
+
+def answer(values: dict[str, Any], path: str, json: bool) -> None:
+    """A result on stdout: `values` as JSON, or else the `path` of what was made."""
     if json:
         write_json(values)
     else:
-        write(line)
+        write_path(path)
 
 
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout; plain tab-separated lines where that is not a terminal."""
+    rows = [[cleaned(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        write("\n".join("\t".join(row) for row in (columns, *rows)))
+        _put(sys.stdout, "\n".join("\t".join(row) for row in (columns, *rows)))
         return
     from rich.console import Console
     from rich.table import Table
@@ -59,15 +85,19 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
 
 
-def _put(stream: TextIO, line: str) -> None:
+def _put(stream: TextIO, line: str, exact: bool = False) -> None:
     try:
-        stream.write(line + "\n")
+        if exact:  # a path need not be text
+            stream.flush()
+            stream.buffer.write(os.fsencode(line) + b"\n")
+        else:
+            stream.write(line + "\n")
         stream.flush()
     except BrokenPipeError:
         # The reader has left: say the rest to nobody, so that neither this work nor Python's exit fails.
@@ -128,7 +158,7 @@ class ProgressLine:
     def __enter__(self) -> "ProgressLine":
         if self._bar:
             self._bar.start()
-            self._task = self._bar.add_task(self._label, total=1.0, text="preparing")
+            self._task = self._bar.add_task(cleaned(self._label), total=1.0, text="preparing")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -139,7 +169,7 @@ class ProgressLine:
         """Follow another fit from here on."""
         self._label, self._last, self._begun = label, -math.inf, time.monotonic()
         if self._bar:
-            self._bar.update(self._task, description=label, completed=0.0, text="preparing")
+            self._bar.update(self._task, description=cleaned(label), completed=0.0, text="preparing")
 
     def prepare(self, text: str) -> None:
         """Show what is done before training, if that takes long."""
@@ -158,7 +188,7 @@ class ProgressLine:
     def stage(self, name: str) -> None:
         """Show what is being done after training."""
         if self._bar:
-            self._bar.update(self._task, completed=1.0, text=name)
+            self._bar.update(self._task, completed=1.0, text=cleaned(name))
         else:
             say(f"{self._label}: {name}")
 
@@ -168,7 +198,7 @@ class ProgressLine:
 
     def _show(self, fraction: float, text: str) -> None:
         if self._bar:
-            self._bar.update(self._task, completed=fraction, text=text)
+            self._bar.update(self._task, completed=fraction, text=cleaned(text))
         elif time.monotonic() - self._last >= PLAIN_INTERVAL:
             self._last = time.monotonic()
             say(f"{self._label}: {text}")
@@ -180,7 +210,8 @@ def _make_bar() -> "Progress | None":
     from rich.table import Column
 
     console = Console(stderr=True, highlight=False)
-    if not console.is_terminal or console.is_dumb_terminal:
+    # rich believes variables such as FORCE_COLOR, which CI sets and which make no terminal of a log.
+    if not sys.stderr.isatty() or not console.is_terminal or console.is_dumb_terminal:
         return None
     return Progress(
         TextColumn("{task.description}", markup=False),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from flowbench.evaluation.comparison import Estimate, PairedDifference
 
@@ -110,6 +111,18 @@ def count(value: float | None) -> str:
     if value is None or not math.isfinite(value) or value != round(value):
         return fixed(value, 1)
     return f"{value:,.0f}".replace("-", MINUS)
+
+
+def moment(text: str, unknown: str = DASH) -> str:
+    """An ISO time to the minute, in UTC: "2026-05-01 12:30"; `unknown` where it is none.
+
+    A time that does not say where it is from is taken to be in UTC.
+    """
+    try:
+        told = datetime.fromisoformat(text)
+        return f"{told.astimezone(UTC) if told.tzinfo else told:%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError):
+        return unknown
 
 
 def listed(parts: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from flowbench.report.document import describe_report
 from flowbench.report.evaluation_tables import calibration_table, sample_table
 from flowbench.report.grouping import Section, group_runs
 from flowbench.report.markdown import escape_markdown
-from flowbench.report.numbers import listed
+from flowbench.report.numbers import listed, moment
 from flowbench.report.ranking import rank_models
 from flowbench.report.records import RunRecord, read_runs
 from flowbench.report.tables import (
@@ -23,11 +23,11 @@ from flowbench.report.tables import (
     cost_table,
     facts,
     likelihood_table,
-    moment,
     rank_table,
     run_table,
     unfinished_table,
 )
+from flowbench.report.visible import visible
 from flowbench.report.wording import cautions, verdict
 from flowbench.store import Run, atomic_write
 from flowbench.store.atomic import file_errors
@@ -79,7 +79,7 @@ def write_report(runs: Sequence[Run], folder: Path, *, title: str | None = None)
         given = [f"`{record.name}` ({record.text('status') or 'unfinished'})" for record in unfinished]
         raise DataError(
             f"nothing to report: no run has results yet (given: {', '.join(given) or 'none'}); "
-            "let a fit finish, or resume one that was interrupted"
+            "let a fit finish, or resume one that was interrupted or killed"
         )
     texts = [_describe(f"data-{n}", each, sections, unfinished) for n, each in enumerate(sections, start=1)]
     title = title or f"Density models on {listed(dict.fromkeys(section.name for section in sections))}"
@@ -136,8 +136,13 @@ def _render_html(context: dict[str, Any]) -> str:
     with figure_style():
         drawn = {text.key: galleries(text.section, text.key) for text in context["sections"]}
         ranks = rank_gallery(context["ranking"]) if context["ranking"] else None
-    template = environment(autoescape=True).get_template("report.html.j2")
+    template = html_environment().get_template("report.html.j2")
     return template.render(context, galleries=drawn, rank_gallery=ranks)
+
+
+def html_environment() -> Environment:
+    """Where the templates of pages are; every value is escaped, and shown letter by letter."""
+    return environment(autoescape=True, finalize=visible)
 
 
 def environment(**options: Any) -> Environment:

@@ -71,13 +71,18 @@ def read_runs(runs: Iterable[Run]) -> list[RunRecord]:
     return [
         RunRecord(
             name=run.name,
-            info=run.info,
+            info=run.info | _status(run),
             options=_flatten(run.config),
             history=tuple(run.metrics()),
             results=run.read_results() if run.has_results else None,
         )
         for run in unique.values()
     ]
+
+
+def _status(run: Run) -> dict[str, str]:
+    """The status of a run, where it has one: of one that was killed, run.json says that it is running."""
+    return {"status": status} if (status := run.status) else {}
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, str]:

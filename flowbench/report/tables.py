@@ -10,6 +10,7 @@ from flowbench.report.numbers import (
     count,
     decimals_for,
     fixed,
+    moment,
     plural,
     probability,
     seconds,
@@ -226,7 +227,7 @@ def run_table(section: Section) -> Table:
         "validation NLL",
         "CPU (s)",
         "wall (s)",
-        "started",
+        "started (UTC)",
     )
     runs = [(model.label, run) for model in section.models for run in model.runs]
     decimals = shared_decimals(run.nll.standard_error for _, run in runs)
@@ -259,24 +260,25 @@ def unfinished_table(unfinished: Sequence[RunRecord]) -> Table:
         "status",
         "last step",
         "last validation NLL",
-        "started",
+        "started (UTC)",
         "reason",
     )
     rows = []
     for record in unfinished:
         validations = record.series("validation_nll")
         step = record.history[-1].get("step") if record.history else None
+        status = record.text("status")
         rows.append(
             (
                 record.name,
                 str(record.dataset.get("name", DASH)),
                 record.model,
                 _seed(record),
-                record.text("status") or DASH,
+                status or DASH,
                 count(step if isinstance(step, int | float) else None),
                 fixed(validations[-1][1] if validations else None, 3),
                 moment(record.text("started")),
-                record.text("error") or DASH,
+                record.text("error") or ("results.h5 is missing" if status == "finished" else DASH),
             )
         )
     numeric = (False, False, False, True, False, True, True, False, False)
@@ -322,11 +324,6 @@ def facts(section: Section) -> list[tuple[str, str]]:
         ("seeds", ", ".join(map(str, seeds))),
     ]
     return [(term, value) for term, value in pairs if value]
-
-
-def moment(text: str) -> str:
-    """An ISO time to the minute: "2026-05-01 12:30"; a dash where it is unknown."""
-    return text[:16].replace("T", " ") or DASH
 
 
 def _seed(record: RunRecord) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flowbench.evaluation.rung import Rung
 from flowbench.report.numbers import DASH, count, significant
-from flowbench.report.pages import environment, write_text
+from flowbench.report.pages import html_environment, write_text
 from flowbench.report.tables import Table
 from flowbench.store.atomic import file_errors
 from flowbench.store.documents import write_json
@@ -32,7 +32,7 @@ def write_tradeoff(
             alt="For each solver, how far it may move the NLL against the rows that it scores a second.",
             key="tradeoff",
         )
-    page = environment(autoescape=True).get_template("tradeoff.html.j2")
+    page = html_environment().get_template("tradeoff.html.j2")
     text = page.render(
         title=f"Solvers for {name}",
         verdict=describe_choice(chosen, error),

@@ -18,12 +18,15 @@ def to_json(value: Any, indent: int | None = None) -> str:
     """Strict JSON, on one line unless `indent` is given.
 
     numpy values become plain ones, NaN and infinities null, and text that is not valid Unicode (as a file's
-    name may be) gets question marks. Raises `ConfigurationError` for values of other types.
+    name may be) gets question marks. Characters that would do something to a terminal are escaped. Raises
+    `ConfigurationError` for values of other types.
     """
     try:
-        return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, indent=indent)
+        text = json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, indent=indent)
     except TypeError as error:
         raise ConfigurationError(f"cannot be stored as JSON: {error}") from error
+    # JSON itself escapes no more than the controls below U+0020.
+    return "\n".join(map(_escaped, text.split("\n")))
 
 
 def from_json(text: bytes | str, where: str) -> dict[str, Any]:
@@ -72,6 +75,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path} is not valid TOML: {error}") from error
+
+
+def _escaped(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def _plain(value: Any, keep_non_finite: bool = False) -> Any:

@@ -13,6 +13,11 @@ SMALL = [
 ]  # fmt: skip
 TINY_CNF = ["--steps", "15", "--set", "flow.field.width=8", "--set", "flow.field.scales=1"]
 
+#: Variables with which programs are told to write as if on a terminal.
+LIKE_A_TERMINAL = dict.fromkeys(
+    ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "PY_COLORS"), "1"
+)
+
 Result = subprocess.CompletedProcess[str]
 
 

@@ -148,7 +148,6 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("score", "g", "empty.csv"), 3, "empty.csv"),
     (("score", "g", "no_rows.csv"), 3, "no rows"),
     (("score", "g"), 2, "Missing argument 'table'"),
-    (("runs", "show", "bad_results"), 5, "results.h5"),
     (("report", "no_results"), 3, "results"),
     (("report", "bad_results"), 5, "results.h5"),
     (("compare", "table.csv", "--models", "cnf,nope"), 2, "unknown model `nope`"),

@@ -229,6 +229,52 @@ def test_text_from_data_is_shown_and_never_run(make_run: RunMaker, tmp_path: Pat
     assert json.loads(paths.json.read_text(encoding="utf-8"))["title"] == NASTY
 
 
+def test_control_characters_in_names_turn_nothing_round(make_run: RunMaker, tmp_path: Path) -> None:
+    odd = "sales\u202evsc.\x9b31m\u2066\x1b[31m"
+    columns = [f"x {odd}", f"y {odd}"]
+    runs = [make_run(model, dataset=odd, name=model, columns=columns) for model in ("cnf", "planar")]
+    paths = write_report(runs, tmp_path / "report", title=odd)
+    for path in (paths.html, paths.markdown, paths.json):
+        text = path.read_text(encoding="utf-8")
+        assert "sales" in text
+        assert not re.search("[\x1b\x9b\u202e\u2066]", text)
+    written = json.loads(paths.json.read_text(encoding="utf-8"))
+    assert written["title"] == odd
+    assert written["datasets"][0]["columns"] == columns
+
+
+def test_a_killed_run_is_not_said_to_be_running(make_run: RunMaker, tmp_path: Path) -> None:
+    killed, under_way, robbed = (
+        make_run("planar", seed=seed, results=False, status=status)
+        for seed, status in ((3, "running"), (4, "running"), (5, "finished"))
+    )
+    with under_way.lock():
+        paths = write_report([make_run("cnf"), killed, under_way, robbed], tmp_path / "report")
+    page, written = Page(paths.html), json.loads(paths.json.read_text(encoding="utf-8"))
+    told = {row[0]: (row[4], row[-1]) for row in page.rows if row[0].startswith("8gaussians-planar")}
+    assert told[killed.name][0] == "killed"
+    assert told[under_way.name][0] == "running"
+    assert told[robbed.name] == ("finished", "results.h5 is missing")
+    assert [each["status"] for each in written["unfinished"]] == ["killed", "running", "finished"]
+    assert f"{killed.name} (killed)" in page.text
+
+
+def test_times_say_that_they_are_in_utc(make_run: RunMaker, tmp_path: Path) -> None:
+    runs = [
+        make_run("cnf"),
+        make_run("planar", info={"started": "2026-05-01T23:30:00-02:00"}),
+        make_run("maf", info={"started": "yesterday"}),
+        make_run("nsf", results=False),
+    ]
+    page = Page(write_report(runs, tmp_path / "report").html)
+    assert sum("started (UTC)" in row for row in page.rows) == 2
+    cells = {row[0]: row for row in page.rows if "8gaussians" in row[0]}
+    assert "2026-05-01 12:00" in cells[runs[0].name]
+    assert "2026-05-02 01:30" in cells[runs[1].name]
+    assert cells[runs[2].name][-1] == "–"
+    assert re.search(r"Made \d{4}-\d\d-\d\d \d\d:\d\d UTC", page.text)
+
+
 def test_runs_without_results_are_listed(make_run: RunMaker, tmp_path: Path) -> None:
     failed = make_run("planar", seed=3, results=False, status="failed", info={"error": "the loss is NaN"})
     paths = write_report([make_run("cnf"), failed], tmp_path / "report")
