@@ -40,7 +40,7 @@ from flowbench.preparation import (
     random_stream,
     rows_to_learn,
 )
-from flowbench.store import Metric, Run, check_run_name
+from flowbench.store import Metric, Run, check_run_name, is_run_folder
 from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState, from_arrays, to_arrays
 from flowbench.training.trainer import Trainer
@@ -64,7 +64,9 @@ def fit(
     home, watch = home or Home(), watch or Watch()
     _use_machine(config)
     if name is not None and (path := home.runs / check_run_name(name)).exists():
-        raise RunExistsError(f"the run {path} exists already; choose another `--name`, or `--resume` it")
+        if is_run_folder(path):
+            raise RunExistsError(f"the run {path} exists already; choose another `--name`, or `--resume` it")
+        raise RunExistsError(f"{path} is there already, and is no run; choose another `--name`, or remove it")
     work = _Work.begin(config, home, watch)
     stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
     with ExitStack() as held:
@@ -85,7 +87,10 @@ def resume(
     """
     home, watch = home or Home(), watch or Watch()
     if run.info.get("status") == "finished":
-        raise RunExistsError(f"the run {run.path} is finished; there is nothing to resume")
+        lost = (
+            "" if run.has_results else ", and does not bring back its results.h5, which is missing: fit anew"
+        )
+        raise RunExistsError(f"the run {run.path} is finished; there is nothing to resume{lost}")
     config = read_config(run)
     if settings:
         config = config.model_copy(update={"evaluation": evaluation_with(config, settings)})
@@ -137,7 +142,10 @@ def load_dequantiser(run: Run) -> Dequantiser:
         dataset = run.dataset
         return Dequantiser.of_values(tuple(dataset["columns"]), dataset.get("lattices", {}))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedFileError(f"{run.path / 'run.json'}: `lattices` was changed: {error}") from None
+        raise DamagedFileError(
+            f"{run.path / 'run.json'}: `columns` and `lattices` of the data set are not as flowbench writes "
+            f"them: {type(error).__name__}: {error}"
+        ) from None
 
 
 def load_model_on_device(run: Run) -> DensityModel:
@@ -149,8 +157,16 @@ def load_model_on_device(run: Run) -> DensityModel:
 
 
 def check_data(run: Run, dataset: Dataset) -> None:
-    """Raise `DataError` if `dataset` is no longer what the run recorded of it."""
-    if run.dataset.get("sha256") != dataset.provenance.sha256:
+    """Raise `DataError` if `dataset` is no longer what the run recorded of it, `DamagedFileError` if that is
+    nothing.
+    """
+    recorded = run.dataset.get("sha256")
+    if not isinstance(recorded, str):
+        raise DamagedFileError(
+            f"{run.path / 'run.json'} does not say which data the run was begun with, so it cannot go on; "
+            "put back the file that it was, or fit anew"
+        )
+    if recorded != dataset.provenance.sha256:
         raise DataError(
             f"the data set `{dataset.name}` has changed since the run {run.path} began; put the old one "
             "back, or fit anew"

@@ -29,7 +29,8 @@ number that is unknown or not finite is null; NaN is never written.
                                      text}
             log_prob_error_median, log_prob_error_largest   of the rows' log_prob, the largest over runs
         runs        each {name, model, seed, status, started, finished, command, versions, test_nll,
-                    test_nll_standard_error, metrics {name: {value, units}}}
+                    test_nll_standard_error, metrics {name: {value, units}}}; here and below, status is that
+                    of run.json, or "killed" where that says "running" and no process is at work
         superseded  names of runs left out for a newer one with the same model, options and seed
     ranking         null for fewer than three data sets, else {models, ranks, datasets, critical_difference,
                     p_value, uneven}: average ranks by test NLL of the models that all have, best first;

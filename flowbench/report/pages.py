@@ -16,7 +16,7 @@ from flowbench.report.grouping import Section, group_runs
 from flowbench.report.markdown import escape_markdown
 from flowbench.report.numbers import listed, moment
 from flowbench.report.ranking import rank_models
-from flowbench.report.records import RunRecord, read_runs
+from flowbench.report.records import LOST, RunRecord, read_runs
 from flowbench.report.tables import (
     Table,
     certificate_table,
@@ -76,9 +76,9 @@ def write_report(runs: Sequence[Run], folder: Path, *, title: str | None = None)
     unfinished = [record for record in records if record.results is None]
     sections = group_runs(records)
     if not sections:
-        given = [f"`{record.name}` ({record.text('status') or 'unfinished'})" for record in unfinished]
+        given = [f"`{record.name}` ({_how(record)})" for record in unfinished]
         raise DataError(
-            f"nothing to report: no run has results yet (given: {', '.join(given) or 'none'}); "
+            f"nothing to report: no run has results (given: {', '.join(given) or 'none'}); "
             "let a fit finish, or resume one that was interrupted or killed"
         )
     texts = [_describe(f"data-{n}", each, sections, unfinished) for n, each in enumerate(sections, start=1)]
@@ -103,6 +103,10 @@ def write_report(runs: Sequence[Run], folder: Path, *, title: str | None = None)
     write_text(paths.markdown, markdown)
     write_text(paths.html, html)
     return paths
+
+
+def _how(record: RunRecord) -> str:
+    return LOST if record.has_lost_results else record.text("status") or "unfinished"
 
 
 def _describe(

@@ -14,6 +14,8 @@ from flowbench.store import Results, Run
 
 #: Options that say which random numbers a run used, or what a data set was called; not what was fitted.
 NOT_OPTIONS = ("seed", "data.dataset")
+#: What is wrong with a finished run that has no results.
+LOST = "results.h5 is missing"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,11 @@ class RunRecord:
         """An entry of the run's information as text; empty where it is unknown."""
         value = self.info.get(key)
         return "" if value is None else str(value)
+
+    @property
+    def has_lost_results(self) -> bool:
+        """Whether there were results once, and are none."""
+        return self.results is None and self.text("status") == "finished"
 
     def metric(self, name: str) -> float | None:
         """A metric of the results; None where it is absent or not finite."""

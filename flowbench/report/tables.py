@@ -20,7 +20,7 @@ from flowbench.report.numbers import (
     with_interval,
 )
 from flowbench.report.ranking import Ranking
-from flowbench.report.records import RunRecord
+from flowbench.report.records import LOST, RunRecord
 from flowbench.store import Certificate
 
 SHA256_SHOWN = 12
@@ -267,18 +267,17 @@ def unfinished_table(unfinished: Sequence[RunRecord]) -> Table:
     for record in unfinished:
         validations = record.series("validation_nll")
         step = record.history[-1].get("step") if record.history else None
-        status = record.text("status")
         rows.append(
             (
                 record.name,
                 str(record.dataset.get("name", DASH)),
                 record.model,
                 _seed(record),
-                status or DASH,
+                record.text("status") or DASH,
                 count(step if isinstance(step, int | float) else None),
                 fixed(validations[-1][1] if validations else None, 3),
                 moment(record.text("started")),
-                record.text("error") or ("results.h5 is missing" if status == "finished" else DASH),
+                record.text("error") or (LOST if record.has_lost_results else DASH),
             )
         )
     numeric = (False, False, False, True, False, True, True, False, False)

@@ -13,7 +13,7 @@ from flowbench.store.results import (
     ScoredRows,
     Trajectory,
 )
-from flowbench.store.run import Run, check_run_name, list_runs
+from flowbench.store.run import Run, check_run_name, is_run_folder, list_runs
 from flowbench.store.tables import check_table_path, write_table
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "check_table_path",
     "condition_of",
     "file_errors",
+    "is_run_folder",
     "list_runs",
     "write_table",
 ]

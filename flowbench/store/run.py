@@ -110,7 +110,7 @@ class Run:
         with file_errors("read", path):
             if not path.exists():
                 raise UnknownNameError(_no_such_run(path))
-            missing = [name for name in (CONFIG, INFO) if not (path / name).is_file()]
+            missing = _missing(path)
         if missing:
             raise DamagedFileError(f"{path} is not a run folder: it has no {' and no '.join(missing)}")
         return cls(path)
@@ -183,7 +183,9 @@ class Run:
         found: Mapping[str, Any] = self.info.get("dataset", {})
         columns = found.get("columns", []) if isinstance(found, Mapping) else None
         if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-            raise DamagedFileError(f"{self.path / INFO}: what it says of the data set was changed")
+            raise DamagedFileError(
+                f"{self.path / INFO}: what it says of the data set is not as flowbench writes it"
+            )
         return found
 
     def update_info(self, **fields: Any) -> None:
@@ -266,6 +268,11 @@ _WHY_MISSING = {
 }
 
 
+def is_run_folder(path: Path) -> bool:
+    """Whether `path` is a folder that `Run.open` takes."""
+    return not _missing(path)
+
+
 def list_runs(folder: Path) -> tuple[list[Run], list[str]]:
     """The runs in `folder`, newest first, and one warning for each other folder that is there.
 
@@ -307,6 +314,10 @@ def _locked(folder: Path, run: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _missing(path: Path) -> list[str]:
+    return [name for name in (CONFIG, INFO) if not (path / name).is_file()]
 
 
 def _move_new(partial: Path, path: Path) -> None:

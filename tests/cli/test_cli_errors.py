@@ -112,7 +112,12 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("fit", "--resume", "g", "--dry-run"), 2, "it takes no --dry-run"),
     (("fit", "--resume", "bad_resume"), 5, "resume.safetensors"),
     (("fit", "--resume", "old_config"), 5, "`plan.gone`"),
-    (("fit", "--resume", "old_info"), 3, "has changed"),
+    (("fit", "--resume", "old_info"), 5, "run.json does not say which data"),
+    (("fit", "--resume", "old_data"), 3, "has changed"),
+    (("fit", "--resume", "no_results"), 4, "does not bring back its results.h5, which is missing"),
+    ((*FIT, "--name", "not_a_run"), 4, "runs/not_a_run is there already, and is no run"),
+    (("sample", "no_lattices"), 5, "`lattices` of the data set are not as flowbench writes them"),
+    (("report", "no_results"), 3, "no run has results (given: `no_results` (results.h5 is missing))"),
     (("fit", "moons", "--set", "evaluation.grid=1"), 2, "`evaluation.grid`"),
     (("sample",), 2, "Missing argument 'run'; see `flowbench sample --help`"),
     (("score", "g", "table.csv", "-o", "table.csv"), 2, "would overwrite what is read"),
@@ -125,9 +130,9 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("sample", "g", "-o", "folder.csv"), 2, "it is a folder"),
     (("sample", "old_config"), 5, "`plan.gone`"),
     (("sample", "old_info"), 5, "old_info"),
-    (("sample", "no_dataset"), 5, "run.json: what it says of the data set was changed"),
-    (("sample", "no_names"), 5, "run.json: what it says of the data set was changed"),
-    (("score", "no_dataset", "table.csv"), 5, "run.json: what it says of the data set was changed"),
+    (("sample", "no_dataset"), 5, "run.json: what it says of the data set is not as"),
+    (("sample", "no_names"), 5, "run.json: what it says of the data set is not as"),
+    (("score", "no_dataset", "table.csv"), 5, "run.json: what it says of the data set is not as"),
     (("sample", "other_model"), 5, "does not fit its configuration"),
     (("sample", "x" * 300), 2, "xxx"),
     (("sample", "g", "-n", "0"), 2, "-n"),
@@ -148,7 +153,6 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("score", "g", "empty.csv"), 3, "empty.csv"),
     (("score", "g", "no_rows.csv"), 3, "no rows"),
     (("score", "g"), 2, "Missing argument 'table'"),
-    (("report", "no_results"), 3, "results"),
     (("report", "bad_results"), 5, "results.h5"),
     (("compare", "table.csv", "--models", "cnf,nope"), 2, "unknown model `nope`"),
     (("compare", "table.csv", "--models", ","), 2, "`--models`"),
@@ -237,6 +241,13 @@ def wrong_files(home: Path) -> None:
         shutil.copytree(home / "runs" / "g", home / "runs" / name)
         Run.open(home / "runs" / name).update_info(dataset=dataset)
     Run.open(home / "runs" / "slash").update_info(dataset={"columns": ["km/h", "b"]})
+    shutil.copytree(home / "runs" / "g", home / "runs" / "no_lattices")
+    dataset = dict(Run.open(home / "runs" / "g").dataset)
+    Run.open(home / "runs" / "no_lattices").update_info(dataset=dataset | {"lattices": 5})
+    shutil.copytree(home / "runs" / "g", home / "runs" / "old_data")
+    Run.open(home / "runs" / "old_data").update_info(
+        status="interrupted", dataset=dataset | {"sha256": "0" * 64}
+    )
     shutil.copytree(home / "runs" / "c", home / "runs" / "strict")
     config = home / "runs" / "strict" / "config.toml"
     config.write_text(config.read_text().replace("max_nfe = 10000", "max_nfe = 12"))
