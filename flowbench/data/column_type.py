@@ -126,20 +126,22 @@ def type_of_times(storage: str, seconds: Floats, format: str | None) -> ColumnTy
 
 def _decimals(storage: str, numbers: Floats) -> int | None:
     """Digits after the point to which all `numbers: (n,)` are rounded; None where they are not."""
-    dtype = np.dtype(storage)
-    finite = numbers[np.isfinite(numbers)]
+    first = numbers[:_FIRST_ROWS]
+    decimals = _least_decimals(storage, first[np.isfinite(first)], 0)
+    if decimals is None or len(numbers) <= _FIRST_ROWS:
+        return decimals
+    return _least_decimals(storage, numbers[np.isfinite(numbers)], decimals)
+
+
+def _least_decimals(storage: str, finite: Floats, least: int) -> int | None:
+    """The fewest digits, from `least` on, to which all of the `finite: (n,)` are rounded."""
     if not len(finite):
         return None
+    dtype = np.dtype(storage)
     largest = float(np.abs(finite).max())
     before = int(np.floor(np.log10(largest))) + 1 if largest > 0 else 0
     most = min(_DIGITS[storage] - max(before, 0), _MOST_DECIMALS)
-
-    def is_rounded(values: Floats, decimals: int) -> bool:
-        return bool(np.all(np.round(values, decimals).astype(dtype) == values.astype(dtype)))
-
-    decimals = next((k for k in range(most + 1) if is_rounded(finite[:_FIRST_ROWS], k)), None)
-    while decimals is not None and decimals <= most:
-        if is_rounded(finite, decimals):
-            return decimals
-        decimals += 1
-    return None
+    exact = finite.astype(dtype)
+    return next(
+        (k for k in range(least, most + 1) if np.array_equal(np.round(finite, k).astype(dtype), exact)), None
+    )

@@ -62,7 +62,9 @@ class Dataset:
     groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        rows = np.array(self.rows, dtype=np.float64, order="C")
+        # Rows that nobody can change are nobody else's to copy for.
+        owned = not self.rows.flags.writeable and self.rows.base is None
+        rows = np.array(self.rows, dtype=np.float64, order="C", copy=None if owned else True)
         if rows.ndim != 2 or rows.shape[1] != len(self.columns):
             raise DataError(
                 f"dataset `{self.name}`: rows of shape {rows.shape} do not fit {len(self.columns)} columns"

@@ -15,6 +15,8 @@ _KNOWN = (
 )  # fmt: skip
 #: How far from the others a value has to be, in units of their range: one that is known, and any other.
 _KNOWN_APART, _APART = 1.0, 1000.0
+#: Values that are looked at before all are.
+_SOME = 5000
 #: The others are at least so many different values.
 _FEWEST_OTHERS = 5
 
@@ -37,6 +39,13 @@ def find_markers(values: Floats) -> list[Marker]:
     it is farther from the others than these lie from one another. Any other value has to be a thousand times
     as far, and where all are positive as far on a scale of logarithms too: such columns have long tails.
     """
+    # Of values that are all there a few tell as well that none stands apart, and need no sorting of all.
+    some = np.append(values[:: len(values) // _SOME + 1], [values.min(), values.max()])
+    few = np.unique(some)
+    if len(few) > _FEWEST_OTHERS + 1 and not (
+        _stands_apart(few[-1], few[:-1]) or _stands_apart(few[0], few[1:])
+    ):
+        return []
     distinct = np.unique(values)
     found: list[Marker] = []
     low, high = 0, len(distinct) - 1

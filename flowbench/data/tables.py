@@ -242,6 +242,7 @@ def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) 
     rows = np.empty((n if kept is None else len(kept), len(columns.cells)))
     for number, each in enumerate(columns.cells.values()):
         rows[:, number] = each.numbers if kept is None else each.numbers[kept]
+    rows.setflags(write=False)
     groups = None
     if columns.groups is not None:
         groups = group_numbers(columns.groups)
