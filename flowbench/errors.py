@@ -4,7 +4,7 @@ A message says what failed, where (file, column, row, option) and what to do abo
 raises these and never exits the process; `flowbench.cli` turns each class into an exit code.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
 #: How many names a message lists before it stops.
@@ -45,7 +45,17 @@ class RunFailedError(FlowbenchError):
 
 
 class IntegrationError(RunFailedError):
-    """An ODE solve that met its evaluation cap, underflowed its step or left the finite numbers."""
+    """An ODE solve that met its evaluation cap, underflowed its step or left the finite numbers.
+
+    `cause` is why, in a few words, such as "it met its cap of 20 evaluations". `rows` holds the rows that
+    failed, by their place in the batch, counted from 0, and why each of them did; it is empty where the
+    solver cannot tell, as one whose rows share their steps.
+    """
+
+    def __init__(self, message: str, *, cause: str = "", rows: Mapping[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.rows = dict(rows or {})
 
 
 class RunExistsError(FlowbenchError):

@@ -103,7 +103,7 @@ class Integrator(ABC):
 
         Raises `ConfigurationError` for tensors or times that do not fit together, and
         `IntegrationError` when the evaluation cap is met, the step underflows, or the state or its
-        derivative is not finite.
+        derivative is not finite; it names all the rows that failed, where each has steps of its own.
         """
         _check(state, t0, t1)
         if t0 == t1 or len(state[0]) == 0:
@@ -140,6 +140,10 @@ def _check(state: State, t0: float, t1: float) -> None:
                 f"{first.dtype} on {first.device}; give all of them the same floating dtype and device"
             )
     if not all_finite(state):
+        cause = "it began at numbers that are not finite"
+        finite = torch.stack([torch.isfinite(part).reshape(len(part), -1).all(1) for part in state]).all(0)
         raise IntegrationError(
-            f"the state at t={t0:g} is not finite before the first step; check the rows and the parameters"
+            f"the state at t={t0:g} is not finite before the first step; check the rows and the parameters",
+            cause=cause,
+            rows=dict.fromkeys((~finite).nonzero().squeeze(1).tolist(), cause),
         )

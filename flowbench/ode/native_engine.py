@@ -213,7 +213,8 @@ class _March:
         if self.nfe + evaluations > self.options.max_nfe:
             raise IntegrationError(
                 f"{self._where(t)} met its cap of {self.options.max_nfe} evaluations; "
-                f"raise `max_nfe`, loosen `atol` and `rtol`, or, in training, lower the learning rate"
+                f"raise `max_nfe`, loosen `atol` and `rtol`, or, in training, lower the learning rate",
+                cause=f"it met its cap of {self.options.max_nfe} evaluations",
             )
         self.nfe += evaluations
 
@@ -221,19 +222,23 @@ class _March:
         if not bool(torch.isfinite(y.detach()).all()):
             raise IntegrationError(
                 f"{self._where(t)} left the finite numbers; "
-                f"check the rows for outliers, take more steps, or, in training, lower the learning rate"
+                f"check the rows for outliers, take more steps, or, in training, lower the learning rate",
+                cause="it left the finite numbers",
             )
 
     def _check_step(self, t: float, step: float, finite: bool) -> None:
         if t + step != t:
             return
-        cause = (
-            f"underflowed its step ({step:g}): the velocity changes faster than `atol` and `rtol` can "
+        cause = "underflowed its step" if finite else "met a velocity that is not finite on its next step"
+        advice = (
+            f" ({step:g}): the velocity changes faster than `atol` and `rtol` can "
             f"follow in {self.start.dtype}; loosen them, integrate in float64"
             if finite
-            else "met a velocity that is not finite on its next step; check the rows for outliers"
+            else "; check the rows for outliers"
         )
-        raise IntegrationError(f"{self._where(t)} {cause}, or, in training, lower the learning rate")
+        raise IntegrationError(
+            f"{self._where(t)} {cause}{advice}, or, in training, lower the learning rate", cause=f"it {cause}"
+        )
 
     def _where(self, t: float) -> str:
         options = self.options

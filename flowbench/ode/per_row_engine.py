@@ -1,6 +1,6 @@
 """Runge-Kutta pairs with a step of its own for every row, so that no row depends on its batch."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from typing import ClassVar, Literal, Self
 
@@ -33,8 +33,9 @@ class PerRowIntegrator(Integrator):
 
     Each row has its own time, step and error control. The local error of a row is measured as torchdiffeq
     measures a batch's: the largest, over the tensors of the state, of the root mean square of
-    error / (atol + rtol |y|). Rows that have arrived leave the batch. `f` gets one time per row, (n,), and
-    must treat every row by itself; then a row's answer does not depend on the rows beside it beyond
+    error / (atol + rtol |y|). Rows that have arrived leave the batch, and so do those that fail: the solve
+    goes on without them, so that the `IntegrationError` at its end names them all. `f` gets one time per row,
+    (n,), and must treat every row by itself; then a row's answer does not depend on the rows beside it beyond
     floating-point rounding. Step control: Hairer, Norsett and Wanner 1993, II.4.
     """
 
@@ -60,8 +61,11 @@ class PerRowIntegrator(Integrator):
         rows = _start(system)
         end, local_error = torch.empty_like(rows.y), torch.zeros_like(rows.y)
         rounds = accepted = rejected = 0
+        failed = _Failed()
         while len(rows.index):
-            self._check_cap(system, rows)
+            if system.nfe + system.tableau.cost > self.options.max_nfe:
+                _meet_cap(system, rows, failed)
+                break
             rounds += 1
             remaining = system.span - rows.elapsed
             last = step_control.STRETCH * rows.step >= remaining
@@ -75,21 +79,18 @@ class PerRowIntegrator(Integrator):
             local_error[taken] += off[accept].abs()
             done = accept & last
             rows = rows.advance(step, y, slope, error, accept)
-            _check_step(system, rows, done, error)
+            stuck = ~done & (rows.elapsed + rows.step <= rows.elapsed)
             if bool(done.any()):
                 end[rows.index[done]] = rows.y[done]
                 accepted = max(accepted, int(rows.accepted[done].max()))
                 rejected = max(rejected, rounds - int(rows.accepted[done].min()))
-                rows = rows.keep(~done)
+            if bool(stuck.any()):
+                _give_up(system, rows, stuck, error, failed)
+            if bool((done | stuck).any()):
+                rows = rows.keep(~(done | stuck))
+        if failed.causes:
+            raise IntegrationError(failed.message, cause=failed.first, rows=failed.causes)
         return Solution(system.split(end), system.nfe, accepted, rejected, system.split(local_error))
-
-    def _check_cap(self, system: "_System", rows: "_Rows") -> None:
-        if system.nfe + system.tableau.cost <= self.options.max_nfe:
-            return
-        raise IntegrationError(
-            f"{system.where(rows, 0)} met its cap of {self.options.max_nfe} evaluations with "
-            f"{len(rows.index)} rows unfinished; raise `max_nfe`, or loosen `atol` and `rtol`"
-        )
 
 
 class _System:
@@ -148,6 +149,23 @@ class _System:
         )
 
 
+@dataclass
+class _Failed:
+    """Rows that are given up, by their place in the batch, why, and the text of the first failure."""
+
+    causes: dict[int, str] = field(default_factory=dict)
+    message: str = ""
+
+    @property
+    def first(self) -> str:
+        return next(iter(self.causes.values()), "")
+
+    def add(self, rows: Tensor, cause: str, message: str) -> None:
+        """Give up `rows: (m,)`, the numbers of rows; only the first `message` is kept."""
+        self.causes |= dict.fromkeys(rows.tolist(), cause)
+        self.message = self.message or message
+
+
 @dataclass(frozen=True)
 class _Rows:
     """The rows still on their way; every tensor's first axis is the row. Times are float64."""
@@ -163,7 +181,7 @@ class _Rows:
     def keep(self, mask: Tensor) -> Self:
         """The rows where `mask` holds."""
         positions = mask.nonzero().squeeze(1)
-        return type(self)(*(getattr(self, field.name)[positions] for field in fields(self)))
+        return type(self)(*(getattr(self, each.name)[positions] for each in fields(self)))
 
     def advance(self, step: Tensor, y: Tensor, slope: Tensor, error: Tensor, accept: Tensor) -> Self:
         """Move the rows of `accept` on, and choose every row's next step from its `error`."""
@@ -216,15 +234,34 @@ def _take_step(system: _System, rows: _Rows, step: Tensor) -> tuple[Tensor, Tens
     return y, slopes[-1], h * (system.error_weights @ flat).view_as(y)
 
 
-def _check_step(system: _System, rows: _Rows, done: Tensor, error: Tensor) -> None:
-    stuck = ~done & (rows.elapsed + rows.step <= rows.elapsed)
-    if not bool(stuck.any()):
-        return
-    position = int(stuck.nonzero()[0])
-    cause = (
-        "underflowed its step: the velocity changes faster than `atol` and `rtol` can follow; loosen them, "
-        "or integrate in float64"
-        if bool(torch.isfinite(error[position]))
-        else "met a velocity that is not finite; check that row for outliers, and the model's parameters"
+def _meet_cap(system: _System, rows: _Rows, failed: _Failed) -> None:
+    """Give up all rows that are still on their way."""
+    cause = f"met its cap of {system.options.max_nfe} evaluations"
+    failed.add(
+        rows.index,
+        f"it {cause}",
+        f"{system.where(rows, 0)} {cause} with {len(rows.index)} rows unfinished; raise `max_nfe`, or loosen "
+        "`atol` and `rtol`",
     )
-    raise IntegrationError(f"{system.where(rows, position)} {cause}")
+
+
+def _give_up(system: _System, rows: _Rows, stuck: Tensor, error: Tensor, failed: _Failed) -> None:
+    """Give up the rows of `stuck: (m,)`, whose next step would not move them, for the `error` of this one."""
+    finite = torch.isfinite(error)
+    kinds = (
+        (
+            stuck & finite,
+            "underflowed its step",
+            ": the velocity changes faster than `atol` and `rtol` can follow; loosen them, or integrate in "
+            "float64",
+        ),
+        (
+            stuck & ~finite,
+            "met a velocity that is not finite",
+            "; check that row for outliers, and the model's parameters",
+        ),
+    )
+    for which, cause, advice in kinds:
+        if bool(which.any()):
+            where = system.where(rows, int(which.nonzero()[0]))
+            failed.add(rows.index[which], f"it {cause}", f"{where} {cause}{advice}")

@@ -112,7 +112,8 @@ class _Monitor:
         if self.nfe >= self.options.max_nfe:
             raise IntegrationError(
                 f"{self._where(t.item())} met its cap of {self.options.max_nfe} evaluations; "
-                f"raise `max_nfe`, loosen `atol` and `rtol`, or, in training, lower the learning rate"
+                f"raise `max_nfe`, loosen `atol` and `rtol`, or, in training, lower the learning rate",
+                cause=f"it met its cap of {self.options.max_nfe} evaluations",
             )
         self.nfe += 1
         return self.f(t, state)
@@ -140,20 +141,25 @@ class _Monitor:
         if not all_finite(state):
             raise IntegrationError(
                 f"{self._where(t)} left the finite numbers; "
-                f"check the rows for outliers, take more steps, or, in training, lower the learning rate"
+                f"check the rows for outliers, take more steps, or, in training, lower the learning rate",
+                cause="it left the finite numbers",
             )
 
     def _check_step(self, t: float, state: State, dt: float) -> None:
         self.check_finite(t, state)
         if t + dt == t or t - dt == t:
             # torchdiffeq takes a step of exactly zero when the last one's error was not a number.
-            cause = (
-                f"underflowed its step ({dt:g}): the velocity changes faster than `atol` and `rtol` can "
+            cause = "underflowed its step" if dt else "met a velocity that is not finite on its next step"
+            advice = (
+                f" ({dt:g}): the velocity changes faster than `atol` and `rtol` can "
                 f"follow in {state[0].dtype}; loosen them, integrate in float64"
                 if dt
-                else "met a velocity that is not finite on its next step; check the rows for outliers"
+                else "; check the rows for outliers"
             )
-            raise IntegrationError(f"{self._where(t)} {cause}, or, in training, lower the learning rate")
+            raise IntegrationError(
+                f"{self._where(t)} {cause}{advice}, or, in training, lower the learning rate",
+                cause=f"it {cause}",
+            )
 
     def _where(self, t: float) -> str:
         options = self.options

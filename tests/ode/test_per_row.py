@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowbench.errors import ConfigurationError
+from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.ode.base import State
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
 from flowbench.ode.torchdiffeq_engine import TorchdiffeqIntegrator, TorchdiffeqOptions
@@ -128,3 +128,39 @@ def test_gradients_are_refused() -> None:
         integrator.integrate(pendulum, (x, total), 0.0, 1.0, parameters=[weight])
     with torch.no_grad():
         integrator.integrate(pendulum, (x, total), 0.0, 1.0, parameters=[weight])
+
+
+def test_a_solve_names_all_the_rows_that_fail_and_why() -> None:
+    """dx/dt = x^2 blows up at t = 1 / x; others meet no number, or turn so fast that they meet the cap."""
+    rate = torch.tensor([1.0, 0.0, 2.0, 5000.0, 1.0, 0.0], dtype=torch.float64)
+    x = torch.tensor([[0.5, 0.0], [1.0, 0.0], [2.0, 0.0], [1.0, 0.0], [0.1, 0.0], [1.0, 0.0]]).double()
+    kind = torch.tensor([0, 1, 0, 2, 0, 2])
+
+    def mixed(t: Tensor, state: State) -> State:
+        x, rate, kind = state
+        square = rate[:, None] * x.square()
+        broken = torch.where(t[:, None] > 0.5, torch.nan, 0.0) * x
+        turning = rate[:, None] * torch.stack([x[:, 1], -x[:, 0]], dim=1)
+        slope = torch.where(kind[:, None] == 0, square, torch.where(kind[:, None] == 1, broken, turning))
+        return slope, torch.zeros_like(rate), torch.zeros_like(rate)
+
+    integrator = PerRowIntegrator(PerRowOptions(max_nfe=4000))
+    with pytest.raises(IntegrationError, match=r"row 2 of the batch at t=0.5 .*not finite") as failure:
+        integrator.integrate(mixed, (x, rate, kind.double()), 0.0, 1.0)
+    assert list(failure.value.rows) == [1, 2, 3]
+    assert failure.value.rows[1] == "it met a velocity that is not finite"
+    assert failure.value.rows[2] in {"it underflowed its step", "it met a velocity that is not finite"}
+    assert failure.value.rows[3] == "it met its cap of 4000 evaluations"
+    assert failure.value.cause == failure.value.rows[1]
+    fine = torch.tensor([0, 4, 5])
+    end = integrator.integrate(mixed, (x[fine], rate[fine], kind[fine].double()), 0.0, 1.0).state[0]
+    torch.testing.assert_close(end[0, 0].item(), 1.0, atol=1e-4, rtol=0)
+
+
+def test_rows_that_begin_at_no_numbers_are_named() -> None:
+    x, total = start(4)
+    x[2, 1] = torch.inf
+    total[0] = torch.nan
+    with pytest.raises(IntegrationError, match="not finite before the first step") as failure:
+        solve((x, total))
+    assert failure.value.rows == dict.fromkeys([0, 2], "it began at numbers that are not finite")
