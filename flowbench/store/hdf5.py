@@ -211,6 +211,15 @@ def write_array(
     return dataset
 
 
+def write_texts(
+    group: h5py.Group, name: str, texts: Sequence[str], dims: Mapping[str, h5py.Dataset | None], units: str
+) -> h5py.Dataset:
+    """As `write_array`, for `texts: (n,)`; raises `ConfigurationError` for text that HDF5 cannot hold."""
+    dataset = write_array(group, name, _fixed_length(texts), dims, units)
+    write_text(dataset, "_Encoding", "utf-8")  # tells xarray to show text, not bytes
+    return dataset
+
+
 def write_text(owner: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
     """Set the attribute `name` to `text`; raises `ConfigurationError` for text that HDF5 cannot hold."""
     value = _fixed_length([text])
@@ -253,8 +262,8 @@ def _fixed_length(texts: Sequence[str]) -> NDArray[Any]:
         raise ConfigurationError(
             f"{error.object!r} cannot be stored in HDF5: it is not valid Unicode"
         ) from None
-    if any(b"\0" in text for text in encoded):
-        raise ConfigurationError(f"{list(texts)} cannot be stored in HDF5: there is a zero byte in it")
+    if unfit := [text for text in texts if "\0" in text]:
+        raise ConfigurationError(f"{unfit[0]!r} cannot be stored in HDF5: there is a zero byte in it")
     length = max(1, *map(len, encoded)) if encoded else 1
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
 

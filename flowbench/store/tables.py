@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from flowbench.errors import ConfigurationError
 from flowbench.store.atomic import atomic_write
 from flowbench.store.documents import to_json
-from flowbench.store.hdf5 import LIBRARY_VERSIONS, write_array, write_image, write_text
+from flowbench.store.hdf5 import LIBRARY_VERSIONS, write_array, write_image, write_text, write_texts
 
 Columns = Mapping[str, NDArray[Any]]
 Attributes = Mapping[str, str | int | float]
@@ -24,13 +24,13 @@ Units = Mapping[str, str]
 def write_table(
     path: Path, columns: Columns, attributes: Attributes, units: Units, *, index: str | None = None
 ) -> None:
-    """Write equally long, numeric `columns: (n,)` to `path`, atomically, every float64 exactly.
+    """Write equally long `columns: (n,)` of numbers or of `str` to `path`, atomically, every float64 exactly.
 
     The ending chooses the format: .h5 or .hdf5, .csv, .csv.gz, .parquet. `attributes` describe the file and
     `units` the columns, data units unless they say otherwise; HDF5 and Parquet keep both, CSV has no place
     for either. In HDF5 each column is a dataset on the dimension that the column `index` is, or else on one
-    that numbers the rows from 0, called `row` unless a column is. Raises `ConfigurationError` for another
-    ending, and for a column that the format cannot hold.
+    that numbers the rows from 0, called `row` unless a column is, and text is of fixed length. Raises
+    `ConfigurationError` for another ending, and for a column that the format cannot hold.
     """
     path = Path(path)
     check_table_path(path, columns)
@@ -62,8 +62,17 @@ def _check_columns(columns: Columns) -> None:
     if len(set(lengths.values())) != 1 or len(next(iter(lengths.values()))) != 1:
         raise ConfigurationError(f"the columns of a table must be equally long; the shapes are {lengths}")
     for name, values in columns.items():
-        if values.dtype.kind not in "fiu":
-            raise ConfigurationError(f"column `{name}` must be numeric to be written, and is {values.dtype}")
+        if values.dtype.kind not in "fiu" and not _is_text(values):
+            raise ConfigurationError(
+                f"column `{name}` must hold numbers or text to be written, and is {values.dtype}"
+            )
+
+
+def _is_text(values: NDArray[Any]) -> bool:
+    """Whether these are all texts, of numpy's own type or Python's."""
+    if values.dtype.kind == "O":
+        return all(isinstance(each, str) for each in values)
+    return values.dtype.kind == "U"
 
 
 def _write_hdf5(
@@ -82,7 +91,11 @@ def _write_hdf5(
         scale = write_array(file, name_of_rows, numbers, {name_of_rows: None}, "1")
         for name, values in columns.items():
             if name != index:
-                write_array(file, name, values, {name_of_rows: scale}, units[name])
+                dims = {name_of_rows: scale}
+                if _is_text(values):
+                    write_texts(file, name, values.tolist(), dims, units[name])
+                else:
+                    write_array(file, name, values, dims, units[name])
     write_image(path, image)
 
 
@@ -110,11 +123,18 @@ def _write_parquet(
     from pyarrow import parquet
 
     fields = [
-        pa.field(name, pa.from_numpy_dtype(values.dtype), metadata={"units": units[name]})
+        pa.field(
+            name,
+            pa.string() if _is_text(values) else pa.from_numpy_dtype(values.dtype),
+            metadata={"units": units[name]},
+        )
         for name, values in columns.items()
     ]
     schema = pa.schema(fields, metadata={"flowbench": to_json(attributes)})
-    table = pa.table([pa.array(values) for values in columns.values()], schema=schema)
+    table = pa.table(
+        [pa.array(values, field.type) for values, field in zip(columns.values(), schema, strict=True)],
+        schema=schema,
+    )
     with atomic_write(path) as partial:
         parquet.write_table(table, partial)
 

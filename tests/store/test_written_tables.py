@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 from flowbench.errors import ConfigurationError
 from flowbench.store import check_table_path, write_table
+from flowbench.store.safe_hdf5 import open_untrusted
 
 ENDINGS = [".h5", ".hdf5", ".csv", ".csv.gz", ".parquet"]
 
@@ -103,6 +105,41 @@ def test_a_table_without_rows_keeps_its_columns(tmp_path: Path, ending: str) -> 
     }
 
 
+def texts_of(path: Path) -> list[str]:
+    """The column `why` as a reader of each format finds it."""
+    if path.suffix in {".h5", ".hdf5"}:
+        with h5py.File(path) as file:
+            assert file["why"].dtype.kind == "S"
+        with open_untrusted(path) as untrusted:
+            return list(untrusted.texts("why"))
+    if path.suffix == ".parquet":
+        column = pq.read_table(path)["why"]
+        assert column.type == "string"
+        return column.to_pylist()
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [row["why"] for row in csv.DictReader(io.StringIO(text.decode(), newline=""))]
+
+
+@pytest.mark.parametrize("dtype", [object, str])
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    "texts", [["", 'missing cell in `größe, "x"`', "nan", ""], ["", "", ""], ["NA"], []], ids=len
+)
+def test_text_comes_back_as_it_was(tmp_path: Path, ending: str, texts: list[str], dtype: type) -> None:
+    path = tmp_path / f"table{ending}"
+    columns = {"row": np.arange(len(texts)), "why": np.array(texts, dtype=dtype)}
+    write_table(path, columns, {}, {"why": "1"}, index="row")
+    assert texts_of(path) == texts
+
+
+def test_xarray_shows_text(tmp_path: Path) -> None:
+    columns = {"row": np.arange(3), "why": np.array(["", "größer", ""], dtype=object)}
+    write_table(tmp_path / "t.h5", columns, {}, {"why": "1"}, index="row")
+    with xr.open_dataset(tmp_path / "t.h5", engine="h5netcdf") as table:
+        assert table.why.dims == ("row",)
+        assert table.why.values.tolist() == ["", "größer", ""]
+
+
 def test_an_unknown_ending_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     for name in ("table.xlsx", "table", "csv", "table.h5.txt"):
         with pytest.raises(
@@ -121,7 +158,12 @@ def test_an_unknown_ending_is_refused_before_anything_is_written(tmp_path: Path)
         ({"x": np.zeros(3), "y": np.zeros(2)}, "equally long"),
         ({"x": np.zeros((3, 2))}, "equally long"),
         ({}, "equally long"),
-        ({"x": np.array(["a", "b"])}, "column `x` must be numeric"),
+        ({"x": np.array([True, False])}, "column `x` must hold numbers or text"),
+        ({"x": np.array(["a", 1], dtype=object)}, "column `x` must hold numbers or text"),
+        ({"x": np.array(["a", None], dtype=object)}, "column `x` must hold numbers or text"),
+        ({"x": np.array([b"a", b"b"])}, "column `x` must hold numbers or text"),
+        ({"x": np.array(["a", "b\0c"])}, r"^'b\\x00c' cannot be stored in HDF5: there is a zero byte"),
+        ({"x": np.array(["\ud800"], dtype=object)}, "it is not valid Unicode"),
         ({"km/h": np.zeros(3)}, "column `km/h` cannot be written"),
         ({"": np.zeros(3)}, "HDF5 allows no such name"),
     ],
