@@ -152,7 +152,9 @@ _READING: dict[str, Any] = {
         typer.Option(help="What stands between thousands: a character, or comma, point, blank, apostrophe."),
     ],
     "encoding": Annotated[str | None, typer.Option(help="The encoding of the text, such as cp1252.")],
-    "date_format": Annotated[str | None, typer.Option(help="How dates are written, such as %d.%m.%Y.")],
+    "date_format": Annotated[
+        list[str] | None, typer.Option(help="How dates are written, such as %d.%m.%Y; repeatable.")
+    ],
     "missing_values": Annotated[
         list[str] | None,
         typer.Option("--missing-value", help="A cell that holds nothing, such as -999; repeatable."),

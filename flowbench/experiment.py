@@ -12,7 +12,7 @@ import torch
 
 from flowbench.config import RunConfig, evaluation_with
 from flowbench.data import Dataset, Split
-from flowbench.data.column_type import FLOAT64
+from flowbench.data.column_type import FLOAT64, ColumnType
 from flowbench.data.dequantise import Dequantiser
 from flowbench.data.pitfalls import find_pitfalls
 from flowbench.environment import describe_host, describe_versions, source_commit
@@ -146,6 +146,18 @@ def load_dequantiser(run: Run) -> Dequantiser:
             f"{run.path / 'run.json'}: `columns` and `lattices` of the data set are not as flowbench writes "
             f"them: {type(error).__name__}: {error}"
         ) from None
+
+
+def load_types(run: Run) -> dict[str, ColumnType]:
+    """How a run's table has the values of its columns.
+
+    Raises `DamagedFileError` if run.json tells something else.
+    """
+    try:
+        columns, known = run.dataset["columns"], run.dataset.get("types", {})
+        return {name: ColumnType.of_values(known[name]) if name in known else FLOAT64 for name in columns}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedFileError(f"{run.path / 'run.json'}: `types` makes no sense: {error}") from None
 
 
 def load_model_on_device(run: Run) -> DensityModel:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,17 +12,26 @@ from numpy.typing import NDArray
 
 from flowbench.config import RunConfig, evaluation_with
 from flowbench.data import load_dataset, table_file
+from flowbench.data.column_type import FLOAT64, ColumnType
+from flowbench.data.dequantise import Dequantiser
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
-from flowbench.evaluation.likelihood import drawn_likelihoods, reported_likelihoods
+from flowbench.evaluation.likelihood import Restore, drawn_likelihoods, reported_likelihoods
 from flowbench.evaluation.refinement import OnRows
 from flowbench.evaluation.rung import Rung
 from flowbench.evaluation.suite import judge
 from flowbench.evaluation.tradeoff import climb
-from flowbench.experiment import check_data, load_dequantiser, load_model, load_model_on_device, read_config
+from flowbench.experiment import (
+    check_data,
+    load_dequantiser,
+    load_model,
+    load_model_on_device,
+    load_types,
+    read_config,
+)
 from flowbench.home import Home
 from flowbench.preparation import EVALUATION, load_rows, random_stream
 from flowbench.registry import TOYS
-from flowbench.store import Metric, Run, check_table_path, file_errors, write_table
+from flowbench.store import Metric, Run, check_table_path, file_errors, table_format, write_table
 
 Floats = NDArray[np.float64]
 #: The columns that stand beside a table's own.
@@ -46,12 +56,24 @@ class DrawnRows:
     log_prob_error: Floats
     dequantised: tuple[str, ...] = ()
     above: int = 0
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
 
     def save(self, path: Path, run: Run) -> None:
-        """Write the table's own columns, `log_prob` and `log_prob_error`, in the format of the ending."""
-        table = {name: self.x[:, i] for i, name in enumerate(self.columns)}
+        """Write the table's own columns, `log_prob` and `log_prob_error`, in the format of the ending.
+
+        The columns are of the types that their table has, as far as the format knows them.
+        """
+        format = table_format(path)
+        table: dict[str, NDArray[Any]] = {}
+        for values, name in zip(self.x.T, self.columns, strict=True):
+            each = self.types.get(name, FLOAT64)
+            write = {"csv": each.text, "hdf5": each.counted}.get(format, each.typed)
+            table[name] = write(values)
         table |= {name: getattr(self, name) for name in _LIKELIHOODS}
-        write_table(path, table, _attributes(run), dict.fromkeys(_LIKELIHOODS, "nats"))
+        units = {name: each.unit for name, each in self.types.items() if each.unit}
+        storage = {name: each.storage for name, each in self.types.items()}
+        units |= dict.fromkeys(_LIKELIHOODS, "nats")
+        write_table(path, table, _attributes(run), units, types=storage)
 
 
 @dataclass(frozen=True)
@@ -134,10 +156,41 @@ def sample(
         )
     generator = random_stream(seed, EVALUATION)
     dequantiser = load_dequantiser(run)
-    x, found = drawn_likelihoods(model, n, options, generator, dequantiser=dequantiser, on_rows=on_rows)
+    types = load_types(run)
+    x, found = drawn_likelihoods(
+        model,
+        n,
+        options,
+        generator,
+        dequantiser=dequantiser,
+        restore=_restore(model.columns, types, dequantiser),
+        on_rows=on_rows,
+    )
     log_prob, error = found.log_prob.numpy(), found.error.numpy()
     above = int(found.flagged.sum())
-    return DrawnRows(model.columns, x.numpy(), log_prob, error, tuple(dequantiser.lattices), above)
+    cells = tuple(dequantiser.lattices)
+    return DrawnRows(model.columns, x.numpy(), log_prob, error, cells, above, types)
+
+
+def _restore(
+    columns: tuple[str, ...], types: Mapping[str, ColumnType], dequantiser: Dequantiser
+) -> Restore | None:
+    """What rounds rows to the values that their table can hold; None where it can hold any."""
+    rounding = {
+        number: types[name]
+        for number, name in enumerate(columns)
+        if name in types and types[name].rounds and name not in dequantiser.lattices
+    }
+    if not rounding:
+        return None
+
+    def restore(rows: Floats) -> Floats:
+        rows = rows.copy()
+        for number, each in rounding.items():
+            rows[:, number] = each.restore(rows[:, number])
+        return rows
+
+    return restore
 
 
 @torch.no_grad()

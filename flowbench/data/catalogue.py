@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flowbench.data.column_type import ColumnType
 from flowbench.data.dataset import Column, Dataset, Provenance
 from flowbench.data.files import TableFile, table_suffix
 from flowbench.data.formats import file_errors, read_raw_table
@@ -74,15 +75,16 @@ def load_dataset(
     folder: Path = Path("datasets"),
     for_fit: bool = True,
     reading: ReadOptions = AUTOMATIC,
+    types: Mapping[str, ColumnType] | None = None,
 ) -> Dataset:
     """A toy, a table of scikit-learn, a file of `folder` by its name, or any table file by its path.
 
     "file.h5:group/table" is one of the tables in a file. `columns` selects columns, in this order; without
     it, columns that only number the rows are left out, which the data set's notes say. `reading` tells how a
-    file is read. `rows` is how many rows of a toy to draw (default 1,000,000) and `seed` what to draw them
-    with. `for_fit` also refuses a file that no density can be learnt from: fewer than ten rows, a constant
-    column, or a value that stands so far apart that it may mean "missing"; without it a single row will do.
-    Raises `UnknownNameError` for a
+    file is read, and `types` those that columns are known to have. `rows` is how many rows of a toy to draw
+    (default 1,000,000) and `seed` what to draw them with. `for_fit` also refuses a file that no density can
+    be learnt from: fewer than ten rows, a constant column, or a value that stands so far apart that it may
+    mean "missing"; without it a single row will do. Raises `UnknownNameError` for a
     name or column that is not there, `ConfigurationError` for an option that does not apply, and
     `DataError` for a file that cannot be read or used.
     """
@@ -92,7 +94,7 @@ def load_dataset(
         raise ConfigurationError(f"`rows` is for toys; `{name_or_path}` is a table, used whole")
     if name_or_path in SKLEARN_TABLES:
         return _load_sklearn(name_or_path, columns)
-    return _load_file(_find_file(name_or_path, folder), columns, for_fit, reading)
+    return _load_file(_find_file(name_or_path, folder), columns, for_fit, reading, types)
 
 
 def table_file(name_or_path: str, folder: Path = Path("datasets")) -> TableFile | None:
@@ -149,9 +151,13 @@ def _load_sklearn(name: str, columns: Sequence[str] | None) -> Dataset:
 
 
 def _load_file(
-    file: TableFile, columns: Sequence[str] | None, for_fit: bool, reading: ReadOptions
+    file: TableFile,
+    columns: Sequence[str] | None,
+    for_fit: bool,
+    reading: ReadOptions,
+    types: Mapping[str, ColumnType] | None,
 ) -> Dataset:
-    table = read_table(file, columns, reading=reading, may_leave_out=for_fit)
+    table = read_table(file, columns, reading=reading, may_leave_out=for_fit, types=types)
     if for_fit:
         with file_errors(file):
             _check_can_be_fitted(table, reading.keep or ())

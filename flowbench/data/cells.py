@@ -55,11 +55,15 @@ class Cells:
 
 
 def cells_of_array(
-    values: Array, unit: str = "", reading: ReadOptions = AUTOMATIC, *, keep: bool = False
+    values: Array,
+    unit: str = "",
+    reading: ReadOptions = AUTOMATIC,
+    *,
+    expected: ColumnType | None = None,
 ) -> Cells:
     """The cells of a numpy array `(n,)` of numbers or anything else; `unit` as the CF conventions write it.
 
-    With `keep` numbers that look like dates are numbers.
+    `expected` is the type that the column is known to have: numbers that look like dates are dates or not.
     """
     if values.dtype.kind in "OSUbMmc":
         import pyarrow as pa
@@ -68,7 +72,9 @@ def cells_of_array(
             values = np.char.decode(values, "utf-8", errors="replace")
         if values.dtype.kind == "c":
             values = values.astype(str)
-        return cells_of_arrow(pa.chunked_array([pa.array(values.tolist())]), reading, keep=keep, typed=True)
+        return cells_of_arrow(
+            pa.chunked_array([pa.array(values.tolist())]), reading, expected=expected, typed=True
+        )
     if unit.startswith("days since 1970-01-01"):
         numbers = values.astype(np.float64)
         return Cells(numbers, type=ColumnType("date32[day]", format="%Y-%m-%d"))
@@ -76,7 +82,7 @@ def cells_of_array(
         numbers = values.astype(np.float64)
         return Cells(numbers, type=type_of_times("timestamp[us]", numbers, "%Y-%m-%d %H:%M:%S"))
     cells = _without(_of_numbers(values, values.dtype.name), reading)
-    return cells if keep else _dated(cells)
+    return _dated(cells, expected)
 
 
 def cells_of_arrow(
@@ -84,12 +90,13 @@ def cells_of_arrow(
     reading: ReadOptions = AUTOMATIC,
     *,
     decimal: str | None = None,
-    keep: bool = False,
+    expected: ColumnType | None = None,
     typed: bool = False,
 ) -> Cells:
     """The cells of an Arrow column; `decimal` is the sign that other columns of the file tell.
 
-    With `keep` numbers that look like dates are numbers. In a `typed` format text is text, whatever it says.
+    `expected` is the type that the column is known to have: numbers that look like dates are dates or not.
+    In a `typed` format text is text, whatever it says.
     """
     import pyarrow as pa
     from pyarrow import compute
@@ -100,7 +107,7 @@ def cells_of_arrow(
     if pa.types.is_integer(kind):
         exact = values.to_numpy() if not values.null_count else values.fill_null(0).to_numpy()
         cells = _without(_of_integers(exact, values, str(kind)), reading)
-        return cells if keep else _dated(cells)
+        return _dated(cells, expected)
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         numbers = np.asarray(values.cast(pa.float64(), safe=False).to_numpy())
         storage = {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
@@ -113,7 +120,7 @@ def cells_of_arrow(
     if pa.types.is_null(kind):
         return Cells(np.full(len(values), np.nan))
     if not typed and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        return _of_text(values, reading, decimal)
+        return _of_text(values, reading, decimal, expected)
     missing = np.asarray(compute.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False))
     return Cells(np.full(len(values), np.nan), missing, lambda row: str(values[row].as_py()))
 
@@ -163,10 +170,16 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _dated(cells: Cells) -> Cells:
-    """`cells` as dates, where all are whole numbers such as 20200131."""
+def _dated(cells: Cells, expected: ColumnType | None) -> Cells:
+    """`cells` as dates, where all are whole numbers such as 20200131, unless numbers are `expected`."""
     known = cells.numbers[np.isfinite(cells.numbers)]
-    if len(known) < 2 or known.min() < _YEARS[0] * 1e4 or known.max() > _YEARS[1] * 1e4:
+    if expected is not None and expected.unit is None:
+        return cells
+    if (
+        len(known) < (2 if expected is None else 1)
+        or known.min() < _YEARS[0] * 1e4
+        or known.max() > _YEARS[1] * 1e4
+    ):
         return cells
     if np.any(known != np.rint(known)) or np.any(known % 100 > 31) or np.any(known // 100 % 100 > 12):
         return cells
@@ -226,7 +239,9 @@ def _time_format(date: str, seconds: Floats) -> str:
     return f"{date}%H:%M:%S.%f" if np.any(known != np.rint(known)) else f"{date}%H:%M:%S"
 
 
-def _of_text(values: "pa.ChunkedArray", reading: ReadOptions, decimal: str | None) -> Cells:
+def _of_text(
+    values: "pa.ChunkedArray", reading: ReadOptions, decimal: str | None, expected: ColumnType | None
+) -> Cells:
     """Text that stands for numbers or dates, as most cells of the column show."""
     from pyarrow import compute
 
@@ -241,7 +256,7 @@ def _of_text(values: "pa.ChunkedArray", reading: ReadOptions, decimal: str | Non
     known = compute.if_else(empty, None, trimmed)
     numbers: Numbers | Dates = read_numbers(known, reading, decimal)
     if not numbers.fault and len(numbers.values) and np.isnan(numbers.values[~missing]).any():
-        dates = read_dates(known, reading.date_format)
+        dates = read_dates(known, reading.date_format or ())
         if dates.fault or np.isfinite(dates.values).sum() > np.isfinite(numbers.values).sum():
             numbers = dates
     found = numbers.values
@@ -261,4 +276,6 @@ def _of_text(values: "pa.ChunkedArray", reading: ReadOptions, decimal: str | Non
     whole = np.isfinite(found)
     if numbers.whole and whole.any() and float(np.abs(found[whole]).max()) < EXACT:
         storage = "int64"
-    return replace(cells, type=type_of_numbers(storage, cells.numbers))
+    mark = numbers.mark if np.isfinite(found).any() else None
+    cells = replace(cells, type=replace(type_of_numbers(storage, cells.numbers), mark=mark))
+    return _dated(cells, expected) if storage == "int64" and not mark else cells

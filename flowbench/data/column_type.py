@@ -25,20 +25,22 @@ class ColumnType:
 
     `storage` is Arrow's name of the type. Dates are learnt as days, and times as seconds, since 1970-01-01;
     times of day as seconds since midnight. `decimals` is the number of digits after the point to which all
-    values are rounded, `step` the seconds between times, `format` how CSV has dates and times (`strftime`).
+    values are rounded, `step` the seconds between times, `format` how CSV has dates and times (`strftime`),
+    and `mark` a sign that stood beside the numbers, such as "%".
     """
 
     storage: str = "float64"
     decimals: int | None = None
     step: float | None = None
     format: str | None = None
+    mark: str | None = None
 
     @classmethod
     def of_values(cls, values: Mapping[str, Any]) -> Self:
         """The type that `to_values` gave; raises `ValueError` or `TypeError` for anything else."""
         found = cls(**values)
-        wanted = (str, int | None, int | float | None, str | None)
-        each = (found.storage, found.decimals, found.step, found.format)
+        wanted = (str, int | None, int | float | None, str | None, str | None)
+        each = (found.storage, found.decimals, found.step, found.format, found.mark)
         if not all(isinstance(value, kind) for value, kind in zip(each, wanted, strict=True)):
             raise ValueError(f"{values} is no type of a column")
         return found
@@ -64,7 +66,7 @@ class ColumnType:
     @property
     def rounds(self) -> bool:
         """Whether the column holds some numbers alone, to which others are rounded."""
-        return self != ColumnType(self.storage) or self.storage != "float64"
+        return self.storage != "float64" or self.decimals is not None
 
     def restore(self, values: Floats) -> Floats:
         """The numbers next to `values: (n,)` that the column can hold."""
@@ -80,7 +82,10 @@ class ColumnType:
         return values
 
     def typed(self, values: Floats) -> NDArray[Any]:
-        """Restored `values: (n,)` in the column's own type, or the next wider one that holds them all."""
+        """Restored `values: (n,)` in the column's own type, or the next wider one that holds them all.
+
+        Dates and times are `datetime64`; times of day are seconds.
+        """
         if not np.isfinite(values).all():
             return values
         if self.is_integer:
@@ -93,7 +98,14 @@ class ColumnType:
             return values.astype(np.int64).astype("datetime64[D]")
         if self.storage.startswith("timestamp"):
             return np.rint(values * 1e6).astype(np.int64).astype("datetime64[us]")
-        return values
+        return self.counted(values) if self.unit else values
+
+    def counted(self, values: Floats) -> NDArray[Any]:
+        """Restored `values: (n,)` as numbers of the column's `unit`, whole ones where all are."""
+        if self.unit is None:
+            return self.typed(values)
+        whole = bool(np.all(values == np.rint(values)))
+        return values.astype(np.int64) if whole else values
 
     def text(self, values: Floats) -> NDArray[Any]:
         """Restored `values: (n,)` as a CSV file has them: dates and times as text, numbers typed."""
@@ -103,7 +115,9 @@ class ColumnType:
 
         scale = 86400e6 if self.storage.startswith("date") else 1e6
         stamps = pd.to_datetime(np.rint(values * scale).astype(np.int64), unit="us")
-        return np.asarray(stamps.strftime(self.format), dtype=object)
+        if self.format == "%Y%m%d":
+            return np.array([int(each) for each in stamps.strftime(self.format)], dtype=np.int64)
+        return np.array(stamps.strftime(self.format), dtype=object)
 
 
 #: A plain number.

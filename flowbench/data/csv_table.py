@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from flowbench.data.cells import EXACT, Cells, cells_of_arrow
+from flowbench.data.column_type import ColumnType
 from flowbench.data.dialect import FALLBACK, Dialect, check_closed, find_dialect, find_encoding, split_blanks
 from flowbench.data.files import TableFile, table_suffix
 from flowbench.data.raw_table import RawTable, check_size, numbered
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 #: Bytes that tell the layout, at least, and at most where lines are longer.
 _HEAD, _LONGEST_HEAD = 2**20, 2**26
 _BLOCK = 2**22
+#: What the first line of a table that flowbench wrote has, whose dialect is no matter of a user's options.
+_OWN = b"log_prob,log_prob_error"
+_DIALECT = ("header", "separator", "decimal", "thousands", "encoding")
 #: Lines that a cell may run over before it is called strange.
 _LONG_CELL = 4
 
@@ -43,6 +47,8 @@ def read_csv(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | None
     cannot be read.
     """
     head, whole = _read_head(file)
+    if _OWN in head.partition(b"\n")[0]:
+        reading = reading.model_copy(update=dict.fromkeys(_DIALECT))
     usual = "\t" if (table_suffix(file.path) or "").startswith((".tsv", ".tab")) else ","
     encoding, mark = find_encoding(head, reading.encoding)
     try:
@@ -89,12 +95,10 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
             f"row {row} has {len(names)} cells where the first line has {len(names) - 1}; give every row "
             "the same number of cells"
         )
-    keep = reading.keep or ()
 
-    def cells(index: int) -> Cells:
+    def cells(index: int, expected: ColumnType | None) -> Cells:
         column = table.column(numbered(len(names))[index])
-        name = names[index]
-        found = cells_of_arrow(column, reading, decimal=dialect.decimal, keep=name in keep)
+        found = cells_of_arrow(column, reading, decimal=dialect.decimal, expected=expected)
         if (
             str(column.type) == "double"
             and len(found.numbers)

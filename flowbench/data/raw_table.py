@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flowbench.data.cells import Array, Cells, cells_of_array, cells_of_arrow
+from flowbench.data.column_type import ColumnType
 from flowbench.data.reading import ReadOptions
 from flowbench.errors import DataError
 
@@ -19,13 +20,14 @@ LARGEST_TABLE_BYTES = 4 * 2**30
 class RawTable:
     """The columns of a file before any check of their values.
 
-    `cells(i)` gives those of column i; a name is empty where a column has none. `bookkeeping` tells, by the
-    number of a column, why the file itself says that it is none of data. `notes` say what was guessed.
+    `cells(i, expected)` gives those of column i, whose type is known where one is `expected`. A name is empty
+    where a column has none. `bookkeeping` tells, by the number of a column, why the file itself says that it
+    is none of data. `notes` say what was guessed.
     """
 
     names: tuple[str, ...]
     n_rows: int
-    cells: Callable[[int], Cells]
+    cells: Callable[[int, ColumnType | None], Cells]
     bookkeeping: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -40,10 +42,9 @@ class RawTable:
         typed: bool = True,
     ) -> "RawTable":
         """The columns of an Arrow table, under `names`; unless it is `typed`, text may stand for numbers."""
-        keep = reading.keep or ()
 
-        def cells(index: int) -> Cells:
-            return cells_of_arrow(table.column(index), reading, keep=names[index] in keep, typed=typed)
+        def cells(index: int, expected: ColumnType | None) -> Cells:
+            return cells_of_arrow(table.column(index), reading, expected=expected, typed=typed)
 
         return cls(names, table.num_rows, cells, bookkeeping or {})
 
@@ -93,10 +94,9 @@ class RawTable:
         if labels is not None and labels.shape != (d,):
             raise DataError(f"`columns` has the shape {labels.shape} where the array has {d} columns")
         names = numbered(d) if labels is None else tuple(map(_text, labels))
-        keep = reading.keep or ()
 
-        def cells(index: int) -> Cells:
-            return cells_of_array(matrix[:, index], reading=reading, keep=names[index] in keep)
+        def cells(index: int, expected: ColumnType | None) -> Cells:
+            return cells_of_array(matrix[:, index], reading=reading, expected=expected)
 
         return cls(names, len(matrix), cells)
 
@@ -104,11 +104,11 @@ class RawTable:
     def _of_columns(
         cls, columns: Mapping[str, Array], reading: ReadOptions, units: Mapping[str, str]
     ) -> "RawTable":
-        names, keep = tuple(columns), reading.keep or ()
+        names = tuple(columns)
 
-        def cells(index: int) -> Cells:
+        def cells(index: int, expected: ColumnType | None) -> Cells:
             name = names[index]
-            return cells_of_array(columns[name], units.get(name, ""), reading, keep=name in keep)
+            return cells_of_array(columns[name], units.get(name, ""), reading, expected=expected)
 
         return cls(names, len(next(iter(columns.values()), ())), cells)
 

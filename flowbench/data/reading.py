@@ -24,10 +24,10 @@ class ReadOptions(Options):
 
     `header` is "yes" where the first line holds names, "no" where it is a row. `separator` stands between
     cells (" " for runs of blanks), `decimal` before the decimals and `thousands` between groups of three
-    digits. `encoding` is that of the text, `date_format` how dates are written (`strptime`).
-    `missing_values` are further cells that hold nothing, `missing` what is done with rows that have such:
-    "refuse", the default, or "drop". Columns named in `keep` are numbers as they stand, whatever they look
-    like. Rows that agree in the column `group` stay in one part of the split.
+    digits. `encoding` is that of the text, `date_format` how dates are written (`strptime`), in one way or
+    several. `missing_values` are further cells that hold nothing, `missing` what is done with rows that have
+    such: "refuse", the default, or "drop". Columns named in `keep` are numbers as they stand, whatever they
+    look like. Rows that agree in the column `group` stay in one part of the split.
     """
 
     header: Literal["yes", "no"] | None = None
@@ -35,7 +35,7 @@ class ReadOptions(Options):
     decimal: Literal[".", ","] | None = None
     thousands: str | None = None
     encoding: str | None = None
-    date_format: str | None = None
+    date_format: tuple[str, ...] | None = None
     missing_values: tuple[str, ...] | None = None
     missing: Literal["refuse", "drop"] | None = None
     keep: tuple[str, ...] | None = None
@@ -71,14 +71,11 @@ class ReadOptions(Options):
 
     @field_validator("date_format")
     @classmethod
-    def _has_a_date(cls, text: str | None) -> str | None:
-        if text is not None and "%" not in text:
-            raise ValueError(f"takes a format such as %d.%m.%Y; got {text!r}")
-        return text
-
-    def of_score(self) -> "ReadOptions":
-        """The same for a table that is scored: no row is dropped, and none is grouped."""
-        return ReadOptions(**(dict(self) | {"missing": None, "group": None}))
+    def _has_a_date(cls, formats: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for text in formats or ():
+            if "%" not in text:
+                raise ValueError(f"takes a format such as %d.%m.%Y; got {text!r}")
+        return formats
 
 
 #: Everything is found out.

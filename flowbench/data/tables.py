@@ -5,7 +5,7 @@ import io
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from flowbench.data.bookkeeping import find_bookkeeping
 from flowbench.data.cells import Cells
-from flowbench.data.column_type import ColumnType
+from flowbench.data.column_type import FLOAT64, ColumnType
 from flowbench.data.files import TableFile
 from flowbench.data.formats import file_errors, read_raw_table
 from flowbench.data.header import is_date, is_plain_number
@@ -51,18 +51,20 @@ def read_table(
     *,
     reading: ReadOptions = AUTOMATIC,
     may_leave_out: bool = True,
+    types: Mapping[str, ColumnType] | None = None,
 ) -> Table:
     """Read a table file of any kind that `flowbench.data.files.KINDS` names; only `columns`, in this order.
 
-    Without `columns`, those are left out that only number or name the rows, which the notes say.
-    `may_leave_out` lets errors advise to leave columns out, as a model that needs them all does not.
+    Without `columns`, those are left out that only number or name the rows, which the notes say. `types` are
+    those that columns are known to have, by name. `may_leave_out` lets errors advise to leave columns out, as
+    a model that needs them all does not.
     Raises `DataError`, which names the file, and the column and row (counted from 1, without the header)
     where there is one, for a file that cannot be read, names among them that repeat, no rows, and cells that
     are missing, infinite or no numbers; `UnknownColumnError` for a column that is not there;
     `ConfigurationError` for a selection that is empty or repeats a column.
     """
     file = path if isinstance(path, TableFile) else TableFile.of(path)
-    chosen = read_columns(file, columns, reading)
+    chosen = read_columns(file, columns, reading, types)
     with file_errors(file):
         return _checked_table(chosen, reading, may_leave_out)
 
@@ -77,9 +79,12 @@ class Columns:
 
 
 def read_columns(
-    path: Path | TableFile, columns: Sequence[str] | None = None, reading: ReadOptions = AUTOMATIC
+    path: Path | TableFile,
+    columns: Sequence[str] | None = None,
+    reading: ReadOptions = AUTOMATIC,
+    types: Mapping[str, ColumnType] | None = None,
 ) -> Columns:
-    """The columns of a table as its file has them, whatever their cells are.
+    """The columns of a table as its file has them, whatever their cells are; of `types` that are known.
 
     Raises as `read_table` does, but for cells.
     """
@@ -100,7 +105,13 @@ def read_columns(
         if columns is None:
             wanted_indices = [i for i in wanted_indices if names[i] != reading.group]
         listed = [i for i in wanted_indices if columns is not None or i not in raw.bookkeeping]
-        cells = {names[index]: raw.cells(index) for index in listed or wanted_indices}
+        expected = dict.fromkeys(reading.keep or (), FLOAT64) | dict(types or {})
+        cells = {
+            names[index]: _as_expected(
+                raw.cells(index, expected.get(names[index])), expected.get(names[index])
+            )
+            for index in listed or wanted_indices
+        }
         notes = [*raw.notes, *notes]
         if columns is None:
             unnamed = [name for name, own in zip(names, raw.names, strict=True) if not own]
@@ -118,8 +129,23 @@ def read_columns(
             notes += [f"{each}; {hint}" if hint else each for each in warnings.values()]
             cells = kept
         notes += _notes_on_cells(cells)
-        groups = raw.cells(names.index(reading.group)) if reading.group else None
+        groups = raw.cells(names.index(reading.group), None) if reading.group else None
         return Columns(cells, tuple(notes), groups)
+
+
+def _as_expected(cells: Cells, expected: ColumnType | None) -> Cells:
+    """`cells` with what is wrong if they are not of the type that was `expected`."""
+    if expected is None or cells.fault is not None:
+        return cells
+    if cells.type.unit != expected.unit:
+        found = [each or "plain numbers" for each in (cells.type.unit, expected.unit)]
+        fault = f"it holds {found[0]} where {found[1]} are known to stand"
+        return replace(cells, fault=fault)
+    if cells.type.mark != expected.mark:
+        marks = [f"`{each}`" if each else "no sign" for each in (cells.type.mark, expected.mark)]
+        what = f"numbers have {marks[0]} beside them where {marks[1]} is known to stand; they are read alike"
+        return replace(cells, notes=(*cells.notes, (what, f"{cells.numbers[0]:g}")))
+    return cells
 
 
 def _notes_on_cells(columns: Mapping[str, Cells]) -> list[str]:

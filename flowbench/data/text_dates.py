@@ -1,5 +1,6 @@
 """Text that stands for dates and times."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,16 +45,17 @@ class Dates:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def read_dates(known: "pa.ChunkedArray", given: str | None) -> Dates:
-    """Read trimmed text, null where a cell is missing, by the format `given` or one that fits all cells."""
+def read_dates(known: "pa.ChunkedArray", given: Sequence[str]) -> Dates:
+    """Read trimmed text, null where a cell is missing, by one of the formats `given` or of all."""
     from pyarrow import compute
 
     none = Dates(np.full(len(known), np.nan))
     filled = len(known) - known.null_count
     if not filled:
         return none
-    if given is not None:
-        return _read(known, given)
+    if given:
+        parsed = {format: _parsed(known, format).null_count for format in given}
+        return _read(known, min(parsed, key=lambda format: parsed[format]))
     if not compute.any(compute.match_substring_regex(known, _LIKELY)).as_py():
         return none
     few = known.drop_null()[:1000]

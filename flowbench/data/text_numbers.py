@@ -42,12 +42,13 @@ _CURRENCY = r"(USD|EUR|GBP|JPY|CHF|[$€£¥])"
 class Numbers:
     """What a column of text says: `values: (n,)`, NaN for cells that are no numbers.
 
-    `whole` tells whether none has decimals; `fault` that a number could be one of two; `notes` what was
-    guessed.
+    `whole` tells whether none has decimals; `mark` is a sign beside the numbers that was taken away; `fault`
+    says that a number could be one of two, and `notes` what was guessed.
     """
 
     values: Floats
     whole: bool = False
+    mark: str | None = None
     fault: str | None = None
     notes: tuple[Note, ...] = ()
 
@@ -71,7 +72,7 @@ def read_numbers(known: "pa.ChunkedArray", reading: ReadOptions, decimal: str | 
     """Read trimmed text, null where a cell is missing; `decimal` is what the file's other columns tell."""
     from pyarrow import compute
 
-    plain, notes = _undecorated(known)
+    plain, mark, notes = _undecorated(known)
     decimal, thousands = reading.decimal or decimal, reading.thousands
     example = _first(known, _match(plain, r"[,. '’\x{a0}\x{202f}]"))
     grouped = _match(plain, _GROUPED)
@@ -106,7 +107,7 @@ def read_numbers(known: "pa.ChunkedArray", reading: ReadOptions, decimal: str | 
     texts = compute.if_else(numeric, plain, None)
     values = np.asarray(texts.cast(pa.float64()).to_numpy()).astype(np.float64)
     whole = compute.all(_match(texts, _WHOLE), skip_nulls=True).as_py()
-    return Numbers(values, bool(whole), None, tuple(notes) if np.isfinite(values).any() else ())
+    return Numbers(values, bool(whole), mark, None, tuple(notes) if np.isfinite(values).any() else ())
 
 
 def _signs(
@@ -148,11 +149,12 @@ def _signs(
     return ".", None
 
 
-def _undecorated(known: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", list[Note]]:
-    """The text without signs of percent and currency, and with a plain minus; what was taken away."""
+def _undecorated(known: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", str | None, list[Note]]:
+    """The text without a sign of percent or currency, and with a plain minus; the sign, and what to say."""
     from pyarrow import compute
 
     notes: list[Note] = []
+    mark = None
     plain = compute.replace_substring(known, "\u2212", "-")
     dashed = _match(known, "\u2212")
     if bool(compute.any(dashed).as_py()):
@@ -162,17 +164,19 @@ def _undecorated(known: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", list[Note
         all_ = compute.all(compute.or_(percent, _match(plain, r"^[+-]?0+$")), skip_nulls=True).as_py()
         if all_:
             notes.append(("values are numbers of percent", _first(known, percent)))
+            mark = "%"
             plain = compute.if_else(percent, compute.replace_substring_regex(plain, r"\s*%$", ""), plain)
     money = _match(plain, rf"^\(?[+-]?\s*{_CURRENCY}\s*[+-]?[0-9.,]|[0-9.,]\s*{_CURRENCY}\)?$")
     if bool(compute.any(money).as_py()):
         named = [sign for sign in _CURRENCIES if compute.any(compute.match_substring(plain, sign)).as_py()]
         if len(named) == 1:
             notes.append((f"values are amounts in {named[0]}", _first(known, money)))
+            (mark,) = named
             bare = compute.replace_substring_regex(plain, rf"\s*{_CURRENCY}\s*", "")
             owed = _match(bare, r"^\([0-9.,' ]+\)$")
             bare = compute.if_else(owed, compute.replace_substring_regex(bare, r"^\((.*)\)$", r"-\1"), bare)
             plain = compute.if_else(money, bare, plain)
-    return plain, notes
+    return plain, mark, notes
 
 
 def _match(texts: Any, pattern: str) -> Any:

@@ -1,10 +1,12 @@
 """Log-likelihoods that are reported, each with its error, by refined solves and draws of the model."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flowbench.data.dequantise import CONTINUOUS, Dequantiser
@@ -12,6 +14,9 @@ from flowbench.evaluation.options import EvaluationOptions
 from flowbench.evaluation.refinement import ROUNDING, Ladder, OnRows, Regime, covering_factor, local_error
 from flowbench.flows.base import Scores
 from flowbench.flows.density_model import DensityModel, chunk_sizes
+
+#: Rows `(n, d)`, data units, as those that their table can hold.
+Restore = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 #: So many rows tell that share; beside fewer, draws of the model have a say.
 TELLING = 50
@@ -63,10 +68,11 @@ def drawn_likelihoods(
     generator: torch.Generator,
     *,
     dequantiser: Dequantiser = CONTINUOUS,
+    restore: Restore | None = None,
     on_rows: OnRows = lambda done, total: None,
 ) -> tuple[Tensor, Likelihoods]:
     """Draw `n` rows `(n, d)`, data units, with their log-likelihoods and errors, as `draw_rows` does."""
-    return draw_rows(Ladder(model, options, dequantiser, on_rows), n, generator)
+    return draw_rows(Ladder(model, options, dequantiser, on_rows), n, generator, restore)
 
 
 @torch.no_grad()
@@ -119,18 +125,22 @@ def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
 
 
 @torch.no_grad()
-def draw_rows(ladder: Ladder, n: int, generator: torch.Generator) -> tuple[Tensor, Likelihoods]:
+def draw_rows(
+    ladder: Ladder, n: int, generator: torch.Generator, restore: Restore | None = None
+) -> tuple[Tensor, Likelihoods]:
     """Draw `n` rows `(n, d)`, data units, with their log-likelihoods and the error of each.
 
     The rows are not solved again: an error is the solver's own sum of local errors, times the factor that
     covers all but the rarest of some draws which are. Where nothing is solved, it is by how much the way
     back differs. Dequantised columns get the values of their cells back, and such rows are scored like any.
+    `restore` rounds rows to what their table can hold, and they are scored as they are then.
     Raises `IntegrationError` if a solve fails.
     """
     options = ladder.options
     exact = ladder.model.for_evaluation(options.integrator)
     if ladder.dequantiser:
-        x = torch.from_numpy(ladder.dequantiser.restore(exact.draw(n, generator)[0].numpy()))
+        drawn = ladder.dequantiser.restore(exact.draw(n, generator)[0].numpy())
+        x = torch.from_numpy(drawn if restore is None else restore(drawn))
         return x, _likelihoods_of_draws(ladder, x)
     parts = []
     done = 0
@@ -139,9 +149,14 @@ def draw_rows(ladder: Ladder, n: int, generator: torch.Generator) -> tuple[Tenso
         done += size
         ladder.on_rows(done, n)
     x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])
+    if restore is not None:
+        x = torch.from_numpy(restore(x.numpy()))
+        # A draw that is no number, as a flow may make, is none of a solve's rows.
+        scores = ladder.solve(x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), 0)
     error = ladder.arithmetic("float64") + _last_digits(scores.log_prob)
     if scores.nfe is None:
-        error += ladder.way_back()
+        # Of rows that were rounded nothing is known from the way there.
+        error += 0.0 if restore else ladder.way_back()
     else:
         error += ladder.factor_of_draws() * local_error(scores) + ROUNDING
     # Of a draw that is no number, as a flow may make, nothing is known.

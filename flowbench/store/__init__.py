@@ -14,7 +14,7 @@ from flowbench.store.results import (
     Trajectory,
 )
 from flowbench.store.run import Run, check_run_name, is_run_folder, list_runs
-from flowbench.store.tables import check_table_path, write_table
+from flowbench.store.tables import check_table_path, table_format, write_csv, write_table
 
 __all__ = [
     "Calibration",
@@ -35,5 +35,7 @@ __all__ = [
     "file_errors",
     "is_run_folder",
     "list_runs",
+    "table_format",
+    "write_csv",
     "write_table",
 ]

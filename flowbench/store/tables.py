@@ -3,9 +3,11 @@
 import gzip
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import h5py
 import numpy as np
@@ -16,32 +18,63 @@ from flowbench.store.atomic import atomic_write
 from flowbench.store.documents import to_json
 from flowbench.store.hdf5 import LIBRARY_VERSIONS, write_array, write_image, write_text, write_texts
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Columns = Mapping[str, NDArray[Any]]
 Attributes = Mapping[str, str | int | float]
 Units = Mapping[str, str]
+Types = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What is written: the arguments of `write_table`."""
+
+    columns: Columns
+    attributes: Attributes
+    units: Units
+    index: str | None
+    types: Types
 
 
 def write_table(
-    path: Path, columns: Columns, attributes: Attributes, units: Units, *, index: str | None = None
+    path: Path,
+    columns: Columns,
+    attributes: Attributes,
+    units: Units,
+    *,
+    index: str | None = None,
+    types: Types | None = None,
 ) -> None:
     """Write equally long `columns: (n,)` of numbers or of `str` to `path`, atomically, every float64 exactly.
 
-    The ending chooses the format: .h5 or .hdf5, .csv, .csv.gz, .parquet. `attributes` describe the file and
-    `units` the columns, data units unless they say otherwise; HDF5 and Parquet keep both, CSV has no place
-    for either. In HDF5 each column is a dataset on the dimension that the column `index` is, or else on one
-    that numbers the rows from 0, called `row` unless a column is, and text is of fixed length. Raises
-    `ConfigurationError` for another ending, and for a column that the format cannot hold.
+    The ending chooses the format, as `FORMATS` has it. `attributes` describe the file and `units` the
+    columns, data units unless they say otherwise; HDF5, Parquet and Arrow keep both, text has no place for
+    either. Parquet and Arrow get columns of `types`, Arrow's names of them, where their values allow it, and
+    take dates and times (`datetime64`) too. In HDF5 each column is a dataset on the dimension that the
+    column `index` is, or else on one that numbers the rows from 0, called `row` unless a column is, and text
+    is of fixed length. Raises `ConfigurationError` for another ending, and for a column that the format
+    cannot hold.
     """
     path = Path(path)
     check_table_path(path, columns)
     _check_columns(columns)
     units = dict.fromkeys(columns, "data units") | ({index: "1"} if index else {}) | dict(units)
-    _writer(path)(path, columns, attributes, units, index)
+    _WRITERS[table_format(path)](path, _Table(columns, attributes, units, index, types or {}))
+
+
+def write_csv(stream: BinaryIO, columns: Columns, separator: str = ",") -> None:
+    """Write equally long `columns: (n,)` of numbers or of `str` as CSV."""
+    import pandas as pd
+
+    _check_columns(columns)
+    pd.DataFrame(dict(columns)).to_csv(stream, index=False, na_rep="nan", sep=separator)
 
 
 def check_table_path(path: Path, columns: Iterable[str] = ()) -> None:
     """Raise `ConfigurationError` unless `write_table` can write `columns` of these names to `path`."""
-    if _writer(path) is not _write_hdf5:
+    if table_format(path) != "hdf5":
         return
     if unfit := [name for name in columns if "/" in name or "\0" in name or name in {"", "."}]:
         raise ConfigurationError(
@@ -50,11 +83,15 @@ def check_table_path(path: Path, columns: Iterable[str] = ()) -> None:
         )
 
 
-def _writer(path: Path) -> Callable[[Path, Columns, Attributes, Units, str | None], None]:
-    for ending, writer in _WRITERS.items():
+def table_format(path: Path) -> str:
+    """The format that the ending of `path` means, one of the values of `FORMATS`.
+
+    Raises `ConfigurationError` for another ending.
+    """
+    for ending, format in FORMATS.items():
         if path.name.lower().endswith(ending):
-            return writer
-    raise ConfigurationError(f"cannot tell the format of {path}: it must end in {', '.join(_WRITERS)}")
+            return format
+    raise ConfigurationError(f"cannot tell the format of {path}: it must end in {', '.join(FORMATS)}")
 
 
 def _check_columns(columns: Columns) -> None:
@@ -62,7 +99,7 @@ def _check_columns(columns: Columns) -> None:
     if len(set(lengths.values())) != 1 or len(next(iter(lengths.values()))) != 1:
         raise ConfigurationError(f"the columns of a table must be equally long; the shapes are {lengths}")
     for name, values in columns.items():
-        if values.dtype.kind not in "fiu" and not _is_text(values):
+        if values.dtype.kind not in "fiuM" and not _is_text(values):
             raise ConfigurationError(
                 f"column `{name}` must hold numbers or text to be written, and is {values.dtype}"
             )
@@ -75,14 +112,13 @@ def _is_text(values: NDArray[Any]) -> bool:
     return values.dtype.kind == "U"
 
 
-def _write_hdf5(
-    path: Path, columns: Columns, attributes: Attributes, units: Units, index: str | None
-) -> None:
+def _write_hdf5(path: Path, table: _Table) -> None:
+    columns, index = table.columns, table.index
     name_of_rows = index or next(name for name in _names_of_rows() if name not in columns)
     rows = len(next(iter(columns.values())))
     image = io.BytesIO()
     with h5py.File(image, "w", libver=LIBRARY_VERSIONS, track_order=True) as file:
-        for name, value in attributes.items():
+        for name, value in table.attributes.items():
             if isinstance(value, str):
                 write_text(file, name, value)
             else:
@@ -93,9 +129,9 @@ def _write_hdf5(
             if name != index:
                 dims = {name_of_rows: scale}
                 if _is_text(values):
-                    write_texts(file, name, values.tolist(), dims, units[name])
+                    write_texts(file, name, values.tolist(), dims, table.units[name])
                 else:
-                    write_array(file, name, values, dims, units[name])
+                    write_array(file, name, values, dims, table.units[name])
     write_image(path, image)
 
 
@@ -103,46 +139,89 @@ def _names_of_rows() -> Iterator[str]:
     return (f"row{'_' * length}" for length in itertools.count())
 
 
-def _write_csv(path: Path, columns: Columns, attributes: Attributes, units: Units, index: str | None) -> None:
-    import pandas as pd
-
-    frame = pd.DataFrame(dict(columns))
+def _write_text(path: Path, table: _Table) -> None:
+    separator = "\t" if ".tsv" in path.name.lower()[-7:] else ","
     with atomic_write(path) as partial, partial.open("wb") as file:
         if path.name.lower().endswith(".gz"):
             # Neither a time stamp nor a name inside: the same table gives the same bytes.
             with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
-                frame.to_csv(compressed, index=False, na_rep="nan")
+                write_csv(cast(BinaryIO, compressed), table.columns, separator)
         else:
-            frame.to_csv(file, index=False, na_rep="nan")
+            write_csv(file, table.columns, separator)
 
 
-def _write_parquet(
-    path: Path, columns: Columns, attributes: Attributes, units: Units, index: str | None
-) -> None:
-    import pyarrow as pa
+def _write_parquet(path: Path, table: _Table) -> None:
     from pyarrow import parquet
 
-    fields = [
-        pa.field(
-            name,
-            pa.string() if _is_text(values) else pa.from_numpy_dtype(values.dtype),
-            metadata={"units": units[name]},
-        )
-        for name, values in columns.items()
-    ]
-    schema = pa.schema(fields, metadata={"flowbench": to_json(attributes)})
-    table = pa.table(
-        [pa.array(values, field.type) for values, field in zip(columns.values(), schema, strict=True)],
-        schema=schema,
-    )
     with atomic_write(path) as partial:
-        parquet.write_table(table, partial)
+        parquet.write_table(_to_arrow(table), partial)
 
 
-_WRITERS = {
-    ".h5": _write_hdf5,
-    ".hdf5": _write_hdf5,
-    ".csv": _write_csv,
-    ".csv.gz": _write_csv,
-    ".parquet": _write_parquet,
+def _write_arrow(path: Path, table: _Table) -> None:
+    from pyarrow import feather
+
+    with atomic_write(path) as partial:
+        feather.write_feather(_to_arrow(table), str(partial))
+
+
+def _to_arrow(table: _Table) -> "pa.Table":
+    import pyarrow as pa
+
+    arrays = [_array(values, table.types.get(name)) for name, values in table.columns.items()]
+    fields = [
+        pa.field(name, array.type, metadata={"units": table.units[name]})
+        for name, array in zip(table.columns, arrays, strict=True)
+    ]
+    return pa.table(arrays, schema=pa.schema(fields, metadata={"flowbench": to_json(table.attributes)}))
+
+
+def _array(values: NDArray[Any], wanted: str | None) -> "pa.Array":
+    """An Arrow array, of the type that is `wanted` where its values allow it."""
+    import pyarrow as pa
+
+    array = pa.array(values, pa.string() if _is_text(values) else None)
+    kind = _type(wanted) if wanted else None
+    # Numbers have their type by now: that of their column may be too narrow for a draw.
+    if kind is None or not (pa.types.is_temporal(kind) or pa.types.is_decimal(kind)):
+        return array
+    try:
+        if pa.types.is_time(kind):  # of which the values are seconds
+            return pa.array(np.rint(values * 1e6).astype(np.int64)).cast(pa.time64("us")).cast(kind)
+        return array.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return array
+
+
+def _type(name: str) -> "pa.DataType | None":
+    """The type that Arrow calls `name`; None if it is none that tables have."""
+    import pyarrow as pa
+
+    if match := re.fullmatch(r"decimal(128|256)\((\d+), (\d+)\)", name):
+        return getattr(pa, f"decimal{match[1]}")(int(match[2]), int(match[3]))
+    if match := re.fullmatch(r"timestamp\[(\w+), tz=(.+)\]", name):
+        return pa.timestamp(match[1], match[2])
+    try:
+        return pa.type_for_alias(name)
+    except ValueError:
+        return None
+
+
+#: By ending, the format of a table.
+FORMATS = {
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".tsv": "csv",
+    ".tsv.gz": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".feather": "arrow",
+    ".arrow": "arrow",
+}
+_WRITERS: dict[str, Callable[[Path, _Table], None]] = {
+    "hdf5": _write_hdf5,
+    "csv": _write_text,
+    "parquet": _write_parquet,
+    "arrow": _write_arrow,
 }

@@ -773,7 +773,7 @@ add(
     "day first, told",
     "t.csv",
     "day,b\n" + "".join(f"{p[2]}/{p[1]}/{p[0]},{v:.4f}\n" for p, v in zip(early, X[:, 1], strict=True)),
-    options={"date_format": "%d/%m/%Y"},
+    options={"date_format": ("%d/%m/%Y",)},
     names=("day", "b"),
     says="days since 1970-01-01",
     rows=np.c_[[np.datetime64("-".join(p)).astype(int) for p in early], X[:, 1]],
