@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flowbench import cli_options as opt
 from flowbench import terminal
+
+if TYPE_CHECKING:
+    from flowbench.inference import ScoredTable
 
 #: Columns that are named one by one.
 NAMED = 5
@@ -26,6 +29,22 @@ def say_dequantised(names: Sequence[str]) -> None:
 def _say_above(flagged: int, rows: int) -> None:
     if flagged:
         terminal.say(f"{flagged:,} of {rows:,} rows may be off by more than the largest error asked for")
+
+
+def _say_flagged(scored: "ScoredTable") -> None:
+    """Tell how many rows have no log-likelihood, and why, and with how many others something is wrong."""
+    from flowbench.evaluation.flags import ABOVE
+
+    rows = len(scored.row)
+    if lost := scored.counts(scored=False):
+        kinds = [f"{kind} ({count:,})" for kind, count in lost.items()]
+        more = f" and {len(kinds) - NAMED} more" if len(kinds) > NAMED else ""
+        terminal.say(
+            f"{sum(lost.values()):,} of {rows:,} rows have no log-likelihood: "
+            f"{', '.join(kinds[:NAMED])}{more}; the column `flagged` says which"
+        )
+    for kind, count in scored.counts(scored=True).items():
+        terminal.say(f"{count:,} of {rows:,} rows{'' if kind == ABOVE else ':'} {kind}")
 
 
 def sample(
@@ -61,20 +80,24 @@ def sample(
     terminal.answer(answer, str(path), json)
 
 
+@opt.with_reading(*opt.OF_A_FIT, "keep")
 def score(
     run: opt.RunArgument,
     table: opt.TableArgument,
     output: opt.OutputOption = None,
     max_error: opt.MaxErrorOption = None,
+    strict: opt.StrictOption = False,
+    reading: opt.Reading = opt.NOTHING,
     settings: opt.EvaluationSetOption = None,
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
-) -> None:
+) -> int:
     """Log-likelihood of every row of a table.
 
     Writes `row`, counted from 0, `log_prob` (nats, data units), `log_prob_error`, how far that may be off,
-    and with `--max-error` `flagged`, 1 where it is more, by default to scores.h5 in the run's folder; prints
-    the file's path.
+    and `flagged`, what is wrong with a row, by default to scores.h5 in the run's folder; prints the file's
+    path. A row with a cell that is missing, infinite or no number, or whose solve fails, has no
+    log-likelihood, and the others are scored; where none can be, the exit code is 1.
     """
     from flowbench import inference
     from flowbench.home import Home
@@ -83,26 +106,42 @@ def score(
     opened = Home(home).run(run)
     path = inference.check_output(output or opened.path / "scores.h5", opened, table, home=Home(home))
     with terminal.ProgressLine(f"scoring {Path(table).name}") as line:
-        scored = inference.score(opened, table, settings=given, home=Home(home), on_rows=line.count)
+        scored = inference.score(
+            opened,
+            table,
+            settings=given,
+            reading=reading,
+            strict=strict,
+            home=Home(home),
+            on_rows=line.count,
+        )
+    for note in scored.notes:
+        terminal.say(f"{Path(table).name}: {note}")
     scored.save(path, opened)
-    flagged = 0 if scored.flagged is None else int(scored.flagged.sum())
-    _say_above(flagged, len(scored.row))
+    _say_flagged(scored)
     say_dequantised(scored.dequantised)
     for name, count in scored.out_of_place.items():
         terminal.say(
             f"{count:,} of {len(scored.row):,} values of {name} lie between those that the model was fitted "
             "on; they are scored as the cells that they fall in"
         )
+    told = scored.log_prob[scored.scored]
     answer = {
         "file": str(path),
         "rows": len(scored.row),
         "dequantised": scored.dequantised,
         "out_of_place": dict(scored.out_of_place),
-        "mean_log_prob": float(scored.log_prob.mean()),
-        "log_prob_error_largest": float(scored.log_prob_error.max()),
-        "rows_above_max_error": flagged,
+        "rows_scored": len(told),
+        "mean_log_prob": float(told.mean()) if len(told) else None,
+        "log_prob_error_largest": float(scored.log_prob_error[scored.scored].max()) if len(told) else None,
+        "rows_above_max_error": scored.above,
+        "rows_flagged": int((scored.flagged != "").sum()),
+        "reasons": scored.counts(),
     }
     terminal.answer(answer, str(path), json)
+    if not len(told):
+        terminal.say(f"error: no row of {table} could be scored; `flagged` in {path} says why")
+    return 0 if len(told) else 1
 
 
 def evaluate(

@@ -131,6 +131,10 @@ MaxErrorOption = Annotated[
         "dequantised, or flagged.",
     ),
 ]
+StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="Stop at the first row that cannot be scored, and write nothing."),
+]
 EvaluationSetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="evaluation.option=value, such as evaluation.integrator.rtol=1e-7."),
@@ -184,7 +188,8 @@ def with_reading(*without: str) -> Callable[[Callable[..., Any]], Callable[..., 
         @wraps(command)
         def call(*arguments: Any, **values: Any) -> Any:
             given = {name: values.pop(name) for name in options}
-            given["keep"] = listed(given["keep"], "--keep")
+            if "keep" in given:
+                given["keep"] = listed(given["keep"], "--keep")
             told = {name: value for name, value in given.items() if value is not None}
             return command(*arguments, reading=told, **values)
 

@@ -1,6 +1,7 @@
 """Using a fitted run: draw rows and score tables."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +15,11 @@ from flowbench.config import RunConfig, evaluation_with
 from flowbench.data import load_dataset, table_file
 from flowbench.data.column_type import FLOAT64, ColumnType
 from flowbench.data.dequantise import Dequantiser
+from flowbench.data.reading import ReadOptions
+from flowbench.data.tables import read_rows
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
-from flowbench.evaluation.likelihood import Restore, drawn_likelihoods, reported_likelihoods
+from flowbench.evaluation.flags import Flag, flags_of
+from flowbench.evaluation.likelihood import Likelihoods, Restore, drawn_likelihoods, reported_likelihoods
 from flowbench.evaluation.refinement import OnRows
 from flowbench.evaluation.rung import Rung
 from flowbench.evaluation.suite import judge
@@ -34,6 +38,7 @@ from flowbench.registry import TOYS
 from flowbench.store import Metric, Run, check_table_path, file_errors, table_format, write_table
 
 Floats = NDArray[np.float64]
+Texts = NDArray[np.object_]
 #: The columns that stand beside a table's own.
 _LIKELIHOODS = ("log_prob", "log_prob_error")
 #: Figures of a run with which an evaluation begins.
@@ -80,30 +85,60 @@ class DrawnRows:
 class ScoredTable:
     """`row: (n,)`, the rows' numbers in the data set, counted from 0, and `log_prob: (n,)`, nats, data units.
 
-    `log_prob_error: (n,)` and `flagged: (n,)` are those of `flowbench.evaluation.likelihood.Likelihoods`; the
-    second is None where no largest error was asked for.
+    `log_prob_error: (n,)` is how far each of these may be off, nats. `flagged: (n,)`, of `str`, says what is
+    wrong with a row, and is empty where nothing is: a cell that is missing, infinite or no number, or a solve
+    that failed (`log_prob` and its error are NaN); a `log_prob` that is infinite, or NaN for another cause;
+    an error that is not known, as where the finer solve failed (it is infinite); an error above the largest
+    that was asked for. `kind: (n,)`, of `str`, says it without details, so that alike rows can be counted.
+    `above: int` rows that have a `log_prob` miss the largest error asked for.
     Where there are `dequantised` columns, a log-likelihood is a lower bound, as
     `flowbench.data.dequantise.Dequantiser` has it; `out_of_place` counts, by column, values that lie between
-    those that the model was fitted on, and were scored as the cells that they fall in.
+    those that the model was fitted on, and were scored as the cells that they fall in. `notes` say what was
+    guessed when the table was read.
     """
 
     row: NDArray[np.int64]
     log_prob: Floats
     log_prob_error: Floats
-    flagged: NDArray[np.bool_] | None
+    flagged: Texts
+    kind: Texts
+    above: int = 0
     dequantised: tuple[str, ...] = ()
     out_of_place: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """Which rows have a log-likelihood, `(n,)`; that may be infinite."""
+        return ~np.isnan(self.log_prob)
+
+    def counts(self, *, scored: bool | None = None) -> dict[str, int]:
+        """How many rows are flagged with each kind, the most first; of those that are `scored`, or not."""
+        chosen = self.kind if scored is None else self.kind[self.scored == scored]
+        return {kind: count for kind, count in Counter(chosen.tolist()).most_common() if kind}
 
     def save(self, path: Path, run: Run) -> None:
-        """Write `row`, `log_prob`, `log_prob_error` and `flagged` (0 or 1), if there is any.
-
-        In the format of the path's ending.
-        """
-        table = {"row": self.row, **{name: getattr(self, name) for name in _LIKELIHOODS}}
-        units = dict.fromkeys(_LIKELIHOODS, "nats")
-        if self.flagged is not None:
-            table, units = table | {"flagged": self.flagged.astype(np.int64)}, units | {"flagged": "1"}
+        """Write `row`, `log_prob`, `log_prob_error` and `flagged` in the format of the path's ending."""
+        table = {
+            "row": self.row,
+            **{name: getattr(self, name) for name in _LIKELIHOODS},
+            "flagged": self.flagged,
+        }
+        units = dict.fromkeys(_LIKELIHOODS, "nats") | {"flagged": "1"}
         write_table(path, table, _attributes(run), units, index="row")
+
+
+@dataclass(frozen=True)
+class _RowsToScore:
+    """The numbers `row: (n,)` and values `x: (n, d)` of the rows that `score` is asked for.
+
+    `unfit` are, by their places among these, those with a cell that is no finite number.
+    """
+
+    row: NDArray[np.int64]
+    x: Floats
+    unfit: Mapping[int, Flag] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -> Path:
@@ -199,29 +234,62 @@ def score(
     table: str,
     *,
     settings: Sequence[str] = (),
+    reading: Mapping[str, Any] | None = None,
+    strict: bool = False,
     home: Home | None = None,
     on_rows: OnRows = lambda done, total: None,
 ) -> ScoredTable:
     """Log-likelihood, and its error, of every row of `table`, a path or a data set's name, by a run's model.
 
     `settings`, such as "evaluation.integrator.rtol=1e-7", change the run's evaluation
-    (`flowbench.evaluation.options.EvaluationOptions`). The table
-    needs the columns that the run was fitted on, in any order; others are ignored. Of a toy, whose rows are
+    (`flowbench.evaluation.options.EvaluationOptions`). The table needs the columns that the run was fitted
+    on, in any order; others are ignored. It is read as that of the run was, but for the options of `reading`
+    (`flowbench.data.ReadOptions`). Of a toy, whose rows are
     drawn and not read, the run's test rows are scored where it was fitted on that toy, else `TOY_ROWS` new
-    ones. Raises `DataError` if columns are missing or hold values that cannot be scored, `IntegrationError`
-    if a solve fails, as it may for a row far out.
+    ones.
+
+    A row with a cell that is missing, infinite or no number, or whose solve fails, as it may for one far out,
+    has NaN for a log-likelihood, and `ScoredTable.flagged` says why; the other rows get what they would get
+    without it. If it is to be `strict`, the first such row raises `DataError` for a cell and
+    `IntegrationError` for a solve. Raises `DataError` if columns are missing or the table cannot be read.
     """
     config = read_config(run)
     options = evaluation_with(config, settings)
     torch.set_num_threads(config.threads)
     model = load_model_on_device(run)
-    row, x = _rows_to_score(config, table, model.columns, (home or Home()).datasets)
+    rows = _rows_to_score(run, table, reading or {}, (home or Home()).datasets, strict)
     dequantiser = load_dequantiser(run)
-    found = reported_likelihoods(model, torch.tensor(x), options, dequantiser=dequantiser, on_rows=on_rows)
-    log_prob, error = found.log_prob.numpy(), found.error.numpy()
-    flagged = None if options.max_error is None else found.flagged.numpy()
-    out_of_place = dequantiser.out_of_place(x)
-    return ScoredTable(row, log_prob, error, flagged, tuple(dequantiser.lattices), out_of_place)
+    fit = np.setdiff1d(np.arange(len(rows.x)), list(rows.unfit))
+    x = rows.x[fit]
+    found = reported_likelihoods(
+        model, torch.tensor(x), options, dequantiser=dequantiser, on_rows=on_rows, strict=strict
+    )
+    return _scored_table(rows, fit, found, dequantiser, dequantiser.out_of_place(x))
+
+
+def _scored_table(
+    rows: _RowsToScore,
+    fit: NDArray[np.int64],
+    found: Likelihoods,
+    dequantiser: Dequantiser,
+    out_of_place: Mapping[str, int],
+) -> ScoredTable:
+    """What `found` says of the `rows` in the places `fit: (k,)`, and what is wrong with the others."""
+    n = len(rows.row)
+    log_prob, error = np.full(n, np.nan), np.full(n, np.nan)
+    log_prob[fit], error[fit] = found.log_prob.numpy(), found.error.numpy()
+    flagged, kind = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
+    flags = {int(fit[place]): flag for place, flag in flags_of(found).items()} | dict(rows.unfit)
+    for number, flag in flags.items():
+        flagged[number], kind[number] = _printable(flag.text), _printable(flag.kind)
+    above = int((found.flagged & ~found.log_prob.isnan()).sum())
+    cells = tuple(dequantiser.lattices)
+    return ScoredTable(rows.row, log_prob, error, flagged, kind, above, cells, out_of_place, rows.notes)
+
+
+def _printable(text: str) -> str:
+    """The text without what a file of text cannot hold, such as a zero byte out of a cell."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, Metric]:
@@ -262,20 +330,46 @@ def tradeoff(
 
 
 def _rows_to_score(
-    config: RunConfig, table: str, columns: tuple[str, ...], folder: Path
-) -> tuple[NDArray[np.int64], Floats]:
-    """The numbers `(n,)` and values `(n, d)` of the rows that `score` is asked for."""
+    run: Run, table: str, reading: Mapping[str, Any], folder: Path, strict: bool
+) -> _RowsToScore:
+    """The rows of `table`, which is read as that of the run was; none is unfit if `strict`."""
+    config = read_config(run)
     if table in TOYS.entries and table == config.data.dataset:
         dataset, split = load_rows(config, folder)
-        return split.test, dataset.rows[split.test]
-    rows = TOY_ROWS if table in TOYS.entries else None
+        return _RowsToScore(split.test, dataset.rows[split.test])
+    types = load_types(run)
+    options = _reading_of_score(config, reading, types)
+    file = None if strict else table_file(table, folder)
     try:
+        if file is not None:
+            x, cells, notes = read_rows(file, tuple(types), options, types)
+            unfit = {row: Flag(cell.kind, cell.reason) for row, cell in cells.items()}
+            return _RowsToScore(np.arange(len(x)), x, unfit, notes)
         dataset = load_dataset(
-            table, columns=columns, rows=rows, seed=config.data.seed, folder=folder, for_fit=False
+            table,
+            columns=tuple(types),
+            rows=TOY_ROWS if table in TOYS.entries else None,
+            seed=config.data.seed,
+            folder=folder,
+            for_fit=False,
+            reading=options,
+            types=types,
         )
     except UnknownColumnError as error:
-        raise DataError(f"{error}; the run was fitted on {', '.join(columns)}") from None
-    return np.arange(len(dataset.rows)), dataset.rows
+        raise DataError(f"{error}; the run was fitted on {', '.join(types)}") from None
+    return _RowsToScore(np.arange(len(dataset.rows)), dataset.rows, notes=dataset.notes)
+
+
+def _reading_of_score(
+    config: RunConfig, given: Mapping[str, Any], types: Mapping[str, ColumnType]
+) -> ReadOptions:
+    """How a table that is scored is read: as that of the run, unless something else is `given`."""
+    told = {name: value for name, value in config.data if name in ReadOptions.model_fields}
+    formats = tuple(dict.fromkeys(each.format for each in types.values() if each.format))
+    # All rows are scored, whatever part of a split they were in, and columns are of types that are known.
+    told |= {"missing": None, "group": None, "keep": None}
+    told["date_format"] = told["date_format"] or formats or None
+    return ReadOptions(**{**told, **given})
 
 
 def _attributes(run: Run) -> dict[str, str | int | float]:

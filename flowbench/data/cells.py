@@ -78,6 +78,9 @@ def cells_of_array(
     if unit.startswith("days since 1970-01-01"):
         numbers = values.astype(np.float64)
         return Cells(numbers, type=ColumnType("date32[day]", format="%Y-%m-%d"))
+    if unit.startswith("seconds since midnight"):
+        numbers = values.astype(np.float64)
+        return Cells(numbers, type=type_of_times("time32[s]", numbers, "%H:%M:%S"))
     if unit.startswith("seconds since 1970-01-01"):
         numbers = values.astype(np.float64)
         return Cells(numbers, type=type_of_times("timestamp[us]", numbers, "%Y-%m-%d %H:%M:%S"))

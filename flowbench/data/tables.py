@@ -160,6 +160,55 @@ def _notes_on_cells(columns: Mapping[str, Cells]) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class UnfitCell:
+    """A cell that is no finite number: its `column`, and its `text`, None where it is missing or infinite."""
+
+    column: str
+    is_infinite: bool = False
+    text: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What is wrong with it, the same for all such cells of the column."""
+        complaint = (
+            "infinite value" if self.is_infinite else "missing cell" if self.text is None else "no number"
+        )
+        return f"{complaint} in `{_shown(self.column)}`"
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with it, for a reader of one row."""
+        return self.kind if self.text is None else f"`{self.text}` in `{_shown(self.column)}` is not a number"
+
+
+def read_rows(
+    path: str | Path | TableFile,
+    columns: Sequence[str],
+    reading: ReadOptions = AUTOMATIC,
+    types: Mapping[str, ColumnType] | None = None,
+) -> tuple[Floats, dict[int, UnfitCell], tuple[str, ...]]:
+    """The rows `(n, d)` of a table file, data units, whatever their cells are, its unfit rows, and notes.
+
+    A cell is NaN where it is missing or no number, infinite where it is that. An unfit row is named by its
+    number, counted from 0, with its first unfit cell in the order of the columns. Raises as `read_table`
+    does, but for cells.
+    """
+    file = path if isinstance(path, TableFile) else TableFile.of(path)
+    found = read_columns(file, columns, reading, types)
+    rows = np.empty((len(next(iter(found.cells.values())).numbers), len(found.cells)))
+    unfit = dict[int, UnfitCell]()
+    for number, (name, cells) in enumerate(found.cells.items()):
+        if cells.fault is not None:
+            raise DataError(f"{file}: column `{name}`: {cells.fault}")
+        rows[:, number] = cells.numbers
+        foreign = cells.is_foreign
+        for row in np.flatnonzero(~np.isfinite(cells.numbers)).tolist():
+            text = _shown(cells.text(row)) if foreign[row] else None
+            unfit.setdefault(row, UnfitCell(name, bool(np.isinf(cells.numbers[row])), text))
+    return rows, unfit, found.notes
+
+
 def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: str) -> list[int]:
     """Indices of the `wanted` columns among `names`; all of them if `wanted` is None.
 
@@ -260,7 +309,7 @@ def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) 
     faults = {
         name: fault
         for name, each in columns.cells.items()
-        if (fault := _fault(each, kept is not None)) is not None
+        if (fault := _fault(each, kept is not None, may_leave_out)) is not None
     }
     if faults:
         hint = leave_out_hint(list(columns.cells), faults) if may_leave_out else ""
@@ -277,7 +326,7 @@ def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) 
     return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups)
 
 
-def _fault(cells: Cells, may_be_missing: bool) -> _Fault | None:
+def _fault(cells: Cells, may_be_missing: bool, may_leave_out: bool) -> _Fault | None:
     if cells.fault is not None:
         return _Fault("column", 0, cells.fault)
     unfit = ~np.isfinite(cells.numbers)
@@ -290,7 +339,9 @@ def _fault(cells: Cells, may_be_missing: bool) -> _Fault | None:
             return None
     row = int(np.argmax(unfit))
     if missing[row]:
-        remedy = "fill in missing cells, or leave their rows out with `--missing drop`"
+        remedy = "fill in missing cells"
+        if may_leave_out:
+            remedy += ", or leave their rows out with `--missing drop`"
         return _Fault("missing", row + 1, "the cell is missing", int(missing.sum()), remedy)
     if infinite[row]:
         return _Fault(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowbench.data.dequantise import CONTINUOUS, Dequantiser
+from flowbench.evaluation.failures import past_failures, spread
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.evaluation.refinement import ROUNDING, Ladder, OnRows, Regime, covering_factor, local_error
 from flowbench.flows.base import Scores
@@ -31,7 +32,9 @@ class Likelihoods:
     """Log-likelihoods `log_prob: (n,)`, float64, nats, data units, and `error: (n,)` of each, nats.
 
     About 99 in 100 rows are off by less than their error. `flagged: (n,)` marks rows that miss a `max_error`
-    even at the finest solve. `shift` is how far a refined solve moves the mean of the rows that it was tried
+    even at the finest solve. `failed` holds the rows whose solve failed, by number, and why: these have NaN
+    for both. `unrefined` holds those whose finer solve failed, of which no error is known: it is infinite.
+    `shift` is how far a refined solve moves the mean of the rows that it was tried
     on, nats. `nfe`, `shift` and `regime` are None for a model that solves no equation. `parts`, (n,) each, by
     name, are what `error` is the sum of: `solver` (of float32 `solver_and_arithmetic`), `arithmetic`, and
     that of the draws which a row's number is the mean of, `trace` or `dequantisation` or, where it is both,
@@ -45,6 +48,8 @@ class Likelihoods:
     shift: float | None = None
     regime: Regime | None = None
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    failed: Mapping[int, str] = field(default_factory=dict)
+    unrefined: Mapping[int, str] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -55,9 +60,13 @@ def reported_likelihoods(
     *,
     dequantiser: Dequantiser = CONTINUOUS,
     on_rows: OnRows = lambda done, total: None,
+    strict: bool = True,
 ) -> Likelihoods:
-    """Score `x: (n, d)` in data units, and say how far each number may be off, as `score_rows` does."""
-    return score_rows(Ladder(model, options, dequantiser, on_rows), x)
+    """Score `x: (n, d)` in data units, and say how far each number may be off, as `score_rows` does.
+
+    Unless it is to be `strict`, it goes on past rows whose solve fails.
+    """
+    return score_rows(Ladder(model, options, dequantiser, on_rows, strict=strict), x)
 
 
 @torch.no_grad()
@@ -90,8 +99,32 @@ def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
 
     With the solver `per-row` and an exact divergence a row's log-likelihood does not depend on the rows
     beside it, nor does the error of a refined one: what is typical is found out on draws of the model.
-    Raises `IntegrationError` if a solve fails, which names the rows.
+
+    Raises `IntegrationError` if a solve fails, which names the rows, where the ladder is strict. One that is
+    not goes on: rows that fail are left out and the others scored again, at most twice as much work whatever
+    their number, so that these get what they would have had without them.
     """
+    if ladder.strict:
+        return _score_rows(ladder, x)
+    kept, found, failed = past_failures(len(x), lambda rows: _score_rows(ladder, x[rows]))
+    if found is None:
+        lost = x.new_full((len(x),), math.nan, dtype=torch.float64)
+        return Likelihoods(lost, lost.clone(), torch.zeros(len(x), dtype=torch.bool), failed=failed)
+    flagged = torch.zeros(len(x), dtype=torch.bool)
+    flagged[kept] = found.flagged
+    return replace(
+        found,
+        log_prob=spread(found.log_prob, kept, len(x)),
+        error=spread(found.error, kept, len(x)),
+        flagged=flagged,
+        parts={name: spread(part, kept, len(x)) for name, part in found.parts.items()},
+        failed=failed,
+        unrefined={int(kept[row]): cause for row, cause in found.unrefined.items()},
+    )
+
+
+def _score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
+    """`score_rows` where no first solve may fail."""
     options = ladder.options
     first = ladder.solve(x, 0)
     arithmetic = ladder.arithmetic(options.dtype) + _last_digits(first.log_prob)
@@ -105,10 +138,13 @@ def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
         return _within(options.max_error, log_prob, parts)
     few = options.error_rows if ladder.draws == 1 else min(options.error_rows, AVERAGED_ERROR_ROWS)
     refined = _chosen(len(x), few, ladder.model.chunk if ladder.is_stochastic else 1)
-    finer = ladder.solve(x[refined], 1).log_prob
+    refinement, causes = ladder.attempt(x[refined], 1)
+    finer = refinement.log_prob
+    lost = torch.zeros_like(refined)
+    lost[refined.nonzero().squeeze(1)[list(causes)]] = True
     solver = torch.empty_like(log_prob)
     solver[refined] = ladder.error(first.of(refined), finer, 0)
-    shift = (finer - first.log_prob[refined]).mean().item()
+    shift = (finer - first.log_prob[refined])[~lost[refined]].mean().item()
     if not bool(refined.all()):
         scale = local_error(first)
         change = ladder.change(first.log_prob[refined], finer, 0)
@@ -120,8 +156,12 @@ def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
         _tighten(ladder, x, log_prob, solver, options.max_error - arithmetic)
     # A refined solve is in float64, so that the change tells of float32's rounding as well.
     name = "solver" if options.dtype == "float64" else "solver_and_arithmetic"
+    if not ladder.strict:
+        solver = solver.masked_fill(solver.isnan() & log_prob.isfinite(), math.inf)
     found = _within(options.max_error, log_prob, parts | {name: solver})
-    return replace(found, nfe=first.nfe, shift=shift, regime=ladder.regime(0))
+    numbers = refined.nonzero().squeeze(1).tolist()
+    unrefined = {numbers[place]: cause for place, cause in causes.items()}
+    return replace(found, nfe=first.nfe, shift=shift, regime=ladder.regime(0), unrefined=unrefined)
 
 
 @torch.no_grad()
@@ -178,13 +218,20 @@ def _likelihoods_of_draws(ladder: Ladder, x: Tensor) -> Likelihoods:
 
 def _tighten(ladder: Ladder, x: Tensor, log_prob: Tensor, error: Tensor, bound: Tensor) -> None:
     """Solve rows whose `error: (n,)` is above `bound: (n,)` ever finer, in place, until it is not."""
+    lost = torch.zeros_like(error, dtype=torch.bool)
     for level in range(1, MAX_REFINEMENTS):
-        above = error > bound
-        if not bool(above.any()):
+        above = ((error > bound) & ~lost).nonzero().squeeze(1)
+        if not len(above):
             return
-        coarse, finer = ladder.solve(x[above], level), ladder.solve(x[above], level + 1).log_prob
-        log_prob[above] = coarse.log_prob
-        error[above] = ladder.error(coarse, finer, level)
+        (coarse, failed), (finer, failed_finer) = (
+            ladder.attempt(x[above], each) for each in (level, level + 1)
+        )
+        # A row whose finer solve fails keeps what it has.
+        told = torch.ones_like(above, dtype=torch.bool)
+        told[[*failed, *failed_finer]] = False
+        lost[above[~told]] = True
+        log_prob[above[told]] = coarse.log_prob[told]
+        error[above[told]] = ladder.error(coarse, finer.log_prob, level)[told]
 
 
 def _chosen(n: int, count: int, chunk: int) -> Tensor:

@@ -1,10 +1,10 @@
 """A model under solvers of several tolerances, which tell how far its log-likelihoods may be off."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from scipy.stats import t as student
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from flowbench.data.dequantise import Dequantiser
 from flowbench.errors import IntegrationError
+from flowbench.evaluation.failures import failing_rows, past_failures, spread_scores
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.flows.base import Scores
-from flowbench.flows.density_model import DensityModel
+from flowbench.flows.density_model import DensityModel, chunk_sizes
 from flowbench.options import PartOptions
 from flowbench.registry import DIVERGENCES
 
@@ -37,6 +38,8 @@ COARSE = 1e-3
 LOOSE, LOOSER = 1e-4, -1
 #: Cells of the model's draws, and places in each, that tell how far fewer places may be off.
 CELLS, PLACES = 64, 16
+#: Draws that are given up together where one of them fails.
+FEW_DRAWS = 8
 #: How much finer float64 is than float32.
 FLOAT64_FINER = 2.0**-29
 
@@ -72,9 +75,12 @@ def local_error(scores: Scores) -> Tensor:
 def covering_factor(change: Tensor, local: Tensor) -> float:
     """What local errors (n,) have to be multiplied by, and `ROUNDING` added to, to cover changes (n,).
 
-    Rows that change by rounding alone, as those do which the background holds, tell nothing of it.
+    Rows that change by rounding alone, as those do which the background holds, tell nothing of it. NaN where
+    no change is known.
     """
     tells = change > ROUNDING
+    if len(change) and bool(change.isnan().all()):
+        return math.nan
     if not bool(tells.any()):
         return 0.0
     return torch.quantile((change - ROUNDING)[tells] / local[tells], COVERED).item()
@@ -89,7 +95,11 @@ def _reach(each: Tensor, *, paired: bool) -> Tensor:
 
 
 class Ladder:
-    """A model under its solver, at level 0, under ever finer ones, and under a `LOOSER` one."""
+    """A model under its solver, at level 0, under ever finer ones, and under a `LOOSER` one.
+
+    A `strict` one stops at the first batch whose solve fails. Another goes on: then `solve` names all the
+    rows that fail, `attempt` does without them, and the model's own draws that fail count for nothing.
+    """
 
     def __init__(
         self,
@@ -97,8 +107,11 @@ class Ladder:
         options: EvaluationOptions,
         dequantiser: Dequantiser,
         on_rows: OnRows = lambda done, total: None,
+        *,
+        strict: bool = True,
     ) -> None:
         self.options = options
+        self.strict = strict
         self.dequantiser = dequantiser
         self.is_stochastic = not DIVERGENCES.get(options.divergence.name).exact
         self.model = model
@@ -122,17 +135,35 @@ class Ladder:
         return "_and_".join(name for name, is_drawn in drawn.items() if is_drawn)
 
     def solve(self, x: Tensor, level: int, draw: int = 0) -> Scores:
-        """Scores of the caller's rows `x: (n, d)`, with the probes and places in cells of one `draw`."""
+        """Scores of the caller's rows `x: (n, d)`, with the probes and places in cells of one `draw`.
+
+        Raises `IntegrationError` if a solve fails, whose `rows` are places in `x`; if strict, at once.
+        """
         model = self._at(level, self._dtype(level))
-        parts = []
+        parts, failed = [], dict[int, str]()
         for start in range(0, len(x), model.chunk):
             rows = x[start : start + model.chunk]
             rows = torch.from_numpy(self.dequantiser.spread(rows.numpy(), draw, self.draws))
             # The same probes at every level, so that solves differ by their steps alone.
-            with _naming_rows(start, len(rows)):
-                parts.append(model.score(rows, torch.Generator().manual_seed(start + draw)))
+            solve = partial(_seeded, model, start + draw)
+            try:
+                parts.append(solve(rows))
+            except IntegrationError as error:
+                if self.strict:
+                    raise _naming_rows(error, start, len(rows)) from None
+                causes = failing_rows(solve, rows, error)
+                failed |= {start + place: cause for place, cause in causes.items()}
             self.on_rows(start + len(rows), len(x))
+        if failed:
+            raise IntegrationError(f"the solves of {len(failed)} of {len(x)} rows failed", rows=failed)
         return Scores.join(parts)
+
+    def attempt(self, x: Tensor, level: int) -> tuple[Scores, dict[int, str]]:
+        """`solve`, with NaN for rows that fail, and why each did, unless the ladder is strict."""
+        if self.strict:
+            return self.solve(x, level), {}
+        kept, scores, failed = past_failures(len(x), lambda rows: self.solve(x[rows], level))
+        return spread_scores(scores, kept, len(x)), failed
 
     def average(self, x: Tensor, first: Tensor, *, with_error: bool = True) -> tuple[Tensor, Tensor | float]:
         """The mean over all draws, (n,), and how far that may be off; `first: (n,)` is draw 0.
@@ -184,13 +215,13 @@ class Ladder:
 
     def _placed(self, x: Tensor, draw: int, draws: int) -> Tensor:
         rows = torch.from_numpy(self.dequantiser.spread(x.numpy(), draw, draws))
-        return self._at(LOOSER, torch.float64).score(rows).log_prob
+        return self._score_draws(self._at(LOOSER, torch.float64), rows).log_prob
 
     def error(self, scores: Scores, finer: Tensor, level: int) -> Tensor:
         """How far `scores` of n rows at `level` may be off, (n,), from those one level `finer: (n,)`."""
         reference = self._reference(level)
         moved = (reference.log_prob - self._reference(level + 1).log_prob).abs()
-        typical = moved.median() / local_error(reference).median()
+        typical = moved.nanmedian() / local_error(reference).nanmedian()
         change = self.change(scores.log_prob, finer, level)
         bound: Tensor = SAFETY * change + FLOOR * typical * local_error(scores)
         return bound
@@ -209,9 +240,9 @@ class Ladder:
     def regime(self, level: int) -> Regime:
         """The median errors at `level` and one finer, both against a solve that is finer still."""
         coarse, fine, finest = (self._reference(level + k, torch.float64).log_prob for k in range(3))
-        errors = [(one - finest).abs().median().clamp_min(1e-300).item() for one in (coarse, fine)]
+        errors = [(one - finest).abs().nanmedian().clamp_min(1e-300).item() for one in (coarse, fine)]
         if self.options.dtype == "float32":
-            rounding = (self._reference(level).log_prob - coarse).abs().median().item()
+            rounding = (self._reference(level).log_prob - coarse).abs().nanmedian().item()
         else:
             rounding = self._rounding
         return Regime(math.log10(errors[0] / errors[1]), errors[0], rounding)
@@ -220,7 +251,7 @@ class Ladder:
         """What a draw's local error has to be multiplied by to cover how far its log-likelihood is off."""
         x, drawn = self._references()
         # Draws carry the exact divergence, whatever rows are scored with.
-        finest = self.model.for_evaluation(refine(self.options.integrator, 2)).score(x).log_prob
+        finest = self._score_draws(self.model.for_evaluation(refine(self.options.integrator, 2)), x).log_prob
         rest = 10.0 ** (-2 * self._digits(0))
         return covering_factor((drawn.log_prob - finest).abs() / (1 - rest), local_error(drawn))
 
@@ -261,7 +292,7 @@ class Ladder:
     def _coarse_reference_in(self, dtype: torch.dtype) -> Tensor:
         coarse = coarsen(self.options.integrator)
         model = self.model.for_evaluation(coarse, divergence=self.options.divergence, dtype=dtype)
-        return model.score(self._references()[0], torch.Generator().manual_seed(1)).log_prob
+        return self._score_draws(model, self._references()[0]).log_prob
 
     def _dtype(self, level: int) -> torch.dtype:
         """A refined solve is in float64, so that the change tells of rounding as well."""
@@ -281,7 +312,7 @@ class Ladder:
         """The draws, (m, d), with their scores, but for those of which a flow makes no numbers."""
         if self._drawn is None:
             model = self.model.for_evaluation(self.options.integrator)
-            x, scores = model.draw(REFERENCES, torch.Generator().manual_seed(0))
+            x, scores = self._draw(model, REFERENCES, torch.Generator().manual_seed(0))
             finite = torch.isfinite(x).all(1) & torch.isfinite(scores.log_prob)
             self._drawn = x[finite], scores.of(finite)
         return self._drawn
@@ -289,21 +320,52 @@ class Ladder:
     def _reference(self, level: int, dtype: torch.dtype | None = None) -> Scores:
         key = level, dtype or self._dtype(level)
         if key not in self._scores:
-            # The same probes every time, where the divergence has any.
-            self._scores[key] = self._at(*key).score(self._references()[0], torch.Generator().manual_seed(1))
+            self._scores[key] = self._score_draws(self._at(*key), self._references()[0])
         return self._scores[key]
 
+    def _draw(self, model: DensityModel, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        """`n` draws with their scores, or fewer where some fail and the ladder is not strict."""
+        try:
+            return model.draw(n, generator)
+        except IntegrationError:
+            if self.strict:
+                raise
+        nothing = torch.zeros(0, len(model.columns), dtype=torch.float64)
+        parts = [(nothing, Scores(nothing[:, 0]))]
+        for size in chunk_sizes(n, FEW_DRAWS):
+            with suppress(IntegrationError):
+                parts.append(model.draw(size, generator))
+        return torch.cat([x for x, _ in parts]), Scores.join([scores for _, scores in parts])
 
-@contextmanager
-def _naming_rows(start: int, n: int) -> Iterator[None]:
-    """Say of which rows a solve failed, and what to do about it."""
-    try:
-        yield
-    except IntegrationError as error:
-        raise IntegrationError(
-            f"rows {start + 1} to {start + n} of those scored, as one batch: {error}; or look there for "
-            "values far outside the table that the run was fitted on, and leave their rows out"
-        ) from None
+    def _score_draws(self, model: DensityModel, x: Tensor) -> Scores:
+        """Scores of draws `x: (n, d)`; NaN for those that fail, where the ladder is not strict."""
+        # The same probes every time, where the divergence has any.
+        solve = partial(_seeded, model, 1)
+        if self.strict:
+            return solve(x)
+
+        def named(rows: Tensor) -> Scores:
+            try:
+                return solve(x[rows])
+            except IntegrationError as error:
+                raise IntegrationError(str(error), rows=failing_rows(solve, x[rows], error)) from None
+
+        kept, scores, _ = past_failures(len(x), named)
+        return spread_scores(scores, kept, len(x))
+
+
+def _seeded(model: DensityModel, seed: int, x: Tensor) -> Scores:
+    return model.score(x, torch.Generator().manual_seed(seed))
+
+
+def _naming_rows(error: IntegrationError, start: int, n: int) -> IntegrationError:
+    """The same error, which also says of which rows a solve failed, and what to do about it."""
+    return IntegrationError(
+        f"rows {start + 1} to {start + n} of those scored, as one batch: {error}; or look there for "
+        "values far outside the table that the run was fitted on, and leave their rows out",
+        cause=error.cause,
+        rows={start + place: cause for place, cause in error.rows.items()},
+    )
 
 
 def refine(integrator: PartOptions, level: int = 1) -> PartOptions:

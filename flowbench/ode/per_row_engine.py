@@ -15,6 +15,9 @@ from flowbench.ode import step_control
 from flowbench.ode.base import Equation, Integrator, Solution, State
 from flowbench.ode.tableau import DOPRI5, TSIT5, Tableau
 
+#: A row is given up where its steps get shorter than this part of the whole.
+LEAST_STEP = 1e-30
+
 TABLEAUX: dict[str, Tableau] = {"dopri5": DOPRI5, "tsit5": TSIT5}
 
 
@@ -79,7 +82,10 @@ class PerRowIntegrator(Integrator):
             local_error[taken] += off[accept].abs()
             done = accept & last
             rows = rows.advance(step, y, slope, error, accept)
-            stuck = ~done & (rows.elapsed + rows.step <= rows.elapsed)
+            # At the start no step is too small to count, however hopeless.
+            least = rows.elapsed + LEAST_STEP * system.span
+            # From a slope that is no number follows a step that is none.
+            stuck = ~done & ~(rows.elapsed + rows.step > least)
             if bool(done.any()):
                 end[rows.index[done]] = rows.y[done]
                 accepted = max(accepted, int(rows.accepted[done].max()))

@@ -52,7 +52,8 @@ def test_sample_writes_the_tables_own_columns(run: Run, home: Path, name: str, m
 def test_score_equals_what_the_run_stored(run: Run, home: Path, name: str) -> None:
     assert run("score", "c", "table.csv", "-o", name)[0] == 0
     table = read(home / name)
-    assert list(table) == ["row", "log_prob", "log_prob_error"]
+    assert list(table) == ["row", "log_prob", "log_prob_error", "flagged"]
+    assert set(table["flagged"]) == {""}
     with h5py.File(home / "runs" / "c" / "results.h5") as file:
         kept = {name: values[:] for name, values in file["log_likelihood"].items()}
     assert np.abs(table["log_prob"][kept["row"]] - kept["log_prob"]).max() < 1e-9
@@ -63,8 +64,11 @@ def test_score_equals_what_the_run_stored(run: Run, home: Path, name: str) -> No
 def test_rows_above_the_largest_error_are_told(run: Run, home: Path) -> None:
     status, out, err = run("score", "c", "table.csv", "--max-error", "1e-30", "-o", "scores.csv", "--json")
     assert status == 0
-    assert (read(home / "scores.csv")["flagged"] == 1).all()
-    assert json.loads(out)["rows_above_max_error"] == 60
+    above = "may be off by more than the largest error asked for"
+    assert set(read(home / "scores.csv")["flagged"]) == {above}
+    answer = json.loads(out)
+    assert answer["rows_above_max_error"] == answer["rows_flagged"] == answer["rows_scored"] == 60
+    assert answer["reasons"] == {above: 60}
     assert "60 of 60 rows may be off by more than the largest error asked for" in err
     status, out, err = run("score", "c", "table.csv", "--max-error", "1e-5", "--json")
     assert json.loads(out)["log_prob_error_largest"] <= 1e-5
@@ -72,6 +76,108 @@ def test_rows_above_the_largest_error_are_told(run: Run, home: Path) -> None:
     status, _, err = run("score", "c", "table.csv", "--max-error", "0")
     assert status == 2
     assert "max_error" in err
+
+
+def spoil(home: Path) -> None:
+    """A table of 60 rows, spoilt.csv, four of which no model takes, and whole.csv without these."""
+    lines = (home / "table.csv").read_text().splitlines()
+    b = [line.partition(",")[2] for line in lines]
+    spoilt = {2: f",{b[2]}", 11: "three,NA", 31: f"inf,{b[31]}", 60: "0.5,"}
+    rows = {number: spoilt.get(number, line) for number, line in enumerate(lines)}
+    (home / "spoilt.csv").write_text("\n".join(rows.values()) + "\n")
+    (home / "whole.csv").write_text("\n".join(line for n, line in rows.items() if n not in spoilt) + "\n")
+
+
+@pytest.mark.parametrize("name", ["scores.h5", "scores.csv", "scores.parquet"])
+def test_rows_that_no_model_takes_do_not_stop_the_others(run: Run, home: Path, name: str) -> None:
+    spoil(home)
+    code, out, err = run("score", "c", "spoilt.csv", "-o", name, "--json")
+    assert code == 0
+    assert run("score", "c", "whole.csv", "-o", f"whole_{name}")[0] == 0
+    found, whole = read(home / name), read(home / f"whole_{name}")
+    lost = [1, 10, 30, 59]
+    others = np.setdiff1d(np.arange(60), lost)
+    assert np.isnan(found["log_prob"][lost]).all() and np.isnan(found["log_prob_error"][lost]).all()
+    assert list(found["flagged"][lost]) == [
+        "missing cell in `a`",
+        "`three` in `a` is not a number",
+        "infinite value in `a`",
+        "missing cell in `b`",
+    ]
+    assert set(found["flagged"][others]) == {""}
+    for column in ("log_prob", "log_prob_error"):
+        assert found[column][others].tobytes() == whole[column].tobytes()
+    answer = json.loads(out)
+    assert (answer["rows"], answer["rows_scored"], answer["rows_flagged"]) == (60, 56, 4)
+    assert answer["mean_log_prob"] == pytest.approx(whole["log_prob"].mean(), rel=1e-14)
+    assert answer["log_prob_error_largest"] == whole["log_prob_error"].max()
+    kinds = ["missing cell in `a`", "no number in `a`", "infinite value in `a`", "missing cell in `b`"]
+    assert answer["reasons"] == dict.fromkeys(kinds, 1)
+    told = [line for line in err.splitlines() if "log-likelihood" in line]
+    assert len(told) == 1
+    assert told[0].startswith("4 of 60 rows have no log-likelihood: ")
+    assert told[0].endswith("; the column `flagged` says which")
+    assert all(f"{kind} (1)" in told[0] for kind in kinds)
+
+
+@pytest.fixture
+def straight(run: Run) -> Callable[..., str]:
+    """Fits a model without Gaussianiser and background, so that what is far out stays there."""
+
+    def fitted(*options: str) -> str:
+        lines = ["--set", 'transforms=["standardise"]', "--set", "background=false"]
+        assert run("fit", "table.csv", "--name", "s", *options, *SMALL, *lines)[0] == 0
+        return "s"
+
+    return fitted
+
+
+def test_rows_whose_solve_fails_are_told(run: Run, home: Path, straight: Callable[..., str]) -> None:
+    straight(*TINY_CNF)
+    lines = (home / "table.csv").read_text().splitlines()
+    (home / "far.csv").write_text("\n".join([lines[0], "1e308,-1e308", *lines[1:], "0,1e308"]) + "\n")
+    code, out, err = run("score", "s", "far.csv", "-o", "far_scores.csv", "--json")
+    assert code == 0
+    assert run("score", "s", "table.csv", "-o", "usual.csv")[0] == 0
+    found, usual = read(home / "far_scores.csv"), read(home / "usual.csv")
+    assert np.isnan(found["log_prob"][[0, -1]]).all() and np.isnan(found["log_prob_error"][[0, -1]]).all()
+    assert all(text.startswith("the solve failed: it ") for text in found["flagged"][[0, -1]])
+    for column in ("log_prob", "log_prob_error"):
+        assert found[column][1:-1].tobytes() == usual[column].tobytes()
+    assert json.loads(out)["reasons"] == {"the solve failed": 2}
+    assert "2 of 62 rows have no log-likelihood: the solve failed (2); the column `flagged` says which" in err
+    code, out, err = run("score", "s", "far.csv", "-o", "strict.csv", "--strict")
+    assert (code, out) == (1, "")
+    assert "rows 1 to 62 of those scored, as one batch" in err
+    assert not (home / "strict.csv").exists()
+
+
+def test_a_density_that_is_zero_is_told(run: Run, home: Path, straight: Callable[..., str]) -> None:
+    straight("--model", "gaussian")
+    (home / "far.csv").write_text((home / "table.csv").read_text() + "1e200,0\n")
+    code, out, err = run("score", "s", "far.csv", "-o", "far_scores.csv", "--json")
+    assert code == 0
+    found = read(home / "far_scores.csv")
+    assert found["log_prob"][-1] == -np.inf and found["flagged"][-1] == "the density is zero there"
+    answer = json.loads(out)
+    assert (answer["rows_scored"], answer["rows_flagged"], answer["mean_log_prob"]) == (61, 1, None)
+    assert "1 of 61 rows: the density is zero there" in err
+
+
+@pytest.mark.parametrize(("table", "run_name"), [("bad.csv", "g"), ("bad.csv", "c"), ("table.csv", "c")])
+def test_where_no_row_can_be_scored_the_file_says_why(
+    run: Run, home: Path, table: str, run_name: str
+) -> None:
+    (home / "bad.csv").write_text("a,b\nNA,1\n2,x\n")
+    rows = 2 if table == "bad.csv" else 60
+    few = ["--set", "evaluation.integrator.max_nfe=12"] if table == "table.csv" else []
+    code, out, err = run("score", run_name, table, "-o", "scores.csv", "--json", *few)
+    assert code == 1
+    answer = json.loads(out)
+    assert (answer["rows_scored"], answer["rows_flagged"], answer["mean_log_prob"]) == (0, rows, None)
+    assert err.splitlines()[-1].startswith(f"error: no row of {table} could be scored")
+    found = read(home / "scores.csv")
+    assert np.isnan(found["log_prob"]).all() and "" not in set(found["flagged"])
 
 
 def test_a_fitted_run_is_used_with_another_solver(run: Run, home: Path) -> None:
@@ -153,9 +259,15 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".h5":
         with h5py.File(path) as file:
             # Scores have a column that numbers the rows; draws have none, but for their dimension's sake.
-            own = [name for name in file if len(file) == 3 or not file[name].is_scale]
-            return {name: file[name][:] for name in own}
+            own = [name for name in file if "flagged" in file or not file[name].is_scale]
+            values = {name: file[name][:] for name in own}
+            return {
+                name: column.astype(str) if column.dtype.kind == "S" else column
+                for name, column in values.items()
+            }
     frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    if "flagged" in frame:
+        frame["flagged"] = frame["flagged"].astype(object).fillna("")
     return {name: frame[name].to_numpy() for name in frame}
 
 

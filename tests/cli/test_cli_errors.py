@@ -145,9 +145,11 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("sample", "bad_info"), 5, "run.json"),
     (("sample", "no_model"), 2, "model.safetensors"),
     (("score", "g", "only_a.csv"), 3, "column `b`"),
-    (("score", "g", "missing_cell.csv"), 3, "row 7"),
+    (("score", "g", "missing_cell.csv", "--strict"), 3, "row 7"),
+    (("score", "g", "text_cell.csv", "--strict"), 3, "`three` is not a number"),
+    (("score", "g", "infinite.csv", "--strict"), 3, "the value is infinite"),
     (("score", "g", "moons"), 3, "column `a`"),
-    (("score", "strict", "table.csv"), 1, "rows 1 to 60 of those scored"),
+    (("score", "strict", "table.csv", "--strict"), 1, "rows 1 to 60 of those scored"),
     (("score", "g", "nowhere.csv"), 3, "nowhere.csv"),
     (("score", "g", "nowhere"), 2, "unknown dataset `nowhere`"),
     (("score", "g", "empty.csv"), 3, "empty.csv"),
@@ -305,7 +307,8 @@ def test_another_runs_state_is_not_resumed_on(run: Call, home: Path) -> None:
 
 def test_a_table_that_cannot_be_scored_is_not_to_be_cut(run: Call, home: Path) -> None:
     assert "--columns" in run("fit", "text_cell.csv")[2]
-    assert "--columns" not in run("score", "g", "text_cell.csv")[2]
+    code, _, err = run("score", "g", "text_cell.csv", "--strict")
+    assert code == 3 and "--columns" not in err
 
 
 def test_the_table_of_a_run_is_not_overwritten_by_its_draws(run: Call, home: Path) -> None:

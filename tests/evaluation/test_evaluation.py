@@ -11,12 +11,15 @@ from torch import Tensor
 
 from flowbench.data.dequantise import CONTINUOUS, Dequantiser, Lattice
 from flowbench.errors import ConfigurationError, IntegrationError
+from flowbench.evaluation.failures import failing_rows
+from flowbench.evaluation.flags import flags_of
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
 from flowbench.evaluation.likelihood import Likelihoods, drawn_likelihoods, reported_likelihoods
 from flowbench.evaluation.options import EvaluationOptions
 from flowbench.evaluation.refinement import coarsen, refine
 from flowbench.flows.background import Background
 from flowbench.flows.base import Scores
+from flowbench.flows.continuous import ContinuousFlow
 from flowbench.flows.density_model import DensityModel
 from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
 from flowbench.flows.mixture import MixtureDensity, MixtureOptions
@@ -281,6 +284,130 @@ def test_a_solve_that_fails_names_the_rows() -> None:
     few = EvaluationOptions(integrator=PerRowOptions(max_nfe=20))
     with pytest.raises(IntegrationError, match="rows 1 to 50 of those scored, as one batch"):
         reported_likelihoods(model(bent_flow()), x, few)
+
+
+class Breaking(ContinuousFlow):
+    """A flow whose velocity is no number for some rows: where x > `edge` at tolerances below `below`."""
+
+    edge, below = 15.0, 1.0
+
+    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None) -> tuple[Tensor, ...]:
+        velocity, divergence = super().rates(t, x, probes)
+        if self.integrator.options.model_dump()["atol"] >= self.below:
+            return velocity, divergence
+        return torch.where(x[:, :1] > self.edge, torch.nan, velocity), divergence
+
+
+def breaking(below: float = 1.0) -> DensityModel:
+    flow = bent_flow()
+    flow.__class__ = Breaking
+    flow.below = below
+    return model(flow)
+
+
+def with_rows_that_fail(n: int = 60) -> tuple[Tensor, list[int], list[int]]:
+    """Rows of which some lie beyond the edge, the places of these, and those of the others."""
+    x = torch.tensor(NORMAL.rvs(n, random_state=2)).clamp(-1, 6)
+    lost = [0, 5, 6, n - 1]
+    x[lost, 0] = torch.tensor([60.0, 40.0, 50.0, 80.0], dtype=torch.float64)
+    return x, lost, [row for row in range(n) if row not in lost]
+
+
+@pytest.mark.parametrize("chunk", [1024, 40])
+def test_rows_that_fail_take_no_others_with_them(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr("flowbench.flows.density_model.CHUNK", chunk)
+    x, lost, others = with_rows_that_fail()
+    found = reported_likelihoods(breaking(), x, options(error_rows=20), strict=False)
+    assert sorted(found.failed) == lost
+    assert set(found.failed.values()) == {"it met a velocity that is not finite"}
+    assert found.log_prob[lost].isnan().all() and found.error[lost].isnan().all()
+    without = reported_likelihoods(breaking(), x[others], options(error_rows=20))
+    assert torch.equal(found.log_prob[others], without.log_prob)
+    assert torch.equal(found.error[others], without.error)
+    assert (found.nfe, found.shift, found.regime) == (without.nfe, without.shift, without.regime)
+    with pytest.raises(IntegrationError, match="row 1 of the batch"):
+        reported_likelihoods(breaking(), x, options())
+
+
+def test_nothing_is_known_where_all_rows_fail() -> None:
+    x, lost, _ = with_rows_that_fail()
+    found = reported_likelihoods(breaking(), x[lost], options(max_error=1.0), strict=False)
+    assert sorted(found.failed) == [0, 1, 2, 3]
+    assert found.log_prob.isnan().all() and found.error.isnan().all() and not found.flagged.any()
+
+
+@pytest.mark.parametrize("max_error", [None, 1e-30])
+def test_a_row_whose_finer_solve_fails_keeps_its_number(max_error: float | None) -> None:
+    x, lost, others = with_rows_that_fail()
+    asked = options(1e-3, max_error=max_error)
+    found = reported_likelihoods(breaking(0.9e-3), x, asked, strict=False)
+    assert not found.failed
+    assert sorted(found.unrefined) == lost
+    assert set(found.unrefined.values()) == {"it met a velocity that is not finite"}
+    assert found.error[lost].isposinf().all() and found.error[others].isfinite().all()
+    if max_error is None:
+        assert torch.equal(found.log_prob, reported_likelihoods(model(bent_flow()), x, asked).log_prob)
+        assert math.isfinite(found.shift or math.nan)
+    else:
+        assert found.flagged.all()
+    flags = flags_of(found)
+    assert {flags[row].kind for row in lost} == {"how far it may be off is not known"}
+    assert flags[0].text.endswith("not known: the finer solve failed: it met a velocity that is not finite")
+
+
+def test_of_rows_that_share_their_steps_those_that_fail_are_found() -> None:
+    x, lost, others = with_rows_that_fail()
+    shared = EvaluationOptions(integrator=TorchdiffeqOptions(atol=1e-5, rtol=1e-5))
+    found = reported_likelihoods(breaking(), x, shared, strict=False)
+    assert sorted(found.failed) == lost
+    without = reported_likelihoods(breaking(), x[others], shared)
+    assert torch.equal(found.log_prob[others], without.log_prob)
+
+
+def test_a_search_for_rows_that_fail_comes_to_an_end() -> None:
+    asked = []
+
+    def solve(rows: Tensor) -> None:
+        asked.append(len(rows))
+        raise IntegrationError("it failed", cause="it met its cap")
+
+    failed = failing_rows(solve, torch.zeros(1024, 2), IntegrationError("it failed"))
+    assert failed == dict.fromkeys(range(1024), "it met its cap")
+    assert sum(asked) <= 4 * 1024
+    # Only all together fail.
+    assert len(failing_rows(len, torch.zeros(5, 2), IntegrationError("it failed", cause="x"))) == 5
+
+
+def test_draws_that_fail_do_not_stop_rows_from_being_scored() -> None:
+    x = torch.tensor(NORMAL.rvs(60, random_state=2))
+    # Some of the model's own draws take more evaluations than there are, and so do some rows.
+    few = EvaluationOptions(integrator=PerRowOptions(max_nfe=150))
+    with pytest.raises(IntegrationError, match="cap of 150"):
+        drawn_likelihoods(model(bent_flow()), 200, few, torch.Generator().manual_seed(0))
+    found = reported_likelihoods(model(bent_flow()), x, few, strict=False)
+    scored = ~found.log_prob.isnan()
+    assert 0 < len(found.failed) < 30 and int(scored.sum()) == 60 - len(found.failed)
+    assert set(found.failed.values()) == {"it met its cap of 150 evaluations"}
+    enough = reported_likelihoods(model(bent_flow()), x[scored], EvaluationOptions())
+    assert torch.equal(found.log_prob[scored], enough.log_prob)
+    assert (found.error[scored] < 10 * enough.error).all()
+    assert (found.error[scored] > 0.1 * enough.error).all()
+
+
+def test_what_is_wrong_with_a_row_is_told_in_words() -> None:
+    inf, nan = math.inf, math.nan
+    log_prob = torch.tensor([0.0, -inf, inf, nan, nan, 1.0, 2.0])
+    error = torch.tensor([1e-9, nan, nan, nan, nan, inf, 1.0])
+    flagged = torch.tensor([False, True, True, True, False, True, True])
+    found = Likelihoods(log_prob, error, flagged, failed={4: "it broke"})
+    assert {row: (flag.kind, flag.text) for row, flag in flags_of(found).items()} == {
+        1: ("the density is zero there",) * 2,
+        2: ("the density is infinite there",) * 2,
+        3: ("the log-likelihood is not a number",) * 2,
+        4: ("the solve failed", "the solve failed: it broke"),
+        5: ("how far it may be off is not known",) * 2,
+        6: ("may be off by more than the largest error asked for",) * 2,
+    }
 
 
 def test_refined_and_coarsened_solvers() -> None:

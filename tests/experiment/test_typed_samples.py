@@ -82,8 +82,14 @@ def test_samples_of_a_fit_can_be_scored(tmp_path: Path, name: str) -> None:
     drawn.save(tmp_path / "x.csv", run)
     scored = score(run, str(tmp_path / "x.csv"))
     np.testing.assert_allclose(scored.log_prob, drawn.log_prob, rtol=1e-12, atol=1e-12)
-    again = load_dataset(str(tmp_path / "x.csv"), columns=drawn.columns, for_fit=False, types=drawn.types,
-        reading=ReadOptions(date_format=tuple(each.format for each in drawn.types.values() if each.format) or None))  # fmt: skip
+    formats = tuple(each.format for each in drawn.types.values() if each.format)
+    again = load_dataset(
+        str(tmp_path / "x.csv"),
+        columns=drawn.columns,
+        for_fit=False,
+        types=drawn.types,
+        reading=ReadOptions(date_format=formats or None),
+    )
     np.testing.assert_array_equal(again.rows, drawn.x)
 
 

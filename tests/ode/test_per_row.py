@@ -157,6 +157,21 @@ def test_a_solve_names_all_the_rows_that_fail_and_why() -> None:
     torch.testing.assert_close(end[0, 0].item(), 1.0, atol=1e-4, rtol=0)
 
 
+def test_a_row_without_a_slope_at_its_start_is_given_up_at_once() -> None:
+    calls = 0
+
+    def broken(t: Tensor, state: State) -> State:
+        nonlocal calls
+        calls += 1
+        return (torch.where(state[0] > 2, torch.nan, -state[0]),)
+
+    x = torch.tensor([[3.0], [1.0]], dtype=torch.float64)
+    with pytest.raises(IntegrationError, match="met a velocity that is not finite") as failure:
+        PerRowIntegrator(PerRowOptions()).integrate(broken, (x,), 0.0, 1.0)
+    assert failure.value.rows == {0: "it met a velocity that is not finite"}
+    assert calls < 200
+
+
 def test_rows_that_begin_at_no_numbers_are_named() -> None:
     x, total = start(4)
     x[2, 1] = torch.inf
