@@ -124,7 +124,12 @@ def cells_of_arrow(
         return Cells(np.full(len(values), np.nan))
     if not typed and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return _of_text(values, reading, decimal, expected)
-    missing = np.asarray(compute.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False))
+    empty = compute.is_null(values, nan_is_null=True)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        empty = compute.or_(
+            empty, compute.fill_null(compute.equal(compute.utf8_trim_whitespace(values), ""), True)
+        )
+    missing = np.asarray(empty.to_numpy())
     return Cells(np.full(len(values), np.nan), missing, lambda row: str(values[row].as_py()))
 
 

@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from flowbench.data import Table, read_table
 from flowbench.data.header import is_value
+from flowbench.data.tables import read_rows
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError
 
 Floats = NDArray[np.float64]
@@ -459,3 +460,37 @@ def test_selection_passes_over_unfit_columns(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,b\n1,x\n2,\n")
     assert_same(read_table(path, ["a"]), Table(("a",), np.array([[1.0], [2.0]])))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "h5"])
+def test_rows_are_read_whatever_their_cells_are(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"table.{ending}"
+    a = ["1.5", "", "two", "inf", "-2", "1e3", "\N{SNOWMAN} " + 60 * "x"]
+    b = [1.0, 2.0, np.nan, 4.0, np.inf, np.nan, 7.0]
+    if ending == "csv":
+        lines = [f"{text},{number}" for text, number in zip(a, b, strict=True)]
+        path.write_text("\n".join(["a,b", *lines]) + "\n", encoding="utf-8")
+    elif ending == "parquet":
+        parquet.write_table(pa.table({"a": [text or None for text in a], "b": b}), path)
+    else:
+        with h5py.File(path, "w") as file:
+            file["a"] = np.array([text.encode() for text in a])
+            file["b"] = b
+    rows, unfit, _ = read_rows(path, ["b", "a"])
+    nan, inf = np.nan, np.inf
+    np.testing.assert_array_equal(rows[:, 0], b)
+    reasons = {
+        1: "missing cell in `a`",
+        2: "missing cell in `b`",
+        3: "infinite value in `a`",
+        4: "infinite value in `b`",
+        5: "missing cell in `b`",
+        6: "`\N{SNOWMAN} " + 38 * "x" + "...` in `a` is not a number",
+    }
+    if ending == "csv":
+        np.testing.assert_array_equal(rows[:, 1], [1.5, nan, nan, inf, -2, 1000, nan])
+    else:  # where text is text, whatever it says
+        assert np.isnan(rows[:, 1]).all()
+        reasons |= {row: f"`{a[row]}` in `a` is not a number" for row in (0, 3)}
+    assert {row: cell.reason for row, cell in unfit.items()} == reasons
+    assert unfit[6].kind == "no number in `a`"
