@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +48,9 @@ class Dataset:
 
     `density` is the density that the rows were drawn from, where it is known. `notes` say what reading the
     table guessed or left out. `row_numbers: (n,)` count rows of the source, from 0, where some were dropped.
-    Rows with the same number in `groups: (n,)` belong together. Raises `DataError` if the rows are not a
-    matrix with one column per `Column`.
+    `groups: (n,)` are numbers that rows share which belong together, such as those of one patient, where that
+    is known; a split keeps them in one part. Raises `DataError` if the rows are not a matrix with one column
+    per `Column`, or the groups not a whole number for each row.
     """
 
     name: str
@@ -71,6 +72,18 @@ class Dataset:
             )
         rows.setflags(write=False)
         object.__setattr__(self, "rows", rows)
+        if self.groups is not None:
+            object.__setattr__(self, "groups", self._checked(np.array(self.groups)))
+
+    def _checked(self, groups: NDArray[Any]) -> NDArray[np.int64]:
+        if groups.shape != (len(self.rows),) or groups.dtype.kind not in "iu":
+            raise DataError(
+                f"dataset `{self.name}`: groups of shape {groups.shape} and type {groups.dtype} are not a "
+                f"whole number for each of {len(self.rows)} rows"
+            )
+        numbers = groups.astype(np.int64)
+        numbers.setflags(write=False)
+        return numbers
 
     @property
     def features(self) -> int:
@@ -87,7 +100,8 @@ class Dataset:
 class Split:
     """Row ids (int64, counted from 0) of the training, validation and test parts.
 
-    The parts are disjoint, not empty, and together hold every row, in random order.
+    The parts are disjoint, not empty, and together hold every row, in random order; rows of one group stand
+    beside one another.
     """
 
     train: NDArray[np.int64]
@@ -95,9 +109,17 @@ class Split:
     test: NDArray[np.int64]
 
     @classmethod
-    def draw(cls, n: int, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> Self:
+    def draw(
+        cls,
+        n: int,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        seed: int = 0,
+        groups: NDArray[np.int64] | None = None,
+    ) -> Self:
         """Split `n` rows at random into parts of about these fractions (train, validation, test).
 
+        Rows that share a number in `groups: (n,)` land in one part: groups are drawn as rows are without
+        them, and the parts end at the end of a group that is nearest to their fraction.
         Raises `ConfigurationError` for fractions that are not three positive numbers with the sum 1, and
         `DataError` if a part would be empty.
         """
@@ -105,11 +127,46 @@ class Split:
             raise ConfigurationError(f"`split` takes three positive fractions; got {tuple(fractions)}")
         if not math.isclose(sum(fractions), 1, abs_tol=1e-9):
             raise ConfigurationError(f"`split` takes fractions with the sum 1; got {tuple(fractions)}")
+        # The second entry keeps this stream apart from that of a toy drawn with the same seed.
+        generator = np.random.default_rng((seed, 1))
         ends = np.rint(np.cumsum(fractions) * n).astype(np.int64)
+        number = np.arange(n) if groups is None else _by_appearance(groups)
+        count = int(number.max(initial=-1)) + 1
+        if count < n:
+            order, ends = _lay_out(number, ends, generator.permutation(count))
+            return cls(*np.split(order, ends[:2]))
         if min(ends[0], ends[1] - ends[0], n - ends[1]) < 1:
             raise DataError(
                 f"{n} rows are too few for a split of {tuple(fractions)}: every part needs at least one row"
             )
-        # The second entry keeps this stream apart from that of a toy drawn with the same seed.
-        order = np.random.default_rng((seed, 1)).permutation(n)
-        return cls(*np.split(order, ends[:2]))
+        return cls(*np.split(generator.permutation(n), ends[:2]))
+
+
+def _by_appearance(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The `groups: (n,)` numbered from 0 in the order in which they first appear."""
+    _, first, number = np.unique(groups, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[number]
+
+
+def _lay_out(
+    number: NDArray[np.int64], ends: NDArray[np.int64], drawn: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row ids `(n,)`, group by group as `drawn: (k,)`, and where the first two parts end: `(2,)`.
+
+    `number: (n,)` are the rows' groups; the parts end as close to `ends` as whole groups allow.
+    """
+    if len(drawn) < 3:
+        raise DataError(
+            f"{len(number)} rows are only {len(drawn)} group(s) of rows that belong together or are copies "
+            "of one another, and each of train, validation and test rows needs one; give rows of more groups"
+        )
+    place = np.empty_like(drawn)
+    place[drawn] = np.arange(len(drawn))
+    ids = np.argsort(place[number], kind="stable")
+    boundaries = np.cumsum(np.bincount(number)[drawn])
+    # A group at least is left for every part that follows.
+    first = int(np.abs(boundaries[:-2] - ends[0]).argmin())
+    second = first + 1 + int(np.abs(boundaries[first + 1 : -1] - ends[1]).argmin())
+    return ids, boundaries[[first, second]]
