@@ -96,7 +96,7 @@ class Dequantiser:
         if not self:
             return rows
         pairs, pair = draws // 2, draw // 2
-        whole = _hash(self._cells(rows))
+        whole = hash_rows(self._cells(rows))
         order, inside, side = (
             _uniform(whole, number, len(self.lattices)) for number in (0, 2 * pair + 1, 2 * pair + 2)
         )
@@ -269,7 +269,7 @@ def _in_place(lattice: Lattice, values: Floats, allowed: float) -> float:
     return float((lattice.off(values) <= allowed).mean())
 
 
-def _hash(rows: Floats) -> Hashes:
+def hash_rows(rows: Floats) -> Hashes:
     """A number `(n, 1)` for each row `(n, d)`."""
     bits: Hashes = np.ascontiguousarray(rows).view(np.uint64)
     column: Hashes = np.arange(1, rows.shape[1] + 1, dtype=np.uint64)

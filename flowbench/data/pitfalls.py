@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 
 from flowbench.data.dataset import Dataset, Split
-from flowbench.data.dequantise import Dequantiser, Lattice, is_repeating
+from flowbench.data.dequantise import Dequantiser, is_repeating
+from flowbench.data.repeats import fills, find_atoms, find_copies, is_atom, number_rows
 
 Floats = NDArray[np.float64]
 
@@ -18,25 +19,28 @@ PRODUCT_COLUMNS = 30
 CONSTANT = 1e-4
 #: Spans between the 5th and the 95th percentile that a value may be from its column's middle.
 FAR = 5.0
-#: Cells for each value in them beyond which a density can spike on values nevertheless.
-SPARSE = 20
 #: Share that a term has to have in a relation for its columns to be named.
 NAMED = 1e-2
 
 
 @dataclass(frozen=True)
 class Pitfalls:
-    """Columns that determine one another, columns whose values repeat, and test rows that were trained on.
+    """Columns that determine one another, values and rows that repeat, and test rows that were trained on.
 
     `relations` are groups of columns of which one follows exactly from the others, also when each is
     dequantised; `repeating` gives, for each column in which most rows share their value with another and that
     is not dequantised, or in cells of which hardly any holds a value, how many different values there are;
-    `repeated_test_rows` counts the scored test rows that are, digit by digit, also train rows.
+    `atoms` gives, for each column that is not dequantised and in which single values hold many rows while the
+    others do not, pairs of such a value and its share of the rows, which do not count for `repeating`;
+    `repeated_test_rows` counts the scored test rows that are, digit by digit, also train rows, and
+    `copied_rows` all that repeat another although its values are not to be expected twice.
     """
 
     relations: tuple[tuple[str, ...], ...]
     repeating: dict[str, int]
+    atoms: dict[str, tuple[tuple[float, float], ...]]
     repeated_test_rows: int
+    copied_rows: int
 
 
 def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test_rows: int) -> Pitfalls:
@@ -47,7 +51,9 @@ def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test
     return Pitfalls(
         relations=tuple(tuple(names[i] for i in group) for group in found),
         repeating=_repeating(dataset, dequantiser),
+        atoms=_atoms(dataset, dequantiser),
         repeated_test_rows=_repeated(dataset.rows[split.train], dataset.rows[split.test[:test_rows]]),
+        copied_rows=_copied(dataset),
     )
 
 
@@ -112,17 +118,21 @@ def _repeating(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, int]:
     return {
         name: len(np.unique(values))
         for name, values in zip(dataset.column_names, dataset.rows.T, strict=True)
-        if is_repeating(values) and not _fills(dequantiser.lattices.get(name), values)
+        if is_repeating(values[~is_atom(values)]) and not fills(dequantiser.lattices.get(name), values)
     }
 
 
-def _fills(lattice: Lattice | None, values: Floats) -> bool:
-    """Whether the `values: (n,)` are in a fair share of a lattice's cells."""
-    if lattice is None:
-        return False
-    return bool(np.ptp(values) / lattice.step <= SPARSE * len(np.unique(values)))
+def _atoms(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, tuple[tuple[float, float], ...]]:
+    columns = zip(dataset.column_names, dataset.rows.T, strict=True)
+    found = {name: find_atoms(values) for name, values in columns if name not in dequantiser.lattices}
+    return {name: atoms for name, atoms in found.items() if atoms}
 
 
 def _repeated(train: Floats, test: Floats) -> int:
-    known = {row.tobytes() for row in train}
-    return sum(row.tobytes() in known for row in test)
+    numbers = number_rows(np.concatenate([train, test]))
+    return int(np.isin(numbers[len(train) :], numbers[: len(train)]).sum())
+
+
+def _copied(dataset: Dataset) -> int:
+    # Draws of a density are never the same, and there may be a million of them.
+    return 0 if dataset.density is not None else len(dataset.rows) - len(np.unique(find_copies(dataset.rows)))

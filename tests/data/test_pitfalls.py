@@ -97,6 +97,33 @@ def test_repeating_values_and_rows_are_counted() -> None:
     assert 0.5 * 40 < find_pitfalls(dataset, split, CONTINUOUS, 40).repeated_test_rows <= 40
 
 
+def test_points_with_a_mass_are_told_by_column_and_value() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.column_stack(
+        [rng.normal(size=2000), np.where(rng.random(2000) < 0.6, 0.0, rng.lognormal(size=2000))]
+    )
+    dataset, split = table(rows)
+    found = find_pitfalls(dataset, split, CONTINUOUS, 1000)
+    share = float((rows[:, 1] == 0).mean())
+    assert found.atoms == {"c1": ((0.0, share),)}
+    # Most rows share their value, but only with the atom's.
+    assert not found.repeating
+    # In cells a mass is bounded.
+    assert not find_pitfalls(dataset, split, cells(dataset, 0.1), 1000).atoms
+    rounded, split = table(np.round(rows, 1) + 0.5)
+    assert list(find_pitfalls(rounded, split, CONTINUOUS, 1000).repeating) == ["c0", "c1"]
+
+
+def test_copies_are_counted_and_draws_of_a_density_are_not_looked_at() -> None:
+    rows = normal(500, 2)
+    dataset, split = table(np.concatenate([rows, rows[:60], rows[:20]]))
+    assert find_pitfalls(dataset, split, CONTINUOUS, 1000).copied_rows == 80
+    whole, split = table(np.random.default_rng(0).poisson(3.0, (500, 2)).astype(float))
+    assert find_pitfalls(whole, split, cells(whole, 1.0, 1.0), 1000).copied_rows == 0
+    toy = load_dataset("moons", rows=300)
+    assert find_pitfalls(toy, Split.draw(300), CONTINUOUS, 1000).copied_rows == 0
+
+
 def cells(dataset: Dataset, *steps: float) -> Dequantiser:
     names = dataset.column_names[-len(steps) :]
     return Dequantiser(
