@@ -14,7 +14,7 @@ from flowbench.config import RunConfig, evaluation_with
 from flowbench.data import Dataset, Split
 from flowbench.data.column_type import FLOAT64, ColumnType
 from flowbench.data.dequantise import Dequantiser
-from flowbench.data.pitfalls import find_pitfalls
+from flowbench.data.pitfalls import Pitfalls, find_pitfalls
 from flowbench.environment import describe_host, describe_versions, source_commit
 from flowbench.errors import (
     ConfigurationError,
@@ -40,6 +40,7 @@ from flowbench.preparation import (
     random_stream,
     rows_to_learn,
 )
+from flowbench.report.table_cautions import about_table
 from flowbench.store import Metric, Run, check_run_name, is_run_folder
 from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState, from_arrays, to_arrays
@@ -185,6 +186,42 @@ def check_data(run: Run, dataset: Dataset) -> None:
         )
 
 
+def check_split(run: Run, split: Split) -> None:
+    """Raise `DataError` if `split` has not the sizes that the run recorded of its own."""
+    begun, now = run.info.get("split"), split_sizes(split)
+    if begun not in (None, now):
+        raise DataError(
+            f"the run {run.path} began with other parts of its table ({_sizes(begun)}) than are drawn now "
+            f"({_sizes(now)}): it is of another version of flowbench, or the table has changed; fit anew"
+        )
+
+
+def split_sizes(split: Split) -> dict[str, int]:
+    """How many rows each part has, as `run.json` has it."""
+    return {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
+
+
+def describe_dataset(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, Any]:
+    """What `run.json` says of a data set."""
+    return {
+        "name": dataset.name,
+        **asdict(dataset.provenance),
+        "rows": len(dataset.rows),
+        "columns": list(dataset.column_names),
+        "lattices": dequantiser.to_values(),
+        "types": {
+            column.name: column.type.to_values() for column in dataset.columns if column.type != FLOAT64
+        },
+        "notes": list(dataset.notes),
+    }
+
+
+def _sizes(parts: object) -> str:
+    if not isinstance(parts, dict):
+        return "unknown sizes"
+    return ", ".join(f"{name} {number}" for name, number in parts.items())
+
+
 def _is_there(device: str) -> bool:
     return device == "cpu" or (torch.device(device).index or 0) < torch.cuda.device_count()
 
@@ -205,23 +242,30 @@ class _Work:
     dataset: Dataset
     split: Split
     dequantiser: Dequantiser
+    pitfalls: Pitfalls | None
     prepared: Prepared
 
     @classmethod
     def begin(cls, config: RunConfig, home: Home, watch: Watch, run: Run | None = None) -> Self:
-        """Load, split and transform the data and build the model; with the cells of a `run` that goes on."""
+        """Load, split and transform the data and build the model; with the cells of a `run` that goes on.
+
+        What is wrong with the table is told where a run is new: it stands in `run.json` from then on.
+        """
         dataset, split = load_rows(config, home.datasets)
+        pitfalls = None
         if run is None:
-            for note in dataset.notes:
-                watch.on_warning(note)
             dequantiser = find_dequantiser(config, dataset, split)
+            pitfalls = find_pitfalls(dataset, split, dequantiser, config.evaluation.test_rows)
+            for text in about_table(asdict(pitfalls), describe_dataset(dataset, dequantiser)):
+                (watch.on_table or watch.on_warning)(text)
         else:
             check_data(run, dataset)
+            check_split(run, split)
             dequantiser = load_dequantiser(run)
         rows = rows_to_learn(config, dataset, dequantiser)
         train, validation = rows[split.train], rows[split.validation]
         prepared = prepare(config, dataset.column_names, train, validation, watch.on_preparation)
-        return cls(config, dataset, split, dequantiser, prepared)
+        return cls(config, dataset, split, dequantiser, pitfalls, prepared)
 
     def describe(self, command: Sequence[str]) -> dict[str, Any]:
         """What `run.json` says of a run that begins."""
@@ -232,27 +276,9 @@ class _Work:
             "command": list(command),
             "model": self.config.flow.name,
             **({"divergence": divergence} if divergence else {}),
-            "dataset": {
-                "name": self.dataset.name,
-                **asdict(self.dataset.provenance),
-                "rows": len(self.dataset.rows),
-                "columns": list(self.dataset.column_names),
-                "lattices": self.dequantiser.to_values(),
-                "types": {
-                    column.name: column.type.to_values()
-                    for column in self.dataset.columns
-                    if column.type != FLOAT64
-                },
-                "notes": list(self.dataset.notes),
-            },
-            "pitfalls": asdict(
-                find_pitfalls(self.dataset, self.split, self.dequantiser, self.config.evaluation.test_rows)
-            ),
-            "split": {
-                "train": len(self.split.train),
-                "validation": len(self.split.validation),
-                "test": len(self.split.test),
-            },
+            "dataset": describe_dataset(self.dataset, self.dequantiser),
+            **({"pitfalls": asdict(self.pitfalls)} if self.pitfalls else {}),
+            "split": split_sizes(self.split),
             "seed": self.config.seed,
             "device": device,
             **({} if device == "cpu" else {"gpu": torch.cuda.get_device_name(device)}),

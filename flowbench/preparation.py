@@ -12,6 +12,7 @@ from torch import Tensor
 from flowbench.config import RunConfig
 from flowbench.data import Dataset, Split, load_dataset
 from flowbench.data.dequantise import CONTINUOUS, Dequantiser, choose_dequantiser, parse_spacings
+from flowbench.data.repeats import find_copies, unite_groups
 from flowbench.errors import ConfigurationError
 from flowbench.fields.mixture import FEW_ROWS, Mixture
 from flowbench.flows.background import Background
@@ -30,13 +31,17 @@ WEIGHTS, TRAINING, EVALUATION, DEQUANTISATION = range(4)
 
 @dataclass(frozen=True)
 class Watch:
-    """What the caller of a fit wants to hear, and how it asks for an end."""
+    """What the caller of a fit wants to hear, and how it asks for an end.
+
+    `on_table` hears what is wrong with the table, once, before training; `on_warning` does where it is None.
+    """
 
     on_preparation: Callable[[str], None] = lambda text: None
     on_start: Callable[[Run], None] = lambda run: None
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_stage: Callable[[str], None] = lambda stage: None
     on_warning: Callable[[str], None] = lambda text: None
+    on_table: Callable[[str], None] | None = None
     should_stop: Callable[[], bool] = lambda: False
 
 
@@ -165,12 +170,21 @@ def make_trainer(
 
 
 def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
-    """The data set of a configuration and its split; raises as `load_dataset` does."""
+    """The data set of a configuration and its split; raises as `load_dataset` and `Split.draw` do.
+
+    Rows of one group, and of a table rows that are copies of one another, are in one part of the split: a
+    copy in the test rows would tell how well a model knows its train rows by heart.
+    """
     data, split = config.data, config.split
     dataset = load_dataset(
         data.dataset, columns=data.columns, rows=data.rows, seed=data.seed, folder=datasets, reading=data
     )
-    return dataset, Split.draw(len(dataset.rows), (split.train, split.validation, split.test), data.seed)
+    groups = dataset.groups
+    if dataset.density is None:  # draws of a density are never the same
+        copies = find_copies(dataset.rows)
+        groups = copies if groups is None else unite_groups(groups, copies)
+    fractions = (split.train, split.validation, split.test)
+    return dataset, Split.draw(len(dataset.rows), fractions, data.seed, groups)
 
 
 def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequantiser:

@@ -1,12 +1,10 @@
 """The verdict on each data set, and what it does not settle, in plain words."""
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 from flowbench.evaluation.comparison import CONFIDENCE, PairedDifference
 from flowbench.report.grouping import Section
 from flowbench.report.numbers import (
-    count,
     decimals_for,
     fixed,
     listed,
@@ -16,8 +14,7 @@ from flowbench.report.numbers import (
     with_half_width,
 )
 from flowbench.report.records import RunRecord
-
-T = TypeVar("T")
+from flowbench.report.table_cautions import about_cells, about_table, typed
 
 #: With fewer test rows than this an interval from their mean and spread is a rough one.
 FEW_ROWS = 100
@@ -26,8 +23,8 @@ FEW_ROWS = 100
 MASS_TOLERANCE = 0.01
 #: A share of a density, not the flow's, that a reader should know of.
 LARGE_BACKGROUND = 0.05
-#: Columns that a sentence names, and beaten models.
-NAMED_COLUMNS, NAMED_MODELS = 6, 5
+#: Beaten models that a sentence names.
+NAMED_MODELS = 5
 #: As many models get a sentence each on the same certificate; more share one.
 TOLD_ONE_BY_ONE = 2
 
@@ -88,7 +85,8 @@ def _by_seeds(difference: PairedDifference) -> str:
 def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence[RunRecord]) -> list[str]:
     """What a reader has to know before leaning on the verdict; empty where nothing stands against it."""
     return [
-        *_about_columns(section),
+        *about_table(_pitfalls(section), section.record.dataset),
+        *about_cells(section.record.dataset),
         *_about_rows(section, sections),
         *_about_seeds(section),
         *_about_likelihoods(section),
@@ -97,58 +95,15 @@ def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence
     ]
 
 
-def _about_columns(section: Section) -> list[str]:
-    """What of the table itself keeps likelihoods from meaning what they seem to."""
-    pitfalls = _as(dict, section.record.info.get("pitfalls"))
-    notes = [
-        f"The columns {listed([str(name) for name in group])} determine one another, so that the rows lie "
-        "on a surface and have no density: a likelihood is bounded by rounding alone, and says how closely a "
-        "model follows that surface. Leave one of the columns out to compare models."
-        for group in _as(list, pitfalls.get("relations"))
-        if _as(list, group)
-    ]
-    repeating = _as(dict, pitfalls.get("repeating"))
-    if repeating:
-        each = [f"{name} ({count(_as(int, number))} values)" for name, number in repeating.items()]
-        notes.append(
-            f"Values repeat in {_first(each)}: a density can spike there, and its likelihood grows with "
-            "every spike that it finds."
-        )
-    if lattices := _lattices(section):
-        each = [f"{name} (by {_step(lattice)})" for name, lattice in lattices.items()]
-        notes.append(
-            f"Values are evenly spaced in {_first(each)}: each stands for the cell around it, and a "
-            "log-likelihood is the mean of the log-density over the cell. That is a lower bound of the log "
-            "of the cell's mass by its volume, for every model alike."
-        )
-    repeated = pitfalls.get("repeated_test_rows")
-    if isinstance(repeated, int) and repeated > 0:
-        notes.append(
-            f"Of the test rows, {plural(repeated, 'row')} can also be found among the train rows, digit by "
-            "digit; a model that learns rows by heart gains by them."
-        )
-    return notes
+def _pitfalls(section: Section) -> object:
+    """What is known of the table; runs from before atoms were sought know less."""
+    known = [run.record.info.get("pitfalls") for model in section.models for run in model.runs]
+    return next((each for each in known if "atoms" in typed(dict, each)), known[0])
 
 
 def _lattices(section: Section) -> dict[str, object]:
     """The dequantised columns by name, with what is known of their cells."""
-    return _as(dict, section.record.dataset.get("lattices"))
-
-
-def _step(lattice: object) -> str:
-    step = _as(dict, lattice).get("step")
-    return f"{step:g}" if isinstance(step, int | float) else "an unknown step"
-
-
-def _first(named: Sequence[str]) -> str:
-    """The first few of many names, and how many more there are."""
-    more = len(named) - NAMED_COLUMNS
-    return listed(named[:NAMED_COLUMNS]) + (f" and {plural(more, 'more column')}" if more > 0 else "")
-
-
-def _as(kind: type[T], value: object) -> T:
-    """`value` if it is of this kind, and else an empty one: a run's description may be anybody's."""
-    return value if isinstance(value, kind) else kind()
+    return typed(dict, section.record.dataset.get("lattices"))
 
 
 def _about_rows(section: Section, sections: Sequence[Section]) -> list[str]:

@@ -1,5 +1,6 @@
 """Runs from end to end: what is stored, what is kept after an interruption, and exact resumption."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -13,8 +14,10 @@ import pytest
 import torch
 import xarray
 
+from flowbench import preparation
 from flowbench.comparison import Comparison, compare, find_runs
 from flowbench.config import RunConfig, resolve
+from flowbench.data import Split
 from flowbench.errors import (
     ConfigurationError,
     DamagedFileError,
@@ -29,7 +32,7 @@ from flowbench.evaluation.options import EvaluationOptions
 from flowbench.experiment import fit, load_model, resume
 from flowbench.home import Home
 from flowbench.inference import evaluate, sample, score
-from flowbench.preparation import Prepared, Watch
+from flowbench.preparation import Prepared, Watch, load_rows
 from flowbench.registry import FLOWS
 from flowbench.report import write_report
 from flowbench.store import Run
@@ -264,6 +267,110 @@ def test_a_changed_table_is_not_resumed_on(home: Home, tmp_path: Path) -> None:
     np.savetxt(table, rows + 1, delimiter=",", header="a,b", comments="")
     with pytest.raises(DataError, match="has changed since"):
         resume(run, home=home)
+
+
+def write_table(path: Path, rows: np.ndarray) -> str:
+    np.savetxt(path, rows, delimiter=",", header="a,b", comments="", fmt="%.17g")
+    return str(path)
+
+
+def rows_with_zeros(n: int = 300) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.column_stack([rng.normal(size=n), np.where(rng.random(n) < 0.4, 0.0, rng.lognormal(size=n))])
+
+
+def test_what_is_wrong_with_a_table_is_told_before_training(home: Home, tmp_path: Path) -> None:
+    rows = rows_with_zeros()
+    table = write_table(tmp_path / "zeros.csv", np.concatenate([rows, rows[:30]]))
+    told: list[str] = []
+    watch = Watch(
+        on_warning=told.append,
+        on_preparation=lambda text: told.append("preparation"),
+        on_start=lambda run: told.append("start"),
+        should_stop=lambda: True,
+    )
+    run = fit(small(table, "planar"), home=home, watch=watch)
+    told = [each for each in told if each != "preparation" or told.index(each) < 2]
+    assert "b = 0 (" in told[0] and told[1].startswith("30 of 330 rows repeat others")
+    assert not any("\n" in each for each in told)
+    assert told.count("start") == 1 and len(set(told[:2]) - {"preparation"}) == 2
+    pitfalls = run.info["pitfalls"]
+    assert pitfalls["copied_rows"] == 30
+    assert pitfalls["atoms"] == {"b": [[0.0, (np.concatenate([rows, rows[:30]])[:, 1] == 0).mean()]]}
+    # It was told, and stands in the run.
+    again: list[str] = []
+    resume(run, home=home, watch=Watch(on_warning=again.append))
+    assert again == []
+    text = write_report([run], home.report_path("zeros", [])).markdown.read_text(encoding="utf-8")
+    assert "A density has no mass at a point" in text and "rows have b = 0 exactly" in text
+
+
+def test_a_comparison_tells_what_is_wrong_once_for_each_table(home: Home, tmp_path: Path) -> None:
+    tables = [
+        write_table(tmp_path / f"{name}.csv", shift + rows_with_zeros())
+        for name, shift in (("first", 0.0), ("second", 0.5))
+    ]
+    told: list[str] = []
+    compare(
+        [small(table, model) for table in tables for model in ("gaussian", "kde")],
+        home.report_path("zeros", []),
+        home=home,
+        watch=lambda config: Watch(on_warning=told.append),
+    )
+    assert [text.partition(". A")[0] for text in told if "same value" in text] == [
+        f"Many rows hold exactly the same value: b = {value} (38%)" for value in ("0", "0.5")
+    ]
+
+
+def test_copies_are_in_one_part_and_never_in_two(home: Home, tmp_path: Path) -> None:
+    table = write_table(
+        tmp_path / "five.csv", np.repeat(np.random.default_rng(0).normal(size=(80, 2)), 5, axis=0)
+    )
+    dataset, split = load_rows(small(table, "gaussian"), home.datasets)
+    parts = [{row.tobytes() for row in dataset.rows[part]} for part in vars(split).values()]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 80
+    assert [len(part) for part in vars(split).values()] == [320, 40, 40]
+
+
+def test_known_groups_are_united_with_copies(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(90, 2))
+    rows[45:] = rows[:45]
+    table = write_table(tmp_path / "patients.csv", rows)
+    config = small(table, "gaussian")
+    found, _ = load_rows(config, home.datasets)
+    patients = np.arange(90) // 3
+    known = dataclasses.replace(found, groups=patients)
+    monkeypatch.setattr(preparation, "load_dataset", lambda *arguments, **options: known)
+    dataset, split = load_rows(config, home.datasets)
+    for numbers in (patients, np.unique(dataset.rows, axis=0, return_inverse=True)[1].reshape(-1)):
+        parts = [set(numbers[part].tolist()) for part in vars(split).values()]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+
+
+def test_whole_numbers_are_split_as_ever(home: Home) -> None:
+    dataset, split = load_rows(small("iris", "gaussian"), home.datasets)
+    assert len(np.unique(dataset.rows, axis=0)) < len(dataset.rows)
+    expected = Split.draw(150, (0.8, 0.1, 0.1), 0)
+    assert all(np.array_equal(part, getattr(split, name)) for name, part in vars(expected).items())
+
+
+def test_a_run_with_another_split_is_not_resumed_and_not_compared(home: Home) -> None:
+    (run,) = compared(home, stop=True).runs
+    sizes = run.info["split"]
+    run.update_info(split={**sizes, "train": sizes["train"] - 1, "test": sizes["test"] + 1})
+    with pytest.raises(
+        DataError, match=r"began with other parts of its table.*train 119.*train 120.*fit anew"
+    ):
+        resume(run, home=home)
+    assert compared(home).runs[0].path != run.path
+    (other,) = compared(home).runs
+    other.update_info(split={**sizes, "train": 7})
+    assert compared(home).runs[0].path not in (run.path, other.path)
+    # One from before sizes were recorded goes on.
+    run.update_info(split=None)
+    assert resume(run, home=home).info["status"] == "finished"
 
 
 def test_a_failed_fit_keeps_its_folder_and_says_why(home: Home) -> None:

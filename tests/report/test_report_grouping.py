@@ -295,6 +295,40 @@ def test_pitfalls_of_the_table_are_told(make_run: RunMaker) -> None:
     assert "12 rows can also be found among the train rows" in said
 
 
+def test_atoms_and_copies_are_told(make_run: RunMaker) -> None:
+    run = make_run("cnf")
+    run.update_info(
+        pitfalls={"atoms": {"b": [[0.0, 0.4], [2.5, 0.012]], "c": [[-1, 1]]}, "copied_rows": 1712}
+    )
+    (section,) = sections_of(run)
+    said = cautions(section, [section], [])
+    assert any(
+        "same value: b = 0 (40%), b = 2.5 (1.2%) and c = -1 (100%). A density has no mass at a point" in each
+        for each in said
+    )
+    assert (
+        "1,712 of 10,000 rows repeat others digit by digit; copies are kept in one part of the split." in said
+    )
+
+
+@pytest.mark.parametrize(
+    "pitfalls",
+    [
+        "?",
+        {"relations": "ab", "atoms": 3, "repeating": [1], "repeated_test_rows": "9", "copied_rows": None},
+        {"relations": [3, []], "atoms": {"b": 1, "c": [2, [3], ["x", 1], [float("inf"), 1]]}},
+        {"atoms": [[0, 1]], "repeated_test_rows": -5, "copied_rows": -3},
+    ],
+    ids=str,
+)
+def test_pitfalls_that_are_none_say_nothing(make_run: RunMaker, pitfalls: object) -> None:
+    run = make_run("cnf")
+    run.update_info(pitfalls=pitfalls)
+    (section,) = sections_of(run)
+    assert not [each for each in cautions(section, [section], []) if "row" in each or "value" in each]
+    assert verdict(section).startswith("cnf scores")
+
+
 def test_dequantised_columns_are_told_and_their_runs_kept_apart(
     make_run: RunMaker, results_of: Callable[..., Results]
 ) -> None:

@@ -1,0 +1,108 @@
+"""What of a table itself keeps likelihoods from meaning what they seem to, in plain words.
+
+The words are the same where a fit begins and in its report. They are made of what `run.json` says of the
+table, which may be anybody's, so nothing in it is relied upon.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from flowbench.report.numbers import count, listed, plural, significant
+
+T = TypeVar("T")
+
+#: Columns, or values of them, that a sentence names.
+NAMED_COLUMNS = 6
+
+
+def about_table(pitfalls: object, dataset: Mapping[str, object]) -> list[str]:
+    """What reading it guessed, and what is wrong with it, a line each; `pitfalls` and `dataset` as `run.json` has them."""
+    known = typed(dict, pitfalls)
+    notes = [f"{note[:1].upper()}{note[1:]}." for note in map(str, _sequence(dataset.get("notes"))) if note]
+    notes += [
+        f"The columns {listed(group)} determine one another, so that the rows lie "
+        "on a surface and have no density: a likelihood is bounded by rounding alone, and says how closely a "
+        "model follows that surface. Leave one of the columns out to compare models."
+        for group in _relations(known)
+    ]
+    if atoms := _atoms(known):
+        each = [f"{name} = {value:.10g} ({_percent(share)})" for name, value, share in atoms]
+        notes.append(
+            f"Many rows hold exactly the same value: {_first(each, 'more value')}. A density has no mass at "
+            "a point, so a likelihood grows without bound as a spike there narrows, and draws hit the value "
+            "only by chance. Compare models on the other rows, or leave the column out: a mass at a point is "
+            "not modelled yet."
+        )
+    repeating = typed(dict, known.get("repeating"))
+    if repeating:
+        each = [f"{name} ({count(typed(int, number))} values)" for name, number in repeating.items()]
+        notes.append(
+            f"Values repeat in {_first(each)}: a density can spike there, and its likelihood grows with "
+            "every spike that it finds."
+        )
+    if (copied := typed(int, known.get("copied_rows"))) > 0:
+        notes.append(
+            f"{copied:,} of {plural(typed(int, dataset.get('rows')), 'row')} repeat others digit by digit; "
+            "copies are kept in one part of the split."
+        )
+    if (repeated := typed(int, known.get("repeated_test_rows"))) > 0:
+        notes.append(
+            f"Of the test rows, {plural(repeated, 'row')} can also be found among the train rows, digit by "
+            "digit; a model that learns rows by heart gains by them."
+        )
+    return notes
+
+
+def about_cells(dataset: Mapping[str, object]) -> list[str]:
+    """What a log-likelihood is where columns of a table are dequantised."""
+    lattices = typed(dict, dataset.get("lattices"))
+    if not lattices:
+        return []
+    each = [f"{name} (by {_step(lattice)})" for name, lattice in lattices.items()]
+    return [
+        f"Values are evenly spaced in {_first(each)}: each stands for the cell around it, and a "
+        "log-likelihood is the mean of the log-density over the cell. That is a lower bound of the log "
+        "of the cell's mass by its volume, for every model alike."
+    ]
+
+
+def typed(kind: type[T], value: object) -> T:
+    """`value` if it is of this kind, and else an empty one."""
+    return value if isinstance(value, kind) else kind()
+
+
+def _relations(pitfalls: Mapping[str, object]) -> list[list[str]]:
+    groups = map(_sequence, _sequence(pitfalls.get("relations")))
+    return [[str(name) for name in group] for group in groups if group]
+
+
+def _atoms(pitfalls: Mapping[str, object]) -> list[tuple[str, float, float]]:
+    """Column, value and share of the rows of each."""
+    found: list[tuple[str, float, float]] = []
+    for name, atoms in typed(dict, pitfalls.get("atoms")).items():
+        for atom in map(_sequence, _sequence(atoms)):
+            numbers = [float(each) for each in atom if isinstance(each, int | float) and math.isfinite(each)]
+            if len(numbers) == 2:
+                found.append((str(name), numbers[0], numbers[1]))
+    return found
+
+
+def _sequence(value: object) -> Sequence[object]:
+    """A list of JSON, or a tuple that will be one."""
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _percent(share: float) -> str:
+    return f"{significant(100 * share)}%"
+
+
+def _step(lattice: object) -> str:
+    step = typed(dict, lattice).get("step")
+    return f"{step:g}" if isinstance(step, int | float) else "an unknown step"
+
+
+def _first(named: Sequence[str], noun: str = "more column") -> str:
+    """The first few of many names, and how many more there are."""
+    more = len(named) - NAMED_COLUMNS
+    return listed(named[:NAMED_COLUMNS]) + (f" and {plural(more, noun)}" if more > 0 else "")
