@@ -6,6 +6,7 @@ table, which may be anybody's, so nothing in it is relied upon.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from flowbench.report.numbers import count, listed, plural, significant
@@ -14,6 +15,16 @@ T = TypeVar("T")
 
 #: Columns, or values of them, that a sentence names.
 NAMED_COLUMNS = 6
+#: Share of the test rows that may also be train rows while a comparison still tells fits apart.
+REPEATED_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Objection:
+    """Why likelihoods rank no models, and what the lowest of them says instead."""
+
+    reason: str
+    meaning: str
 
 
 def about_table(pitfalls: object, dataset: Mapping[str, object]) -> list[str]:
@@ -65,6 +76,34 @@ def about_cells(dataset: Mapping[str, object]) -> list[str]:
         "log-likelihood is the mean of the log-density over the cell. That is a lower bound of the log "
         "of the cell's mass by its volume, for every model alike."
     ]
+
+
+def find_objection(pitfalls: object, dataset: Mapping[str, object], test_rows: int) -> Objection | None:
+    """The first thing that keeps likelihoods of so many `test_rows` from ranking models, if there is one."""
+    known = typed(dict, pitfalls)
+    if relations := _relations(known):
+        return Objection(
+            f"{_first(relations[0])} determine one another, and only rounding bounds a likelihood",
+            "how closely it follows the surface on which the rows lie",
+        )
+    spikes = "how narrow its spikes are, not how well it fits"
+    if atoms := _atoms(known):
+        name, value, held = max(atoms, key=lambda atom: atom[2])
+        where = f"{_percent(held)} of the rows have {name} = {value:.10g} exactly"
+        return Objection(f"{where}, and a likelihood there grows without bound", spikes)
+    if repeating := typed(dict, known.get("repeating")):
+        where = _first([str(name) for name in repeating])
+        return Objection(f"values repeat in {where}, and a likelihood grows with every spike on one", spikes)
+    repeated = typed(int, known.get("repeated_test_rows"))
+    names, lattices = typed(list, dataset.get("columns")), typed(dict, dataset.get("lattices"))
+    # Rows of cells are the same by chance, and their cells are what is learnt.
+    by_chance = bool(names) and all(name in lattices for name in names)
+    if repeated > REPEATED_SHARE * test_rows and not by_chance:
+        share = _percent(repeated / max(test_rows, 1))
+        return Objection(
+            f"{share} of the test rows are also train rows", "how well it knows rows by heart, too"
+        )
+    return None
 
 
 def typed(kind: type[T], value: object) -> T:

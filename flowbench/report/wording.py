@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from flowbench.evaluation.comparison import CONFIDENCE, PairedDifference
-from flowbench.report.grouping import Section
+from flowbench.report.grouping import ModelGroup, Section
 from flowbench.report.numbers import (
     decimals_for,
     fixed,
@@ -14,7 +14,7 @@ from flowbench.report.numbers import (
     with_half_width,
 )
 from flowbench.report.records import RunRecord
-from flowbench.report.table_cautions import about_cells, about_table, typed
+from flowbench.report.table_cautions import Objection, about_cells, about_table, find_objection, typed
 
 #: With fewer test rows than this an interval from their mean and spread is a rough one.
 FEW_ROWS = 100
@@ -30,21 +30,48 @@ TOLD_ONE_BY_ONE = 2
 
 
 def verdict(section: Section) -> str:
-    """Which model is best, by how much, and whether that is more than the luck of the test rows."""
+    """Which model is best, by how much, and whether that is more than the luck of the test rows.
+
+    Where something makes the comparison meaningless, that instead of a winner.
+    """
     best = section.best
     if not best.nll.is_finite:
         return "No model gives every test row a finite likelihood, so none is better than another."
-    sentences = [_lead(section)] if len(section.models) > 1 else [_alone(section)]
+    objection = find_objection(_pitfalls(section), section.record.dataset, len(section.x))
+    if len(section.models) > 1 and (objection or best.failed_certificates):
+        return _void(section, objection)
+    sentences = [_lead(section)] if len(section.models) > 1 else [_alone(section, objection)]
     if best.kl is not None and best.kl.is_finite:
         size = f"{with_error(best.kl)} nat (± standard error)"
         sentences.append(f"The KL divergence of {best.label} from the true density is {size}.")
     return " ".join(sentences)
 
 
-def _alone(section: Section) -> str:
+def _void(section: Section, objection: Objection | None) -> str:
+    """The verdict where the best model has won nothing."""
+    best = section.best
+    rows = plural(best.nll.rows, "shared test row")
+    scores = f"{best.label} scores lowest, {with_error(best.nll)} nats per row (± standard error, {rows})"
+    if objection is None:
+        return f"{scores}, but fails {_failed(best)}: until that is settled it beats no other model."
+    return (
+        f"These likelihoods do not rank the models: {objection.reason}. {scores}, which says "
+        f"{objection.meaning}."
+    )
+
+
+def _alone(section: Section, objection: Objection | None) -> str:
     best = section.best
     rows = plural(best.nll.rows, "test row")
-    return f"{best.label} scores {with_error(best.nll)} nats per row (± standard error, {rows})."
+    doubts = [f"fails {_failed(best)}"] if best.failed_certificates else []
+    doubts += [f"that says {objection.meaning}: {objection.reason}"] if objection else []
+    doubt = f", but {listed(doubts)}" if doubts else ""
+    return f"{best.label} scores {with_error(best.nll)} nats per row (± standard error, {rows}){doubt}."
+
+
+def _failed(model: ModelGroup) -> str:
+    names = [name.replace("_", " ") for name in model.failed_certificates]
+    return f"{'a certificate' if len(names) == 1 else 'certificates'} ({listed(names)})"
 
 
 def _lead(section: Section) -> str:

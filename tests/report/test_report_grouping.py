@@ -295,6 +295,84 @@ def test_pitfalls_of_the_table_are_told(make_run: RunMaker) -> None:
     assert "12 rows can also be found among the train rows" in said
 
 
+#: What makes a comparison meaningless, with what the headline says of it.
+VOID = {
+    "relations": ([["a", "b"]], "a and b determine one another", "follows the surface"),
+    "atoms": ({"b": [[0.0, 0.402], [1.0, 0.013]]}, "40% of the rows have b = 0 exactly", "narrow its spikes"),
+    "repeating": ({"t": 341}, "values repeat in t", "narrow its spikes"),
+    "repeated_test_rows": (120, "12% of the test rows are also train rows", "by heart"),
+}
+
+
+@pytest.mark.parametrize("pitfall", VOID)
+def test_a_headline_names_no_winner_where_likelihoods_mean_nothing(make_run: RunMaker, pitfall: str) -> None:
+    value, reason, meaning = VOID[pitfall]
+    cnf, planar = make_run("cnf"), make_run("planar")
+    for run in (cnf, planar):
+        run.update_info(pitfalls={pitfall: value})
+    (section,) = sections_of(cnf, planar)
+    text = verdict(section)
+    nll = f"{section.best.nll.mean:.2f}"[:4]
+    assert text.startswith(f"These likelihoods do not rank the models: {reason}")
+    assert f"cnf scores lowest, {nll}" in text and meaning in text
+    assert "beat" not in text and "KL" not in text
+    table = likelihood_table(section)
+    assert [row[0] for row in table.rows[:2]] == ["cnf", "planar"] and table.rows[0][1].startswith(nll)
+    (alone,) = sections_of(cnf)
+    text = verdict(alone)
+    assert text.startswith(f"cnf scores {nll}") and f": {reason}" in text and meaning in text
+    assert "KL divergence of cnf" in text
+    assert len(text) < 400
+
+
+def test_few_repeated_test_rows_or_those_of_cells_leave_the_winner(make_run: RunMaker) -> None:
+    few = [make_run(model, name=f"few-{model}") for model in ("cnf", "planar")]
+    for run in few:
+        run.update_info(pitfalls={"repeated_test_rows": 10})
+    (section,) = sections_of(*few)
+    assert verdict(section).startswith("cnf beats planar by")
+    whole = [make_run(model, name=f"whole-{model}") for model in ("cnf", "planar")]
+    for run in whole:
+        lattices = {name: {"step": 1.0, "origin": 0.0} for name in run.info["dataset"]["columns"]}
+        described = {**run.info["dataset"], "lattices": lattices}
+        run.update_info(dataset=described, pitfalls={"repeated_test_rows": 900})
+    (section,) = sections_of(*whole)
+    assert verdict(section).startswith("cnf beats planar by")
+    described["lattices"].popitem()
+    for run in whole:
+        run.update_info(dataset=described)
+    (section,) = sections_of(*whole)
+    assert verdict(section).startswith("These likelihoods do not rank the models: 90% of the test rows")
+
+
+def test_a_best_model_that_fails_a_certificate_wins_nothing(
+    make_run: RunMaker, results_of: Callable[..., Results]
+) -> None:
+    results = results_of("cnf")
+    failed = Certificate(0.02, 0.01, "1", False, "the density adds up to 1.02")
+    broken = dataclasses.replace(results, certificates=results.certificates | {"batch_invariance": failed})
+    cnf = make_run("cnf", results=broken)
+    (section,) = sections_of(cnf, make_run("planar"))
+    assert verdict(section).startswith("cnf scores lowest, ")
+    assert "but fails a certificate (batch invariance): until that is settled it beats no" in verdict(section)
+    (alone,) = sections_of(cnf)
+    assert ", but fails a certificate (batch invariance)." in verdict(alone)
+    # A certificate of another model takes nothing from the best.
+    worse = dataclasses.replace(results_of("planar"), certificates=broken.certificates)
+    (section,) = sections_of(make_run("cnf", name="fine"), make_run("planar", name="failed", results=worse))
+    assert verdict(section).startswith("cnf beats planar by")
+
+
+def test_the_run_that_knows_of_atoms_speaks_for_those_that_do_not(make_run: RunMaker) -> None:
+    old, new = make_run("cnf"), make_run("planar")
+    old.update_info(pitfalls={"relations": [], "repeating": {}, "repeated_test_rows": 0})
+    new.update_info(pitfalls={"relations": [], "atoms": {"b": [[0.0, 0.4]]}})
+    (section,) = sections_of(old, new)
+    assert "b = 0 exactly" in verdict(section)
+    (section,) = sections_of(old)
+    assert verdict(section).endswith("nat (± standard error).") and "but" not in verdict(section)
+
+
 def test_atoms_and_copies_are_told(make_run: RunMaker) -> None:
     run = make_run("cnf")
     run.update_info(
