@@ -12,6 +12,7 @@ from flowbench import options
 from flowbench.gaussian_mixtures import fit_components, most_components
 from flowbench.transforms.base import Transform
 from flowbench.transforms.rational_quadratic import Spline
+from flowbench.transforms.reach import Reach
 from flowbench.transforms.standardise import mean_and_scale
 
 Floats = NDArray[np.float64]
@@ -52,6 +53,9 @@ class Gaussianise(Transform):
     one can lose a shape that they have together, such as that of a few clouds: where a Gaussian mixture
     predicts held-out rows better by two standard errors with all columns straight, they stay so.
 
+    Of values absurdly far from the others a logarithm takes their place before all this, as
+    `flowbench.transforms.reach` has it.
+
     A normal-quantile transform as in Gaussianisation (Chen and Gopinath 2000; Meng et al. 2020).
     """
 
@@ -64,6 +68,8 @@ class Gaussianise(Transform):
 
     def __init__(self, columns: tuple[str, ...], options: GaussianiseOptions) -> None:
         super().__init__(columns, options)
+        # The bent tails hold rows beyond the train rows.
+        self.reach = Reach(len(columns), everywhere=False)
         # Room for the finest division: its inner knots, and both tails halved down to a double's precision.
         shape = (len(columns), options.max_pieces + 2 * 64)
         identity = torch.arange(shape[1], dtype=torch.float64).expand(shape)
@@ -74,6 +80,7 @@ class Gaussianise(Transform):
 
     def fit(self, x: Tensor) -> None:
         """Choose each column's knots from `x: (n, d)`; a column without spread is a `DataError`."""
+        x = self.reach.fit(x)
         mean, scale = mean_and_scale(x, self.columns)
         columns = ((x - mean) / scale).T.cpu().numpy()
         pieces = [_choose_pieces(column, self.options.max_pieces) for column in columns]
@@ -88,13 +95,15 @@ class Gaussianise(Transform):
 
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gaussianise `x: (n, d)`; returns `z: (n, d)` and log|det dz/dx|: `(n,)`."""
-        z, log_slope = self._spline().forward(x)
-        return z, log_slope.sum(1)
+        near, log_nearing = self.reach.to_near(x)
+        z, log_slope = self._spline().forward(near)
+        return z, (log_slope + log_nearing).sum(1)
 
     def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Undo `to_model` for `z: (n, d)`; returns `x: (n, d)` and log|det dx/dz|: `(n,)`."""
-        x, log_slope = self._spline().inverse(z)
-        return x, log_slope.sum(1)
+        near, log_slope = self._spline().inverse(z)
+        x, log_nearing = self.reach.to_far(near)
+        return x, (log_slope + log_nearing).sum(1)
 
     def _spline(self) -> Spline:
         return Spline(self.knots, self.images, self.slopes, self.last)

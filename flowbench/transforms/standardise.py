@@ -8,6 +8,7 @@ from torch import Tensor
 from flowbench import options
 from flowbench.errors import DataError
 from flowbench.transforms.base import Transform
+from flowbench.transforms.reach import Reach
 
 #: The least spread beside the mean. There float64 has some 4,500 values to a standard deviation; with fewer,
 #: neither differences between values nor slopes of a density can be trusted.
@@ -23,7 +24,11 @@ class StandardiseOptions(options.PartOptions):
 
 
 class Standardise(Transform):
-    """z = (x - mean) / scale, with mean and standard deviation of the train rows."""
+    """z = (x - mean) / scale, with mean and standard deviation of the train rows.
+
+    Of values absurdly far from the others a logarithm takes the place of x, as `flowbench.transforms.reach`
+    has it.
+    """
 
     Options: ClassVar[type[options.PartOptions]] = StandardiseOptions
     mean: Tensor
@@ -31,22 +36,25 @@ class Standardise(Transform):
 
     def __init__(self, columns: tuple[str, ...], options: options.PartOptions) -> None:
         super().__init__(columns, options)
+        self.reach = Reach(len(columns), everywhere=True)
         self.register_buffer("mean", torch.zeros(len(columns), dtype=torch.float64))
         self.register_buffer("scale", torch.ones(len(columns), dtype=torch.float64))
 
     def fit(self, x: Tensor) -> None:
         """Take mean and standard deviation of `x: (n, d)`; a column without spread is a `DataError`."""
-        mean, scale = mean_and_scale(x, self.columns)
+        mean, scale = mean_and_scale(self.reach.fit(x), self.columns)
         self.mean.copy_(mean)
         self.scale.copy_(scale)
 
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Standardise `x: (n, d)`; returns `z: (n, d)` and log|det dz/dx|: `(n,)`."""
-        return (x - self.mean) / self.scale, -self._log_det(x)
+        near, log_slope = self.reach.to_near(x)
+        return (near - self.mean) / self.scale, log_slope.sum(1) - self._log_det(x)
 
     def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Undo `to_model` for `z: (n, d)`; returns `x: (n, d)` and log|det dx/dz|: `(n,)`."""
-        return self.mean + self.scale * z, self._log_det(z)
+        x, log_slope = self.reach.to_far(self.mean + self.scale * z)
+        return x, log_slope.sum(1) + self._log_det(z)
 
     def _log_det(self, like: Tensor) -> Tensor:
         return self.scale.log().sum().expand(len(like))

@@ -104,8 +104,8 @@ def test_a_fit_that_fails_leaves_an_earlier_one_as_it_was() -> None:
     density = FlowDensity("gaussian", random_state=0).fit(x)
     before = density.score_samples(x[:5])
     whole = x.round()
-    whole[8, 0] = 1e200
-    with pytest.raises(DataError, match="too large for float64"):
+    whole[:, 0] = 3
+    with pytest.raises(DataError, match="has one value"):
         density.fit(whole)
     assert np.array_equal(density.score_samples(x[:5]), before)
 
