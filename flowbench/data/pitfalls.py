@@ -31,7 +31,8 @@ class Pitfalls:
     dequantised; `repeating` gives, for each column in which most rows share their value with another and that
     is not dequantised, or in cells of which hardly any holds a value, how many different values there are;
     `atoms` gives, for each column that is not dequantised and in which single values hold many rows while the
-    others do not, pairs of such a value and its share of the rows, which do not count for `repeating`;
+    others do not, pairs of such a value and its share of the rows. Neither these nor copies of rows, which no
+    split tears apart, count for `repeating`;
     `repeated_test_rows` counts the scored test rows that are, digit by digit, also train rows, and
     `copied_rows` all that repeat another although its values are not to be expected twice.
     """
@@ -48,12 +49,13 @@ def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test
     names = dataset.column_names
     train = dataset.rows[split.train][:RELATION_ROWS]
     found = find_relations(dequantiser.jitter(train, np.random.default_rng(0)))
+    originals = _without_copies(dataset)
     return Pitfalls(
         relations=tuple(tuple(names[i] for i in group) for group in found),
-        repeating=_repeating(dataset, dequantiser),
+        repeating=_repeating(dataset, originals, dequantiser),
         atoms=_atoms(dataset, dequantiser),
         repeated_test_rows=_repeated(dataset.rows[split.train], dataset.rows[split.test[:test_rows]]),
-        copied_rows=_copied(dataset),
+        copied_rows=len(dataset.rows) - len(originals),
     )
 
 
@@ -114,10 +116,10 @@ def _constant_sums(values: Floats) -> Floats:
     return np.asarray(reduced / np.abs(reduced).max(1, keepdims=True))
 
 
-def _repeating(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, int]:
+def _repeating(dataset: Dataset, rows: Floats, dequantiser: Dequantiser) -> dict[str, int]:
     return {
         name: len(np.unique(values))
-        for name, values in zip(dataset.column_names, dataset.rows.T, strict=True)
+        for name, values in zip(dataset.column_names, rows.T, strict=True)
         if is_repeating(values[~is_atom(values)]) and not fills(dequantiser.lattices.get(name), values)
     }
 
@@ -133,6 +135,8 @@ def _repeated(train: Floats, test: Floats) -> int:
     return int(np.isin(numbers[len(train) :], numbers[: len(train)]).sum())
 
 
-def _copied(dataset: Dataset) -> int:
+def _without_copies(dataset: Dataset) -> Floats:
     # Draws of a density are never the same, and there may be a million of them.
-    return 0 if dataset.density is not None else len(dataset.rows) - len(np.unique(find_copies(dataset.rows)))
+    if dataset.density is not None:
+        return dataset.rows
+    return dataset.rows[np.unique(find_copies(dataset.rows))]

@@ -61,11 +61,11 @@ def number_rows(rows: Floats) -> Integers:
 
 
 def find_copies(rows: Floats) -> Integers:
-    """Numbers `(n,)` that two of the `rows: (n, d)` share where one is a copy of the other.
+    """The numbers `(n,)`, counted from 0, of the first of the `rows: (n, d)` that each is a copy of.
 
     Identical rows are copies where a value of theirs is not to be expected twice: it is no atom, and most
     other values of its column differ among distinct rows. Rows of whole numbers that repeat in every column,
-    or of atoms, are the same by chance, and each has a number of its own. A single column has to fill an
+    or of atoms, are the same by chance, and each has its own number. A single column has to fill an
     even spacing for that, since its distinct rows never repeat.
     """
     alone = np.arange(len(rows))

@@ -28,7 +28,7 @@ class Objection:
 
 
 def about_table(pitfalls: object, dataset: Mapping[str, object]) -> list[str]:
-    """What reading it guessed and what is wrong with it, a line each, of `run.json`'s `pitfalls` and `dataset`."""
+    """What reading a table guessed and what is wrong with it, a line each, as `run.json` has them."""
     known = typed(dict, pitfalls)
     notes = [f"{note[:1].upper()}{note[1:]}." for note in map(str, _sequence(dataset.get("notes"))) if note]
     notes += [

@@ -92,6 +92,7 @@ def test_repeating_values_and_rows_are_counted() -> None:
     # In cells that are far finer than the values, spikes are possible as ever.
     assert list(find_pitfalls(dataset, split, cells(dataset, 1e-4), 1000).repeating) == ["c1"]
     dataset, split = table(np.concatenate([rows, rows]))
+    assert list(find_pitfalls(dataset, split, CONTINUOUS, 1000).repeating) == ["c1"]
     repeated = find_pitfalls(dataset, split, CONTINUOUS, 1000).repeated_test_rows
     assert 0.7 * len(split.test) < repeated <= len(split.test)
     assert 0.5 * 40 < find_pitfalls(dataset, split, CONTINUOUS, 40).repeated_test_rows <= 40
@@ -118,6 +119,10 @@ def test_copies_are_counted_and_draws_of_a_density_are_not_looked_at() -> None:
     rows = normal(500, 2)
     dataset, split = table(np.concatenate([rows, rows[:60], rows[:20]]))
     assert find_pitfalls(dataset, split, CONTINUOUS, 1000).copied_rows == 80
+    five, split = table(np.repeat(rows, 5, axis=0))
+    found = find_pitfalls(five, split, CONTINUOUS, 1000)
+    # Copies stay in one part: spikes on train values gain nothing on test rows.
+    assert found.copied_rows == 2000 and not found.repeating
     whole, split = table(np.random.default_rng(0).poisson(3.0, (500, 2)).astype(float))
     assert find_pitfalls(whole, split, cells(whole, 1.0, 1.0), 1000).copied_rows == 0
     toy = load_dataset("moons", rows=300)

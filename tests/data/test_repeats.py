@@ -107,6 +107,9 @@ def test_rows_that_are_copied_are_found(seed: int, features: int, times: int) ->
     order = rng.permutation(times * 300)
     numbers = find_copies(np.tile(rows, (times, 1))[order])
     source = order % 300
+    assert (
+        np.array_equal(rows[order % 300][numbers], rows[source]) and (numbers <= np.arange(len(order))).all()
+    )
     assert np.array_equal(numbers[:, None] == numbers[None], source[:, None] == source[None])
 
 
