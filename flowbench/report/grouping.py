@@ -22,6 +22,7 @@ from flowbench.evaluation.comparison import (
     spread,
 )
 from flowbench.report.records import RunRecord
+from flowbench.report.table_cautions import Objection, find_objection, typed
 from flowbench.store import Certificate, Results
 
 #: At most this many options are named to tell two configurations of one model apart.
@@ -217,6 +218,17 @@ class Section:
         return next(
             (value for each in self.models if (value := each.mean_metric("entropy")) is not None), None
         )
+
+    @property
+    def pitfalls(self) -> object:
+        """What is known to be wrong with the table; runs from before atoms were sought know less."""
+        known = [run.record.info.get("pitfalls") for model in self.models for run in model.runs]
+        return next((each for each in known if "atoms" in typed(dict, each)), known[0])
+
+    @cached_property
+    def objection(self) -> Objection | None:
+        """What keeps likelihoods from ranking models on this table, if there is anything."""
+        return find_objection(self.pitfalls, self.record.dataset, len(self.x))
 
     @cached_property
     def differences(self) -> tuple[PairedDifference | None, ...]:

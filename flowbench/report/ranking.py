@@ -46,11 +46,12 @@ class Ranking:
 def rank_models(sections: Sequence[Section]) -> Ranking | None:
     """Rank the models that all sections have; None for fewer than two, or for few data sets.
 
-    Of a data set that was split or cut in several ways, and of several draws of a toy, the first counts.
+    Of a data set that was split or cut in several ways, and of several draws of a toy, the first counts; one
+    on which likelihoods rank no models does not.
     """
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-    first = {_data_set(section): section for section in reversed(sections)}
+    first = {_data_set(section): section for section in reversed(sections) if section.objection is None}
     sections = [section for section in sections if section in first.values()]
     models = [{model.label: model for model in section.models} for section in sections]
     shared = [label for label in models[0] if all(label in each for each in models)] if models else []

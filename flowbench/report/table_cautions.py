@@ -13,6 +13,8 @@ from flowbench.report.numbers import count, listed, plural, significant
 
 T = TypeVar("T")
 
+#: Rows for each different value of a column from which on its spikes may outweigh what else is learnt.
+SPIKY = 20
 #: Columns, or values of them, that a sentence names.
 NAMED_COLUMNS = 6
 #: Share of the test rows that may also be train rows while a comparison still tells fits apart.
@@ -91,8 +93,14 @@ def find_objection(pitfalls: object, dataset: Mapping[str, object], test_rows: i
         name, value, held = max(atoms, key=lambda atom: atom[2])
         where = f"{_percent(held)} of the rows have {name} = {value:.10g} exactly"
         return Objection(f"{where}, and a likelihood there grows without bound", spikes)
-    if repeating := typed(dict, known.get("repeating")):
-        where = _first([str(name) for name in repeating])
+    rows = typed(int, dataset.get("rows"))
+    repeating = {
+        str(name): number
+        for name, number in typed(dict, known.get("repeating")).items()
+        if SPIKY * typed(int, number) <= rows
+    }
+    if repeating:
+        where = _first(list(repeating))
         return Objection(f"values repeat in {where}, and a likelihood grows with every spike on one", spikes)
     repeated = typed(int, known.get("repeated_test_rows"))
     names, lattices = typed(list, dataset.get("columns")), typed(dict, dataset.get("lattices"))

@@ -14,7 +14,7 @@ from flowbench.report.numbers import (
     with_half_width,
 )
 from flowbench.report.records import RunRecord
-from flowbench.report.table_cautions import Objection, about_cells, about_table, find_objection, typed
+from flowbench.report.table_cautions import Objection, about_cells, about_table, typed
 
 #: With fewer test rows than this an interval from their mean and spread is a rough one.
 FEW_ROWS = 100
@@ -37,7 +37,7 @@ def verdict(section: Section) -> str:
     best = section.best
     if not best.nll.is_finite:
         return "No model gives every test row a finite likelihood, so none is better than another."
-    objection = find_objection(_pitfalls(section), section.record.dataset, len(section.x))
+    objection = section.objection
     if len(section.models) > 1 and (objection or best.failed_certificates):
         return _void(section, objection)
     sentences = [_lead(section)] if len(section.models) > 1 else [_alone(section, objection)]
@@ -112,7 +112,7 @@ def _by_seeds(difference: PairedDifference) -> str:
 def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence[RunRecord]) -> list[str]:
     """What a reader has to know before leaning on the verdict; empty where nothing stands against it."""
     return [
-        *about_table(_pitfalls(section), section.record.dataset),
+        *about_table(section.pitfalls, section.record.dataset),
         *about_cells(section.record.dataset),
         *_about_rows(section, sections),
         *_about_seeds(section),
@@ -120,12 +120,6 @@ def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence
         *_about_unsettled(section),
         *_about_runs(section, unfinished),
     ]
-
-
-def _pitfalls(section: Section) -> object:
-    """What is known of the table; runs from before atoms were sought know less."""
-    known = [run.record.info.get("pitfalls") for model in section.models for run in model.runs]
-    return next((each for each in known if "atoms" in typed(dict, each)), known[0])
 
 
 def _lattices(section: Section) -> dict[str, object]:

@@ -255,7 +255,7 @@ def test_a_run_goes_on_with_the_cells_that_it_began_with(home: Home) -> None:
     drawn = run.read_results().samples.x
     assert not np.allclose(drawn, drawn.round(1), atol=1e-9)
     run.update_info(dataset={**dataset, "lattices": {"sepal length (cm)": {"step": "wide"}}})
-    with pytest.raises(DamagedFileError, match="`lattices` was changed"):
+    with pytest.raises(DamagedFileError, match="`lattices` of the data set are not as flowbench writes them"):
         score(run, "iris", home=home)
 
 
