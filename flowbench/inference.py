@@ -26,6 +26,7 @@ from flowbench.evaluation.suite import judge
 from flowbench.evaluation.tradeoff import climb
 from flowbench.experiment import (
     check_data,
+    check_split,
     load_dequantiser,
     load_model,
     load_model_on_device,
@@ -305,6 +306,7 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
         results = run.read_results()
         dataset, split = load_rows(config, (home or Home()).datasets)
         check_data(run, dataset)
+        check_split(run, split)
         model = load_model_on_device(run).for_evaluation(config.evaluation.integrator)
         found = judge(model, dataset.rows[split.train], results, seed, load_dequantiser(run))
         metrics = {**results.metrics, **found.metrics}

@@ -85,6 +85,10 @@ class Dataset:
         numbers.setflags(write=False)
         return numbers
 
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers that `rows: (k,)`, by their places here, have in the source, from 0."""
+        return rows if self.row_numbers is None else self.row_numbers[rows]
+
     @property
     def features(self) -> int:
         """The number of columns d."""

@@ -67,7 +67,7 @@ def evaluate(
         columns=dataset.column_names,
         scored=scored,
         samples=Samples(drawn.numpy(), found.log_prob.numpy(), found.error.numpy()),
-        split=RowSplit(split.train, split.validation, split.test),
+        split=RowSplit(*(dataset.numbers(part) for part in (split.train, split.validation, split.test))),
         metrics={**training_metrics, **metrics},
         grid=grid,
         trajectory=trajectory,
@@ -115,7 +115,7 @@ def _describe_scores(
         truth = dataset.density.log_prob(x)
         metrics |= _mean_metrics("kl_to_truth", truth - log_prob)
         metrics["entropy"] = Metric(dataset.density.entropy, "nats")
-    return ScoredRows(rows, x, log_prob, truth, error), metrics
+    return ScoredRows(dataset.numbers(rows), x, log_prob, truth, error), metrics
 
 
 def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:

@@ -325,6 +325,16 @@ def test_a_headline_names_no_winner_where_likelihoods_mean_nothing(make_run: Run
     assert len(text) < 400
 
 
+def test_values_that_repeat_leave_the_winner_where_there_are_many(make_run: RunMaker) -> None:
+    runs = [make_run(model) for model in ("cnf", "planar")]
+    for run in runs:
+        rows = run.info["dataset"]["rows"]
+        run.update_info(pitfalls={"repeating": {"t": rows // 2}})
+    (section,) = sections_of(*runs)
+    assert verdict(section).startswith("cnf beats planar by")
+    assert any("Values repeat in t" in each for each in cautions(section, [section], []))
+
+
 def test_few_repeated_test_rows_or_those_of_cells_leave_the_winner(make_run: RunMaker) -> None:
     few = [make_run(model, name=f"few-{model}") for model in ("cnf", "planar")]
     for run in few:

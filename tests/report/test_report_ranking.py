@@ -94,3 +94,16 @@ def test_the_diagram_names_every_model() -> None:
         picture = draw_ranks(ranking, alt="ranks", key="ranks")
     for text in ("cnf  1.20", "planar  2.00", "gaussian  2.80", "critical difference 1.00"):
         assert text in picture.svg
+
+
+def test_a_data_set_on_which_likelihoods_rank_nothing_is_left_out(
+    sections: Callable[..., list[Section]],
+) -> None:
+    found = sections({"a": [1.0, 2.0, 3.0, 4.0], "b": [2.0, 3.0, 4.0, 1.0]})
+    for model in found[3].models:
+        for run in model.runs:
+            run.record.info["pitfalls"] = {"atoms": {"x": [[0.0, 0.4]]}}  # type: ignore[index]
+    ranking = rank_models(found)
+    assert ranking is not None
+    assert ranking.datasets == ("data-0", "data-1", "data-2")
+    assert ranking.ranks == (1.0, 2.0)
