@@ -130,6 +130,7 @@ def fit(
             watch = _watch(line, stop, lambda run: _how_to_resume(run, home))
             run = experiment.resume(run, settings=settings or (), home=place, watch=watch)
         return _report_fit(run, home, json)
+    dataset = opt.kept_stdin(dataset, place.datasets) if dataset else None
     overrides = opt.overrides(time_budget, steps, columns, dequantise, rows, threads, device, seed, reading)
     resolved = configuration.resolve(
         dataset, model, preset=preset, file=config, overrides=overrides, settings=settings or ()
@@ -178,6 +179,7 @@ def compare(
     from flowbench.home import Home
 
     place = Home(home)
+    datasets = [opt.kept_stdin(dataset, place.datasets) for dataset in datasets]
     chosen = opt.listed(models, "--models") or []
     if preset != "default" and not any(preset in FLOWS.get(model).presets for model in chosen):
         raise errors.ConfigurationError(f"none of the models has a preset `{preset}`; leave `--preset` out")

@@ -1,5 +1,6 @@
 """The commands that use a fitted run: sample, score, evaluate, tradeoff."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,8 @@ from flowbench import cli_options as opt
 from flowbench import terminal
 
 if TYPE_CHECKING:
-    from flowbench.inference import ScoredTable
+    from flowbench.inference import DrawnRows, ScoredTable
+    from flowbench.store import Run
 
 #: Columns that are named one by one.
 NAMED = 5
@@ -65,10 +67,11 @@ def sample(
     from flowbench.home import Home
 
     opened = Home(home).run(run)
+    _refuse_two_answers(output, json)
     path = inference.check_output(output or opened.path / "samples.h5", opened, home=Home(home))
     with terminal.ProgressLine(f"sampling {opened.name}") as line:
         drawn = inference.sample(opened, n, seed=seed, settings=settings or (), on_rows=line.count)
-    drawn.save(path, opened)
+    _save(drawn, path, opened)
     _say_above(drawn.above, n)
     say_dequantised(drawn.dequantised)
     answer = {
@@ -77,7 +80,31 @@ def sample(
         "dequantised": drawn.dequantised,
         "mean_log_prob": float(drawn.log_prob.mean()),
     }
-    terminal.answer(answer, str(path), json)
+    if path != inference.STDOUT:
+        terminal.answer(answer, str(path), json)
+
+
+def _refuse_two_answers(output: Path | None, json: bool) -> None:
+    from flowbench.errors import ConfigurationError
+    from flowbench.inference import STDOUT
+
+    if output == STDOUT and json:
+        raise ConfigurationError(
+            "`-o -` writes the table to standard output, and so does `--json` its answer"
+        )
+
+
+def _save(table: "DrawnRows | ScoredTable", path: Path, run: "Run") -> None:
+    """Write a table to its path, or as CSV to standard output."""
+    from flowbench.inference import STDOUT
+
+    if path != STDOUT:
+        table.save(path, run)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "table.csv"
+        table.save(file, run)
+        terminal.write_file(file)
 
 
 @opt.with_reading(*opt.OF_A_FIT, "keep")
@@ -104,11 +131,13 @@ def score(
 
     given = [*(settings or ()), *([] if max_error is None else [f"evaluation.max_error={max_error}"])]
     opened = Home(home).run(run)
+    _refuse_two_answers(output, json)
     path = inference.check_output(output or opened.path / "scores.h5", opened, table, home=Home(home))
-    with terminal.ProgressLine(f"scoring {Path(table).name}") as line:
+    name = "standard input" if table == "-" else Path(table).name
+    with opt.lent_stdin(table) as lent, terminal.ProgressLine(f"scoring {name}") as line:
         scored = inference.score(
             opened,
-            table,
+            lent,
             settings=given,
             reading=reading,
             strict=strict,
@@ -116,14 +145,14 @@ def score(
             on_rows=line.count,
         )
     for note in scored.notes:
-        terminal.say(f"{Path(table).name}: {note}")
-    scored.save(path, opened)
+        terminal.say(f"{name}: {note}")
+    _save(scored, path, opened)
     _say_flagged(scored)
     say_dequantised(scored.dequantised)
-    for name, count in scored.out_of_place.items():
+    for column, count in scored.out_of_place.items():
         terminal.say(
-            f"{count:,} of {len(scored.row):,} values of {name} lie between those that the model was fitted "
-            "on; they are scored as the cells that they fall in"
+            f"{count:,} of {len(scored.row):,} values of {column} lie between those that the model was "
+            "fitted on; they are scored as the cells that they fall in"
         )
     told = scored.log_prob[scored.scored]
     answer = {
@@ -138,9 +167,10 @@ def score(
         "rows_flagged": int((scored.flagged != "").sum()),
         "reasons": scored.counts(),
     }
-    terminal.answer(answer, str(path), json)
+    if path != inference.STDOUT:
+        terminal.answer(answer, str(path), json)
     if not len(told):
-        terminal.say(f"error: no row of {table} could be scored; `flagged` in {path} says why")
+        terminal.say(f"error: no row of {name} could be scored; `flagged` in {path} says why")
     return 0 if len(told) else 1
 
 

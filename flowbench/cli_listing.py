@@ -53,9 +53,10 @@ def show_dataset(
     from flowbench.home import Home
 
     chosen = opt.listed(columns, "--columns")
-    described = data.describe_dataset(
-        dataset, columns=chosen, folder=Home(home).datasets, reading=data.ReadOptions(**reading)
-    )
+    with opt.lent_stdin(dataset) as lent:
+        described = data.describe_dataset(
+            lent, columns=chosen, folder=Home(home).datasets, reading=data.ReadOptions(**reading)
+        )
     for note in described.notes:
         terminal.say(f"{described.name}: {note}")
     if json:

@@ -4,13 +4,17 @@ import csv
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
+from flowbench import terminal
 from flowbench.errors import ConfigurationError
 from flowbench.registry import FLOWS
 
@@ -51,20 +55,29 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 DatasetArgument = Annotated[
-    str, typer.Argument(help="A data set's name or a table's path.", autocompletion=_complete_dataset)
+    str,
+    typer.Argument(
+        help="A data set's name or a table's path; - for standard input.", autocompletion=_complete_dataset
+    ),
 ]
 OptionalDatasetArgument = Annotated[
     str | None,
     typer.Argument(
-        help="A data set's name or a table's path; may stand in the file of --config instead.",
+        help="A data set's name or a table's path, - for standard input; may stand in the file of --config.",
         autocompletion=_complete_dataset,
     ),
 ]
 DatasetsArgument = Annotated[
-    list[str], typer.Argument(help="Names or paths of data sets.", autocompletion=_complete_dataset)
+    list[str],
+    typer.Argument(
+        help="Names or paths of data sets; - for standard input.", autocompletion=_complete_dataset
+    ),
 ]
 TableArgument = Annotated[
-    str, typer.Argument(help="A table's path or a data set's name.", autocompletion=_complete_dataset)
+    str,
+    typer.Argument(
+        help="A table's path or a data set's name; - for standard input.", autocompletion=_complete_dataset
+    ),
 ]
 RunArgument = Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=_complete_run)]
 RunsArgument = Annotated[
@@ -121,7 +134,12 @@ ResumeOption = Annotated[
     ),
 ]
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", help="File to write: .h5, .csv, .csv.gz or .parquet.")
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="File to write: .h5, .csv, .tsv, .csv.gz, .parquet, .feather; - for CSV on standard output.",
+    ),
 ]
 MaxErrorOption = Annotated[
     float | None,
@@ -213,6 +231,29 @@ def with_reading(*without: str) -> Callable[[Callable[..., Any]], Callable[..., 
 #: Stands in a command's signature where `with_reading` puts the options.
 Reading = dict[str, Any]
 NOTHING: Reading = {}
+
+
+def kept_stdin(dataset: str, folder: Path) -> str:
+    """The path of the file in `folder` that keeps standard input, where `dataset` is "-"; else `dataset`."""
+    if dataset != "-":
+        return dataset
+    from flowbench.data import keep_stream
+
+    path = keep_stream(sys.stdin.buffer, folder)
+    terminal.say(f"standard input is kept in {path}")
+    return str(path)
+
+
+@contextmanager
+def lent_stdin(dataset: str) -> Iterator[str]:
+    """The path of a file that holds standard input inside the block, where `dataset` is "-"."""
+    if dataset != "-":
+        yield dataset
+        return
+    from flowbench.data import keep_stream
+
+    with TemporaryDirectory() as folder:
+        yield str(keep_stream(sys.stdin.buffer, Path(folder)))
 
 
 def overrides(

@@ -42,6 +42,8 @@ Floats = NDArray[np.float64]
 Texts = NDArray[np.object_]
 #: The columns that stand beside a table's own.
 _LIKELIHOODS = ("log_prob", "log_prob_error")
+#: The path of an output that is none.
+STDOUT = Path("-")
 #: Figures of a run with which an evaluation begins.
 _LOSSES = ("test_nll", "test_nll_standard_error", "kl_to_truth", "kl_to_truth_standard_error")
 #: Rows of a toy that are scored under a model that was fitted on something else.
@@ -148,8 +150,10 @@ def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -
     Without `tables`, each a path or a data set's name, draws are meant, which have the run's own columns.
     Raises `ConfigurationError` if the path's ending is unknown or its format cannot hold the columns, if its
     folder is missing or read-only, or if it is one of the tables or the one that the run was fitted on, or
-    holds the results of the run.
+    holds the results of the run. "-", for standard output, always can.
     """
+    if path == STDOUT:
+        return path
     check_table_path(path, () if tables else run.dataset.get("columns", ()))
     named = (read_config(run).data.dataset, *tables)
     files = [table_file(name, (home or Home()).datasets) for name in named]

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -39,6 +40,13 @@ def say(text: str) -> None:
 def write(text: str) -> None:
     """A result on stdout, line by line `cleaned`."""
     _put(sys.stdout, "\n".join(map(cleaned, text.split("\n"))))
+
+
+def write_file(path: Path) -> None:
+    """The bytes of a file on stdout."""
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            _put(sys.stdout, block)
 
 
 def write_path(path: str) -> None:
@@ -91,9 +99,12 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False).print(table)
 
 
-def _put(stream: TextIO, line: str, exact: bool = False) -> None:
+def _put(stream: TextIO, line: str | bytes, exact: bool = False) -> None:
     try:
-        if exact:  # a path need not be text
+        if isinstance(line, bytes):
+            stream.flush()
+            stream.buffer.write(line)
+        elif exact:  # a path need not be text
             stream.flush()
             stream.buffer.write(os.fsencode(line) + b"\n")
         else:

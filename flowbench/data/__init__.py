@@ -10,7 +10,7 @@ from flowbench.data.catalogue import (
 )
 from flowbench.data.dataset import Column, Dataset, Provenance, Split
 from flowbench.data.description import ColumnSummary, DatasetDescription, describe_dataset
-from flowbench.data.files import TableFile
+from flowbench.data.files import TableFile, keep_stream
 from flowbench.data.reading import ReadOptions
 from flowbench.data.tables import Table, read_table
 
@@ -27,6 +27,7 @@ __all__ = [
     "TableFile",
     "dataset_names",
     "describe_dataset",
+    "keep_stream",
     "list_datasets",
     "load_dataset",
     "read_table",

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from flowbench.data.cells import EXACT, Cells, cells_of_arrow
 from flowbench.data.column_type import ColumnType
 from flowbench.data.dialect import FALLBACK, Dialect, check_closed, find_dialect, find_encoding, split_blanks
 from flowbench.data.files import TableFile, table_suffix
+from flowbench.data.header import is_value
 from flowbench.data.raw_table import RawTable, check_size, numbered
 from flowbench.data.reading import ReadOptions
 from flowbench.errors import DataError
@@ -87,8 +89,9 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
         included = [numbered(len(names))[names.index(name)] for name in dict.fromkeys(wanted)]
     as_text = contents.hexadecimal or dialect.decimal == "," or bool(reading.decimal or reading.thousands)
     table = _to_arrow(file, dialect, reading, as_text=as_text, included=included)
+    notes = dialect.notes
     if contents.quotes:
-        _check_quotes(file, dialect, table, contents.quotes)
+        notes += _check_quotes(file, dialect, table, contents.quotes)
     if dialect.trailing and table.column(len(names) - 1).null_count < table.num_rows:
         row = 1 + int(np.argmax(~table.column(len(names) - 1).is_null().to_numpy()))
         raise DataError(
@@ -115,7 +118,7 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
         bookkeeping[0] = ""  # what the dialect's notes say already
     if dialect.trailing:
         bookkeeping[len(names) - 1] = ""
-    return RawTable(names, table.num_rows, cells, bookkeeping, dialect.notes)
+    return RawTable(names, table.num_rows, cells, bookkeeping, notes)
 
 
 def _look_through(file: TableFile, dialect: Dialect) -> _Contents:
@@ -238,12 +241,15 @@ def _with_tabs(stream: BinaryIO, encoding: str) -> BinaryIO:
     return tabbed
 
 
-def _check_quotes(file: TableFile, dialect: Dialect, table: "pa.Table", quotes: int) -> None:
-    """Refuse a quote that is never closed, and one that is closed so late that it took rows with it."""
+def _check_quotes(file: TableFile, dialect: Dialect, table: "pa.Table", quotes: int) -> tuple[str, ...]:
+    """Refuse a quote that is never closed, and one that is closed so late that it took rows with it.
+
+    Returns what to say of a cell that runs over many lines and took none.
+    """
     import pyarrow as pa
     from pyarrow import compute
 
-    longest: tuple[int, str, int] = (0, "", 0)
+    longest: tuple[int, str, int, str] = (0, "", 0, "")
     for number, name in enumerate(table.column_names):
         column = table.column(name)
         if not pa.types.is_string(column.type):
@@ -252,12 +258,23 @@ def _check_quotes(file: TableFile, dialect: Dialect, table: "pa.Table", quotes: 
         most = compute.max(breaks).as_py() or 0
         if most > longest[0]:
             row = compute.index(breaks, most).as_py()
-            longest = (most, dialect.names[number] or name, row)
-    if longest[0] or quotes % 2:
+            longest = (most, dialect.names[number] or name, row, column[row].as_py())
+    if (longest[0] or quotes % 2) and dialect.separator != " ":
         _check_is_closed(file, dialect)
-    most, name, row = longest
-    if most >= _LONG_CELL:
+    most, name, row, text = longest
+    if most < _LONG_CELL:
+        return ()
+    if _holds_rows(text, dialect):
         raise _long(f"column `{name}`, row {row + 1}", most + 1)
+    return (f"column `{name}`, row {row + 1}: the cell runs over {most + 1} lines; check its quotes",)
+
+
+def _holds_rows(text: str, dialect: Dialect) -> bool:
+    """Whether most lines inside of a cell look like rows of the table."""
+    inner = re.split(r"\r\n|\r|\n", text)[1:-1]
+    cells = [next(csv.reader([line], delimiter=dialect.separator), []) for line in inner]
+    alike = [each for each in cells if len(each) == len(dialect.names) and any(map(is_value, each))]
+    return len(alike) > len(inner) / 2
 
 
 def _check_is_closed(file: TableFile, dialect: Dialect) -> None:

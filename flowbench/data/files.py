@@ -2,8 +2,10 @@
 
 import bz2
 import gzip
+import hashlib
 import lzma
 import os
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -151,3 +153,54 @@ class TableFile:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names[:5]) + ("..." if len(names) > 5 else "") or "nothing"
+
+
+def keep_stream(stream: BinaryIO, folder: Path) -> Path:
+    """Write a table that comes as a stream of bytes to a file in `folder`, named by what is in it.
+
+    The same bytes give the same file. Raises `DataError` for a table above the bound.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digest, head, total = hashlib.sha256(), b"", 0
+    descriptor, partial = tempfile.mkstemp(dir=folder, prefix=".stdin-", suffix=".partial")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            while block := stream.read(2**20):
+                total += len(block)
+                check_size(total)
+                head = head or block
+                digest.update(block)
+                file.write(block)
+        path = folder / f"stdin-{digest.hexdigest()[:12]}{_ending(head, Path(partial))}"
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+    return path
+
+
+def _ending(head: bytes, path: Path) -> str:
+    """The ending of a table's file that begins with `head`."""
+    if head.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except zipfile.BadZipFile:
+            return ".zip"
+        if "[Content_Types].xml" in names:
+            return ".xlsx"
+        return ".npz" if all(name.endswith(".npy") for name in names) else ".zip"
+    return next((ending for start, ending in _STARTS.items() if head.startswith(start)), ".csv")
+
+
+#: What files of a kind begin with.
+_STARTS = {
+    b"PAR1": ".parquet",
+    b"ARROW1": ".arrow",
+    b"\x93NUMPY": ".npy",
+    b"\x89HDF": ".h5",
+    b"\x1f\x8b": ".csv.gz",
+    b"BZh": ".csv.bz2",
+    b"\xfd7zXZ": ".csv.xz",
+    b"\x28\xb5\x2f\xfd": ".csv.zst",
+    b"{": ".jsonl",
+}

@@ -120,6 +120,16 @@ add(
     rows=X[:, :2],
 )
 add(
+    "a cell of eight lines of text",
+    "t.csv",
+    "a,b,note\n"
+    + lines(beside(X[:, 0], X[:, 1], ['"one\ntwo, and\nthree\nfour\n\n5\n6\n7"', *["x"] * (N - 1)])),
+    columns=("a", "b"),
+    names=("a", "b"),
+    rows=X[:, :2],
+    says=("row 1: the cell runs over 8 lines",),
+)
+add(
     "inches",
     "t.csv",
     "a,b,note\n" + lines(beside(X[:, 0], X[:, 1], ['5" pipe'] * N)),
