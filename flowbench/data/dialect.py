@@ -21,8 +21,8 @@ from flowbench.errors import DataError
 _SEPARATORS = (",", "\t", ";", "|", " ")
 _NAMED = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks"}
 _COMMENTS = ("#", "%", "//")
-#: Records that tell the layout.
-_RECORDS = 300
+#: Records that tell the layout, and that do where they are long: with so many cells in all.
+_RECORDS, _FEW, _CELLS = 300, 20, 30_000
 #: Marks at the start of a file, and what is read behind them; of UTF-32 before that of UTF-16 in it.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -113,7 +113,7 @@ def find_dialect(
     quote = _quote(lines[first:])
     separator = reading.separator or given or _find_separator(lines[first:], quote)
     records = list(_records(lines, first, separator, quote))
-    if whole and len(records) < _RECORDS:
+    if whole and len(records) < _FEW:
         check_closed(lines[first:], first, separator, quote)
     records, titles = _without_titles(records)
     if titles:
@@ -209,8 +209,8 @@ def _records(lines: Sequence[str], first: int, separator: str, quote: str) -> It
             offset += len(line)
         return
     reader = csv.reader(iter(lines[first:]), delimiter=separator, quotechar=quote)
-    found = passed = 0
-    while found < _RECORDS:
+    found = passed = told = 0
+    while found < _FEW or (found < _RECORDS and told < _CELLS):
         try:
             cells = next(reader, None)
         except (
@@ -222,7 +222,7 @@ def _records(lines: Sequence[str], first: int, separator: str, quote: str) -> It
         these = lines[first + passed : first + reader.line_num]
         if any(each.strip() for each in these):
             yield _Record(first + passed, offset, tuple(cells))
-            found += 1
+            found, told = found + 1, told + len(cells)
         offset += sum(map(len, these))
         passed = reader.line_num
 
