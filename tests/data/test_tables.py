@@ -494,3 +494,31 @@ def test_rows_are_read_whatever_their_cells_are(tmp_path: Path, ending: str) -> 
         reasons |= {row: f"`{a[row]}` in `a` is not a number" for row in (0, 3)}
     assert {row: cell.reason for row, cell in unfit.items()} == reasons
     assert unfit[6].kind == "no number in `a`"
+
+
+@st.composite
+def plain_texts(draw: st.DrawFn) -> tuple[Names, list[list[str]]]:
+    """Names and rows of a table that needs no word: a header, and enough numbers of one kind in a column."""
+    d, n = draw(st.integers(1, 4)), draw(st.integers(12, 40))
+    columns = draw(st.lists(names, min_size=d, max_size=d, unique=True))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    cells = []
+    for _ in range(d):
+        values = random.normal(size=n) * 10.0 ** random.integers(-8, 8)
+        kind = draw(st.sampled_from(["shortest", "fixed", "scientific", "whole"]))
+        form = {"fixed": "{:.3f}", "scientific": "{:.6e}", "whole": "{:.0f}"}.get(kind, "{!r}")
+        cells.append([form.format(float(value)) for value in values])
+    return tuple(columns), [list(row) for row in zip(*cells, strict=True)]
+
+
+@given(plain=plain_texts(), newline=st.sampled_from(["\n", "\r\n"]))
+def test_a_plain_csv_is_read_without_a_word(plain: tuple[Names, list[list[str]]], newline: str) -> None:
+    columns, cells = plain
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        path.write_text("".join(",".join(row) + newline for row in [columns, *cells]), newline="")
+        found = read_table(path)
+    assert found.names == columns
+    expected = np.array([[float(cell) for cell in row] for row in cells])
+    np.testing.assert_array_equal(found.rows, expected)
+    assert found.notes == ()
