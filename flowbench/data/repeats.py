@@ -11,6 +11,8 @@ Integers = NDArray[np.int64]
 #: Share of the rows that a value has to hold to be an atom, and how many times as many of them as a value
 #: of the other rows typically does: rounded values scatter by less, also where their density has heavy tails.
 ATOM_SHARE, ATOM_EXCESS = 0.01, 8
+#: Rows that are hashed together.
+_BLOCK = 2**16
 #: Cells for each value in them beyond which a density can spike on values nevertheless.
 SPARSE = 20
 
@@ -52,9 +54,12 @@ def fills(lattice: Lattice | None, values: Floats) -> bool:
 
 def number_rows(rows: Floats) -> Integers:
     """Numbers `(n,)` that two of the `rows: (n, d)` share where all of their values are the same."""
-    rows = rows + 0.0  # no negative zeros
-    _, first, numbers = np.unique(hash_rows(rows), return_index=True, return_inverse=True)
-    numbers = numbers.reshape(-1)
+    # Block by block, since a hash takes several times the memory of its rows; and without negative zeros.
+    blocks = np.array_split(rows, len(rows) // _BLOCK + 1)
+    hashes = np.concatenate([hash_rows(block + 0.0).reshape(-1) for block in blocks])
+    if len(np.unique(hashes)) == len(rows):
+        return np.arange(len(rows))
+    _, first, numbers = np.unique(hashes, return_index=True, return_inverse=True)
     if not np.array_equal(rows[first[numbers]], rows):  # different rows with one hash
         numbers = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
     return numbers.astype(np.int64)

@@ -64,7 +64,7 @@ class Reach(nn.Module):
     def to_near(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Bring `x: (n, d)` near; returns it and the logarithms of the slopes, both (n, d)."""
         if self._leaves_all():
-            return x, torch.zeros_like(x)
+            return x, x.new_zeros(()).expand_as(x)
         distance, end, sign = self._beyond(x)
         steep = torch.logaddexp(torch.zeros_like(x), self._log_rate() + distance.log())
         inside = sign == 0
@@ -74,7 +74,7 @@ class Reach(nn.Module):
     def to_far(self, near: Tensor) -> tuple[Tensor, Tensor]:
         """Undo `to_near`; returns rows and the logarithms of the inverse's slopes, both (n, d)."""
         if self._leaves_all():
-            return near, torch.zeros_like(near)
+            return near, near.new_zeros(()).expand_as(near)
         distance, end, sign = self._beyond(near)
         # Further than any double a draw cannot be put.
         steep = (self.bend * distance / self.unit).minimum(LARGEST + self._log_rate().clamp(max=0))
