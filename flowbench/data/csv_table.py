@@ -118,7 +118,8 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
         bookkeeping[0] = ""  # what the dialect's notes say already
     if dialect.trailing:
         bookkeeping[len(names) - 1] = ""
-    return RawTable(names, table.num_rows, cells, bookkeeping, notes)
+    is_own = set(_OWN.decode().split(",")) <= set(names)
+    return RawTable(names, table.num_rows, cells, bookkeeping, notes, has_signs=not is_own)
 
 
 def _look_through(file: TableFile, dialect: Dialect) -> _Contents:

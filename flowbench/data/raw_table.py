@@ -22,7 +22,8 @@ class RawTable:
 
     `cells(i, expected)` gives those of column i, whose type is known where one is `expected`. A name is empty
     where a column has none. `bookkeeping` tells, by the number of a column, why the file itself says that it
-    is none of data. `notes` say what was guessed.
+    is none of data. `has_signs` tells whether signs, such as that of percent, could stand beside numbers.
+    `notes` say what was guessed.
     """
 
     names: tuple[str, ...]
@@ -30,6 +31,7 @@ class RawTable:
     cells: Callable[[int, ColumnType | None], Cells]
     bookkeeping: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    has_signs: bool = False
 
     @classmethod
     def from_arrow(

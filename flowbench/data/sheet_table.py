@@ -50,7 +50,7 @@ def read_sheet(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | No
     columns = [pa.chunked_array([_column([row[i] for row in rows])]) for i in range(len(header.names))]
     table = pa.table(columns, names=[str(i) for i in range(len(columns))])
     found = RawTable.from_arrow(header.names, table, reading, typed=False)
-    return RawTable(found.names, found.n_rows, found.cells, notes=header.notes)
+    return RawTable(found.names, found.n_rows, found.cells, notes=header.notes, has_signs=True)
 
 
 def _column(cells: Sequence[Any]) -> Any:

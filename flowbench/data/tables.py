@@ -106,12 +106,10 @@ def read_columns(
             wanted_indices = [i for i in wanted_indices if names[i] != reading.group]
         listed = [i for i in wanted_indices if columns is not None or i not in raw.bookkeeping]
         expected = dict.fromkeys(reading.keep or (), FLOAT64) | dict(types or {})
-        cells = {
-            names[index]: _as_expected(
-                raw.cells(index, expected.get(names[index])), expected.get(names[index])
-            )
-            for index in listed or wanted_indices
-        }
+        cells = {}
+        for index in listed or wanted_indices:
+            known = expected.get(names[index])
+            cells[names[index]] = _as_expected(raw.cells(index, known), known, raw.has_signs)
         notes = [*raw.notes, *notes]
         if columns is None:
             unnamed = [name for name, own in zip(names, raw.names, strict=True) if not own]
@@ -133,7 +131,7 @@ def read_columns(
         return Columns(cells, tuple(notes), groups)
 
 
-def _as_expected(cells: Cells, expected: ColumnType | None) -> Cells:
+def _as_expected(cells: Cells, expected: ColumnType | None, has_signs: bool) -> Cells:
     """`cells` with what is wrong if they are not of the type that was `expected`."""
     if expected is None or cells.fault is not None:
         return cells
@@ -141,7 +139,7 @@ def _as_expected(cells: Cells, expected: ColumnType | None) -> Cells:
         found = [each or "plain numbers" for each in (cells.type.unit, expected.unit)]
         fault = f"it holds {found[0]} where {found[1]} are known to stand"
         return replace(cells, fault=fault)
-    if cells.type.mark != expected.mark:
+    if has_signs and cells.type.mark != expected.mark:
         marks = [f"`{each}`" if each else "no sign" for each in (cells.type.mark, expected.mark)]
         what = f"numbers have {marks[0]} beside them where {marks[1]} is known to stand; they are read alike"
         return replace(cells, notes=(*cells.notes, (what, f"{cells.numbers[0]:g}")))

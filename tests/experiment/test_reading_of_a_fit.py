@@ -140,6 +140,9 @@ def test_a_changed_sign_beside_numbers_is_said(home: Home) -> None:
     (home.path / "new.csv").write_text("p,b\n0.5,50\n0.51,49\n")
     scored = score(run, str(home.path / "new.csv"), home=home)
     assert any("`%` is known to stand" in note for note in scored.notes)
+    for ending in ("csv", "parquet", "h5"):
+        sample(run, 5).save(home.path / f"x.{ending}", run)
+        assert score(run, str(home.path / f"x.{ending}"), home=home).notes == ()
 
 
 def test_options_of_reading_survive_a_resume(home: Home) -> None:
