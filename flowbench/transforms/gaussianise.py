@@ -69,7 +69,7 @@ class Gaussianise(Transform):
     def __init__(self, columns: tuple[str, ...], options: GaussianiseOptions) -> None:
         super().__init__(columns, options)
         # The bent tails hold rows beyond the train rows.
-        self.reach = Reach(len(columns), everywhere=False)
+        self.reach = Reach(len(columns))
         # Room for the finest division: its inner knots, and both tails halved down to a double's precision.
         shape = (len(columns), options.max_pieces + 2 * 64)
         identity = torch.arange(shape[1], dtype=torch.float64).expand(shape)

@@ -16,8 +16,6 @@ Floats = NDArray[np.float64]
 FAR = 1e4
 #: Spans beyond the farthest of the others that the farthest of all is brought to.
 NEAR = 2.0
-#: How soon rows beyond `FAR` are slowed down where no train row is.
-BEND = 5.0
 #: Powers of e that a double holds, with some to spare.
 LARGEST = 700.0
 TINY = 1e-300
@@ -29,7 +27,7 @@ class Reach(nn.Module):
     Beyond an end, at the distance u `unit` from it, x goes to log(1 + `bend` u) / `bend` units beyond. That
     maps the whole line onto itself with a continuous slope, so likelihoods stay exact; one value of 1e36 no
     longer decides a mean and a standard deviation, and overflows nowhere. A column whose train rows are all
-    within `FAR` spans has infinite ends, or, where rows are slowed down `everywhere`, ends that far out.
+    within `FAR` spans has infinite ends, and is left as it is.
     """
 
     low: Tensor
@@ -37,9 +35,8 @@ class Reach(nn.Module):
     unit: Tensor
     bend: Tensor
 
-    def __init__(self, features: int, *, everywhere: bool) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.everywhere = everywhere
         for name, value in self._unbent(features).items():
             self.register_buffer(name, value)
 
@@ -56,7 +53,7 @@ class Reach(nn.Module):
     def fit(self, x: Tensor) -> Tensor:
         """Find each column's ends in the train rows `x: (n, d)`, and return the rows, brought near."""
         for number, column in enumerate(x.T.cpu().numpy()):
-            found = _ends(column, self.everywhere)
+            found = _ends(column)
             for buffer, value in zip((self.low, self.high, self.unit, self.bend), found, strict=True):
                 buffer[number] = value
         return self.to_near(x)[0]
@@ -97,7 +94,7 @@ class Reach(nn.Module):
         return distance, torch.where(sign > 0, self.high, torch.where(sign < 0, self.low, 0.0)), sign
 
 
-def _ends(column: Floats, everywhere: bool) -> tuple[float, float, float, float]:
+def _ends(column: Floats) -> tuple[float, float, float, float]:
     """Low and high end, unit and bend of a `column: (n,)`."""
     low, middle, high = _quantiles(column)
     if not low < high:  # nearly all values are the same: the others tell
@@ -108,8 +105,7 @@ def _ends(column: Floats, everywhere: bool) -> tuple[float, float, float, float]
     with np.errstate(over="ignore"):
         absurd = np.abs(column - middle) > FAR * span
     if not absurd.any():
-        reach = FAR * span if everywhere else math.inf
-        return middle - reach, middle + reach, span, BEND
+        return -math.inf, math.inf, 1.0, 1.0
     others = column[~absurd]
     least, most = float(others.min()), float(others.max())
     # In logarithms, since the largest distances overflow.

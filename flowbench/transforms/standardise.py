@@ -36,7 +36,7 @@ class Standardise(Transform):
 
     def __init__(self, columns: tuple[str, ...], options: options.PartOptions) -> None:
         super().__init__(columns, options)
-        self.reach = Reach(len(columns), everywhere=True)
+        self.reach = Reach(len(columns))
         self.register_buffer("mean", torch.zeros(len(columns), dtype=torch.float64))
         self.register_buffer("scale", torch.ones(len(columns), dtype=torch.float64))
 
