@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from flowbench.config import RunConfig, evaluation_with
 from flowbench.data import load_dataset, table_file
 from flowbench.data.column_type import FLOAT64, ColumnType
+from flowbench.data.csv_table import is_own_text
 from flowbench.data.dequantise import Dequantiser
-from flowbench.data.reading import ReadOptions
+from flowbench.data.reading import LAYOUT, ReadOptions
 from flowbench.data.tables import read_rows
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
 from flowbench.evaluation.flags import Flag, flags_of
@@ -344,8 +345,11 @@ def _rows_to_score(
         dataset, split = load_rows(config, folder)
         return _RowsToScore(split.test, dataset.rows[split.test])
     types = load_types(run)
+    named = table_file(table, folder)
     options = _reading_of_score(config, reading, types)
-    file = None if strict else table_file(table, folder)
+    if named is not None and is_own_text(named):
+        options = options.model_copy(update=dict.fromkeys(LAYOUT) | dict(reading))
+    file = None if strict else named
     try:
         if file is not None:
             x, cells, notes = read_rows(file, tuple(types), options, types)

@@ -38,12 +38,12 @@ _OWN_TOO = ("flagged", "row")
 
 
 def find_bookkeeping(
-    names: Sequence[str], columns: Mapping[str, Cells], unnamed: Sequence[str]
+    names: Sequence[str], columns: Mapping[str, Cells], unnamed: Sequence[str], keep: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Columns to leave out, with why, and warnings of others, by their names.
 
     `names` are those of the file, `columns` the cells of those that are numbers or could be; `unnamed` of
-    them have no name in the file.
+    them have no name in the file. Columns to `keep` are neither left out nor warned of.
     """
     out: dict[str, str] = {}
     warnings: dict[str, str] = {}
@@ -52,7 +52,7 @@ def find_bookkeeping(
             if name in names:
                 out[name] = "flowbench wrote it beside the table's own columns"
     for name, cells in columns.items():
-        if name in out:
+        if name in out or name in keep:
             continue
         numbers = cells.numbers
         if cells.is_missing.all():

@@ -194,11 +194,13 @@ def _check_can_be_fitted(table: Table, keep: Sequence[str]) -> None:
     for name, values in zip(table.names, table.rows.T, strict=True):
         if name not in keep and (markers := find_markers(values)):
             each = [
-                f"row {_row(table, marker.row)}: {_exact(marker.value)}"
+                f"row {_row(table, marker.row)}: {_shown(table, name, marker.value)}"
                 + (f" (as {marker.count:,} cells are)" if marker.count > 1 else "")
                 for marker in markers
             ]
-            options = " ".join(f"--missing-value {_exact(marker.value)}" for marker in markers)
+            options = " ".join(
+                f"--missing-value {shlex.quote(_shown(table, name, marker.value))}" for marker in markers
+            )
             raise DataError(
                 f"column `{name}`, {'; '.join(each)} stands apart from the other values, {markers[0].low:g} "
                 f"to {markers[0].high:g}, as a mark of missing cells does; say `{options}` if it is one, or "
@@ -209,6 +211,12 @@ def _check_can_be_fitted(table: Table, keep: Sequence[str]) -> None:
 def _row(table: Table, number: int) -> int:
     """The number of a row, from 1, in the file."""
     return number if table.row_numbers is None else int(table.row_numbers[number - 1]) + 1
+
+
+def _shown(table: Table, name: str, value: float) -> str:
+    """A value as its column has it."""
+    kind = table.types.get(name)
+    return str(kind.text(np.array([value]))[0]) if kind is not None and kind.unit else _exact(value)
 
 
 def _exact(value: float) -> str:

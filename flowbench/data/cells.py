@@ -1,6 +1,7 @@
 """A column's cells as numbers: Arrow's types, and text that stands for numbers, dates or nothing."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from flowbench.data.column_type import FLOAT64, ColumnType, type_of_numbers, type_of_times
 from flowbench.data.reading import AUTOMATIC, ReadOptions
 from flowbench.data.text_dates import Dates, read_dates
-from flowbench.data.text_numbers import Note, Numbers, read_numbers
+from flowbench.data.text_numbers import EXACT, Note, Numbers, read_numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,8 +20,6 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-#: Beyond it not every whole number is a float64.
-EXACT = 2**53
 #: Share of a column's cells from which on it is one of numbers, in which the others are mistakes.
 _MOSTLY = 0.5
 #: First and last year of dates that are written as eight digits.
@@ -33,7 +32,7 @@ class Cells:
 
     `missing: (n,)` marks the cells that hold nothing; None where every NaN is one. `text` gives what stands
     in a cell that is neither. `fault` says why the column cannot be read as numbers without a guess, `notes`
-    what was guessed.
+    what was guessed. A column that `is_typed` as text holds no numbers, whatever it says.
     """
 
     numbers: Floats
@@ -42,6 +41,7 @@ class Cells:
     type: ColumnType = FLOAT64
     fault: str | None = None
     notes: tuple[Note, ...] = ()
+    is_typed: bool = False
 
     @property
     def is_missing(self) -> Bools:
@@ -68,6 +68,9 @@ def cells_of_array(
     if values.dtype.kind in "OSUbMmc":
         import pyarrow as pa
 
+        if values.dtype.kind in "Mm":  # as Python's objects they would lose their unit
+            chunked = pa.chunked_array([pa.array(values)])
+            return cells_of_arrow(chunked, reading, expected=expected, typed=True)
         if values.dtype.kind == "S":
             values = np.char.decode(values, "utf-8", errors="replace")
         if values.dtype.kind == "c":
@@ -75,17 +78,35 @@ def cells_of_array(
         return cells_of_arrow(
             pa.chunked_array([pa.array(values.tolist())]), reading, expected=expected, typed=True
         )
-    if unit.startswith("days since 1970-01-01"):
-        numbers = values.astype(np.float64)
-        return Cells(numbers, type=ColumnType("date32[day]", format="%Y-%m-%d"))
-    if unit.startswith("seconds since midnight"):
-        numbers = values.astype(np.float64)
-        return Cells(numbers, type=type_of_times("time32[s]", numbers, "%H:%M:%S"))
-    if unit.startswith("seconds since 1970-01-01"):
-        numbers = values.astype(np.float64)
-        return Cells(numbers, type=type_of_times("timestamp[us]", numbers, "%Y-%m-%d %H:%M:%S"))
+    if (kind := unit.strip().removesuffix(" 00:00:00").removesuffix(" 00:00")) in _UNITS:
+        return _of_counts(values.astype(np.float64), kind)
     cells = _without(_of_numbers(values, values.dtype.name), reading)
     return _dated(cells, expected)
+
+
+#: Units of the CF conventions that are read as dates and times, and what is said of it.
+_UNITS = {
+    "days since 1970-01-01": "dates are read as days since 1970-01-01",
+    "seconds since 1970-01-01": "times are read as seconds since 1970-01-01",
+    "seconds since midnight": "times of day are read as seconds since midnight",
+}
+
+
+def _of_counts(numbers: Floats, unit: str) -> Cells:
+    """Dates or times that an array counts in a unit."""
+    known = numbers[np.isfinite(numbers)]
+    example = f"{known[0]:g}" if len(known) else ""
+    if unit.startswith("days"):
+        if np.all(known == np.rint(known)):
+            notes = ((_UNITS[unit], example),)
+            return Cells(numbers, type=ColumnType("date32[day]", format="%Y-%m-%d"), notes=notes)
+        numbers, unit = numbers * 86400, "seconds since 1970-01-01"
+    notes = ((_UNITS[unit], example),)
+    if unit == "seconds since midnight":
+        type_ = type_of_times("time64[us]", numbers, _time_format("", numbers))
+    else:
+        type_ = type_of_times("timestamp[us]", numbers, _time_format("%Y-%m-%d ", numbers))
+    return Cells(numbers, type=type_, notes=notes)
 
 
 def cells_of_arrow(
@@ -106,6 +127,8 @@ def cells_of_arrow(
 
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
+    if pa.types.is_run_end_encoded(values.type):
+        values = pa.chunked_array([compute.run_end_decode(chunk) for chunk in values.chunks])
     kind = values.type
     if pa.types.is_integer(kind):
         exact = values.to_numpy() if not values.null_count else values.fill_null(0).to_numpy()
@@ -115,11 +138,18 @@ def cells_of_arrow(
         numbers = np.asarray(values.cast(pa.float64(), safe=False).to_numpy())
         storage = {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
         type_ = type_of_numbers(storage, numbers)
+        fault = None
         if pa.types.is_decimal(kind):
             type_ = ColumnType(str(kind), decimals=kind.scale)
-        return _without(Cells(numbers, type=type_), reading)
+            before, after = (
+                compute.count_distinct(values).as_py(),
+                len(np.unique(numbers[np.isfinite(numbers)])),
+            )
+            if after < before:
+                fault = f"its decimals have more digits than a float64: {before:,} values become {after:,}"
+        return _without(Cells(numbers, type=type_, fault=fault), reading)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind):
-        return _of_times(values)
+        return _without_dates(_of_times(values), reading)
     if pa.types.is_null(kind):
         return Cells(np.full(len(values), np.nan))
     if not typed and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -130,7 +160,8 @@ def cells_of_arrow(
             empty, compute.fill_null(compute.equal(compute.utf8_trim_whitespace(values), ""), True)
         )
     missing = np.asarray(empty.to_numpy())
-    return Cells(np.full(len(values), np.nan), missing, lambda row: str(values[row].as_py()))
+    nothing = np.full(len(values), np.nan)
+    return Cells(nothing, missing, lambda row: str(values[row].as_py()), is_typed=True)
 
 
 def _of_integers(exact: Array, values: "pa.ChunkedArray", storage: str) -> Cells:
@@ -146,7 +177,9 @@ def _of_numbers(values: Array, storage: str) -> Cells:
     numbers = values.astype(np.float64)
     if values.dtype.kind in "iu" and len(values):
         largest = max(abs(int(values.max())), abs(int(values.min())))
-        if largest > EXACT and np.any(numbers.astype(values.dtype) != values):
+        with np.errstate(invalid="ignore"):
+            inexact = largest > EXACT and bool(np.any(numbers.astype(values.dtype) != values))
+        if inexact:
             before, after = len(np.unique(values)), len(np.unique(numbers))
             merged = f", and {before:,} different values become {after:,}" if after < before else ""
             fault = (
@@ -162,13 +195,25 @@ def _without(cells: Cells, reading: ReadOptions) -> Cells:
     markers = [value for text in reading.missing_values or () if (value := _number(text)) is not None]
     if not markers:
         return cells
-    marked = np.isin(cells.numbers, markers)
+    storage = cells.type.storage if cells.type.storage in ("float32", "float16") else "float64"
+    with np.errstate(over="ignore"):
+        marked = np.isin(cells.numbers, np.array(markers).astype(storage).astype(np.float64))
     if not marked.any():
         return cells
     missing = None if cells.missing is None else cells.missing | marked
     numbers = np.where(marked, np.nan, cells.numbers)
     type_ = type_of_numbers(cells.type.storage, numbers) if cells.type.unit is None else cells.type
     return replace(cells, numbers=numbers, missing=missing, type=type_)
+
+
+def _without_dates(cells: Cells, reading: ReadOptions) -> Cells:
+    """`cells` of dates or times without those that a user calls missing."""
+    unit = 86400 if cells.type.storage.startswith("date") else 1
+    marked = np.zeros(len(cells.numbers), dtype=bool)
+    for text in reading.missing_values or ():
+        with suppress(ValueError):
+            marked |= cells.numbers * unit == np.datetime64(text, "s").astype(np.int64)
+    return replace(cells, numbers=np.where(marked, np.nan, cells.numbers)) if marked.any() else cells
 
 
 def _number(text: str) -> float | None:
@@ -179,39 +224,48 @@ def _number(text: str) -> float | None:
 
 
 def _dated(cells: Cells, expected: ColumnType | None) -> Cells:
-    """`cells` as dates, where all are whole numbers such as 20200131, unless numbers are `expected`."""
-    known = cells.numbers[np.isfinite(cells.numbers)]
-    if expected is not None and expected.unit is None:
-        return cells
-    if (
-        len(known) < (2 if expected is None else 1)
-        or known.min() < _YEARS[0] * 1e4
-        or known.max() > _YEARS[1] * 1e4
-    ):
-        return cells
-    if np.any(known != np.rint(known)) or np.any(known % 100 > 31) or np.any(known // 100 % 100 > 12):
-        return cells
-    if np.any(known % 100 < 1) or np.any(known // 100 % 100 < 1):
+    """`cells` as dates, where all are whole numbers such as 20200131, unless numbers are `expected`.
+
+    Where such dates are, cells that are none are not numbers either.
+    """
+    finite = np.isfinite(cells.numbers)
+    known = cells.numbers[finite]
+    if expected is not None and expected.format != "%Y%m%d":
         return cells
     dates = _date_of_digits(known)
-    if dates is None:
+    good = np.isfinite(dates)
+    if (not good.all() and expected is None) or len(known) < (2 if expected is None else 1):
+        return cells
+    if not good.any():
         return cells
     numbers = cells.numbers.copy()
-    numbers[np.isfinite(numbers)] = dates
+    numbers[finite] = dates
+    missing = cells.is_missing
     what = "numbers are read as dates, days since 1970-01-01, unless `--keep` names the column"
-    note = (what, f"{known[0]:.0f}")
+    note = (what, f"{known[good][0]:.0f}")
     type_ = ColumnType("date32[day]", format="%Y%m%d")
-    return replace(cells, numbers=numbers, type=type_, notes=(*cells.notes, note))
+
+    def shown(row: int) -> str:
+        return f"{cells.numbers[row]:.0f}" if finite[row] else cells.text(row)
+
+    return Cells(numbers, missing, shown, type_, cells.fault, (*cells.notes, note))
 
 
-def _date_of_digits(known: Floats) -> Floats | None:
-    years, months, days = known // 10000, known // 100 % 100, known % 100
-    first = (years.astype(np.int64) - 1970).astype("datetime64[Y]").astype("datetime64[M]")
-    first = first + (months.astype(np.int64) - 1).astype("timedelta64[M]")
-    dates = first.astype("datetime64[D]") + (days.astype(np.int64) - 1).astype("timedelta64[D]")
-    if np.any(dates.astype("datetime64[M]") != first):  # the 31st of a month that has none
-        return None
-    return np.asarray(dates.astype(np.int64).astype(np.float64))
+def _date_of_digits(known: Floats) -> Floats:
+    """Days since 1970-01-01 of numbers such as 20200131; NaN for any other."""
+    days = np.full(len(known), np.nan)
+    low, high = _YEARS[0] * 1e4, _YEARS[1] * 1e4
+    likely = (known == np.rint(known)) & (known >= low) & (known <= high)
+    likely[likely] &= (known[likely] % 100 >= 1) & (known[likely] % 100 <= 31)
+    likely[likely] &= (known[likely] // 100 % 100 >= 1) & (known[likely] // 100 % 100 <= 12)
+    digits = known[likely].astype(np.int64)
+    first = (digits // 10000 - 1970).astype("datetime64[Y]").astype("datetime64[M]")
+    first = first + (digits // 100 % 100 - 1).astype("timedelta64[M]")
+    dates = first.astype("datetime64[D]") + (digits % 100 - 1).astype("timedelta64[D]")
+    # The 31st of a month that has none falls into the next.
+    there = dates.astype("datetime64[M]") == first
+    days[likely] = np.where(there, dates.astype(np.int64).astype(np.float64), np.nan)
+    return days
 
 
 def _of_times(values: "pa.ChunkedArray") -> Cells:
@@ -233,18 +287,36 @@ def _of_times(values: "pa.ChunkedArray") -> Cells:
         type_ = type_of_times(str(kind), seconds, _time_format("", seconds))
         return Cells(seconds, type=type_, notes=notes)
     storage = f"timestamp[us, tz={kind.tz}]" if kind.tz else "timestamp[us]"
-    exact = (
-        values.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
-    )
+    micro = values.cast(pa.timestamp("us", kind.tz), safe=False)
+    fault = None
+    if kind.unit == "ns" and not micro.cast(kind).equals(values):
+        fault = "its times are finer than a microsecond, which is all that is learnt of them; round them"
+    exact = micro.cast(pa.int64())
     seconds = exact.to_numpy() / 1e6
     notes = (("times are read as seconds since 1970-01-01", example),)
     type_ = type_of_times(storage, seconds, _time_format("%Y-%m-%d ", seconds))
-    return Cells(seconds, type=type_, notes=notes)
+    return Cells(seconds, type=type_, fault=fault, notes=notes)
 
 
 def _time_format(date: str, seconds: Floats) -> str:
     known = seconds[np.isfinite(seconds)]
     return f"{date}%H:%M:%S.%f" if np.any(known != np.rint(known)) else f"{date}%H:%M:%S"
+
+
+def _iso(known: "pa.ChunkedArray") -> "pa.ChunkedArray | None":
+    """Timestamps, where all of the text is such as Arrow reads by itself, with a time."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    shape = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}"
+    if len(known) == known.null_count or not compute.all(compute.match_substring_regex(known, shape)).as_py():
+        return None
+    for zone in (None, "UTC"):
+        try:
+            return known.cast(pa.timestamp("us", zone))
+        except pa.ArrowInvalid:
+            continue
+    return None
 
 
 def _of_text(
@@ -263,13 +335,16 @@ def _of_text(
     missing = np.asarray(empty.to_numpy())
     known = compute.if_else(empty, None, trimmed)
     numbers: Numbers | Dates = read_numbers(known, reading, decimal)
-    if not numbers.fault and len(numbers.values) and np.isnan(numbers.values[~missing]).any():
-        dates = read_dates(known, reading.date_format or ())
-        if dates.fault or np.isfinite(dates.values).sum() > np.isfinite(numbers.values).sum():
+    dates_wanted = expected is not None and expected.unit is not None and expected.format != "%Y%m%d"
+    if dates_wanted or (not numbers.fault and np.isnan(numbers.values[~missing]).any()):
+        if (iso := _iso(known)) is not None:
+            return replace(_of_times(iso), missing=missing)
+        dates = read_dates(known, reading.date_format or (), expected.format if expected else None)
+        if dates_wanted or dates.fault or np.isfinite(dates.values).sum() > np.isfinite(numbers.values).sum():
             numbers = dates
     found = numbers.values
-    filled = int((~missing).sum())
-    if np.isfinite(found).sum() < _MOSTLY * filled:
+    # Of a column that is known it is known, too, that its other cells are mistakes.
+    if expected is None and np.isfinite(found).sum() < _MOSTLY * (~missing).sum():
         found = np.full(len(found), np.nan)
         numbers = Numbers(found, fault=numbers.fault)
 

@@ -13,6 +13,11 @@ Floats = NDArray[np.float64]
 _DIGITS = {"float64": 14, "float32": 6, "float16": 3}
 #: More digits after the point than these are not looked for.
 _MOST_DECIMALS = 12
+#: Seconds by which two times of one value may differ in a float64.
+_SAME_TIME = 5e-7
+#: Days from 1970-01-01 to the ends of the calendar: the years 1 and 9999.
+_FIRST_DAY, _LAST_DAY = -719162, 2932896
+_DAY = 86400.0
 #: Rows that tell whether it is worth to look at all of them.
 _FIRST_ROWS = 1000
 #: Steps of times, in seconds, from which the widest that fits is taken.
@@ -69,9 +74,17 @@ class ColumnType:
         return self.storage != "float64" or self.decimals is not None
 
     def restore(self, values: Floats) -> Floats:
-        """The numbers next to `values: (n,)` that the column can hold."""
+        """The numbers next to `values: (n,)` that the column can hold; a time of day goes round midnight."""
+        if self.storage.startswith("date"):
+            values = np.clip(values, _FIRST_DAY, _LAST_DAY)
+        if self.storage.startswith("timestamp"):
+            values = np.clip(values, _FIRST_DAY * _DAY, (_LAST_DAY + 1) * _DAY - 1)
         if self.step is not None:
-            return np.asarray(np.rint(values / self.step) * self.step)
+            values = np.asarray(np.rint(values / self.step) * self.step)
+        if self.storage.startswith("time") and not self.storage.startswith("timestamp"):
+            return np.asarray(np.mod(values, _DAY))
+        if self.step is not None:
+            return values
         if self.is_integer or self.storage.startswith("date"):
             return np.rint(values) + 0.0
         if self.decimals is not None:
@@ -108,9 +121,11 @@ class ColumnType:
         return values.astype(np.int64) if whole else values
 
     def text(self, values: Floats) -> NDArray[Any]:
-        """Restored `values: (n,)` as a CSV file has them: dates and times as text, numbers typed."""
-        if self.unit is None or self.format is None or not np.isfinite(values).all():
-            return self.typed(values)
+        """Restored `values: (n,)` as a CSV file has them: dates and times as text, whole numbers as such."""
+        if self.unit is None:
+            return self.typed(values) if self.is_integer else values
+        if self.format is None or not np.isfinite(values).all():
+            return self.counted(values)
         import pandas as pd
 
         scale = 86400e6 if self.storage.startswith("date") else 1e6
@@ -134,7 +149,9 @@ def type_of_numbers(storage: str, numbers: Floats) -> ColumnType:
 def type_of_times(storage: str, seconds: Floats, format: str | None) -> ColumnType:
     """The type of a column of times, `seconds: (n,)` since 1970-01-01 or midnight, NaN where missing."""
     known = seconds[np.isfinite(seconds)]
-    fitting = (step for step in _TIME_STEPS if np.all(np.abs(known / step - np.rint(known / step)) < 1e-6))
+    fitting = (
+        step for step in _TIME_STEPS if np.all(np.abs(known - np.rint(known / step) * step) < _SAME_TIME)
+    )
     return ColumnType(storage, step=next(fitting, None) if len(known) else None, format=format)
 
 

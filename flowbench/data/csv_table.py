@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,13 +11,22 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from flowbench.data.cells import EXACT, Cells, cells_of_arrow
+from flowbench.data.cells import Cells, cells_of_arrow
 from flowbench.data.column_type import ColumnType
-from flowbench.data.dialect import FALLBACK, Dialect, check_closed, find_dialect, find_encoding, split_blanks
-from flowbench.data.files import TableFile, table_suffix
+from flowbench.data.dialect import (
+    COMMENTS,
+    FALLBACK,
+    Dialect,
+    check_closed,
+    find_dialect,
+    find_encoding,
+    split_blanks,
+)
+from flowbench.data.files import TableFile
 from flowbench.data.header import is_value
 from flowbench.data.raw_table import RawTable, check_size, numbered
 from flowbench.data.reading import ReadOptions
+from flowbench.data.text_numbers import EXACT, has_decimal_commas, merged_digits
 from flowbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,19 +36,21 @@ if TYPE_CHECKING:
 #: Bytes that tell the layout, at least, and at most where lines are longer.
 _HEAD, _LONGEST_HEAD = 2**20, 2**26
 _BLOCK = 2**22
-#: What the first line of a table that flowbench wrote has, whose dialect is no matter of a user's options.
-_OWN = b"log_prob,log_prob_error"
-_DIALECT = ("header", "separator", "decimal", "thousands", "encoding")
+#: Columns of a table that flowbench wrote.
+_OWN = {"log_prob", "log_prob_error"}
+#: Cells with line breaks that are looked at in a column.
+_BROKEN_CELLS = 1000
 #: Lines that a cell may run over before it is called strange.
 _LONG_CELL = 4
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a look at all bytes tells: whether there are quotes, and numbers that may be hexadecimal."""
+    """What a look at all bytes tells: quotes, whether numbers may be hexadecimal, and empty lines."""
 
     quotes: int
     hexadecimal: bool
+    empty_lines: int
 
 
 def read_csv(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | None = None) -> RawTable:
@@ -49,9 +61,7 @@ def read_csv(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | None
     cannot be read.
     """
     head, whole = _read_head(file)
-    if _OWN in head.partition(b"\n")[0]:
-        reading = reading.model_copy(update=dict.fromkeys(_DIALECT))
-    usual = "\t" if (table_suffix(file.path) or "").startswith((".tsv", ".tab")) else ","
+    usual = "\t" if file.ending in (".tsv", ".tab") else ","
     encoding, mark = find_encoding(head, reading.encoding)
     try:
         return _read(file, find_dialect(head, whole, encoding, mark, reading, usual), reading, wanted)
@@ -68,6 +78,18 @@ def read_csv(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | None
         ) from None
     note = "it is not UTF-8, and read as Windows-1252 (Latin-1); `--encoding` names another"
     return replace(found, notes=(note, *found.notes))
+
+
+def is_own_text(file: TableFile) -> bool:
+    """Whether a file is a table of text that flowbench wrote, of which no user's options tell the layout."""
+    try:
+        if not file.path.is_file() or file.kind != "text":
+            return False
+        with file.open() as stream:
+            first = stream.read(_HEAD).partition(b"\n")[0].decode(errors="replace").strip()
+    except (DataError, OSError, EOFError, zlib.error):  # of which reading will tell
+        return False
+    return set(re.split(r"[,\t]", first)) >= _OWN
 
 
 def _read_head(file: TableFile) -> tuple[bytes, bool]:
@@ -87,13 +109,22 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
     included = None
     if wanted is not None and not contents.quotes and set(wanted) <= set(names):
         included = [numbered(len(names))[names.index(name)] for name in dict.fromkeys(wanted)]
+        if dialect.trailing:
+            included.append(numbered(len(names))[-1])
     as_text = contents.hexadecimal or dialect.decimal == "," or bool(reading.decimal or reading.thousands)
     table = _to_arrow(file, dialect, reading, as_text=as_text, included=included)
+    if reading.decimal is None and dialect.decimal != "," and _has_decimal_commas(table, dialect, contents):
+        # Below what told the layout: beside decimal commas, points may stand between thousands.
+        dialect = replace(dialect, decimal=",")
+        table = _to_arrow(file, dialect, reading, as_text=True, included=included)
     notes = dialect.notes
+    if len(names) == 1 and contents.empty_lines:
+        notes += (f"{contents.empty_lines:,} empty lines are passed over, and are no missing cells",)
     if contents.quotes:
         notes += _check_quotes(file, dialect, table, contents.quotes)
-    if dialect.trailing and table.column(len(names) - 1).null_count < table.num_rows:
-        row = 1 + int(np.argmax(~table.column(len(names) - 1).is_null().to_numpy()))
+    last = numbered(len(names))[-1]
+    if dialect.trailing and table.column(last).null_count < table.num_rows:
+        row = 1 + int(np.argmax(~table.column(last).is_null().to_numpy()))
         raise DataError(
             f"row {row} has {len(names)} cells where the first line has {len(names) - 1}; give every row "
             "the same number of cells"
@@ -107,7 +138,9 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
             and len(found.numbers)
             and np.nanmax(np.abs(found.numbers), initial=0) > EXACT
         ):
-            found = replace(found, fault=_merged(file, dialect, reading, index))
+            name = numbered(len(names))[index]
+            texts = _to_arrow(file, dialect, reading, as_text=True, included=[name]).column(name)
+            found = replace(found, fault=merged_digits(texts, found.numbers))
         if index in dialect.leading_zeros and found.type.is_integer:
             note = ("numbers begin with zeros, as codes do, and are read without them", "0...")
             found = replace(found, notes=(*found.notes, note))
@@ -118,14 +151,24 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
         bookkeeping[0] = ""  # what the dialect's notes say already
     if dialect.trailing:
         bookkeeping[len(names) - 1] = ""
-    is_own = set(_OWN.decode().split(",")) <= set(names)
+    is_own = set(names) >= _OWN
     return RawTable(names, table.num_rows, cells, bookkeeping, notes, has_signs=not is_own)
+
+
+def _has_decimal_commas(table: "pa.Table", dialect: Dialect, contents: _Contents) -> bool:
+    """Whether a column of text is one of numbers with decimal commas, as it can be only in some layouts."""
+    import pyarrow as pa
+
+    if dialect.separator == "," and not contents.quotes:
+        return False
+    texts = [column for column in table.columns if pa.types.is_string(column.type)]
+    return any(map(has_decimal_commas, texts))
 
 
 def _look_through(file: TableFile, dialect: Dialect) -> _Contents:
     """Look at every byte once; raises `DataError` if there are too many."""
     quote = dialect.quote.encode()
-    total = quotes = 0
+    total = quotes = empty = 0
     hexadecimal = dialect.encoding.startswith(("utf-16", "utf-32"))
     if not file.is_packed:
         check_size(file.path.stat().st_size)
@@ -138,8 +181,9 @@ def _look_through(file: TableFile, dialect: Dialect) -> _Contents:
             hexadecimal = (
                 hexadecimal or b"0x" in block or b"0X" in block or (last == b"0" and block[:1] in b"xX")
             )
+            empty += block.count(b"\n\n") + block.count(b"\n\r\n") + (last + block[:1] == b"\n\n")
             last = block[-1:]
-    return _Contents(quotes, hexadecimal)
+    return _Contents(quotes, hexadecimal, empty)
 
 
 def _to_arrow(
@@ -154,6 +198,10 @@ def _to_arrow(
 
     with suppress(ValueError):
         return _parse(file, dialect, reading, as_text, included, arrow_csv.ReadOptions(), [])
+    # A row may be longer than a block.
+    with suppress(ValueError):
+        large = arrow_csv.ReadOptions(block_size=_LONGEST_HEAD)
+        return _parse(file, dialect, reading, as_text, included, large, [])
     # With several threads Arrow does not know the number of a faulty row.
     faults: list[InvalidRow] = []
     try:
@@ -171,7 +219,9 @@ def _to_arrow(
             if row.number is not None:
                 _check_is_short(file, dialect, row.number)
         hint = ""
-        if dialect.separator == ",":
+        if str(row.text).lstrip().startswith(COMMENTS):
+            hint = ", and looks like a comment: take it out"
+        elif dialect.separator == "," and row.actual_columns > row.expected_columns:
             hint = "; where commas stand inside numbers, say so with `--decimal ,` or `--thousands ,`"
         raise DataError(
             f"row {row.number} has {row.actual_columns} cells where the first line has "
@@ -250,32 +300,38 @@ def _check_quotes(file: TableFile, dialect: Dialect, table: "pa.Table", quotes: 
     import pyarrow as pa
     from pyarrow import compute
 
-    longest: tuple[int, str, int, str] = (0, "", 0, "")
-    for number, name in enumerate(table.column_names):
-        column = table.column(name)
+    notes: list[str] = []
+    broken = False
+    for number, column in enumerate(table.columns):
         if not pa.types.is_string(column.type):
             continue
-        breaks = compute.count_substring_regex(column, "\r\n|\r|\n")
-        most = compute.max(breaks).as_py() or 0
-        if most > longest[0]:
+        breaks = compute.fill_null(compute.count_substring_regex(column, "\r\n|\r|\n"), 0)
+        rows = np.flatnonzero(breaks.to_numpy() > 0)
+        broken = broken or len(rows) > 0
+        name = dialect.names[number] or table.column_names[number]
+        for row in rows[:_BROKEN_CELLS].tolist():
+            lines = breaks[row].as_py() + 1
+            if _holds_rows(column[row].as_py(), dialect):
+                raise _long(f"column `{name}`, row {row + 1}", lines)
+        if len(rows) and (most := compute.max(breaks).as_py()) >= _LONG_CELL:
             row = compute.index(breaks, most).as_py()
-            longest = (most, dialect.names[number] or name, row, column[row].as_py())
-    if (longest[0] or quotes % 2) and dialect.separator != " ":
+            notes.append(
+                f"column `{name}`, row {row + 1}: the cell runs over {most + 1} lines; check its quotes"
+            )
+    if (broken or quotes % 2) and dialect.separator != " ":
         _check_is_closed(file, dialect)
-    most, name, row, text = longest
-    if most < _LONG_CELL:
-        return ()
-    if _holds_rows(text, dialect):
-        raise _long(f"column `{name}`, row {row + 1}", most + 1)
-    return (f"column `{name}`, row {row + 1}: the cell runs over {most + 1} lines; check its quotes",)
+    return tuple(notes)
 
 
 def _holds_rows(text: str, dialect: Dialect) -> bool:
-    """Whether most lines inside of a cell look like rows of the table."""
-    inner = re.split(r"\r\n|\r|\n", text)[1:-1]
-    cells = [next(csv.reader([line], delimiter=dialect.separator), []) for line in inner]
-    alike = [each for each in cells if len(each) == len(dialect.names) and any(map(is_value, each))]
-    return len(alike) > len(inner) / 2
+    """Whether half of the lines behind a cell's first one look like rows of the table, or parts of one."""
+    lines = re.split(r"\r\n|\r|\n", text)[1:]
+    alike = 0
+    for line in lines:
+        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=dialect.separator), [])]
+        if 2 <= len(cells) <= len(dialect.names):
+            alike += sum(map(is_value, cells)) >= len(cells) / 2
+    return alike > 0 and alike >= len(lines) / 2
 
 
 def _check_is_closed(file: TableFile, dialect: Dialect) -> None:
@@ -313,24 +369,3 @@ def _lines_before(file: TableFile, dialect: Dialect) -> int:
     with file.open() as stream:
         above = stream.read(dialect.start).decode(dialect.encoding, errors="replace")
     return len(list(io.StringIO(above, newline="")))
-
-
-def _merged(file: TableFile, dialect: Dialect, reading: ReadOptions, index: int) -> str | None:
-    """What is wrong with a column of large numbers, if they have digits that a float64 does not hold."""
-    from pyarrow import compute
-
-    name = numbered(len(dialect.names))[index]
-    texts = _to_arrow(file, dialect, reading, as_text=True, included=[name]).column(name)
-    long = compute.fill_null(compute.match_substring_regex(texts, r"^\s*[+-]?[0-9]{16,}\s*$"), False)
-    if not compute.any(long).as_py():
-        return None
-    digits = texts.filter(long)
-    before = compute.count_distinct(digits).as_py()
-    after = len(np.unique([float(each) for each in compute.unique(digits).to_pylist()]))
-    if all(int(float(each)) == int(each) for each in compute.unique(digits).to_pylist()):
-        return None
-    merged = f", and {before:,} different values become {after:,}" if after < before else ""
-    return (
-        f"its whole numbers, such as {digits[0].as_py().strip()}, go beyond 2^53, where the floating-point "
-        f"numbers of a model leave gaps{merged}; subtract a constant from them, or leave the column out"
-    )

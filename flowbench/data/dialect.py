@@ -20,7 +20,8 @@ from flowbench.errors import DataError
 #: Separators in the order of preference; a blank stands for any run of them.
 _SEPARATORS = (",", "\t", ";", "|", " ")
 _NAMED = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks"}
-_COMMENTS = ("#", "%", "//")
+#: What lines that are no rows begin with.
+COMMENTS = ("#", "%", "//")
 #: Records that tell the layout, and that do where they are long: with so many cells in all.
 _RECORDS, _FEW, _CELLS = 300, 20, 30_000
 #: Marks at the start of a file, and what is read behind them; of UTF-32 before that of UTF-16 in it.
@@ -106,14 +107,12 @@ def find_dialect(
         raise DataError(
             "it holds nothing but blank lines" if not comments else "it holds nothing but comments"
         )
-    if comments:
-        notes.append(
-            f"{_counted(len(comments), 'comment line')} above the table {_is_are(comments)} passed over"
-        )
     quote = _quote(lines[first:])
+    # Where a quote is not closed it is the cell that is too long, and not what it is refused for.
+    csv.field_size_limit(2**31 - 1)
     separator = reading.separator or given or _find_separator(lines[first:], quote)
     records = list(_records(lines, first, separator, quote))
-    if whole and len(records) < _FEW:
+    if whole and len(records) < _FEW and separator != " ":
         check_closed(lines[first:], first, separator, quote)
     records, titles = _without_titles(records)
     if titles:
@@ -122,16 +121,19 @@ def find_dialect(
             f"{_counted(len(titles), 'line')} above the table, `{shown}`, {_is_are(titles)} passed over: "
             "unlike the lines below"
         )
-    header = read_header(
-        [list(record.cells) for record in records], _commented(comments, separator, quote), reading
-    )
+    commented = _commented(comments, separator, quote)
+    cells_of = [list(record.cells) for record in records]
+    header = read_header(cells_of, commented, reading, commas=separator == ",")
+    if passed := len(comments) - header.in_comment:
+        above = _counted(passed, "comment line")
+        notes.insert(0, f"{above} above the table {'is' if passed == 1 else 'are'} passed over")
     if header.has_names and len(records) == 1 and whole and not header.in_comment:
         raise DataError("it holds a line of names but no rows")
     rows = records[1:] if header.has_names and not header.in_comment else records
     _check_one_number_a_line(header, rows, separator, reading)
     place = rows[0].start if rows else sum(map(len, lines))
     start = mark + len(text[:place].encode(encoding))
-    if separator != usual or given:
+    if separator != usual:
         notes.insert(0, f"cells are separated by {_NAMED.get(separator, repr(separator))}")
     if quote == "'":
         notes.append("cells stand in single quotes")
@@ -185,7 +187,7 @@ def _above(lines: Sequence[str]) -> tuple[int, str | None, list[str]]:
             continue
         if given is None and not comments and (match := re.fullmatch(r'"?sep=(.)"?', line.strip("\r\n"))):
             given = match[1]
-        elif text.startswith(_COMMENTS):
+        elif text.startswith(COMMENTS):
             comments.append(text)
         else:
             return number, given, comments
@@ -233,6 +235,9 @@ def _find_separator(lines: Sequence[str], quote: str) -> str:
     for separator in _SEPARATORS:
         records = list(_records(lines, 0, separator, quote))
         counts = Counter(len(record.cells) for record in records)
+        # Lines that are one value as they are, such as a date and a time, have no blanks between cells.
+        if separator == " " and _are_values(lines):
+            continue
         # Of two counts that are as common the larger is that of the rows, below one name fewer.
         width, common = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
         if width < 2 or common <= len(records) / 2:
@@ -242,6 +247,12 @@ def _find_separator(lines: Sequence[str], quote: str) -> str:
         if score > best + 1e-9:
             best, chosen = score, separator
     return chosen
+
+
+def _are_values(lines: Sequence[str]) -> bool:
+    """Whether most lines, but for the first, are a value each."""
+    some = [line.strip() for line in lines[1:_RECORDS] if line.strip()]
+    return bool(some) and sum(map(is_value, some)) > len(some) / 2
 
 
 def _cleanliness(records: Sequence[_Record], separator: str) -> float:

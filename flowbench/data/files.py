@@ -91,13 +91,18 @@ class TableFile:
         return str(self.path) if self.inside is None else f"{self.path}:{self.inside}"
 
     @property
-    def kind(self) -> str:
-        """What reads it, one of the values of `KINDS`; raises `DataError` if nothing does."""
+    def ending(self) -> str:
+        """The ending that tells the kind, without that of how the file is packed; empty if none does."""
         suffix = table_suffix(self.path)
         if suffix == ".zip":
             suffix = table_suffix(Path(self._member()))
-        found = KINDS.get("." + suffix.split(".")[1]) if suffix else None
-        if found is None or (suffix != ".zip" and suffix is None):
+        return "." + suffix.split(".")[1] if suffix else ""
+
+    @property
+    def kind(self) -> str:
+        """What reads it, one of the values of `KINDS`; raises `DataError` if nothing does."""
+        found = KINDS.get(self.ending)
+        if found is None:
             known = ", ".join(KINDS)
             raise DataError(
                 f"it is of no kind that can be read; known endings: {known}, and those of text with "
@@ -136,6 +141,10 @@ class TableFile:
             ]
         tables = [member for member in members if (table_suffix(Path(member.filename)) or ".zip") != ".zip"]
         names = [member.filename for member in tables]
+        # Beside a table, a file of plain text is rather its description.
+        better = [name for name in names if not name.lower().endswith((".txt", ".dat"))]
+        if self.inside is None and len(better) == 1:
+            names = better
         if self.inside is not None:
             if self.inside not in names:
                 raise DataError(f"the archive has no table `{self.inside}`; it has {_listed(names)}")
@@ -147,6 +156,9 @@ class TableFile:
                 f"the archive holds {len(names)} tables, {_listed(names)}; name one, as "
                 f"{self.path.name}:{names[0]}"
             )
+        suffix = table_suffix(Path(names[0])) or ""
+        if suffix.endswith(_PACKED) or KINDS[suffix] not in _LOOSE:
+            raise DataError(f"`{names[0]}` is not read inside of an archive; unpack it")
         check_size(next(member.file_size for member in tables if member.filename == names[0]))
         return names[0]
 
@@ -189,18 +201,26 @@ def _ending(head: bytes, path: Path) -> str:
         if "[Content_Types].xml" in names:
             return ".xlsx"
         return ".npz" if all(name.endswith(".npy") for name in names) else ".zip"
-    return next((ending for start, ending in _STARTS.items() if head.startswith(start)), ".csv")
+    if head.startswith(b"\x1f\x8b"):
+        with gzip.open(path) as file:
+            return (".jsonl" if _is_json(file.read(1000)) else ".csv") + ".gz"
+    found = next((ending for start, ending in _STARTS.items() if head.startswith(start)), ".csv")
+    return ".jsonl" if found == ".csv" and _is_json(head[:1000]) else found
+
+
+def _is_json(head: bytes) -> bool:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
 
 
 #: What files of a kind begin with.
 _STARTS = {
     b"PAR1": ".parquet",
     b"ARROW1": ".arrow",
+    b"FEA1": ".feather",
+    b"\xff\xff\xff\xff": ".arrow",
     b"\x93NUMPY": ".npy",
     b"\x89HDF": ".h5",
-    b"\x1f\x8b": ".csv.gz",
     b"BZh": ".csv.bz2",
     b"\xfd7zXZ": ".csv.xz",
     b"\x28\xb5\x2f\xfd": ".csv.zst",
-    b"{": ".jsonl",
 }

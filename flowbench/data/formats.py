@@ -7,17 +7,21 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flowbench.data.cells import Cells
+from flowbench.data.column_type import ColumnType
 from flowbench.data.csv_table import read_csv
 from flowbench.data.files import TableFile
 from flowbench.data.hdf5_table import read_hdf5
 from flowbench.data.raw_table import RawTable, check_size
 from flowbench.data.reading import ReadOptions
 from flowbench.data.sheet_table import read_sheet
+from flowbench.data.text_numbers import EXACT, merged_digits
 from flowbench.errors import DataError, FlowbenchError
 
 if TYPE_CHECKING:
@@ -129,7 +133,20 @@ def _read_json(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTabl
 
     table = arrow_json.read_json(pa.BufferReader(content))
     names = _names(table.schema, wanted)
-    return RawTable.from_arrow(tuple(names), table.select(names), reading)
+    found = RawTable.from_arrow(tuple(names), table.select(names), reading)
+
+    def cells(index: int, expected: ColumnType | None) -> Cells:
+        each = found.cells(index, expected)
+        if each.type.storage == "float64" and np.nanmax(np.abs(each.numbers), initial=0) > EXACT:
+            # Beside a number with decimals, or one of many digits, Arrow rounds whole numbers too.
+            lines = (json.loads(line, parse_int=str) for line in content.splitlines() if line.strip())
+            texts = [line.get(names[index]) for line in lines]
+            digits = [text if isinstance(text, str) else None for text in texts]
+            fault = merged_digits(pa.chunked_array([pa.array(digits, pa.string())]), each.numbers)
+            each = replace(each, fault=fault)
+        return each
+
+    return replace(found, cells=cells)
 
 
 def _bounded(read: Callable[[int], bytes], block: int) -> bytes:

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from flowbench.data.cells import Array
 from flowbench.data.raw_table import LAYOUTS, RawTable, check_size
 from flowbench.data.reading import ReadOptions
 from flowbench.errors import DataError
@@ -12,6 +16,9 @@ from flowbench.errors import DataError
 if TYPE_CHECKING:
     import h5py
 
+#: Attributes of the CF conventions by which values are other numbers than those that are stored.
+_SCALED = ("scale_factor", "add_offset")
+_FILLED = ("_FillValue", "missing_value")
 #: Groups that a message names.
 _MOST_GROUPS = 5
 
@@ -40,13 +47,17 @@ def read_hdf5(path: Path, inside: str | None, reading: ReadOptions, wanted: Sequ
                 "it is a table of `pandas.to_hdf`, in PyTables' format; write it with `to_parquet` instead"
             )
         names = [name for name in group if wanted is None or name in wanted or not set(wanted) <= set(group)]
-        columns = [name for name in names if _is_column_like(group, name)]
+        columns = [name for name in names if _is_column_like(group, name, wanted or ())]
         if not columns:
             where = f"`{inside}`" if inside else "its root"
             tables = [f"{path.name}:{name}" for name in _tables(group, "/".join(parts))]
             hint = f"name the group of one: {', '.join(tables[:_MOST_GROUPS])}" if tables else LAYOUTS
             raise DataError(f"it has no dataset at {where}; {hint}")
-        return _read(group, columns, reading, wanted)
+        found = _read(group, columns, reading, wanted)
+        scales = [name for name in names if name not in columns and _is_column_like(group, name, names)]
+        shown = ", ".join(scales[:_MOST_GROUPS])
+        note = f"dimension scales are left out, unless `--columns` names them: {shown}"
+        return replace(found, notes=(*found.notes, *([note] if scales and scales != ["row"] else [])))
 
 
 @contextmanager
@@ -67,13 +78,24 @@ def _read(
     datasets = {name: _checked(name, group[name]) for name in names}
     check_size(sum(dataset.size * dataset.dtype.itemsize for dataset in datasets.values()))
     units = {name: _units(dataset) for name, dataset in datasets.items()}
-    arrays = {name: dataset[()] for name, dataset in datasets.items()}
+    arrays = {name: _filled(dataset) for name, dataset in datasets.items()}
     return RawTable.from_arrays(arrays, reading, units, wanted)
+
+
+def _filled(dataset: "h5py.Dataset") -> Array:
+    """The values, with NaN for those that an attribute says are missing."""
+    values: Array = dataset[()]
+    for attribute in _FILLED:
+        if attribute in dataset.attrs and values.dtype.kind in "iuf":
+            missing = np.isin(values, dataset.attrs[attribute])
+            if missing.any():
+                values = np.where(missing, np.nan, values.astype(np.float64))
+    return values
 
 
 def _units(dataset: "h5py.Dataset") -> str:
     """What the attribute `units` says, as the CF conventions have it."""
-    unit = dataset.attrs.get("units", "") if "units" in dataset.attrs else ""
+    unit = dataset.attrs.get("units", "")
     return unit.decode(errors="replace") if isinstance(unit, bytes) else str(unit)
 
 
@@ -89,16 +111,21 @@ def _member(group: "h5py.Group", name: str) -> object:
     return group[name]
 
 
-def _is_column_like(group: "h5py.Group", name: str) -> bool:
+def _is_column_like(group: "h5py.Group", name: str, wanted: Sequence[str]) -> bool:
     import h5py
 
     member = _member(group, name)
-    return isinstance(member, h5py.Dataset) and not member.is_scale
+    return isinstance(member, h5py.Dataset) and (name in wanted or not member.is_scale)
 
 
 def _checked(name: str, dataset: "h5py.Dataset") -> "h5py.Dataset":
     if dataset.is_virtual or dataset.external:
         raise DataError(f"`{name}` keeps its values in another file; store them in this one")
+    for attribute in _SCALED:
+        if attribute in dataset.attrs:
+            raise DataError(
+                f"`{name}` has the attribute `{attribute}`, which is not applied; store its values plainly"
+            )
     if dataset.shape is None:
         raise DataError(f"`{name}` is empty")
     kinds = {dataset.dtype[field].kind for field in dataset.dtype.names or ()} or {dataset.dtype.kind}

@@ -10,7 +10,7 @@ from flowbench.data.reading import ReadOptions
 from flowbench.errors import DataError
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
-_COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
+_COMMA_NUMBER = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+([eE][+-]?\d+)?")
 _GROUPED = re.compile(r"[+-]?\d{1,3}([,.' \u00a0\u202f]\d{3})+([.,]\d+)?")
 _DECORATED = re.compile(r"\(?[$€£¥]\s*[+-]?[\d.,]+\)?|[+-]?[\d.,]+\s*[%$€£¥]")
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?")
@@ -55,8 +55,12 @@ def is_date(cell: str) -> bool:
     return _DATE.fullmatch(cell) is not None
 
 
-def read_header(records: Sequence[list[str]], comment: list[str] | None, reading: ReadOptions) -> Header:
+def read_header(
+    records: Sequence[list[str]], comment: list[str] | None, reading: ReadOptions, *, commas: bool = False
+) -> Header:
     """What the first of `records` is; `comment` are the cells of a comment right above it, if there is one.
+
+    `commas` tells whether cells are separated by commas, which numbers may have inside too.
 
     Raises `DataError` where the first line has fewer cells than the others and it cannot be told why.
     """
@@ -72,12 +76,20 @@ def read_header(records: Sequence[list[str]], comment: list[str] | None, reading
         if reading.header is None and len(commented) == len(first) and _are_names(commented):
             said = f"the comment {_shown(commented)} is taken for the names of the columns"
             return Header(tuple(commented), True, in_comment=True, notes=(said,))
-        return Header(numbered(len(first)), False, notes=notes)
+        if commas and len(first) == 2 and all(re.fullmatch(r"[+-]?\d+,\d+", ",".join(r)) for r in records):
+            notes += ("where its commas are decimal signs, say `--separator tab --decimal ,`",)
+        every = [first, *([cell.strip() for cell in record] for record in body)]
+        # A column of nothing at an edge is what a separator at an end of each line leaves.
+        edges = {i for i in (0, len(first) - 1) if not any(record[i] for record in every if i < len(record))}
+        places = ("" if i in edges else name for i, name in enumerate(numbered(len(first))))
+        return Header(tuple(places), False, notes=notes)
     if body and len(first) == width - 1:
         if all(not record[-1].strip() for record in body if len(record) == width):
             said = "every row ends with a separator, behind which there is no column"
             return Header((*first, ""), True, trailing=True, notes=(*notes, said))
-        if not _names_rows([record[0].strip() for record in body if len(record) == width]):
+        whole = [record for record in body if len(record) == width]
+        decimals = commas and width == 2 and all(re.fullmatch(r"\d+,\d+", ",".join(each)) for each in whole)
+        if decimals or not _names_rows([record[0].strip() for record in whole]):
             raise DataError(
                 f"the first line has {len(first)} cells where the others have {width}; give every line the "
                 "same number of cells. Where commas stand inside numbers, say so with `--decimal ,` or "
@@ -98,8 +110,12 @@ def _decide(first: list[str], body: Sequence[list[str]]) -> tuple[bool, tuple[st
             [record[i + 1].strip() for record in body if i + 1 < len(record)] for i in range(len(first))
         ]
     numeric = [_is_numeric(column) for column in columns]
-    values = [is_value(cell) for cell in first]
-    texts = [bool(cell) and not is_value(cell) for cell in first]
+    # A date above numbers is no value of theirs.
+    values = [
+        is_value(cell) and not (is_date(cell) and not any(map(is_date, column)))
+        for cell, column in zip(first, columns, strict=True)
+    ]
+    texts = [bool(cell) and not value for cell, value in zip(first, values, strict=True)]
     if not any(texts):
         return _decide_numbers(first, columns, numeric)
     above = any(
@@ -141,10 +157,9 @@ def _decide_numbers(
         for cell, column, kind in zip(first, columns, numeric, strict=True)
         if cell
     ]
-    if doubted and sum(unlike) >= len(known) / 2:
-        note = (
-            f"the first line, {_shown(first)}, is taken for names: whole numbers in sequence above decimals"
-        )
+    counting = [[str(i + start) for i in range(len(known))] for start in (0, 1)]
+    if (len(known) > 2 and doubted and known in counting) or (doubted and sum(unlike) >= len(known) / 2):
+        note = f"the first line, {_shown(first)}, is taken for names: numbers in sequence"
         return True, (f"{note}; `--header no` takes it for a row",)
     if doubted or all(unlike):
         why = "it could be names, and is numbers like those below" if doubted else "it is numbers"

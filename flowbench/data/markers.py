@@ -85,5 +85,8 @@ def _stands_apart(value: float, others: Floats) -> bool:
 
 def _is_known(value: float) -> bool:
     size = abs(value)
-    nines = size >= 9 and size == np.rint(size) and size < 1e15 and set(f"{size:.0f}") == {"9"}
+    # A single 9 may be a count or a code.
+    nines = (
+        (size >= 99 or value == -9) and size == np.rint(size) and size < 1e15 and set(f"{size:.0f}") == {"9"}
+    )
     return bool(nines) or bool(np.isclose(_KNOWN, size, rtol=1e-6, atol=0).any())

@@ -19,6 +19,10 @@ SEPARATORS = {
 _THOUSANDS = {"comma": ",", "point": ".", "blank": " ", "space": " ", "apostrophe": "'"}
 
 
+#: Options that tell how a file of text is laid out.
+LAYOUT = ("header", "separator", "decimal", "thousands", "encoding")
+
+
 class ReadOptions(Options):
     """How a table's file is read; what is None is found out, and said where it is not plain.
 

@@ -10,6 +10,8 @@ from flowbench.data.raw_table import RawTable, check_size
 from flowbench.data.reading import ReadOptions
 from flowbench.errors import DataError
 
+#: Text that stands for nothing, as in tables of text.
+_NOTHING = {"", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "n/a"}
 #: Rows that tell whether the first line holds names.
 _TELLING = 300
 
@@ -20,13 +22,14 @@ def read_sheet(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | No
     Empty rows are skipped. Dates are read as such, whatever format a cell has.
     """
     import pyarrow as pa
-    from python_calamine import CalamineWorkbook
+    from python_calamine import CalamineWorkbook, SheetVisibleEnum
 
     check_size(file.path.stat().st_size)
     book = CalamineWorkbook.from_path(file.path)
     name = file.inside
     if name is None:
-        filled = [each for each in book.sheet_names if book.get_sheet_by_name(each).height]
+        shown = [each.name for each in book.sheets_metadata if each.visible == SheetVisibleEnum.Visible]
+        filled = [each for each in shown if book.get_sheet_by_name(each).height]
         if len(filled) != 1:
             names = ", ".join(f"`{each}`" for each in filled[:5])
             raise DataError(
@@ -41,6 +44,8 @@ def read_sheet(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | No
     sheet = book.get_sheet_by_name(name)
     check_size(sheet.height * sheet.width * 8)
     rows = [row for row in sheet.to_python() if any(cell != "" for cell in row)]
+    titles = _titles(rows)
+    rows = rows[titles:]
     head = [[_text(cell) for cell in row] for row in rows[:_TELLING]]
     if not head:
         raise DataError("it holds no rows")
@@ -50,14 +55,30 @@ def read_sheet(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | No
     columns = [pa.chunked_array([_column([row[i] for row in rows])]) for i in range(len(header.names))]
     table = pa.table(columns, names=[str(i) for i in range(len(columns))])
     found = RawTable.from_arrow(header.names, table, reading, typed=False)
-    return RawTable(found.names, found.n_rows, found.cells, notes=header.notes, has_signs=True)
+    notes = header.notes
+    if titles:
+        first = f"{titles} line{'s' * (titles > 1)} above the table"
+        notes = (f"{first} {'is' if titles == 1 else 'are'} passed over: unlike the lines below", *notes)
+    return RawTable(found.names, found.n_rows, found.cells, notes=notes, has_signs=True)
+
+
+def _titles(rows: Sequence[Sequence[Any]]) -> int:
+    """How many rows above the table hold a title: text in one cell of several."""
+    count = 0
+    while count < len(rows) - 1:
+        filled = [cell for cell in rows[count] if cell != ""]
+        below = sum(cell != "" for cell in rows[count + 1])
+        if len(filled) != 1 or not isinstance(filled[0], str) or below == 1:
+            break
+        count += 1
+    return count
 
 
 def _column(cells: Sequence[Any]) -> Any:
     """An Arrow array of one type for all cells: text where they differ."""
     import pyarrow as pa
 
-    known = [None if cell == "" else cell for cell in cells]
+    known = [None if isinstance(cell, str) and cell.strip() in _NOTHING else cell for cell in cells]
     kinds = {type(cell) for cell in known if cell is not None}
     if kinds <= {int, float}:
         whole = all(cell is None or (float(cell).is_integer() and abs(cell) < 2**53) for cell in known)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from flowbench.data.bookkeeping import find_bookkeeping
 from flowbench.data.cells import Cells
 from flowbench.data.column_type import FLOAT64, ColumnType
+from flowbench.data.dialect import COMMENTS
 from flowbench.data.files import TableFile
 from flowbench.data.formats import file_errors, read_raw_table
 from flowbench.data.header import is_date, is_plain_number
@@ -92,7 +93,7 @@ def read_columns(
     with file_errors(file):
         wanted = None if columns is None else [*columns, *([reading.group] if reading.group else [])]
         raw = read_raw_table(file, reading, wanted)
-        names, notes = _named(raw)
+        names, named = _named(raw)
         _check_names(names, columns)
         for option, given in (
             ("keep", reading.keep or ()),
@@ -110,10 +111,10 @@ def read_columns(
         for index in listed or wanted_indices:
             known = expected.get(names[index])
             cells[names[index]] = _as_expected(raw.cells(index, known), known, raw.has_signs)
-        notes = [*raw.notes, *notes]
+        notes = list(raw.notes)
         if columns is None:
             unnamed = [name for name, own in zip(names, raw.names, strict=True) if not own]
-            out, warnings = find_bookkeeping(list(cells), cells, unnamed)
+            out, warnings = find_bookkeeping(list(cells), cells, unnamed, reading.keep or ())
             reasons = {names[i]: why for i, why in raw.bookkeeping.items() if listed} | out
             kept = {name: each for name, each in cells.items() if name not in out}
             if not kept:
@@ -126,6 +127,7 @@ def read_columns(
             hint = leave_out_hint(list(kept), warnings)
             notes += [f"{each}; {hint}" if hint else each for each in warnings.values()]
             cells = kept
+        notes += [note for name, note in named.items() if columns is None and name in cells]
         notes += _notes_on_cells(cells)
         groups = raw.cells(names.index(reading.group), None) if reading.group else None
         return Columns(cells, tuple(notes), groups)
@@ -135,6 +137,12 @@ def _as_expected(cells: Cells, expected: ColumnType | None, has_signs: bool) -> 
     """`cells` with what is wrong if they are not of the type that was `expected`."""
     if expected is None or cells.fault is not None:
         return cells
+    if not np.isfinite(cells.numbers).any():
+        return replace(cells, type=expected)
+    if cells.type.unit != expected.unit and expected.unit == "days since 1970-01-01":
+        days = cells.numbers / 86400
+        if cells.type.storage.startswith("timestamp") and np.array_equal(days, np.rint(days), equal_nan=True):
+            return replace(cells, numbers=days, type=expected)
     if cells.type.unit != expected.unit:
         found = [each or "plain numbers" for each in (cells.type.unit, expected.unit)]
         fault = f"it holds {found[0]} where {found[1]} are known to stand"
@@ -267,15 +275,14 @@ class _Fault:
     remedy: str = ""
 
 
-def _named(raw: RawTable) -> tuple[list[str], list[str]]:
-    """The columns' names, of which those without one get that of their place, and what to say of it."""
-    names, notes = list(raw.names), []
+def _named(raw: RawTable) -> tuple[list[str], dict[str, str]]:
+    """The columns' names, of which those without one get that of their place, and what to say of these."""
+    names, notes = list(raw.names), dict[str, str]()
     for index, name in enumerate(raw.names):
         if not name and raw.bookkeeping.get(index) != "":
             place = f"c{index + 1}"
             names[index] = place + "_" * sum(other == place for other in raw.names)
-            if index:
-                notes.append(f"column {index + 1} has no name, and is called `{names[index]}`")
+            notes[names[index]] = f"column {index + 1} has no name, and is called `{names[index]}`"
     return names, notes
 
 
@@ -347,9 +354,11 @@ def _fault(cells: Cells, may_be_missing: bool, may_leave_out: bool) -> _Fault | 
         )
     text = _shown(cells.text(row))
     remedy = "turn text into numbers"
-    if is_plain_number(text):
+    if cells.is_typed and is_plain_number(text):
         return _Fault("text", row + 1, f"`{text}` is text, not a number", int(foreign.sum()), remedy)
-    if is_date(text):
+    if text.startswith(COMMENTS):
+        remedy = "it looks like a comment: take the line out"
+    elif is_date(text):
         remedy = "say how dates are written with `--date-format`, such as %d.%m.%y"
     elif foreign.sum() < len(foreign) / 2 and cells.text(row).strip():
         remedy += f", or say `--missing-value {shlex.quote(text)}` if that stands for nothing"

@@ -29,10 +29,13 @@ _DAYS = (
     "%b %d, %Y",
     "%B %d, %Y",
 )
-_TIMES = ("", " %H:%M", " %H:%M:%S", "T%H:%M", "T%H:%M:%S")
-_CLOCKS = ("%H:%M:%S", "%H:%M")
+_FRACTION = ".%f"
+_TIMES = ("", " %H:%M", " %H:%M:%S", f" %H:%M:%S{_FRACTION}", "T%H:%M", "T%H:%M:%S", f"T%H:%M:%S{_FRACTION}")
+_CLOCKS = ("%H:%M:%S", "%H:%M", f"%H:%M:%S{_FRACTION}")
 #: What a cell of dates or times looks like: digits, and a sign between them.
 _LIKELY = r"[0-9][-/.: ][0-9A-Za-z]"
+#: Cells that tell the format, and the share of a column's cells that has to be of it.
+_TELLING, _MOSTLY = 1000, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,64 +48,96 @@ class Dates:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def read_dates(known: "pa.ChunkedArray", given: Sequence[str]) -> Dates:
-    """Read trimmed text, null where a cell is missing, by one of the formats `given` or of all."""
+def read_dates(known: "pa.ChunkedArray", given: Sequence[str], expected: str | None = None) -> Dates:
+    """Read trimmed text, null where a cell is missing, by the format that fits most cells.
+
+    That is the `expected` one of a column that is known, or one of those `given`, if it fits any.
+    """
     from pyarrow import compute
 
     none = Dates(np.full(len(known), np.nan))
     filled = len(known) - known.null_count
     if not filled:
         return none
-    if given:
-        parsed = {format: _parsed(known, format).null_count for format in given}
-        return _read(known, min(parsed, key=lambda format: parsed[format]))
+    for formats in ([expected] if expected else [], given):
+        fitting = {format: _fits(known, format) for format in formats}
+        if fitting and max(fitting.values()):
+            return _read(known, max(fitting, key=lambda format: fitting[format]))
+    if given and not expected:
+        return none
     if not compute.any(compute.match_substring_regex(known, _LIKELY)).as_py():
         return none
-    few = known.drop_null()[:1000]
-    fitting = [format for format in _formats() if not _parsed(few, format).null_count]
-    fitting = [format for format in fitting if _parsed(known, format).null_count == known.null_count]
-    if not fitting:
+    few = known.drop_null()[:_TELLING]
+    likely = {format: fit for format in _formats() if (fit := _fits(few, format)) >= _MOSTLY * len(few)}
+    found = {format: fit for format in likely if (fit := _fits(known, format)) >= _MOSTLY * filled}
+    best = [format for format, fit in found.items() if fit == max(found.values())]
+    if not best:
         return none
-    if len(fitting) > 1:
-        differing = _read(known, fitting[0]).values, _read(known, fitting[1]).values
-        if not np.array_equal(*differing, equal_nan=True):
+    if len(best) > 1:
+        first, second = (_seconds(known, format) for format in best[:2])
+        if not np.array_equal(first, second, equal_nan=True):
             example = known.drop_null()[0].as_py()
             return Dates(
                 none.values,
                 fault=f"dates such as `{example}` could have the day first or the month; say which with "
-                f"`--date-format {fitting[0]}` or `--date-format {fitting[1]}`, or leave the column out",
+                f"`--date-format {best[0]}` or `--date-format {best[1]}`, or leave the column out",
             )
-    return _read(known, fitting[0])
+    return _read(known, best[0])
 
 
 def _formats() -> list[str]:
     return [day + time for day in _DAYS for time in _TIMES] + list(_CLOCKS)
 
 
-def _parsed(known: "pa.ChunkedArray", format: str) -> "pa.ChunkedArray":
-    """Timestamps, null where the text is not of this format."""
+def _fits(known: "pa.ChunkedArray", format: str) -> int:
+    """How many cells are of a format."""
+    return int(np.isfinite(_seconds(known, format)).sum())
+
+
+def _seconds(known: "pa.ChunkedArray", format: str) -> Floats:
+    """Seconds since 1970-01-01, or midnight, `(n,)`; NaN where the text is not of this format."""
+    import pyarrow as pa
     from pyarrow import compute
 
+    text, pattern, fraction = known, format, None
+    if format.endswith(_FRACTION):
+        pattern = format.removesuffix(_FRACTION)
+        whole = compute.match_substring_regex(known, r"\.[0-9]{1,9}$")
+        fraction = compute.if_else(whole, compute.replace_substring_regex(known, r"^.*\.", "0."), None)
+        text = compute.if_else(whole, compute.replace_substring_regex(known, r"\.[0-9]*$", ""), None)
     # Arrow fills what a format lacks with the current date's parts, or refuses it; a date settles both.
-    whole, pattern = known, format
     if format in _CLOCKS:
-        whole, pattern = compute.binary_join_element_wise("1970-01-01 ", known, ""), f"%Y-%m-%d {format}"
-    parsed = compute.strptime(whole, format=pattern, unit="s", error_is_null=True)
+        text, pattern = compute.binary_join_element_wise("1970-01-01 ", text, ""), f"%Y-%m-%d {pattern}"
+    parsed = compute.strptime(text, format=pattern, unit="s", error_is_null=True)
     # Two digits are no year: 31.01.20 is not the 20th of January in the year 31.
-    return compute.if_else(compute.greater(compute.year(parsed), 999), parsed, None)
+    if "%Y" in pattern:
+        parsed = compute.if_else(compute.greater(compute.year(parsed), 999), parsed, None)
+    # Arrow takes the 31st of February for one of March, and 60 seconds for a minute.
+    again = compute.strftime(parsed, format=pattern)
+    parsed = compute.if_else(compute.equal(_bare(again), _bare(text)), parsed, None)
+    seconds = np.array(parsed.cast(pa.int64()).cast(pa.float64()).to_numpy(), dtype=np.float64)
+    if fraction is not None:
+        seconds = seconds + np.asarray(fraction.cast(pa.float64()).to_numpy(), dtype=np.float64)
+    return seconds
+
+
+def _bare(text: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """The text in small letters, its numbers without zeros in front."""
+    from pyarrow import compute
+
+    return compute.replace_substring_regex(compute.utf8_lower(text), r"(^|[^0-9])0+([0-9])", r"\1\2")
 
 
 def _read(known: "pa.ChunkedArray", format: str) -> Dates:
-    import pyarrow as pa
-
-    seconds = np.asarray(_parsed(known, format).cast(pa.int64()).cast(pa.float64()).to_numpy()).astype(float)
-    example = known.drop_null()[0].as_py()
+    seconds = _seconds(known, format)
+    example = str(known[int(np.argmax(np.isfinite(seconds)))].as_py())
     if not any(part in format for part in ("%H", "%I", "%M", "%S", "%T", "%R")):
         days = np.round(seconds / 86400)
         note = ("dates are read as days since 1970-01-01", example)
         return Dates(days, ColumnType("date32[day]", format=format), notes=(note,))
     if format in _CLOCKS:
         note = ("times of day are read as seconds since midnight", example)
-        return Dates(seconds, type_of_times("time32[s]", seconds, format), notes=(note,))
+        storage = "time64[us]" if format.endswith(_FRACTION) else "time32[s]"
+        return Dates(seconds, type_of_times(storage, seconds, format), notes=(note,))
     note = ("times are read as seconds since 1970-01-01", example)
     return Dates(seconds, type_of_times("timestamp[us]", seconds, format), notes=(note,))

@@ -1,5 +1,6 @@
 """Text that stands for numbers: decimal commas, thousands, percent and currency signs."""
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +32,13 @@ _POINT_DECIMAL = (
     rf"^[+-]?([0-9]*\.([0-9]{{1,2}}|[0-9]{{4,}})|0[0-9]*\.[0-9]+|[0-9]{{4,}}\.[0-9]+|\.[0-9]+){_EXPONENT}$"
 )
 #: Groups of three digits with any of these between them.
-_GROUPED = r"^[+-]?[0-9]{1,3}([ \x{a0}\x{202f}\x{2009}'’][0-9]{3})+([.,][0-9]*)?$"
+_GROUPED = r"^[+-]?[1-9][0-9]{0,2}([ \x{a0}\x{202f}\x{2009}'’][0-9]{3})+([.,][0-9]*)?$"
 _GROUP_SIGNS = r"[ \x{a0}\x{202f}\x{2009}'’]"
 
+#: Beyond it not every whole number is a float64.
+EXACT = 2**53
+#: What stands beside and between the digits of numbers, but for commas and points.
+_DECORATION = re.compile(r"USD|EUR|GBP|JPY|CHF|[%$€£¥()\s\u00a0\u202f\u2009'’]")
 _CURRENCIES = ("$", "€", "£", "¥", "USD", "EUR", "GBP", "JPY", "CHF")
 _CURRENCY = r"(USD|EUR|GBP|JPY|CHF|[$€£¥])"
 
@@ -58,7 +63,7 @@ def decimal_sign(cells: list[str]) -> str | None:
     import pyarrow as pa
     from pyarrow import compute
 
-    texts = pa.array(cells, pa.string())
+    texts = pa.array([_DECORATION.sub("", cell) for cell in cells], pa.string())
     comma = bool(compute.any(_match(texts, _COMMA_DECIMAL)).as_py())
     comma |= bool(compute.any(_match(texts, _POINT_THOUSANDS)).as_py())
     point = bool(compute.any(_match(texts, _POINT_DECIMAL)).as_py())
@@ -87,7 +92,7 @@ def read_numbers(known: "pa.ChunkedArray", reading: ReadOptions, decimal: str | 
             "`--decimal ,` or `--thousands ,`, or leave the column out",
         )
     if groups:
-        shape = rf"^[+-]?[0-9]{{1,3}}([{groups}][0-9]{{3}})+([{'.' if groups == ',' else ','}][0-9]*)?$"
+        shape = rf"^[+-]?[1-9][0-9]{{0,2}}([{groups}][0-9]{{3}})+([{'.' if groups == ',' else ','}][0-9]*)?$"
         marked = _match(plain, shape)
         if bool(compute.any(marked).as_py()):
             plain = compute.if_else(marked, compute.replace_substring(plain, groups, ""), plain)
@@ -99,6 +104,7 @@ def read_numbers(known: "pa.ChunkedArray", reading: ReadOptions, decimal: str | 
         strange = _match(plain, r"\.")
         if bool(compute.any(marked).as_py()):
             notes.append(("numbers have decimal commas", _first(known, marked)))
+        if reading.decimal == "," or thousands == "." or bool(compute.any(marked).as_py()):
             plain = compute.if_else(strange, "no number", plain)
         plain = compute.if_else(marked, compute.replace_substring(plain, ",", "."), plain)
     numeric = compute.or_(_match(plain, _PLAIN), _match(plain, _SPECIAL))
@@ -106,8 +112,40 @@ def read_numbers(known: "pa.ChunkedArray", reading: ReadOptions, decimal: str | 
 
     texts = compute.if_else(numeric, plain, None)
     values = np.asarray(texts.cast(pa.float64()).to_numpy()).astype(np.float64)
+    if fault := merged_digits(texts, values):
+        return Numbers(np.full(len(known), np.nan), mark=mark, fault=fault)
     whole = compute.all(_match(texts, _WHOLE), skip_nulls=True).as_py()
     return Numbers(values, bool(whole), mark, None, tuple(notes) if np.isfinite(values).any() else ())
+
+
+def has_decimal_commas(texts: "pa.ChunkedArray") -> bool:
+    """Whether most cells are numbers, some of which leave no doubt that a comma is the decimal sign."""
+    from pyarrow import compute
+
+    decoration = rf"USD|EUR|GBP|JPY|CHF|[%$€£¥()]|{_GROUP_SIGNS}|\s"
+    bare = compute.replace_substring_regex(texts, decoration, "")
+    commas = compute.sum(_match(bare, _COMMA_DECIMAL)).as_py() or 0
+    others = compute.sum(compute.or_(_match(bare, _WHOLE), _match(bare, _COMMA_EITHER))).as_py() or 0
+    return commas > 0 and commas + others > (len(texts) - texts.null_count) / 2
+
+
+def merged_digits(texts: "pa.ChunkedArray", values: Floats) -> str | None:
+    """What is wrong with whole numbers of so many digits that a float64 does not hold them all."""
+    from pyarrow import compute
+
+    if not len(values) or not np.nanmax(np.abs(values), initial=0) > EXACT:
+        return None
+    long = compute.fill_null(_match(texts, r"^\s*[+-]?[0-9]{16,}(\.0*)?\s*$"), False)
+    digits = {text.strip().partition(".")[0] for text in compute.unique(texts.filter(long)).to_pylist()}
+    rounded = {text: int(float(text)) for text in digits}
+    if all(int(text) == number for text, number in rounded.items()):
+        return None
+    before, after = len(digits), len(set(rounded.values()))
+    merged = f", and {before:,} different values become {after:,}" if after < before else ""
+    return (
+        f"its whole numbers, such as {min(digits)}, go beyond 2^53, where the floating-point numbers of a "
+        f"model leave gaps{merged}; subtract a constant from them, or leave the column out"
+    )
 
 
 def _signs(
@@ -168,10 +206,13 @@ def _undecorated(known: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", str | Non
             plain = compute.if_else(percent, compute.replace_substring_regex(plain, r"\s*%$", ""), plain)
     money = _match(plain, rf"^\(?[+-]?\s*{_CURRENCY}\s*[+-]?[0-9.,]|[0-9.,]\s*{_CURRENCY}\)?$")
     if bool(compute.any(money).as_py()):
-        named = [sign for sign in _CURRENCIES if compute.any(compute.match_substring(plain, sign)).as_py()]
-        if len(named) == 1:
-            notes.append((f"values are amounts in {named[0]}", _first(known, money)))
-            (mark,) = named
+        each = {sign: compute.and_(money, compute.match_substring(plain, sign)) for sign in _CURRENCIES}
+        counts = {sign: compute.sum(marked).as_py() or 0 for sign, marked in each.items()}
+        sign = max(counts, key=lambda sign: counts[sign])
+        # Of two currencies the cells of the rarer one are mistakes; of two that are as common neither is.
+        if list(counts.values()).count(counts[sign]) == 1:
+            money, mark = each[sign], sign
+            notes.append((f"values are amounts in {mark}", _first(known, money)))
             bare = compute.replace_substring_regex(plain, rf"\s*{_CURRENCY}\s*", "")
             owed = _match(bare, r"^\([0-9.,' ]+\)$")
             bare = compute.if_else(owed, compute.replace_substring_regex(bare, r"^\((.*)\)$", r"-\1"), bare)

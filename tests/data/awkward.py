@@ -199,9 +199,9 @@ add(
     "0, 1, 2 above whole numbers",
     "t.csv",
     "0,1,2\n" + whole,
-    names=("c1", "c2", "c3"),
-    rows=np.vstack([[0, 1, 2], WHOLE]),
-    says=("it could be names", "--header yes"),
+    names=("0", "1", "2"),
+    rows=WHOLE,
+    says=("taken for names", "--header no"),
 )
 add(
     "years as names",
@@ -357,7 +357,14 @@ add(
     names=("c1", "b"),
     rows=X[:, [0, 2]],
 )
-add("an empty first name of values", "t.csv", ",b,c\n" + BODY, names=("c1", "b", "c"), rows=X)
+add(
+    "an empty first name of values",
+    "t.csv",
+    ",b,c\n" + BODY,
+    names=("c1", "b", "c"),
+    rows=X,
+    says="column 1 has no name, and is called `c1`",
+)
 add(
     "an empty name in the middle",
     "t.csv",
@@ -1105,3 +1112,259 @@ add(
     refuses="not a text file",
 )
 add("an unknown ending", "t.sav", b"x", refuses="known endings: .csv")
+
+# --- Neighbours of these ------------------------------------------------------------------------------------
+
+dotted = [f"{v // 1000}.{v % 1000:03d}" for v in MONEY]
+euros = [f"{v / 100:.2f}".replace(".", ",") for v in MONEY]
+for label, ending in (("euros", " €"), ("percent", "%"), ("nothing", "")):
+    add(
+        f"thousands beside decimal commas with {label}",
+        "t.csv",
+        "pop;price\n" + "".join(f"{a};{b}{ending}\n" for a, b in zip(dotted, euros, strict=True)),
+        names=("pop", "price"),
+        rows=np.c_[MONEY, MONEY / 100],
+        says=("`.` between their thousands", "decimal commas"),
+    )
+long_a, long_b = GENERATOR.integers(1000, 9999, size=400), np.arange(400) % 37
+add(
+    "decimal commas far below",
+    "t.csv",
+    "a;b\n"
+    + "".join(
+        f"{a // 1000}.{a % 1000:03d};{b if i < 350 else f'{b},5'}\n"
+        for i, (a, b) in enumerate(zip(long_a, long_b, strict=True))
+    ),
+    names=("a", "b"),
+    rows=np.c_[long_a, long_b + 0.5 * (np.arange(400) >= 350)],
+    says=("`.` between their thousands", "decimal commas"),
+)
+for label, bad in (("31.02.2020", "31.02.2020"), ("31.04.2020", "31.04.2020")):
+    add(
+        f"a day that is none, {label}",
+        "t.csv",
+        "day,b\n" + "".join(f"{'.'.join(p[::-1])},1.5\n" for p in parts[:20]) + f"{bad},1.5\n",
+        refuses=(f"column `day`, row 21: `{bad}` is not a number",),
+    )
+add(
+    "one bad date among good ones",
+    "t.csv",
+    "day,b\n" + "".join(f"{d},1.5\n" for d in dates[:20]) + "2020-13-45,1.5\n",
+    refuses=("column `day`, row 21: `2020-13-45`", "--date-format"),
+)
+longs = "".join(f"{v};{w:.4f}\n".replace(".", ",") for v, w in zip(LONG, X[:, 1], strict=True))
+add("long whole numbers beside decimal commas", "t.csv", "m;b\n" + longs, refuses="beyond 2^53")
+plain_long = "m,b\n" + "".join(f"{v},{w:.4f}\n" for v, w in zip(LONG, X[:, 1], strict=True))
+add("long whole numbers in UTF-16", "t.csv", plain_long, "utf-16", refuses="beyond 2^53")
+add(
+    "long whole numbers beside a 0x",
+    "t.csv",
+    "m,b,note\n" + "".join(f"{v},{w:.4f},0xA\n" for v, w in zip(LONG, X[:, 1], strict=True)),
+    columns=("m", "b"),
+    refuses="beyond 2^53",
+)
+add(
+    "long whole numbers with thousands",
+    "t.csv",
+    "m,b\n" + "".join(f'"{v:,}",{w:.4f}\n' for v, w in zip(LONG, X[:, 1], strict=True)),
+    refuses="beyond 2^53",
+)
+add(
+    "long whole numbers in JSON lines",
+    "t.jsonl",
+    "".join(f'{{"m": {v}, "b": {w:.4f}}}\n' for v, w in zip(LONG, X[:, 1], strict=True))
+    + '{"m": 1.5, "b": 2}\n',
+    refuses="beyond 2^53",
+)
+hidden = [f"{a:.4f},{b:.4f},n{i}" for i, (a, b) in enumerate(zip(X[:, 0], X[:, 1], strict=True))]
+hidden[10], hidden[12] = hidden[10].replace(",n", ',"n'), hidden[12] + '"'
+add(
+    "a quote that hides two rows of a column that is not asked for",
+    "t.csv",
+    "a,b,note\n" + "\n".join(hidden) + "\n",
+    columns=("a", "b"),
+    refuses=("row 11", "runs over 3 lines"),
+)
+nanoseconds = DAYS.astype("M8[ns]")
+add(
+    "NPZ with dates in nanoseconds",
+    "t.npz",
+    npz(day=nanoseconds, b=X[:, 1]),
+    names=("day", "b"),
+    rows=np.c_[SINCE * 86400, X[:, 1]],
+    says="seconds since 1970-01-01",
+)
+add(
+    "times finer than microseconds",
+    "t.parquet",
+    lambda p: parquet.write_table(pa.table({"at": nanoseconds + np.arange(N) * 100, "b": X[:, 1]}), p),
+    refuses="finer than a microsecond",
+)
+add(
+    "points where decimal commas were told",
+    "t.csv",
+    "x;y\n1.5;1\n2.25;2\n0,5;3\n" * 5,
+    options={"decimal": ","},
+    refuses="`1.5` is not a number",
+)
+add(
+    "no group begins with a zero",
+    "t.csv",
+    'x,y\n"1,234.5",1\n"0,123",2\n"2,250.5",3\n' * 5,
+    refuses="`0,123` is not a number",
+)
+add(
+    "a single column with empty lines",
+    "t.csv",
+    "x\n\n" + lines(X[:, :1]),
+    names=("x",),
+    rows=X[:, :1],
+    says="1 empty lines are passed over",
+)
+add(
+    "a single column of decimal commas",
+    "t.csv",
+    "x\n" + "".join(f"{i},{i % 7}\n" for i in range(N)),
+    refuses=("1 cells where the others have 2", "--decimal"),
+)
+add(
+    "a single column of times",
+    "t.csv",
+    "at\n" + "".join(f"{d} 10:30:00\n" for d in dates),
+    names=("at",),
+    rows=(SINCE * 86400 + 37800)[:, None],
+    says="seconds since 1970-01-01",
+)
+add(
+    "dates as names",
+    "t.csv",
+    "2020-01-01,2020-02-01,2020-03-01\n" + BODY,
+    names=("2020-01-01", "2020-02-01", "2020-03-01"),
+    rows=X,
+)
+add(
+    "trailing separators without names",
+    "t.csv",
+    BODY.replace("\n", ",\n"),
+    names=("c1", "c2", "c3"),
+    rows=X,
+    says=("taken for a row", "`c4` is left out"),
+)
+add(
+    "a trailing separator in rows, some columns asked for",
+    "t.csv",
+    "a,b,c\n" + BODY.replace("\n", ",\n"),
+    columns=("a", "c"),
+    names=("a", "c"),
+    rows=X[:, [0, 2]],
+    says="ends with a separator",
+)
+add(
+    "a very long cell",
+    "t.csv",
+    "a,b,note\n" + lines(beside(X[:, 0], X[:, 1], ["x" * 200_000, *["y"] * (N - 1)])),
+    columns=("a", "b"),
+    names=("a", "b"),
+    rows=X[:, :2],
+)
+add(
+    "a cell longer than a block",
+    "t.csv",
+    "a,b,note\n" + lines(beside(X[:, 0], X[:, 1], ["x" * 3_000_000, *["y"] * (N - 1)])),
+    columns=("a", "b"),
+    names=("a", "b"),
+    rows=X[:, :2],
+)
+add(
+    "exponents with decimal commas",
+    "t.csv",
+    "a;b\n" + "".join(f"{v:.2e};{w:.4f}\n".replace(".", ",") for v, w, _ in X),
+    names=("a", "b"),
+    rows=np.c_[[float(f"{v:.2e}") for v in X[:, 0]], X[:, 1]],
+    says="decimal commas",
+)
+add(
+    "a comment in the middle",
+    "t.csv",
+    "a,b,c\n" + lines(X[:5]) + "# more\n" + lines(X[5:]),
+    refuses=("row 6 has 1 cells", "looks like a comment"),
+)
+add("units under the names in a comment", "t.csv", "a,b,c\n# m,s,kg\n" + BODY, refuses="looks like a comment")
+add(".zip of a table and its description", "t.zip", zipped(readme__txt=b"read me", t__csv=plain), **GOOD)
+add(".zip of Parquet", "t.zip", zipped(t__parquet=b"PAR1"), refuses="is not read inside of an archive")
+add(
+    "counts and a 9",
+    "t.csv",
+    "n,b\n" + "".join(f"{9 if i == 3 else i % 5},{v:.4f}\n" for i, v in enumerate(X[:, 1])),
+    names=("n", "b"),
+    rows=np.c_[np.where(np.arange(N) == 3, 9, np.arange(N) % 5), X[:, 1]],
+)
+add(
+    "an identifier that is kept",
+    "t.csv",
+    "id,a\n" + "".join(f"{i},{v:.4f}\n" for i, v in enumerate(X[:, 0])),
+    options={"keep": ("id",)},
+    names=("id", "a"),
+    rows=np.c_[np.arange(N), X[:, 0]],
+)
+single = X.astype(np.float32)
+single[7, 1] = -99.9
+add(
+    "a marker in single precision",
+    "t.parquet",
+    lambda p: parquet.write_table(pa.table(dict(zip(ABC, single.T, strict=True))), p),
+    options={"missing_values": ("-99.9",), "missing": "drop"},
+    names=ABC,
+    rows=np.delete(single, 7, 0).astype(float),
+    says="1 of 40 rows",
+)
+add(".xlsx with a title", "t.xlsx", sheet(one=[["My table"], *excel]), **GOOD, says="1 line above the table")
+add(
+    ".xlsx with NA",
+    "t.xlsx",
+    sheet(one=[*excel[:5], [1.5, "NA", 2.5], *excel[5:]]),
+    options={"missing": "drop"},
+    **GOOD,
+    says="1 of 41 rows",
+)
+
+
+def scaled(path: Path) -> None:
+    with h5py.File(path, "w", track_order=True) as file:
+        for name, values in columns.items():
+            file[name] = values
+        file["b"].attrs["scale_factor"] = 0.01
+
+
+def with_fill(path: Path) -> None:
+    with h5py.File(path, "w", track_order=True) as file:
+        for name, values in zip(ABC, with_cell(-5.0).T, strict=True):
+            file[name] = values
+        file["b"].attrs["_FillValue"] = -5.0
+
+
+def with_scale(path: Path) -> None:
+    with h5py.File(path, "w", track_order=True) as file:
+        for name, values in columns.items():
+            file[name] = values
+        file["a"].make_scale("a")
+
+
+add("HDF5 with scaled values", "t.h5", scaled, refuses="`b` has the attribute `scale_factor`")
+add("HDF5 with a fill value", "t.h5", with_fill, refuses=("column `b`, row 12", "missing"))
+add(
+    "HDF5 with a dimension scale",
+    "t.h5",
+    with_scale,
+    names=("b", "c"),
+    rows=X[:, 1:],
+    says="scales are left out",
+)
+add(
+    "HDF5 with a dimension scale that is asked for",
+    "t.h5",
+    with_scale,
+    columns=("a", "b"),
+    names=("a", "b"),
+    rows=X[:, :2],
+)

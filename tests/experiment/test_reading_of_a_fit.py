@@ -4,13 +4,16 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from flowbench.config import resolve
 from flowbench.errors import ConfigurationError, DataError
 from flowbench.experiment import fit, resume
 from flowbench.home import Home
-from flowbench.inference import evaluate, sample, score
+from flowbench.inference import ScoredTable, evaluate, sample, score
 from flowbench.preparation import Watch, load_rows
 from flowbench.store import Run
 
@@ -174,3 +177,94 @@ def test_options_of_reading_survive_a_resume(home: Home) -> None:
 def test_impossible_options(home: Home, option: str, value: object, complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         resolve("t.csv", "gaussian", overrides={f"data.{option}": value})
+
+
+def dated(home: Home, first: str, second: str) -> Run:
+    days = np.datetime64("2020-01-01") + np.random.default_rng(0).integers(0, 900, N)
+    times = [str(day) for day in days]
+    stamps = [pd.Timestamp(each) for each in times]
+    values = np.random.default_rng(1).normal(size=N)
+    lines = [f"{s.strftime(first)},{s.strftime(second)},{v}" for s, v in zip(stamps, values, strict=True)]
+    (home.path / "days.csv").write_text("one,two,b\n" + "\n".join(lines) + "\n")
+    return gaussian(home, "days.csv")
+
+
+def scores(run: Run, home: Home, text: str) -> ScoredTable:
+    (home.path / "new.csv").write_text(text)
+    return score(run, str(home.path / "new.csv"), home=home)
+
+
+def test_each_column_of_dates_has_its_own_format(home: Home) -> None:
+    run = dated(home, "%d/%m/%Y", "%m/%d/%Y")
+    found = scores(run, home, "one,two,b\n03/04/2021,03/04/2021,0.5\n")
+    same = scores(run, home, "one,two,b\n2021-04-03,2021-03-04,0.5\n")
+    assert found.log_prob == same.log_prob
+    other = scores(run, home, "one,two,b\n2021-03-04,2021-04-03,0.5\n")
+    assert found.log_prob != other.log_prob
+
+
+def test_dates_that_are_none_are_flagged_and_others_scored(home: Home) -> None:
+    run = dated(home, "%Y-%m-%d", "%Y%m%d")
+    good = scores(run, home, "one,two,b\n2021-04-03,20210304,0.5\n")
+    found = scores(
+        run,
+        home,
+        "one,two,b\n2021-02-30,20210304,0.5\n2021-04-03,20210304,0.5\n2021-04-03,20210231,0.5\n,,0.5\n",
+    )
+    assert found.flagged.tolist() == [
+        "`2021-02-30` in `one` is not a number",
+        "",
+        "`20210231` in `two` is not a number",
+        "missing cell in `one`",
+    ]
+    assert found.log_prob[1] == good.log_prob[0]
+    nothing = scores(run, home, "one,two,b\n,,0.5\n")
+    assert nothing.flagged.tolist() == ["missing cell in `one`"]
+    foreign = scores(run, home, "one,two,b\n03.04.2021,20210304,0.5\n")
+    assert foreign.log_prob[0] == good.log_prob[0]
+
+
+def test_rows_do_not_depend_on_how_many_beside_them_are_unfit(home: Home) -> None:
+    x = np.random.default_rng(0).normal(size=(N, 2))
+    np.savetxt(home.path / "t.csv", x, delimiter=",", header="a,b", comments="")
+    run = gaussian(home, "t.csv")
+    found = scores(run, home, "a,b\n0.1,0.2\n?,0.4\nx,1\n")
+    alone = scores(run, home, "a,b\n0.1,0.2\n")
+    assert found.log_prob[0] == alone.log_prob[0]
+    assert found.flagged.tolist() == ["", "`?` in `a` is not a number", "`x` in `a` is not a number"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "feather", "h5"])
+def test_draws_of_odd_types_are_the_same_rows_when_scored(home: Home, ending: str) -> None:
+    random = np.random.default_rng(0)
+    seconds = np.clip(random.normal(80000, 9000, N), 0, 86399).astype(np.int64)
+    whole = [None if i % 50 == 0 else int(v) for i, v in enumerate(random.normal(0, 999, N))]
+    table = pa.table(
+        {
+            "half": random.normal(30, 9, N).astype(np.float16),
+            "single": random.normal(size=N).astype(np.float32),
+            "clock": pa.array(seconds * 10**6 + 250000).cast(pa.time64("us")),
+            "whole": pa.array(whole),
+        }
+    )
+    parquet.write_table(table, home.path / "t.parquet")
+    run = gaussian(home, "t.parquet", missing="drop")
+    drawn = sample(run, 100)
+    assert ((drawn.x[:, 2] >= 0) & (drawn.x[:, 2] < 86400)).all()
+    drawn.save(home.path / f"x.{ending}", run)
+    scored = score(run, str(home.path / f"x.{ending}"), home=home)
+    np.testing.assert_allclose(scored.log_prob, drawn.log_prob, rtol=1e-12, atol=1e-12)
+    if ending == "parquet":
+        parquet.read_table(home.path / "x.parquet").to_pandas()
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "csv.gz"])
+def test_own_tables_are_read_plainly_whatever_the_run_was_told(home: Home, ending: str) -> None:
+    x = np.random.default_rng(0).normal(size=(N, 2)).round(3)
+    (home.path / "t.csv").write_text("".join(f"{a};{b}\n".replace(".", ",") for a, b in x))
+    run = gaussian(home, "t.csv", header="no", decimal=",", separator=";")
+    drawn = sample(run, 20)
+    drawn.save(home.path / f"x.{ending}", run)
+    scored = score(run, str(home.path / f"x.{ending}"), home=home)
+    assert len(scored.row) == 20
+    np.testing.assert_allclose(scored.log_prob, drawn.log_prob, rtol=1e-12)
