@@ -76,7 +76,7 @@ def read_csv(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | None
         raise DataError(
             "it is text neither in UTF-8 nor in Windows-1252; name its encoding with `--encoding`"
         ) from None
-    note = "it is not UTF-8, and read as Windows-1252 (Latin-1); `--encoding` names another"
+    note = "the file is not UTF-8, and read as Windows-1252 (Latin-1); `--encoding` names another"
     return replace(found, notes=(note, *found.notes))
 
 

@@ -50,7 +50,6 @@ class Dialect:
     separator: str
     quote: str
     names: tuple[str, ...]
-    has_names: bool
     row_names: bool = False
     trailing: bool = False
     decimal: str | None = None
@@ -141,17 +140,16 @@ def find_dialect(
     cells = [cell.strip() for record in body for cell in record]
     decimal = reading.decimal or decimal_sign(cells)
     return Dialect(
-        encoding,
-        start,
-        separator,
-        quote,
-        header.names,
-        header.has_names,
-        header.row_names,
-        header.trailing,
-        decimal,
-        _leading_zeros(body, len(header.names)),
-        (*notes, *header.notes),
+        encoding=encoding,
+        start=start,
+        separator=separator,
+        quote=quote,
+        names=header.names,
+        row_names=header.row_names,
+        trailing=header.trailing,
+        decimal=decimal,
+        leading_zeros=_leading_zeros(body, len(header.names)),
+        notes=(*notes, *header.notes),
     )
 
 
