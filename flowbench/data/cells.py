@@ -32,7 +32,8 @@ class Cells:
 
     `missing: (n,)` marks the cells that hold nothing; None where every NaN is one. `text` gives what stands
     in a cell that is neither. `fault` says why the column cannot be read as numbers without a guess, `notes`
-    what was guessed. A column that `is_typed` as text holds no numbers, whatever it says.
+    what was guessed. A column that `is_typed` as text holds no numbers, whatever it says. `markers` are those
+    of the cells that a user calls missing which it holds.
     """
 
     numbers: Floats
@@ -42,6 +43,7 @@ class Cells:
     fault: str | None = None
     notes: tuple[Note, ...] = ()
     is_typed: bool = False
+    markers: frozenset[str] = frozenset()
 
     @property
     def is_missing(self) -> Bools:
@@ -192,28 +194,36 @@ def _of_numbers(values: Array, storage: str) -> Cells:
 
 def _without(cells: Cells, reading: ReadOptions) -> Cells:
     """`cells` without the values that a user calls missing."""
-    markers = [value for text in reading.missing_values or () if (value := _number(text)) is not None]
-    if not markers:
-        return cells
     storage = cells.type.storage if cells.type.storage in ("float32", "float16") else "float64"
-    with np.errstate(over="ignore"):
-        marked = np.isin(cells.numbers, np.array(markers).astype(storage).astype(np.float64))
+    marked, markers = np.zeros(len(cells.numbers), dtype=bool), set(cells.markers)
+    for text in reading.missing_values or ():
+        if (value := _number(text)) is None:
+            continue
+        with np.errstate(over="ignore"):
+            holds = cells.numbers == np.float64(np.array(value).astype(storage))
+        if holds.any():
+            marked |= holds
+            markers.add(text)
     if not marked.any():
         return cells
     missing = None if cells.missing is None else cells.missing | marked
     numbers = np.where(marked, np.nan, cells.numbers)
     type_ = type_of_numbers(cells.type.storage, numbers) if cells.type.unit is None else cells.type
-    return replace(cells, numbers=numbers, missing=missing, type=type_)
+    return replace(cells, numbers=numbers, missing=missing, type=type_, markers=frozenset(markers))
 
 
 def _without_dates(cells: Cells, reading: ReadOptions) -> Cells:
     """`cells` of dates or times without those that a user calls missing."""
     unit = 86400 if cells.type.storage.startswith("date") else 1
-    marked = np.zeros(len(cells.numbers), dtype=bool)
+    marked, markers = np.zeros(len(cells.numbers), dtype=bool), set[str]()
     for text in reading.missing_values or ():
         with suppress(ValueError):
-            marked |= cells.numbers * unit == np.datetime64(text, "s").astype(np.int64)
-    return replace(cells, numbers=np.where(marked, np.nan, cells.numbers)) if marked.any() else cells
+            holds = cells.numbers * unit == np.datetime64(text, "s").astype(np.int64)
+            marked |= holds
+            markers |= {text} if holds.any() else set()
+    if not marked.any():
+        return cells
+    return replace(cells, numbers=np.where(marked, np.nan, cells.numbers), markers=frozenset(markers))
 
 
 def _number(text: str) -> float | None:
@@ -327,18 +337,19 @@ def _of_text(
 
     trimmed = compute.utf8_trim_whitespace(values)
     empty = compute.fill_null(compute.equal(trimmed, ""), True)
-    if reading.missing_values:
-        import pyarrow as pa
-
-        marked = compute.is_in(trimmed, value_set=pa.array(list(reading.missing_values), pa.string()))
-        empty = compute.or_(empty, marked)
+    markers = set[str]()
+    for text in reading.missing_values or ():
+        marked = compute.fill_null(compute.equal(trimmed, text), False)
+        if compute.any(marked).as_py():
+            markers.add(text)
+            empty = compute.or_(empty, marked)
     missing = np.asarray(empty.to_numpy())
     known = compute.if_else(empty, None, trimmed)
     numbers: Numbers | Dates = read_numbers(known, reading, decimal)
     dates_wanted = expected is not None and expected.unit is not None and expected.format != "%Y%m%d"
     if dates_wanted or (not numbers.fault and np.isnan(numbers.values[~missing]).any()):
         if (iso := _iso(known)) is not None:
-            return replace(_of_times(iso), missing=missing)
+            return replace(_of_times(iso), missing=missing, markers=frozenset(markers))
         dates = read_dates(known, reading.date_format or (), expected.format if expected else None)
         if dates_wanted or dates.fault or np.isfinite(dates.values).sum() > np.isfinite(numbers.values).sum():
             numbers = dates
@@ -352,8 +363,9 @@ def _of_text(
         return str(values[row].as_py())
 
     if isinstance(numbers, Dates):
-        return Cells(found, missing, shown, numbers.type, numbers.fault, numbers.notes)
-    cells = Cells(found, missing, shown, fault=numbers.fault, notes=numbers.notes)
+        type_, held = numbers.type, frozenset(markers)
+        return Cells(found, missing, shown, type_, numbers.fault, numbers.notes, markers=held)
+    cells = Cells(found, missing, shown, fault=numbers.fault, notes=numbers.notes, markers=frozenset(markers))
     cells = _without(cells, reading)
     storage = "float64"
     whole = np.isfinite(found)

@@ -219,7 +219,9 @@ def _to_arrow(
             if row.number is not None:
                 _check_is_short(file, dialect, row.number)
         hint = ""
-        if str(row.text).lstrip().startswith(COMMENTS):
+        if not str(row.text).strip("\x1a \t\r\n"):
+            hint = ", and holds nothing to be seen: take it out"
+        elif str(row.text).lstrip().startswith(COMMENTS):
             hint = ", and looks like a comment: take it out"
         elif dialect.separator == "," and row.actual_columns > row.expected_columns:
             hint = "; where commas stand inside numbers, say so with `--decimal ,` or `--thousands ,`"
@@ -250,7 +252,6 @@ def _parse(
         return "error"
 
     conversion = arrow_csv.ConvertOptions(strings_can_be_null=True)
-    conversion.null_values = [*conversion.null_values, *(reading.missing_values or ())]
     if as_text:
         conversion.column_types = dict.fromkeys(columns, pa.string())
     if included is not None:

@@ -129,6 +129,13 @@ def read_columns(
             cells = kept
         notes += [note for name, note in named.items() if columns is None and name in cells]
         notes += _notes_on_cells(cells)
+        if types is None and reading.missing_values:
+            held = frozenset().union(*(each.markers for each in cells.values()))
+            notes += [
+                f"no cell is `{marker}`, which `--missing-value` names"
+                for marker in reading.missing_values
+                if marker not in held
+            ]
         groups = raw.cells(names.index(reading.group), None) if reading.group else None
         return Columns(cells, tuple(notes), groups)
 

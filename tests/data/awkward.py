@@ -1368,3 +1368,18 @@ add(
     names=("a", "b"),
     rows=X[:, :2],
 )
+add(
+    "a marker that no cell holds",
+    "t.csv",
+    as_csv(X),
+    names=ABC,
+    rows=X,
+    options={"missing_values": ("-999", "never")},
+    says=("no cell is `-999`", "no cell is `never`"),
+)
+add(
+    "a line of blanks at the end",
+    "t.csv",
+    "a,b,c\n" + BODY + "   \n",
+    refuses=("row 41 has 1 cells", "take it out"),
+)
