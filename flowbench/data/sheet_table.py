@@ -1,7 +1,9 @@
 """Reading the sheet of a workbook, such as Excel's."""
 
 import datetime
+import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from flowbench.data.files import TableFile
@@ -59,7 +61,19 @@ def read_sheet(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | No
     if titles:
         first = f"{titles} line{'s' * (titles > 1)} above the table"
         notes = (f"{first} {'is' if titles == 1 else 'are'} passed over: unlike the lines below", *notes)
+    if _has_errors(file.path):
+        notes = ("cells that hold an error, such as #DIV/0!, are read as missing", *notes)
     return RawTable(found.names, found.n_rows, found.cells, notes=notes, has_signs=True)
+
+
+def _has_errors(path: Path) -> bool:
+    """Whether a sheet of an .xlsx file has cells with errors, which the reader gives as empty ones."""
+    if path.suffix.lower() != ".xlsx":
+        return False
+    with zipfile.ZipFile(path) as archive:
+        sheets = [each for each in archive.infolist() if each.filename.startswith("xl/worksheets/sheet")]
+        check_size(sum(each.file_size for each in sheets))
+        return any(b' t="e"' in archive.read(each) for each in sheets)
 
 
 def _titles(rows: Sequence[Sequence[Any]]) -> int:

@@ -1383,3 +1383,25 @@ add(
     "a,b,c\n" + BODY + "   \n",
     refuses=("row 41 has 1 cells", "take it out"),
 )
+
+
+def with_error(path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in excel:
+        book.active.append(row)
+    book.active["B7"] = "#DIV/0!"
+    book.active["B7"].data_type = "e"
+    book.save(path)
+
+
+add(
+    ".xlsx with an error",
+    "t.xlsx",
+    with_error,
+    options={"missing": "drop"},
+    names=ABC,
+    rows=np.delete(X, 5, 0),
+    says=("#DIV/0!, are read as missing", "1 of 40 rows"),
+)
