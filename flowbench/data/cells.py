@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flowbench.data.column_type import FLOAT64, ColumnType, type_of_numbers, type_of_times
 from flowbench.data.reading import AUTOMATIC, ReadOptions
 from flowbench.data.text_dates import Dates, read_dates
-from flowbench.data.text_numbers import EXACT, Note, Numbers, read_numbers
+from flowbench.data.text_numbers import EXACT, Note, Numbers, describe_merging, read_numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,11 +143,10 @@ def cells_of_arrow(
         fault = None
         if pa.types.is_decimal(kind):
             type_ = ColumnType(str(kind), decimals=kind.scale)
-            before, after = (
-                compute.count_distinct(values).as_py(),
-                len(np.unique(numbers[np.isfinite(numbers)])),
-            )
-            if after < before:
+            finite = numbers[np.isfinite(numbers)]
+            # A float64 tells numbers of up to 15 digits apart.
+            before = compute.count_distinct(values).as_py() if kind.precision > 15 else 0
+            if before and (after := len(np.unique(finite))) < before:
                 fault = f"its decimals have more digits than a float64: {before:,} values become {after:,}"
         return _without(Cells(numbers, type=type_, fault=fault), reading)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind):
@@ -182,12 +181,7 @@ def _of_numbers(values: Array, storage: str) -> Cells:
         with np.errstate(invalid="ignore"):
             inexact = largest > EXACT and bool(np.any(numbers.astype(values.dtype) != values))
         if inexact:
-            before, after = len(np.unique(values)), len(np.unique(numbers))
-            merged = f", and {before:,} different values become {after:,}" if after < before else ""
-            fault = (
-                f"its whole numbers go up to {largest}, beyond 2^53, where the floating-point numbers of a "
-                f"model leave gaps{merged}; subtract a constant from them, or leave the column out"
-            )
+            fault = describe_merging(f"up to {largest}", len(np.unique(values)), len(np.unique(numbers)))
             return Cells(numbers, type=ColumnType(storage), fault=fault)
     return Cells(numbers, type=type_of_numbers(storage, numbers))
 

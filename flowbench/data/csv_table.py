@@ -5,7 +5,6 @@ import io
 import re
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -105,12 +104,14 @@ def _read_head(file: TableFile) -> tuple[bytes, bool]:
 
 def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Sequence[str] | None) -> RawTable:
     contents = _look_through(file, dialect)
-    names = dialect.names
+    names, places = dialect.names, numbered(len(dialect.names))
     included = None
     if wanted is not None and not contents.quotes and set(wanted) <= set(names):
-        included = [numbered(len(names))[names.index(name)] for name in dict.fromkeys(wanted)]
+        # Of two columns of one name, which nothing may ask for, the first.
+        place_of = dict(zip(reversed(names), reversed(places), strict=True))
+        included = [place_of[name] for name in dict.fromkeys(wanted)]
         if dialect.trailing:
-            included.append(numbered(len(names))[-1])
+            included.append(places[-1])
     as_text = contents.hexadecimal or dialect.decimal == "," or bool(reading.decimal or reading.thousands)
     table = _to_arrow(file, dialect, reading, as_text=as_text, included=included)
     if reading.decimal is None and dialect.decimal != "," and _has_decimal_commas(table, dialect, contents):
@@ -122,25 +123,23 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
         notes += (f"{contents.empty_lines:,} empty lines are passed over, and are no missing cells",)
     if contents.quotes:
         notes += _check_quotes(file, dialect, table, contents.quotes)
-    last = numbered(len(names))[-1]
-    if dialect.trailing and table.column(last).null_count < table.num_rows:
-        row = 1 + int(np.argmax(~table.column(last).is_null().to_numpy()))
+    if dialect.trailing and table.column(places[-1]).null_count < table.num_rows:
+        row = 1 + int(np.argmax(~table.column(places[-1]).is_null().to_numpy()))
         raise DataError(
             f"row {row} has {len(names)} cells where the first line has {len(names) - 1}; give every row "
             "the same number of cells"
         )
 
     def cells(index: int, expected: ColumnType | None) -> Cells:
-        column = table.column(numbered(len(names))[index])
+        column = table.column(places[index])
         found = cells_of_arrow(column, reading, decimal=dialect.decimal, expected=expected)
         if (
             str(column.type) == "double"
             and len(found.numbers)
             and np.nanmax(np.abs(found.numbers), initial=0) > EXACT
         ):
-            name = numbered(len(names))[index]
-            texts = _to_arrow(file, dialect, reading, as_text=True, included=[name]).column(name)
-            found = replace(found, fault=merged_digits(texts, found.numbers))
+            again = _to_arrow(file, dialect, reading, as_text=True, included=[places[index]])
+            found = replace(found, fault=merged_digits(again.column(0), found.numbers))
         if index in dialect.leading_zeros and found.type.is_integer:
             note = ("numbers begin with zeros, as codes do, and are read without them", "0...")
             found = replace(found, notes=(*found.notes, note))
@@ -196,12 +195,14 @@ def _to_arrow(
 ) -> "pa.Table":
     from pyarrow import csv as arrow_csv
 
-    with suppress(ValueError):
-        return _parse(file, dialect, reading, as_text, included, arrow_csv.ReadOptions(), [])
     # A row may be longer than a block.
-    with suppress(ValueError):
-        large = arrow_csv.ReadOptions(block_size=_LONGEST_HEAD)
-        return _parse(file, dialect, reading, as_text, included, large, [])
+    for options in (arrow_csv.ReadOptions(), arrow_csv.ReadOptions(block_size=_LONGEST_HEAD)):
+        try:
+            return _parse(file, dialect, reading, as_text, included, options, [])
+        except UnicodeDecodeError:  # a ValueError, too, that no other block mends
+            raise
+        except ValueError:
+            continue
     # With several threads Arrow does not know the number of a faulty row.
     faults: list[InvalidRow] = []
     try:

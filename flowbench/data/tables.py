@@ -95,11 +95,10 @@ def read_columns(
         raw = read_raw_table(file, reading, wanted)
         names, named = _named(raw)
         _check_names(names, columns)
-        for option, given in (
-            ("keep", reading.keep or ()),
-            ("group", [reading.group] if reading.group else []),
-        ):
-            select_columns(names, given, f"{file}: `--{option}`") if given else None
+        if reading.keep:
+            select_columns(names, reading.keep, f"{file}: `--keep`")
+        if reading.group:
+            select_columns(names, [reading.group], f"{file}: `--group`")
         if raw.n_rows == 0 or not names:
             raise DataError("it holds no rows")
         wanted_indices = select_columns(names, columns, str(file))

@@ -1,6 +1,5 @@
 """Text that stands for numbers: decimal commas, thousands, percent and currency signs."""
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +36,8 @@ _GROUP_SIGNS = r"[ \x{a0}\x{202f}\x{2009}'’]"
 
 #: Beyond it not every whole number is a float64.
 EXACT = 2**53
-#: What stands beside and between the digits of numbers, but for commas and points.
-_DECORATION = re.compile(r"USD|EUR|GBP|JPY|CHF|[%$€£¥()\s\u00a0\u202f\u2009'’]")
+#: What stands beside and between the digits of numbers, but for commas and points; for Arrow and Python.
+_DECORATION = "USD|EUR|GBP|JPY|CHF|[%$€£¥()\\s\u00a0\u202f\u2009'’]"
 _CURRENCIES = ("$", "€", "£", "¥", "USD", "EUR", "GBP", "JPY", "CHF")
 _CURRENCY = r"(USD|EUR|GBP|JPY|CHF|[$€£¥])"
 
@@ -63,7 +62,7 @@ def decimal_sign(cells: list[str]) -> str | None:
     import pyarrow as pa
     from pyarrow import compute
 
-    texts = pa.array([_DECORATION.sub("", cell) for cell in cells], pa.string())
+    texts = _bare(pa.array(cells, pa.string()))
     comma = bool(compute.any(_match(texts, _COMMA_DECIMAL)).as_py())
     comma |= bool(compute.any(_match(texts, _POINT_THOUSANDS)).as_py())
     point = bool(compute.any(_match(texts, _POINT_DECIMAL)).as_py())
@@ -122,8 +121,7 @@ def has_decimal_commas(texts: "pa.ChunkedArray") -> bool:
     """Whether most cells are numbers, some of which leave no doubt that a comma is the decimal sign."""
     from pyarrow import compute
 
-    decoration = rf"USD|EUR|GBP|JPY|CHF|[%$€£¥()]|{_GROUP_SIGNS}|\s"
-    bare = compute.replace_substring_regex(texts, decoration, "")
+    bare = _bare(texts)
     commas = compute.sum(_match(bare, _COMMA_DECIMAL)).as_py() or 0
     others = compute.sum(compute.or_(_match(bare, _WHOLE), _match(bare, _COMMA_EITHER))).as_py() or 0
     return commas > 0 and commas + others > (len(texts) - texts.null_count) / 2
@@ -140,11 +138,15 @@ def merged_digits(texts: "pa.ChunkedArray", values: Floats) -> str | None:
     rounded = {text: int(float(text)) for text in digits}
     if all(int(text) == number for text, number in rounded.items()):
         return None
-    before, after = len(digits), len(set(rounded.values()))
+    return describe_merging(f"such as {min(digits)}", len(digits), len(set(rounded.values())))
+
+
+def describe_merging(which: str, before: int, after: int) -> str:
+    """What is wrong with whole numbers beyond 2^53, of which `before` different ones become `after`."""
     merged = f", and {before:,} different values become {after:,}" if after < before else ""
     return (
-        f"its whole numbers, such as {min(digits)}, go beyond 2^53, where the floating-point numbers of a "
-        f"model leave gaps{merged}; subtract a constant from them, or leave the column out"
+        f"its whole numbers, {which}, go beyond 2^53, where the floating-point numbers of a model leave "
+        f"gaps{merged}; subtract a constant from them, or leave the column out"
     )
 
 
@@ -218,6 +220,13 @@ def _undecorated(known: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", str | Non
             bare = compute.if_else(owed, compute.replace_substring_regex(bare, r"^\((.*)\)$", r"-\1"), bare)
             plain = compute.if_else(money, bare, plain)
     return plain, mark, notes
+
+
+def _bare(texts: Any) -> Any:
+    """Text without what stands beside and between the digits of its numbers."""
+    from pyarrow import compute
+
+    return compute.replace_substring_regex(texts, _DECORATION, "")
 
 
 def _match(texts: Any, pattern: str) -> Any:
