@@ -16,8 +16,9 @@ from torch import Tensor
 from benchmarks.contenders.ffjord import CNF
 from benchmarks.problem import save_problem
 from flowbench.data import load_dataset
-from flowbench.flows.base import base_log_prob
-from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions, ffjord
+from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
+from flowbench.models.continuous.recipes import ffjord
+from flowbench.models.density import base_log_prob
 
 CURVES = Path(__file__).resolve().parent / "data" / "ffjord-curves.csv"
 COLUMNS = ("toy", "iteration", "cpu_seconds", "test_nll", "nfe", "evaluations", "code")

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.harness import ROOT
 from benchmarks.tables import TABLES, write_tables
-from flowbench.registry import FLOWS
+from flowbench.registry import MODELS
 
 SECONDS = 300
 #: By name: what `flowbench compare` is called with, once for each half.
@@ -22,7 +22,7 @@ REPORTS: dict[str, Sequence[Sequence[str]]] = {
     "moons-and-faithful": [["moons", "faithful", "--models=cnf,planar,gaussian", "--time-budget=30s"]],
     **{
         name: [
-            [name, f"--models={','.join(FLOWS.names())}", f"--time-budget={SECONDS}s", *settings]
+            [name, f"--models={','.join(MODELS.names())}", f"--time-budget={SECONDS}s", *settings]
             for settings in ([], ['--set=transforms=["standardise"]', f"--name={name}-standardised"])
         ]
         for name in TABLES

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.statistics import Interval, paired_ratio
-from flowbench.environment import bfloat16_units, processor_name
+from flowbench.workflows.environment import bfloat16_units, processor_name
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"

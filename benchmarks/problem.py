@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowbench.flows.base import base_log_prob
-from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
+from flowbench.encoding.standardise import Standardise, StandardiseOptions
+from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
+from flowbench.models.density import base_log_prob
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.trainer import Trainer
-from flowbench.transforms.standardise import Standardise, StandardiseOptions
 
 WEIGHT = "flow."
 

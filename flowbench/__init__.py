@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowbench.data import load_dataset
     from flowbench.estimator import FlowDensity
-    from flowbench.experiment import fit, load_model
+    from flowbench.workflows.fit import fit, load_model
 
     __version__: str
 
@@ -17,9 +17,9 @@ __all__ = ["FlowDensity", "__version__", "fit", "load_dataset", "load_model"]
 
 _HOMES = {
     "FlowDensity": "flowbench.estimator",
-    "fit": "flowbench.experiment",
+    "fit": "flowbench.workflows.fit",
     "load_dataset": "flowbench.data",
-    "load_model": "flowbench.experiment",
+    "load_model": "flowbench.workflows.fit",
 }
 
 

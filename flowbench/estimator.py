@@ -10,12 +10,12 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from flowbench.config import RunConfig, resolve
-from flowbench.data.dequantise import CONTINUOUS, choose_dequantiser
+from flowbench.encoding.dequantiser import CONTINUOUS, choose_dequantiser
 from flowbench.errors import ConfigurationError
-from flowbench.evaluation.likelihood import score_rows
 from flowbench.evaluation.refinement import Ladder
-from flowbench.preparation import DEQUANTISATION, Watch, make_trainer, prepare
+from flowbench.evaluation.reported import score_rows
+from flowbench.workflows.config import RunConfig, resolve
+from flowbench.workflows.preparation import DEQUANTISATION, Watch, make_trainer, prepare
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         Optimiser steps; results repeat exactly only with a budget in steps.
     dequantise : bool
         Whether columns of evenly spaced values, most of which repeat, are spread over the cells that these
-        stand for; a log-likelihood is then the mean over a row's cell (`flowbench.data.dequantise`).
+        stand for; a log-likelihood is then the mean over a row's cell (`flowbench.encoding.dequantiser`).
     validation_fraction : float
         Share of the rows held out to choose the weights and to stop early.
     options : mapping or None
@@ -49,12 +49,12 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     Attributes
     ----------
-    model_ : flowbench.flows.density_model.DensityModel
+    model_ : flowbench.models.density_model.DensityModel
         The fitted model, float64, with exact divergence; `model_.as_distribution(generator)` is a
         `torch.distributions.Distribution`. Of dequantised columns it knows places in cells.
-    dequantiser_ : flowbench.data.dequantise.Dequantiser
+    dequantiser_ : flowbench.encoding.dequantiser.Dequantiser
         What spreads rows over their cells and puts them back.
-    config_ : flowbench.config.RunConfig
+    config_ : flowbench.workflows.config.RunConfig
         The resolved configuration.
     n_features_in_ : int
         Columns seen in `fit`.
@@ -118,7 +118,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
     def score_samples_with_errors(self, X: ArrayLike) -> tuple[Floats, Floats]:
         """As `score_samples`, and how far each log-likelihood may be off, `(n,)`, nats, by further solves.
 
-        About 99 in 100 rows are off by less (`flowbench.evaluation.likelihood.score_rows`).
+        About 99 in 100 rows are off by less (`flowbench.evaluation.reported.score_rows`).
         """
         found = score_rows(*self._ladder(X))
         return found.log_prob.numpy(), found.error.numpy()

@@ -51,8 +51,8 @@ TOYS = Registry(
 TRANSFORMS = Registry(
     "transform",
     {
-        "standardise": "flowbench.transforms.standardise:Standardise",
-        "gaussianise": "flowbench.transforms.gaussianise:Gaussianise",
+        "standardise": "flowbench.encoding.standardise:Standardise",
+        "gaussianise": "flowbench.encoding.gaussianise:Gaussianise",
     },
 )
 
@@ -78,25 +78,25 @@ DIVERGENCES = Registry(
 FIELDS = Registry(
     "velocity field",
     {
-        "time-mlp": "flowbench.fields.time_mlp:TimeMLP",
-        "concatsquash": "flowbench.fields.concatsquash:ConcatSquash",
-        "potential": "flowbench.fields.potential:Potential",
+        "time-mlp": "flowbench.models.continuous.fields.time_mlp:TimeMLP",
+        "concatsquash": "flowbench.models.continuous.fields.concatsquash:ConcatSquash",
+        "potential": "flowbench.models.continuous.fields.potential:Potential",
     },
 )
 
-FLOWS = Registry(
+MODELS = Registry(
     "model",
     {
-        "cnf": "flowbench.flows.continuous:ContinuousFlow",
-        "planar": "flowbench.flows.planar:PlanarFlow",
-        "radial": "flowbench.flows.radial:RadialFlow",
-        "sylvester": "flowbench.flows.sylvester:SylvesterFlow",
-        "maf": "flowbench.flows.zuko_flows:MaskedAutoregressiveFlow",
-        "nsf": "flowbench.flows.zuko_flows:NeuralSplineFlow",
-        "coupling": "flowbench.flows.zuko_flows:CouplingFlow",
-        "gaussian": "flowbench.flows.gaussian:GaussianFlow",
-        "mixture": "flowbench.flows.mixture:MixtureDensity",
-        "kde": "flowbench.flows.kernel:KernelDensity",
+        "cnf": "flowbench.models.continuous.flow:ContinuousFlow",
+        "planar": "flowbench.models.discrete.planar:PlanarFlow",
+        "radial": "flowbench.models.discrete.radial:RadialFlow",
+        "sylvester": "flowbench.models.discrete.sylvester:SylvesterFlow",
+        "maf": "flowbench.models.discrete.zuko_flows:MaskedAutoregressiveFlow",
+        "nsf": "flowbench.models.discrete.zuko_flows:NeuralSplineFlow",
+        "coupling": "flowbench.models.discrete.zuko_flows:CouplingFlow",
+        "gaussian": "flowbench.models.classical.gaussian:GaussianFlow",
+        "mixture": "flowbench.models.classical.gaussian_mixture:MixtureDensity",
+        "kde": "flowbench.models.classical.kernel:KernelDensity",
     },
 )
 

@@ -19,7 +19,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
-    from flowbench.fields.mixture import Mixture
+    from flowbench.models.mixture import Mixture
 
 # No deadline: how long an example takes says more about the machine than about the code.
 settings.register_profile("default", deadline=None)

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.harness import Entry, NotHereError, Outcome, Timing, interleave, scratch
 from benchmarks.problem import perturbed_flow, save_problem
-from flowbench.flows.density_model import CHUNK, GPU_CHUNK
+from flowbench.models.density_model import CHUNK, GPU_CHUNK
 
 FLOWBENCH = "benchmarks.contenders.flowbench_cnf"
 #: Columns, and rows of a step: the default's for a toy and a table after a minute.

@@ -9,9 +9,9 @@ from scipy import stats
 
 from benchmarks.harness import Entry, Outcome, Timing, attempt_all, scratch
 from benchmarks.tables import write_tables
-from flowbench.environment import bfloat16_units
-from flowbench.flows.continuous import ContinuousFlow
+from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.registry import TOYS
+from flowbench.workflows.environment import bfloat16_units
 
 FLOWBENCH = "benchmarks.contenders.fits:flowbench"
 OTHER = "benchmarks.contenders.fits:other"

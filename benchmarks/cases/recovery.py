@@ -5,7 +5,7 @@ from typing import Any
 from benchmarks.cases.quality import FLOWBENCH, fit_row
 from benchmarks.harness import Entry, Outcome, attempt_all, scratch
 from benchmarks.known import write_known_tables
-from flowbench.registry import FLOWS
+from flowbench.registry import MODELS
 
 TEST_ROWS = 4000
 #: The largest KL that is asked of the continuous flow, nats a column.
@@ -27,7 +27,7 @@ def run(*, quick: bool, columns: int, seconds: float) -> Outcome:
         entries = {
             (name, model): Entry(model, FLOWBENCH, _arguments(str(path), name, model, seconds))
             for name, path in tables.items()
-            for model in FLOWS.names()
+            for model in MODELS.names()
         }
         fits = attempt_all(entries)
     for (name, model), timing in fits.items():

@@ -12,7 +12,7 @@ from torchdiffeq import odeint_adjoint
 
 from benchmarks.problem import carried, gradients, load_problem
 from benchmarks.worker import Answer, Contender
-from flowbench.fields.base import VelocityField
+from flowbench.models.continuous.fields.velocity_field import VelocityField
 
 
 class ConcatSquashLinear(nn.Module):

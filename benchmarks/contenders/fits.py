@@ -14,16 +14,17 @@ from torch import Tensor
 from benchmarks.contenders.others import OTHERS
 from benchmarks.known import known
 from benchmarks.worker import Answer, Contender
-from flowbench.config import resolve
 from flowbench.data import Dataset, Split
 from flowbench.errors import IntegrationError
-from flowbench.evaluation.likelihood import reported_likelihoods
 from flowbench.evaluation.refinement import refine
-from flowbench.flows.continuous import ContinuousFlow
-from flowbench.ode.base import Derivative, PathDerivative, Solution, State
+from flowbench.evaluation.reported import reported_likelihoods
+from flowbench.models.continuous.flow import ContinuousFlow
+from flowbench.ode.integrator import Derivative, PathDerivative, Solution, State
 from flowbench.ode.native_engine import NativeOptions
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
-from flowbench.preparation import (
+from flowbench.training.trainer import Trainer
+from flowbench.workflows.config import resolve
+from flowbench.workflows.preparation import (
     Prepared,
     Watch,
     find_dequantiser,
@@ -32,7 +33,6 @@ from flowbench.preparation import (
     prepare,
     rows_to_learn,
 )
-from flowbench.training.trainer import Trainer
 
 #: Test rows that are solved twice, for the errors of all.
 ERROR_ROWS = 200

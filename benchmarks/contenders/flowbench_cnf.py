@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.problem import carried, gradients, load_problem, perturbed_flow
 from benchmarks.worker import Answer, Contender
-from flowbench.flows.density_model import CHUNK, DensityModel
+from flowbench.models.density_model import CHUNK, DensityModel
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.registry import INTEGRATORS
 from flowbench.training.gradient import Gradient

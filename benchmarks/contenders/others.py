@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flowbench import options
-from flowbench.flows.base import Density, Scores, base_log_prob
+from flowbench.models.density import Density, Scores, base_log_prob
 
 #: Of zuko's continuous flow, beside the tolerance at which it is scored: it lets the log-determinant's be a
 #: hundred times looser.

@@ -11,8 +11,8 @@ from flowbench.data.catalogue import (
 from flowbench.data.dataset import Column, Dataset, Provenance, Split
 from flowbench.data.description import ColumnSummary, DatasetDescription, describe_dataset
 from flowbench.data.files import TableFile, keep_stream
-from flowbench.data.reading import ReadOptions
-from flowbench.data.tables import Table, read_table
+from flowbench.data.read_options import ReadOptions
+from flowbench.data.table_reading import Table, read_table
 
 __all__ = [
     "Column",

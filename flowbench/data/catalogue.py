@@ -17,9 +17,9 @@ from flowbench.data.dataset import Column, Dataset, Provenance
 from flowbench.data.files import TableFile, table_suffix
 from flowbench.data.formats import file_errors, read_raw_table
 from flowbench.data.markers import find_markers
-from flowbench.data.reading import AUTOMATIC, ReadOptions
+from flowbench.data.read_options import AUTOMATIC, ReadOptions
 from flowbench.data.sklearn_tables import SKLEARN_TABLES
-from flowbench.data.tables import Table, join_names, leave_out_hint, read_table, select_columns
+from flowbench.data.table_reading import Table, join_names, leave_out_hint, read_table, select_columns
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError, unknown_name
 from flowbench.registry import TOYS
 

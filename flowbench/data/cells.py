@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowbench.data.column_type import FLOAT64, ColumnType, type_of_numbers, type_of_times
-from flowbench.data.reading import AUTOMATIC, ReadOptions
+from flowbench.data.read_options import AUTOMATIC, ReadOptions
 from flowbench.data.text_dates import Dates, read_dates
 from flowbench.data.text_numbers import EXACT, Note, Numbers, describe_merging, read_numbers
 

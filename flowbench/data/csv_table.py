@@ -24,7 +24,7 @@ from flowbench.data.dialect import (
 from flowbench.data.files import TableFile
 from flowbench.data.header import is_value
 from flowbench.data.raw_table import RawTable, check_size, numbered
-from flowbench.data.reading import ReadOptions
+from flowbench.data.read_options import ReadOptions
 from flowbench.data.text_numbers import EXACT, has_decimal_commas, merged_digits
 from flowbench.errors import DataError
 

@@ -9,8 +9,8 @@ import numpy as np
 from flowbench.data.catalogue import file_provenance, load_dataset, table_file, table_stem
 from flowbench.data.cells import Cells
 from flowbench.data.dataset import Provenance
-from flowbench.data.reading import AUTOMATIC, ReadOptions
-from flowbench.data.tables import read_columns
+from flowbench.data.read_options import AUTOMATIC, ReadOptions
+from flowbench.data.table_reading import read_columns
 
 
 @dataclass(frozen=True)

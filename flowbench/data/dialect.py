@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flowbench.data.header import Header, is_value, read_header
-from flowbench.data.reading import ReadOptions
+from flowbench.data.read_options import ReadOptions
 from flowbench.data.text_numbers import decimal_sign
 from flowbench.errors import DataError
 

@@ -19,7 +19,7 @@ from flowbench.data.csv_table import read_csv
 from flowbench.data.files import TableFile
 from flowbench.data.hdf5_table import read_hdf5
 from flowbench.data.raw_table import RawTable, check_size
-from flowbench.data.reading import ReadOptions
+from flowbench.data.read_options import ReadOptions
 from flowbench.data.sheet_table import read_sheet
 from flowbench.data.text_numbers import EXACT, merged_digits
 from flowbench.errors import DataError, FlowbenchError

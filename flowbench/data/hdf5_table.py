@@ -10,7 +10,7 @@ import numpy as np
 
 from flowbench.data.cells import Array
 from flowbench.data.raw_table import LAYOUTS, RawTable, check_size
-from flowbench.data.reading import ReadOptions
+from flowbench.data.read_options import ReadOptions
 from flowbench.errors import DataError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from flowbench.data.raw_table import numbered
-from flowbench.data.reading import ReadOptions
+from flowbench.data.read_options import ReadOptions
 from flowbench.errors import DataError
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)

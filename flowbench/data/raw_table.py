@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowbench.data.cells import Array, Cells, cells_of_array, cells_of_arrow
 from flowbench.data.column_type import ColumnType
-from flowbench.data.reading import ReadOptions
+from flowbench.data.read_options import ReadOptions
 from flowbench.errors import DataError
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from flowbench.data.dequantise import Lattice, find_lattice, hash_rows, is_repeating
+from flowbench.data.lattice import Lattice, find_lattice, is_repeating
+from flowbench.data.row_hashes import hash_rows
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -9,7 +9,7 @@ from typing import Any
 from flowbench.data.files import TableFile
 from flowbench.data.header import read_header
 from flowbench.data.raw_table import RawTable, check_size
-from flowbench.data.reading import ReadOptions
+from flowbench.data.read_options import ReadOptions
 from flowbench.errors import DataError
 
 #: Text that stands for nothing, as in tables of text.

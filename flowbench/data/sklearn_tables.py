@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowbench.data.tables import Table
+from flowbench.data.table_reading import Table
 
 
 @dataclass(frozen=True)

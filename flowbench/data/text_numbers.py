@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowbench.data.reading import ReadOptions
+from flowbench.data.read_options import ReadOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa

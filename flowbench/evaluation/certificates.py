@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import FlowbenchError
-from flowbench.evaluation.likelihood import Likelihoods
+from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.normalisation import DRAWS, Mass, bridge_mass, quadrature_mass
-from flowbench.evaluation.options import EvaluationOptions
 from flowbench.evaluation.refinement import ROUNDING, Regime, coarsen
-from flowbench.flows.base import Flow
-from flowbench.flows.continuous import ContinuousFlow
-from flowbench.flows.density_model import DensityModel
+from flowbench.evaluation.reported import Likelihoods
+from flowbench.models.continuous.flow import ContinuousFlow
+from flowbench.models.density import Flow
+from flowbench.models.density_model import DensityModel
 from flowbench.ode.native_engine import Method, NativeIntegrator, NativeOptions
 from flowbench.store import Certificate
 

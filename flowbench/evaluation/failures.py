@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import IntegrationError
-from flowbench.flows.base import Scores
+from flowbench.models.density import Scores
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from flowbench.evaluation.likelihood import Likelihoods
+from flowbench.evaluation.reported import Likelihoods
 
 NO_NUMBER = "the log-likelihood is not a number"
 SOLVE_FAILED = "the solve failed"

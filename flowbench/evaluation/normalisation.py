@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowbench.fields.mixture import Mixture
-from flowbench.flows.base import base_log_prob
-from flowbench.flows.density_model import DensityModel
-from flowbench.flows.kernel import KernelDensity, KernelOptions
+from flowbench.models.classical.kernel import KernelDensity, KernelOptions
+from flowbench.models.density import base_log_prob
+from flowbench.models.density_model import DensityModel
+from flowbench.models.mixture import Mixture
 
 #: Points a side of the grid, by columns.
 GRID = {1: 2000, 2: 150}

@@ -10,12 +10,12 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from flowbench.data.dequantise import Dequantiser
+from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.errors import IntegrationError
+from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.failures import failing_rows, past_failures, spread_scores
-from flowbench.evaluation.options import EvaluationOptions
-from flowbench.flows.base import Scores
-from flowbench.flows.density_model import DensityModel, chunk_sizes
+from flowbench.models.density import Scores
+from flowbench.models.density_model import DensityModel, chunk_sizes
 from flowbench.options import PartOptions
 from flowbench.registry import DIVERGENCES
 

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowbench.data.dequantise import CONTINUOUS, Dequantiser
-from flowbench.evaluation import calibration, two_sample
-from flowbench.evaluation.memorisation import memorisation
-from flowbench.flows.base import Flow, base_log_prob
-from flowbench.flows.density_model import DensityModel
+from flowbench.encoding.dequantiser import CONTINUOUS, Dequantiser
+from flowbench.models.density import Flow, base_log_prob
+from flowbench.models.density_model import DensityModel
+from flowbench.statistics import calibration, two_sample
+from flowbench.statistics.memorisation import memorisation
 from flowbench.store import Calibration, Metric, Results
 
 Floats = NDArray[np.float64]

@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from flowbench import options
-from flowbench.flows.base import Density
-from flowbench.objectives.base import LossTerms, Objective
+from flowbench.models.density import Density
 from flowbench.objectives.coupling import optimal_transport
+from flowbench.objectives.objective import LossTerms, Objective
 from flowbench.objectives.paths import PATHS, PathName
 
 #: With mirror images, the share of the late times that are not drawn the rarer, the closer to the data.

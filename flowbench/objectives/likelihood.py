@@ -7,10 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from flowbench import options
-from flowbench.flows.base import Density, base_log_prob
-from flowbench.flows.continuous import ContinuousFlow, Rates
-from flowbench.objectives.base import LossTerms, Objective
-from flowbench.ode.base import State
+from flowbench.models.continuous.flow import ContinuousFlow, Rates
+from flowbench.models.density import Density, base_log_prob
+from flowbench.objectives.objective import LossTerms, Objective
+from flowbench.ode.integrator import State
 
 
 class LikelihoodOptions(options.PartOptions):

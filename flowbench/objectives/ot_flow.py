@@ -8,12 +8,12 @@ from torch import Tensor
 
 from flowbench import options
 from flowbench.errors import ConfigurationError
-from flowbench.fields.potential import Potential
-from flowbench.flows.base import Density
-from flowbench.flows.continuous import Rates
-from flowbench.objectives.base import LossTerms, Objective
+from flowbench.models.continuous.fields.potential import Potential
+from flowbench.models.continuous.flow import Rates
+from flowbench.models.density import Density
 from flowbench.objectives.likelihood import solve
-from flowbench.ode.base import State
+from flowbench.objectives.objective import LossTerms, Objective
+from flowbench.ode.integrator import State
 
 
 class OTFlowOptions(options.PartOptions):

@@ -8,12 +8,12 @@ from pydantic import Field
 from torch import Tensor
 
 from flowbench import options
-from flowbench.flows.base import Density
-from flowbench.flows.continuous import ContinuousFlow, Rates
-from flowbench.objectives.base import LossTerms, Objective
+from flowbench.models.continuous.flow import ContinuousFlow, Rates
+from flowbench.models.density import Density
 from flowbench.objectives.likelihood import solve
-from flowbench.ode.base import State
+from flowbench.objectives.objective import LossTerms, Objective
 from flowbench.ode.divergence import ExactDivergence, Hutchinson
+from flowbench.ode.integrator import State
 
 
 class RegularisedLikelihoodOptions(options.PartOptions):

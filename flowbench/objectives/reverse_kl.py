@@ -8,8 +8,8 @@ from torch import Tensor
 
 from flowbench import options
 from flowbench.errors import ConfigurationError
-from flowbench.flows.base import Density, base_log_prob
-from flowbench.objectives.base import LossTerms, Objective
+from flowbench.models.density import Density, base_log_prob
+from flowbench.objectives.objective import LossTerms, Objective
 
 #: `x: (n, d)`, rows in model space, to an unnormalised log-density (n,), nats, differentiable in x.
 LogDensity = Callable[[Tensor], Tensor]

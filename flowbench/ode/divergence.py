@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowbench import options
 from flowbench.errors import ConfigurationError
-from flowbench.ode.base import Velocity
+from flowbench.ode.integrator import Velocity
 
 #: Of the tangents that are pushed at once where no gradient is asked for: a layer that is ten times as wide
 #: as the rows makes 0.7 GB of them.

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from flowbench import options
 from flowbench.errors import IntegrationError
 from flowbench.ode import step_control, tableau
-from flowbench.ode.base import Equation, Integrator, Solution, State
+from flowbench.ode.integrator import Equation, Integrator, Solution, State
 from flowbench.ode.stepped import SteppedOptions
 
 Adaptive = Literal["dopri5", "tsit5"]

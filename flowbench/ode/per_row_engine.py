@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 from flowbench import options
 from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.ode import step_control
-from flowbench.ode.base import Equation, Integrator, Solution, State
+from flowbench.ode.integrator import Equation, Integrator, Solution, State
 from flowbench.ode.tableau import DOPRI5, TSIT5, Tableau
 
 #: A row is given up where its steps get shorter than this part of the whole.

@@ -8,7 +8,7 @@ from torchdiffeq import odeint, odeint_adjoint
 
 from flowbench import options
 from flowbench.errors import ConfigurationError, IntegrationError
-from flowbench.ode.base import Derivative, Equation, Integrator, Solution, State, all_finite
+from flowbench.ode.integrator import Derivative, Equation, Integrator, Solution, State, all_finite
 from flowbench.ode.stepped import SteppedOptions
 
 Adaptive = Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"]

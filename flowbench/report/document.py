@@ -42,10 +42,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from flowbench.evaluation.comparison import CONFIDENCE, Estimate, PairedDifference
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
 from flowbench.report.ranking import Ranking
 from flowbench.report.records import RunRecord
+from flowbench.statistics.paired import CONFIDENCE, Estimate, PairedDifference
 
 SCHEMA_VERSION = 1
 

@@ -12,7 +12,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from flowbench.evaluation.comparison import (
+from flowbench.report.records import RunRecord
+from flowbench.report.table_cautions import Objection, find_objection, typed
+from flowbench.statistics.paired import (
     Estimate,
     Floats,
     PairedDifference,
@@ -21,8 +23,6 @@ from flowbench.evaluation.comparison import (
     estimate_mean,
     spread,
 )
-from flowbench.report.records import RunRecord
-from flowbench.report.table_cautions import Objection, find_objection, typed
 from flowbench.store import Certificate, Results
 
 #: At most this many options are named to tell two configurations of one model apart.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from flowbench.evaluation.comparison import Estimate, PairedDifference
+from flowbench.statistics.paired import Estimate, PairedDifference
 
 DASH = "–"
 MINUS = "−"

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowbench.evaluation.comparison import CONFIDENCE
 from flowbench.report.grouping import ModelGroup, Section
+from flowbench.statistics.paired import CONFIDENCE
+from flowbench.statistics.ranks import average_ranks
 
 #: Fewer data sets than these rank nothing.
 LEAST_DATASETS = 3
@@ -49,28 +50,22 @@ def rank_models(sections: Sequence[Section]) -> Ranking | None:
     Of a data set that was split or cut in several ways, and of several draws of a toy, the first counts; one
     on which likelihoods rank no models does not.
     """
-    from scipy.stats import friedmanchisquare, rankdata, studentized_range
-
     first = {_data_set(section): section for section in reversed(sections) if section.objection is None}
     sections = [section for section in sections if section in first.values()]
     models = [{model.label: model for model in section.models} for section in sections]
     shared = [label for label in models[0] if all(label in each for each in models)] if models else []
     if len(sections) < LEAST_DATASETS or len(shared) < 2:
         return None
-    # A model without a finite likelihood is the worst of all.
-    nlls = np.array([[each[label].nll.mean for label in shared] for each in models])
-    table = np.where(np.isfinite(nlls), nlls, np.inf)
-    ranks = np.array([rankdata(row) for row in table])
-    average = ranks.mean(0)
-    order = np.argsort(average, kind="stable")
-    count = len(shared)
-    quantile = float(studentized_range.ppf(CONFIDENCE, count, np.inf)) / 2**0.5
+    found = average_ranks(
+        np.array([[each[label].nll.mean for label in shared] for each in models]), CONFIDENCE
+    )
+    order = np.argsort(found.ranks, kind="stable")
     return Ranking(
         models=tuple(shared[i] for i in order),
-        ranks=tuple(float(average[i]) for i in order),
+        ranks=tuple(float(found.ranks[i]) for i in order),
         datasets=tuple(section.name for section in sections),
-        critical_difference=quantile * (count * (count + 1) / (6 * len(sections))) ** 0.5,
-        p_value=float(friedmanchisquare(*ranks.T).pvalue) if count > 2 else None,
+        critical_difference=found.critical_difference,
+        p_value=found.p_value,
         uneven=tuple(label for label in shared if len({_budget(each[label]) for each in models}) > 1),
     )
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flowbench.evaluation.comparison import CONFIDENCE
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
 from flowbench.report.numbers import (
     DASH,
@@ -21,6 +20,7 @@ from flowbench.report.numbers import (
 )
 from flowbench.report.ranking import Ranking
 from flowbench.report.records import LOST, RunRecord
+from flowbench.statistics.paired import CONFIDENCE
 from flowbench.store import Certificate
 
 SHA256_SHOWN = 12

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from flowbench.evaluation.rung import Rung
 from flowbench.report.numbers import DASH, count, significant
 from flowbench.report.pages import html_environment, write_text
 from flowbench.report.tables import Table
 from flowbench.store.atomic import file_errors
 from flowbench.store.documents import write_json
+from flowbench.store.rung import Rung
 
 
 def write_tradeoff(
@@ -21,8 +21,8 @@ def write_tradeoff(
     `chosen` is the recommended solver of those whose NLL is off by no more than `error`, nats, over `rows`
     rows of the run called `name`. Raises `ConfigurationError` if `folder` cannot be written to.
     """
+    from flowbench.report.figures.solver_costs import draw_tradeoff
     from flowbench.report.figures.style import figure_style
-    from flowbench.report.figures.tradeoff import draw_tradeoff
 
     with figure_style():
         picture = draw_tradeoff(

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flowbench.evaluation.calibration import effective_rows, least_uniform, simultaneous_band
-from flowbench.evaluation.comparison import Floats
-from flowbench.report.figures.calibration import Quantiles, draw_calibration
 from flowbench.report.figures.corner import MAX_COLUMNS, corner_limits, draw_corner
 from flowbench.report.figures.curves import Curve, draw_curves, draw_differences
 from flowbench.report.figures.paths import draw_paths, path_plane
@@ -18,11 +15,14 @@ from flowbench.report.figures.planes import (
     draw_dots,
     shared_plane,
 )
-from flowbench.report.figures.ranks import draw_ranks
+from flowbench.report.figures.quantiles import Quantiles, draw_calibration
+from flowbench.report.figures.rank_lines import draw_ranks
 from flowbench.report.figures.style import TOLD_APART, Picture, short
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
 from flowbench.report.numbers import plural
 from flowbench.report.ranking import Ranking
+from flowbench.statistics.calibration import effective_rows, least_uniform, simultaneous_band
+from flowbench.statistics.paired import Floats
 from flowbench.store import Grid
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from flowbench.evaluation.comparison import CONFIDENCE, PairedDifference
 from flowbench.report.grouping import ModelGroup, Section
 from flowbench.report.numbers import (
     decimals_for,
@@ -15,6 +14,7 @@ from flowbench.report.numbers import (
 )
 from flowbench.report.records import RunRecord
 from flowbench.report.table_cautions import Objection, about_cells, about_table, typed
+from flowbench.statistics.paired import CONFIDENCE, PairedDifference
 
 #: With fewer test rows than this an interval from their mean and spread is a rough one.
 FEW_ROWS = 100

@@ -14,7 +14,7 @@ from flowbench.store.results import (
     Trajectory,
 )
 from flowbench.store.run import Run, check_run_name, is_run_folder, list_runs
-from flowbench.store.tables import check_table_path, table_format, write_csv, write_table
+from flowbench.store.table_writing import check_table_path, table_format, write_csv, write_table
 
 __all__ = [
     "Calibration",

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from flowbench.flows.base import Density
-from flowbench.objectives.base import LossTerms, Objective
+from flowbench.models.density import Density
+from flowbench.objectives.objective import LossTerms, Objective
 
 #: Steps before a recording, in which libraries choose their kernels and take their memory.
 WARM_UP = 3

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from flowbench.fields.mixture import Mixture
+from flowbench.models.mixture import Mixture
 
 
 class SmoothedBootstrap:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import IntegrationError, RunFailedError
-from flowbench.flows.base import Density
-from flowbench.objectives.base import Objective
+from flowbench.models.density import Density
+from flowbench.objectives.objective import Objective
 from flowbench.registry import OBJECTIVES
 from flowbench.training.gradient import Gradient
 from flowbench.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command import SMALL, TINY_CNF, write_csv
 
-from flowbench.cli import run_app
+from flowbench.cli.app import run_app
 
 
 @pytest.fixture(scope="session")

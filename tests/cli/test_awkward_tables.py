@@ -13,7 +13,7 @@ from command import SMALL, flowbench, write_csv
 sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))
 from awkward import CASES, Case
 
-from flowbench.cli import run_app
+from flowbench.cli.app import run_app
 
 Run = Callable[..., tuple[int, str, str]]
 FLAGS = {"missing_values": "--missing-value", "date_format": "--date-format"}

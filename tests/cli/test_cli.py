@@ -22,7 +22,8 @@ from command import SMALL, TINY_CNF, flowbench, write_csv
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from flowbench import doctor, terminal
+from flowbench.cli import terminal
+from flowbench.workflows import doctor
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -455,8 +456,8 @@ def test_rows_are_the_same_however_many_are_drawn_or_scored_at_once(
     """Long tables are worked on in parts, with a word on how far it is."""
     assert run("sample", "g", "-n", "30", "-o", "whole.csv")[0] == 0
     assert run("score", "g", "table.csv", "-o", "whole_score.csv")[0] == 0
-    monkeypatch.setattr("flowbench.flows.density_model.CHUNK", 7)
-    monkeypatch.setattr("flowbench.terminal.PLAIN_INTERVAL", 0)
+    monkeypatch.setattr("flowbench.models.density_model.CHUNK", 7)
+    monkeypatch.setattr("flowbench.cli.terminal.PLAIN_INTERVAL", 0)
     code, _, err = run("sample", "g", "-n", "30", "-o", "parts.csv")
     assert code == 0
     assert err.splitlines()[0] == "sampling g: 7 of 30 rows"
@@ -508,7 +509,7 @@ def test_help_is_light() -> None:
     """Every page of help, and completion, without the slow libraries."""
     code = """
 import sys
-from flowbench.cli import run_app
+from flowbench.cli.app import run_app
 for words in ([], ["fit"], ["sample"], ["score"], ["compare"], ["report"], ["datasets", "show"], ["doctor"]):
     assert run_app([*words, "--help"]) == 0
 slow = {"torch", "pandas", "seaborn", "matplotlib", "scipy", "sklearn", "h5py", "pyarrow"} & set(sys.modules)

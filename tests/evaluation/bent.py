@@ -2,7 +2,7 @@
 
 import torch
 
-from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
+from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 
 
 def bent_flow() -> ContinuousFlow:

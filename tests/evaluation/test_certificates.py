@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowbench.config import resolve
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.certificates import certify
-from flowbench.evaluation.likelihood import Likelihoods, reported_likelihoods
+from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.normalisation import Mass, bridge_mass, quadrature_mass
-from flowbench.evaluation.options import EvaluationOptions
-from flowbench.flows.base import Mapped, Scores
-from flowbench.flows.continuous import ContinuousFlow
-from flowbench.flows.density_model import DensityModel
-from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
-from flowbench.ode.base import State
+from flowbench.evaluation.reported import Likelihoods, reported_likelihoods
+from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
+from flowbench.models.continuous.flow import ContinuousFlow
+from flowbench.models.density import Mapped, Scores
+from flowbench.models.density_model import DensityModel
+from flowbench.ode.integrator import State
 from flowbench.options import PartOptions
-from flowbench.preparation import Watch, make_trainer, prepare
-from flowbench.registry import FLOWS
+from flowbench.registry import MODELS
 from flowbench.store import Certificate
+from flowbench.workflows.config import resolve
+from flowbench.workflows.preparation import Watch, make_trainer, prepare
 
 
 def cloud(n: int, features: int, seed: int = 0) -> Tensor:
@@ -67,7 +67,7 @@ def failed(found: dict[str, Certificate]) -> set[str]:
 
 
 @pytest.mark.parametrize("features", [1, 2, 4])
-@pytest.mark.parametrize("name", FLOWS.names())
+@pytest.mark.parametrize("name", MODELS.names())
 def test_healthy_models_pass(name: str, features: int) -> None:
     found = certificates(fitted(name, features))
     assert not failed(found), found

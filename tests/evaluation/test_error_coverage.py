@@ -7,13 +7,13 @@ import torch
 from sklearn.datasets import load_breast_cancer
 from torch import Tensor
 
-from flowbench.config import resolve
 from flowbench.data import load_dataset
-from flowbench.evaluation.likelihood import reported_likelihoods
-from flowbench.evaluation.options import EvaluationOptions
-from flowbench.flows.density_model import DensityModel
+from flowbench.evaluation.evaluation_options import EvaluationOptions
+from flowbench.evaluation.reported import reported_likelihoods
+from flowbench.models.density_model import DensityModel
 from flowbench.ode.per_row_engine import PerRowOptions
-from flowbench.preparation import Watch, make_trainer, prepare
+from flowbench.workflows.config import resolve
+from flowbench.workflows.preparation import Watch, make_trainer, prepare
 
 pytestmark = pytest.mark.slow
 ROWS = 2000

@@ -9,24 +9,25 @@ from bent import bent_flow
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
-from flowbench.data.dequantise import CONTINUOUS, Dequantiser, Lattice
+from flowbench.data.lattice import Lattice
+from flowbench.encoding.dequantiser import CONTINUOUS, Dequantiser
+from flowbench.encoding.standardise import Standardise, StandardiseOptions
 from flowbench.errors import ConfigurationError, IntegrationError
+from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.failures import failing_rows
 from flowbench.evaluation.flags import flags_of
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.likelihood import Likelihoods, drawn_likelihoods, reported_likelihoods
-from flowbench.evaluation.options import EvaluationOptions
 from flowbench.evaluation.refinement import coarsen, refine
-from flowbench.flows.background import Background
-from flowbench.flows.base import Scores
-from flowbench.flows.continuous import ContinuousFlow
-from flowbench.flows.density_model import DensityModel
-from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
-from flowbench.flows.mixture import MixtureDensity, MixtureOptions
+from flowbench.evaluation.reported import Likelihoods, drawn_likelihoods, reported_likelihoods
+from flowbench.models.background import Background
+from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
+from flowbench.models.classical.gaussian_mixture import MixtureDensity, MixtureOptions
+from flowbench.models.continuous.flow import ContinuousFlow
+from flowbench.models.density import Scores
+from flowbench.models.density_model import DensityModel
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.ode.torchdiffeq_engine import TorchdiffeqOptions
-from flowbench.registry import FLOWS
-from flowbench.transforms.standardise import Standardise, StandardiseOptions
+from flowbench.registry import MODELS
 
 NORMAL = multivariate_normal([3, -2], [[2.0, 0.6], [0.6, 0.5]])
 
@@ -180,7 +181,7 @@ def test_probes_and_rows_that_leave_their_batch_do_not_go_together() -> None:
 
 def test_float32_is_told_where_nothing_is_solved() -> None:
     x = torch.tensor(NORMAL.rvs(50, random_state=2))
-    flow = FLOWS.get("maf")(2, FLOWS.get("maf").Options(hidden=(16,)), torch.Generator().manual_seed(0))
+    flow = MODELS.get("maf")(2, MODELS.get("maf").Options(hidden=(16,)), torch.Generator().manual_seed(0))
     rounded = model(flow)
     reported = reported_likelihoods(rounded, x, options(dtype="float32"))
     exact = rounded.for_evaluation(PerRowOptions()).log_prob(x)
@@ -253,7 +254,7 @@ def test_one_refined_row_does_not_decide_the_errors_of_all() -> None:
 
 @pytest.mark.parametrize("name", ["planar", "sylvester", "maf", "nsf"])
 def test_draws_that_nothing_is_solved_for_have_errors_that_hold(name: str) -> None:
-    flow = FLOWS.get(name)(2, FLOWS.get(name).Options(), torch.Generator().manual_seed(3))
+    flow = MODELS.get(name)(2, MODELS.get(name).Options(), torch.Generator().manual_seed(3))
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += 0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4))
@@ -315,7 +316,7 @@ def with_rows_that_fail(n: int = 60) -> tuple[Tensor, list[int], list[int]]:
 
 @pytest.mark.parametrize("chunk", [1024, 40])
 def test_rows_that_fail_take_no_others_with_them(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr("flowbench.flows.density_model.CHUNK", chunk)
+    monkeypatch.setattr("flowbench.models.density_model.CHUNK", chunk)
     x, lost, others = with_rows_that_fail()
     found = reported_likelihoods(breaking(), x, options(error_rows=20), strict=False)
     assert sorted(found.failed) == lost

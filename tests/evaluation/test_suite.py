@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from flowbench.evaluation.suite import TESTS, judge
-from flowbench.flows.background import Background
-from flowbench.flows.density_model import DensityModel
-from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
-from flowbench.flows.kernel import KernelDensity, KernelOptions
+from flowbench.models.background import Background
+from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
+from flowbench.models.classical.kernel import KernelDensity, KernelOptions
+from flowbench.models.density_model import DensityModel
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.store import Results, RowSplit, Samples, ScoredRows
 

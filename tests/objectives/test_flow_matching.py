@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowbench.errors import ConfigurationError
-from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
+from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.objectives.coupling import optimal_transport
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.objectives.paths import PATHS, PathName

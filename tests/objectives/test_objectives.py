@@ -5,8 +5,8 @@ import torch
 from scipy.integrate import quad
 
 from flowbench.errors import ConfigurationError
-from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
-from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
+from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
+from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.registry import OBJECTIVES

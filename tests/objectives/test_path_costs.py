@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError
-from flowbench.flows.base import base_log_prob
-from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
-from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
+from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
+from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
+from flowbench.models.density import base_log_prob
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.objectives.regularised_likelihood import (
     RegularisedLikelihood,

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError
-from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
-from flowbench.flows.gaussian import GaussianFlow, GaussianOptions
-from flowbench.objectives.base import Objective
+from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
+from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
+from flowbench.objectives.objective import Objective
 from flowbench.objectives.reverse_kl import ReverseKL, ReverseKLOptions
 from flowbench.registry import OBJECTIVES
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
+from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.ode.clock import EVEN, Clock
 
 PACES = st.floats(0.01, 1.0)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError
-from flowbench.evaluation.options import EvaluationOptions
-from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
+from flowbench.evaluation.evaluation_options import EvaluationOptions
+from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.ode import divergence
 from flowbench.ode.divergence import (
     AutoDivergence,

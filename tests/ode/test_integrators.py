@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError, IntegrationError
-from flowbench.ode.base import Integrator, Solution, State
+from flowbench.ode.integrator import Integrator, Solution, State
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
 from flowbench.ode.torchdiffeq_engine import (
     FIXED_GRID_METHODS,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError, IntegrationError
-from flowbench.ode.base import PathDerivative, Solution, State
+from flowbench.ode.integrator import PathDerivative, Solution, State
 from flowbench.ode.native_engine import (
     FIXED_GRID_METHODS,
     Adaptive,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError, IntegrationError
-from flowbench.ode.base import State
+from flowbench.ode.integrator import State
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
 from flowbench.ode.torchdiffeq_engine import TorchdiffeqIntegrator, TorchdiffeqOptions
 

@@ -1,8 +1,8 @@
 """Axes that show what tells models apart."""
 
-from flowbench.evaluation.comparison import PairedDifference
 from flowbench.report.figures.curves import Curve, draw_curves, draw_differences
 from flowbench.report.figures.style import figure_style
+from flowbench.statistics.paired import PairedDifference
 
 
 def behind(mean: float, half_width: float) -> PairedDifference:

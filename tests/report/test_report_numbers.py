@@ -2,7 +2,6 @@ import math
 
 import pytest
 
-from flowbench.evaluation.comparison import Estimate, PairedDifference
 from flowbench.report.markdown import escape_markdown
 from flowbench.report.numbers import (
     count,
@@ -17,6 +16,7 @@ from flowbench.report.numbers import (
     with_half_width,
     with_interval,
 )
+from flowbench.statistics.paired import Estimate, PairedDifference
 
 
 @pytest.mark.parametrize(

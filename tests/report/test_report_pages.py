@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flowbench.errors import ConfigurationError, DamagedFileError, DataError
-from flowbench.registry import FLOWS
+from flowbench.registry import MODELS
 from flowbench.report import ReportPaths, write_report
 from flowbench.report.grouping import group_runs
 from flowbench.report.numbers import fixed, shared_decimals
@@ -198,7 +198,7 @@ def test_of_many_models_a_few_are_named_and_drawn(
     make_run: RunMaker, results_of: Callable[..., Results], tmp_path: Path
 ) -> None:
     runs = []
-    for k, model in enumerate(("cnf", *sorted(set(FLOWS.names()) - {"cnf"}))):
+    for k, model in enumerate(("cnf", *sorted(set(MODELS.names()) - {"cnf"}))):
         results = results_of("cnf", features=3)
         scored = dataclasses.replace(results.scored, log_prob=results.scored.log_prob - 0.1 * k)
         runs.append(make_run(model, results=dataclasses.replace(results, scored=scored)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import friedmanchisquare
 
-from flowbench.report.figures.ranks import draw_ranks
+from flowbench.report.figures.rank_lines import draw_ranks
 from flowbench.report.figures.style import figure_style
 from flowbench.report.grouping import ModelGroup, Section, group_runs
 from flowbench.report.ranking import Ranking, rank_models

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from flowbench.errors import ConfigurationError, DamagedFileError, RunExistsError, RunLockedError
-from flowbench.home import Home
 from flowbench.store import Metric, Results, RowSplit, Run, Samples, ScoredRows, condition_of
 from flowbench.store import run as run_module
+from flowbench.workflows.home import Home
 
 FILES = ("model.safetensors", "results.h5")
 

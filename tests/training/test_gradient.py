@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowbench.flows.base import Density
-from flowbench.flows.continuous import ContinuousFlow, ContinuousOptions
-from flowbench.objectives.base import LossTerms, Objective
+from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
+from flowbench.models.density import Density
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
-from flowbench.registry import FIELDS, FLOWS, OBJECTIVES
+from flowbench.objectives.objective import LossTerms, Objective
+from flowbench.registry import FIELDS, MODELS, OBJECTIVES
 from flowbench.training.gradient import Gradient
 from flowbench.training.precision import matmul_precision
 
@@ -53,7 +53,7 @@ def test_a_gradient_longer_than_the_bound_is_brought_down_to_it(factor: float) -
 
 
 def test_only_work_that_no_value_decides_is_called_static() -> None:
-    planar = FLOWS.get("planar")
+    planar = MODELS.get("planar")
     discrete = planar(2, planar.Options(), torch.Generator())
     assert FlowMatching(FlowMatchingOptions()).is_static_for(continuous())
     assert not FlowMatching(FlowMatchingOptions(coupling="minibatch-ot")).is_static_for(continuous())
@@ -67,8 +67,8 @@ def test_only_work_that_no_value_decides_is_called_static() -> None:
 
 def static_step(name: str) -> tuple[Density, Objective]:
     """The flow and the objective of a step that is static."""
-    if name in FLOWS.names():
-        flow_class = FLOWS.get(name)
+    if name in MODELS.names():
+        flow_class = MODELS.get(name)
         flow = flow_class(3, flow_class.Options(), torch.Generator().manual_seed(0))
         return flow, Likelihood(LikelihoodOptions())
     flow = continuous(name if name in FIELDS.names() else "time-mlp")
@@ -78,7 +78,7 @@ def static_step(name: str) -> tuple[Density, Objective]:
 
 
 STATIC = [
-    *(name for name in FLOWS.names() if FLOWS.get(name).is_static),
+    *(name for name in MODELS.names() if MODELS.get(name).is_static),
     *(name for name in FIELDS.names() if FIELDS.get(name).is_static),
     "time-mlp from a mixture",
 ]

@@ -10,11 +10,11 @@ from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from flowbench.config import resolve
-from flowbench.fields.mixture import FEW_ROWS, Mixture
-from flowbench.flows.continuous import ContinuousFlow
-from flowbench.preparation import Watch, make_trainer, prepare
+from flowbench.models.continuous.flow import ContinuousFlow
+from flowbench.models.mixture import FEW_ROWS, Mixture
 from flowbench.training.smoothing import SmoothedBootstrap
+from flowbench.workflows.config import resolve
+from flowbench.workflows.preparation import Watch, make_trainer, prepare
 
 DRAWS = 200_000
 

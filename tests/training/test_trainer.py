@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError, IntegrationError, RunFailedError
-from flowbench.flows.base import Flow
-from flowbench.objectives.base import LossTerms
+from flowbench.models.density import Flow
 from flowbench.objectives.likelihood import Likelihood
+from flowbench.objectives.objective import LossTerms
 from flowbench.ode.per_row_engine import PerRowOptions
-from flowbench.registry import FLOWS
+from flowbench.registry import MODELS
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState
@@ -23,7 +23,7 @@ from flowbench.training.trainer import Trainer
 
 
 def make_flow(name: str = "planar", **values: object) -> Flow:
-    flow_class = FLOWS.get(name)
+    flow_class = MODELS.get(name)
     return flow_class(2, flow_class.Options(**values), torch.Generator().manual_seed(0))
 
 
@@ -378,7 +378,7 @@ def test_a_hopeless_run_fails_with_a_diagnosis_and_the_best_weights() -> None:
     assert all(torch.equal(trainer.flow.state_dict()[key], best) for key, best in trainer.best.items())
 
 
-@pytest.mark.parametrize("name", FLOWS.names())
+@pytest.mark.parametrize("name", MODELS.names())
 def test_resumes_bit_for_bit(name: str) -> None:
     """Stopped after any validation and rebuilt from the packed state, the weights end up the same."""
     values = {"field": {"name": "time-mlp", "width": 16, "scales": 2}} if name == "cnf" else {}

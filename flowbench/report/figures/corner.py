@@ -10,7 +10,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
-from flowbench.evaluation.comparison import Floats
 from flowbench.report.figures.style import (
     INK,
     SAMPLES,
@@ -22,6 +21,7 @@ from flowbench.report.figures.style import (
     short,
 )
 from flowbench.report.numbers import plural
+from flowbench.statistics.paired import Floats
 
 MAX_COLUMNS = 6
 MAX_DOTS = 200

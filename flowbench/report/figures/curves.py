@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from flowbench.evaluation.comparison import CONFIDENCE, PairedDifference
 from flowbench.report.figures.style import (
     INK,
     MUTED,
@@ -19,6 +18,7 @@ from flowbench.report.figures.style import (
     short,
 )
 from flowbench.report.numbers import significant
+from flowbench.statistics.paired import CONFIDENCE, PairedDifference
 
 WIDTH, HEIGHT = 4.4, 3.1
 #: The NLL axis reaches up to this quantile of all values, since the first ones are arbitrarily bad.

@@ -5,10 +5,10 @@ from matplotlib import colormaps
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 
-from flowbench.evaluation.comparison import Floats
 from flowbench.report.figures.planes import SMALL_WIDTH, Plane, new_panel
 from flowbench.report.figures.style import MUTED, Picture, finish
 from flowbench.report.numbers import plural
+from flowbench.statistics.paired import Floats
 from flowbench.store import Trajectory
 
 TIMES = (0.0, 0.2, 0.5, 0.8, 1.0)

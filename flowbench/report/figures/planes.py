@@ -10,7 +10,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from flowbench.evaluation.comparison import Floats
 from flowbench.report.figures.style import (
     DATA,
     MUTED,
@@ -24,6 +23,7 @@ from flowbench.report.figures.style import (
 )
 from flowbench.report.grouping import cell_edges
 from flowbench.report.numbers import plural
+from flowbench.statistics.paired import Floats
 from flowbench.store import Grid
 
 COLOUR_MAP = "viridis"

@@ -1,0 +1,241 @@
+"""The commands that use a fitted run: sample, score, evaluate, tradeoff."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowbench.cli import parameters as opt
+from flowbench.cli import terminal
+
+if TYPE_CHECKING:
+    from flowbench.store import Run
+    from flowbench.workflows.use import DrawnRows, ScoredTable
+
+#: Columns that are named one by one.
+NAMED = 5
+
+
+def say_dequantised(names: Sequence[str]) -> None:
+    """Tell which columns were dequantised, if any were, and what a log-likelihood is then."""
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        terminal.say(
+            f"values of {', '.join(names[:NAMED])}{more} stand for cells: a log-likelihood is the mean over "
+            "the row's cell, a lower bound of the log of its mass by its volume"
+        )
+
+
+def _say_above(flagged: int, rows: int) -> None:
+    if flagged:
+        terminal.say(f"{flagged:,} of {rows:,} rows may be off by more than the largest error asked for")
+
+
+def _say_flagged(scored: "ScoredTable") -> None:
+    """Tell how many rows have no log-likelihood, and why, and with how many others something is wrong."""
+    from flowbench.evaluation.flags import ABOVE
+
+    rows = len(scored.row)
+    if lost := scored.counts(scored=False):
+        kinds = [f"{kind} ({count:,})" for kind, count in lost.items()]
+        more = f" and {len(kinds) - NAMED} more" if len(kinds) > NAMED else ""
+        terminal.say(
+            f"{sum(lost.values()):,} of {rows:,} rows have no log-likelihood: "
+            f"{', '.join(kinds[:NAMED])}{more}; the column `flagged` says which"
+        )
+    for kind, count in scored.counts(scored=True).items():
+        terminal.say(f"{count:,} of {rows:,} rows{'' if kind == ABOVE else ':'} {kind}")
+
+
+def sample(
+    run: opt.RunArgument,
+    n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw.")] = 1000,
+    output: opt.OutputOption = None,
+    seed: opt.DrawSeedOption = 0,
+    settings: opt.EvaluationSetOption = None,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> None:
+    """Draw rows from a run's model.
+
+    Writes the table's own columns, `log_prob` (nats, data units) and `log_prob_error`, how far that may be
+    off, by default to samples.h5 in the run's folder; prints the file's path.
+    """
+    from flowbench.workflows import use
+    from flowbench.workflows.home import Home
+
+    opened = Home(home).run(run)
+    _refuse_two_answers(output, json)
+    path = use.check_output(output or opened.path / "samples.h5", opened, home=Home(home))
+    with terminal.ProgressLine(f"sampling {opened.name}") as line:
+        drawn = use.sample(opened, n, seed=seed, settings=settings or (), on_rows=line.count)
+    _save(drawn, path, opened)
+    _say_above(drawn.above, n)
+    say_dequantised(drawn.dequantised)
+    answer = {
+        "file": str(path),
+        "rows": n,
+        "dequantised": drawn.dequantised,
+        "mean_log_prob": float(drawn.log_prob.mean()),
+    }
+    if path != use.STDOUT:
+        terminal.answer(answer, str(path), json)
+
+
+def _refuse_two_answers(output: Path | None, json: bool) -> None:
+    from flowbench.errors import ConfigurationError
+    from flowbench.workflows.use import STDOUT
+
+    if output == STDOUT and json:
+        raise ConfigurationError(
+            "`-o -` writes the table to standard output, and so does `--json` its answer"
+        )
+
+
+def _save(table: "DrawnRows | ScoredTable", path: Path, run: "Run") -> None:
+    """Write a table to its path, or as CSV to standard output."""
+    from flowbench.workflows.use import STDOUT
+
+    if path != STDOUT:
+        table.save(path, run)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "table.csv"
+        table.save(file, run)
+        terminal.write_file(file)
+
+
+@opt.with_reading(*opt.OF_A_FIT, "keep")
+def score(
+    run: opt.RunArgument,
+    table: opt.TableArgument,
+    output: opt.OutputOption = None,
+    max_error: opt.MaxErrorOption = None,
+    strict: opt.StrictOption = False,
+    reading: opt.Reading = opt.NOTHING,
+    settings: opt.EvaluationSetOption = None,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> int:
+    """Log-likelihood of every row of a table.
+
+    Writes `row`, counted from 0, `log_prob` (nats, data units), `log_prob_error`, how far that may be off,
+    and `flagged`, what is wrong with a row, by default to scores.h5 in the run's folder; prints the file's
+    path. A row with a cell that is missing, infinite or no number, or whose solve fails, has no
+    log-likelihood, and the others are scored; where none can be, the exit code is 1.
+    """
+    from flowbench.workflows import use
+    from flowbench.workflows.home import Home
+
+    given = [*(settings or ()), *([] if max_error is None else [f"evaluation.max_error={max_error}"])]
+    opened = Home(home).run(run)
+    _refuse_two_answers(output, json)
+    path = use.check_output(output or opened.path / "scores.h5", opened, table, home=Home(home))
+    name = "standard input" if table == "-" else Path(table).name
+    with opt.lent_stdin(table) as lent, terminal.ProgressLine(f"scoring {name}") as line:
+        scored = use.score(
+            opened,
+            lent,
+            settings=given,
+            reading=reading,
+            strict=strict,
+            home=Home(home),
+            on_rows=line.count,
+        )
+    for note in scored.notes:
+        terminal.say(f"{name}: {note}")
+    _save(scored, path, opened)
+    _say_flagged(scored)
+    say_dequantised(scored.dequantised)
+    for column, count in scored.out_of_place.items():
+        terminal.say(
+            f"{count:,} of {len(scored.row):,} values of {column} lie between those that the model was "
+            "fitted on; they are scored as the cells that they fall in"
+        )
+    told = scored.log_prob[scored.scored]
+    answer = {
+        "file": str(path),
+        "rows": len(scored.row),
+        "dequantised": scored.dequantised,
+        "out_of_place": dict(scored.out_of_place),
+        "rows_scored": len(told),
+        "mean_log_prob": float(told.mean()) if len(told) else None,
+        "log_prob_error_largest": float(scored.log_prob_error[scored.scored].max()) if len(told) else None,
+        "rows_above_max_error": scored.above,
+        "rows_flagged": int((scored.flagged != "").sum()),
+        "reasons": scored.counts(),
+    }
+    if path != use.STDOUT:
+        terminal.answer(answer, str(path), json)
+    if not len(told):
+        terminal.say(f"error: no row of {name} could be scored; `flagged` in {path} says why")
+    return 0 if len(told) else 1
+
+
+def evaluate(
+    run: opt.RunArgument,
+    seed: opt.DrawSeedOption = 0,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> None:
+    """Judge a run's samples and calibration against held-out rows.
+
+    Two-sample tests beside the floor that train rows set, coverage of highest-density regions, quantiles
+    of the base, and nearest train rows; stored with the run's results, for reports.
+    """
+    from flowbench.workflows import use
+    from flowbench.workflows.home import Home
+
+    opened = Home(home).run(run)
+    with terminal.ProgressLine(f"evaluating {opened.name}") as line:
+        line.stage("tests and calibration")
+        metrics = use.evaluate(opened, seed=seed, home=Home(home))
+    values = {name: metric.value for name, metric in metrics.items()}
+    if json:
+        terminal.write_json({"run": str(opened.path), "metrics": values})
+    else:
+        terminal.write_table(("figure", "value"), [(name, f"{value:.4g}") for name, value in values.items()])
+
+
+def tradeoff(
+    run: opt.RunArgument,
+    error: Annotated[
+        float, typer.Option(help="Largest error of the NLL that the recommended solver may have, nats.")
+    ] = 1e-3,
+    rows: Annotated[int, typer.Option(min=2, help="Test rows to score with each solver.")] = 500,
+    output: opt.OutputFolderOption = None,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> None:
+    """Compare solvers on a run's model: speed, nfe, and how far off the NLL is.
+
+    Prints every solver and the cheapest that is good enough; writes a page with the figure.
+    """
+    from flowbench.errors import ConfigurationError
+    from flowbench.report.tradeoff import describe_choice, tradeoff_table, write_tradeoff
+    from flowbench.store.rung import recommend
+    from flowbench.workflows import use
+    from flowbench.workflows.home import Home
+
+    if not error > 0:
+        raise ConfigurationError(f"`--error` must be positive; got {error:g}")
+    place = Home(home)
+    opened = place.run(run)
+    folder = output or place.report_path(None, [f"{opened.name}-tradeoff"])
+    with terminal.ProgressLine(f"solvers for {opened.name}") as line:
+        rungs, used = use.tradeoff(
+            opened, rows=rows, on_solver=lambda done, total: line.count(done, total, "solvers")
+        )
+    chosen = recommend(rungs, error)
+    page = write_tradeoff(rungs, chosen, error, name=opened.name, rows=used, folder=folder)
+    if json:
+        solvers = [vars(rung) | {"settings": rung.settings} for rung in rungs]
+        recommended = solvers[rungs.index(chosen)] if chosen else None
+        terminal.write_json({"page": str(page), "recommended": recommended, "solvers": solvers})
+        return
+    table = tradeoff_table(rungs, chosen, used)
+    terminal.write_table(table.header, table.rows)
+    terminal.say(describe_choice(chosen, error))
+    terminal.write_path(str(page))

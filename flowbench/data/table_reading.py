@@ -1,0 +1,395 @@
+"""A table of finite numbers, read from a file and checked cell by cell."""
+
+import csv
+import io
+import shlex
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowbench.data.bookkeeping import find_bookkeeping
+from flowbench.data.cells import Cells
+from flowbench.data.column_type import FLOAT64, ColumnType
+from flowbench.data.dialect import COMMENTS
+from flowbench.data.files import TableFile
+from flowbench.data.formats import file_errors, read_raw_table
+from flowbench.data.header import is_date, is_plain_number
+from flowbench.data.raw_table import RawTable
+from flowbench.data.read_options import AUTOMATIC, ReadOptions
+from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
+
+Floats = NDArray[np.float64]
+
+# How many names a message lists before it stops.
+_MOST_NAMES_LISTED = 10
+_LONGEST_CELL_SHOWN = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Column names and finite rows: `names` has d entries, `rows` is (n, d) float64 with n >= 1.
+
+    `types` say how the file has the values of a column. `notes` are what reading guessed or left out, a
+    sentence each. `row_numbers: (n,)` count rows of the file, from 0, where some were dropped; `groups: (n,)`
+    are the cells of the column that groups rows, if one does.
+    """
+
+    names: tuple[str, ...]
+    rows: Floats
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    row_numbers: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
+
+
+def read_table(
+    path: str | Path | TableFile,
+    columns: Sequence[str] | None = None,
+    *,
+    reading: ReadOptions = AUTOMATIC,
+    may_leave_out: bool = True,
+    types: Mapping[str, ColumnType] | None = None,
+) -> Table:
+    """Read a table file of any kind that `flowbench.data.files.KINDS` names; only `columns`, in this order.
+
+    Without `columns`, those are left out that only number or name the rows, which the notes say. `types` are
+    those that columns are known to have, by name. `may_leave_out` lets errors advise to leave columns out, as
+    a model that needs them all does not.
+    Raises `DataError`, which names the file, and the column and row (counted from 1, without the header)
+    where there is one, for a file that cannot be read, names among them that repeat, no rows, and cells that
+    are missing, infinite or no numbers; `UnknownColumnError` for a column that is not there;
+    `ConfigurationError` for a selection that is empty or repeats a column.
+    """
+    file = path if isinstance(path, TableFile) else TableFile.of(path)
+    chosen = read_columns(file, columns, reading, types)
+    with file_errors(file):
+        return _checked_table(chosen, reading, may_leave_out)
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Columns of a file by name, before their cells are checked; the notes on reading them, and groups."""
+
+    cells: Mapping[str, Cells]
+    notes: tuple[str, ...]
+    groups: Cells | None = None
+
+
+def read_columns(
+    path: Path | TableFile,
+    columns: Sequence[str] | None = None,
+    reading: ReadOptions = AUTOMATIC,
+    types: Mapping[str, ColumnType] | None = None,
+) -> Columns:
+    """The columns of a table as its file has them, whatever their cells are; of `types` that are known.
+
+    Raises as `read_table` does, but for cells.
+    """
+    file = path if isinstance(path, TableFile) else TableFile(path)
+    with file_errors(file):
+        wanted = None if columns is None else [*columns, *([reading.group] if reading.group else [])]
+        raw = read_raw_table(file, reading, wanted)
+        names, named = _named(raw)
+        _check_names(names, columns)
+        if reading.keep:
+            select_columns(names, reading.keep, f"{file}: `--keep`")
+        if reading.group:
+            select_columns(names, [reading.group], f"{file}: `--group`")
+        if raw.n_rows == 0 or not names:
+            raise DataError("it holds no rows")
+        wanted_indices = select_columns(names, columns, str(file))
+        if columns is None:
+            wanted_indices = [i for i in wanted_indices if names[i] != reading.group]
+        listed = [i for i in wanted_indices if columns is not None or i not in raw.bookkeeping]
+        expected = dict.fromkeys(reading.keep or (), FLOAT64) | dict(types or {})
+        cells = {}
+        for index in listed or wanted_indices:
+            known = expected.get(names[index])
+            cells[names[index]] = _as_expected(raw.cells(index, known), known, raw.has_signs)
+        notes = list(raw.notes)
+        if columns is None:
+            unnamed = [name for name, own in zip(names, raw.names, strict=True) if not own]
+            out, warnings = find_bookkeeping(list(cells), cells, unnamed, reading.keep or ())
+            reasons = {names[i]: why for i, why in raw.bookkeeping.items() if listed} | out
+            kept = {name: each for name, each in cells.items() if name not in out}
+            if not kept:
+                kept, reasons = cells, {}
+            notes += [
+                f"column `{name}` is left out: {why}; `--columns` keeps what it names"
+                for name, why in reasons.items()
+                if why
+            ]
+            hint = leave_out_hint(list(kept), warnings)
+            notes += [f"{each}; {hint}" if hint else each for each in warnings.values()]
+            cells = kept
+        notes += [note for name, note in named.items() if columns is None and name in cells]
+        notes += _notes_on_cells(cells)
+        if types is None and reading.missing_values:
+            held = frozenset().union(*(each.markers for each in cells.values()))
+            notes += [
+                f"no cell is `{marker}`, which `--missing-value` names"
+                for marker in reading.missing_values
+                if marker not in held
+            ]
+        groups = raw.cells(names.index(reading.group), None) if reading.group else None
+        return Columns(cells, tuple(notes), groups)
+
+
+def _as_expected(cells: Cells, expected: ColumnType | None, has_signs: bool) -> Cells:
+    """`cells` with what is wrong if they are not of the type that was `expected`."""
+    if expected is None or cells.fault is not None:
+        return cells
+    if not np.isfinite(cells.numbers).any():
+        return replace(cells, type=expected)
+    if cells.type.unit != expected.unit and expected.unit == "days since 1970-01-01":
+        days = cells.numbers / 86400
+        if cells.type.storage.startswith("timestamp") and np.array_equal(days, np.rint(days), equal_nan=True):
+            return replace(cells, numbers=days, type=expected)
+    if cells.type.unit != expected.unit:
+        found = [each or "plain numbers" for each in (cells.type.unit, expected.unit)]
+        fault = f"it holds {found[0]} where {found[1]} are known to stand"
+        return replace(cells, fault=fault)
+    if has_signs and cells.type.mark != expected.mark:
+        marks = [f"`{each}`" if each else "no sign" for each in (cells.type.mark, expected.mark)]
+        what = f"numbers have {marks[0]} beside them where {marks[1]} is known to stand; they are read alike"
+        return replace(cells, notes=(*cells.notes, (what, f"{cells.numbers[0]:g}")))
+    return cells
+
+
+def _notes_on_cells(columns: Mapping[str, Cells]) -> list[str]:
+    """What was guessed of cells, once for all columns of which it is true."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, cells in columns.items():
+        for what, example in cells.notes:
+            found.setdefault(what, []).append((name, example))
+    return [
+        f"{what}, such as `{_shown(each[0][1])}`: {_listed([f'`{name}`' for name, _ in each])}"
+        for what, each in found.items()
+    ]
+
+
+@dataclass(frozen=True)
+class UnfitCell:
+    """A cell that is no finite number: its `column`, and its `text`, None where it is missing or infinite."""
+
+    column: str
+    is_infinite: bool = False
+    text: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What is wrong with it, the same for all such cells of the column."""
+        complaint = (
+            "infinite value" if self.is_infinite else "missing cell" if self.text is None else "no number"
+        )
+        return f"{complaint} in `{_shown(self.column)}`"
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with it, for a reader of one row."""
+        return self.kind if self.text is None else f"`{self.text}` in `{_shown(self.column)}` is not a number"
+
+
+def read_rows(
+    path: str | Path | TableFile,
+    columns: Sequence[str],
+    reading: ReadOptions = AUTOMATIC,
+    types: Mapping[str, ColumnType] | None = None,
+) -> tuple[Floats, dict[int, UnfitCell], tuple[str, ...]]:
+    """The rows `(n, d)` of a table file, data units, whatever their cells are, its unfit rows, and notes.
+
+    A cell is NaN where it is missing or no number, infinite where it is that. An unfit row is named by its
+    number, counted from 0, with its first unfit cell in the order of the columns. Raises as `read_table`
+    does, but for cells.
+    """
+    file = path if isinstance(path, TableFile) else TableFile.of(path)
+    found = read_columns(file, columns, reading, types)
+    rows = np.empty((len(next(iter(found.cells.values())).numbers), len(found.cells)))
+    unfit = dict[int, UnfitCell]()
+    for number, (name, cells) in enumerate(found.cells.items()):
+        if cells.fault is not None:
+            raise DataError(f"{file}: column `{name}`: {cells.fault}")
+        rows[:, number] = cells.numbers
+        foreign = cells.is_foreign
+        for row in np.flatnonzero(~np.isfinite(cells.numbers)).tolist():
+            text = _shown(cells.text(row)) if foreign[row] else None
+            unfit.setdefault(row, UnfitCell(name, bool(np.isinf(cells.numbers[row])), text))
+    return rows, unfit, found.notes
+
+
+def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: str) -> list[int]:
+    """Indices of the `wanted` columns among `names`; all of them if `wanted` is None.
+
+    Raises `UnknownColumnError` for a name that is not there, `ConfigurationError` for an empty selection or
+    one that repeats a name; `where` says whose columns they are.
+    """
+    if wanted is None:
+        return list(range(len(names)))
+    if not wanted:
+        raise ConfigurationError("`columns` is empty; name at least one column")
+    if unknown := [name for name in wanted if name not in names]:
+        raise UnknownColumnError(f"{where}: {unknown_name('column', unknown[0], names)}")
+    if repeated := _repeated(wanted):
+        raise ConfigurationError(f"`columns` names `{repeated}` more than once")
+    return [names.index(name) for name in wanted]
+
+
+def leave_out_hint(names: Sequence[str], unfit: Collection[str]) -> str:
+    """How to leave the `unfit` columns out; empty if no column would be left."""
+    fit = [name for name in names if name not in unfit]
+    if not fit:
+        return ""
+    if len(fit) > _MOST_NAMES_LISTED:
+        return "leave out what cannot be used by naming the other columns with `--columns`"
+    return f"leave out what cannot be used with `--columns {shlex.quote(join_names(fit))}`"
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Names with commas between them, those in quotes that need it, as `--columns` takes them."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return line.getvalue()
+
+
+def group_numbers(cells: Cells) -> NDArray[np.int64]:
+    """A number for each different cell: `(n,)`; cells that hold nothing are a group each."""
+    foreign, missing = cells.is_foreign, cells.is_missing
+    keys = cells.numbers.astype(object)
+    for row in np.flatnonzero(foreign):
+        keys[row] = cells.text(int(row))
+    for row in np.flatnonzero(missing):
+        keys[row] = ("missing", int(row))
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What is wrong with a column: a cell of row `row`, counted from 1, or all of it (0).
+
+    `count` cells are like it; `remedy` is what to do about them, the same for all columns of one `kind`.
+    """
+
+    kind: str
+    row: int
+    complaint: str
+    count: int = 1
+    remedy: str = ""
+
+
+def _named(raw: RawTable) -> tuple[list[str], dict[str, str]]:
+    """The columns' names, of which those without one get that of their place, and what to say of these."""
+    names, notes = list(raw.names), dict[str, str]()
+    for index, name in enumerate(raw.names):
+        if not name and raw.bookkeeping.get(index) != "":
+            place = f"c{index + 1}"
+            names[index] = place + "_" * sum(other == place for other in raw.names)
+            notes[names[index]] = f"column {index + 1} has no name, and is called `{names[index]}`"
+    return names, notes
+
+
+def _check_names(names: Sequence[str], wanted: Sequence[str] | None) -> None:
+    """Every column that is used needs a name of its own, whatever the others are called."""
+    used = [name for name in names if name] if wanted is None else [name for name in names if name in wanted]
+    if repeated := _repeated(used):
+        raise DataError(f"two columns are called `{repeated}`; give every column a name of its own")
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) -> Table:
+    n = len(next(iter(columns.cells.values())).numbers)
+    kept, notes = None, list(columns.notes)
+    if reading.missing == "drop":
+        missing = np.zeros(n, dtype=bool)
+        for each in columns.cells.values():
+            missing |= each.is_missing
+        if missing.all():
+            raise DataError(
+                "every row has a missing cell; leave columns out that have many, with `--columns`"
+            )
+        if missing.any():
+            kept = np.flatnonzero(~missing)
+            notes.append(f"{int(missing.sum()):,} of {n:,} rows have missing cells, and are left out")
+    faults = {
+        name: fault
+        for name, each in columns.cells.items()
+        if (fault := _fault(each, kept is not None, may_leave_out)) is not None
+    }
+    if faults:
+        hint = leave_out_hint(list(columns.cells), faults) if may_leave_out else ""
+        raise DataError("; ".join([*_describe_faults(faults, n), *([f"or {hint}"] if hint else [])]))
+    rows = np.empty((n if kept is None else len(kept), len(columns.cells)))
+    for number, each in enumerate(columns.cells.values()):
+        rows[:, number] = each.numbers if kept is None else each.numbers[kept]
+    rows.setflags(write=False)
+    groups = None
+    if columns.groups is not None:
+        groups = group_numbers(columns.groups)
+        groups = groups if kept is None else groups[kept]
+    types = {name: each.type for name, each in columns.cells.items()}
+    return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups)
+
+
+def _fault(cells: Cells, may_be_missing: bool, may_leave_out: bool) -> _Fault | None:
+    if cells.fault is not None:
+        return _Fault("column", 0, cells.fault)
+    unfit = ~np.isfinite(cells.numbers)
+    if not unfit.any():
+        return None
+    missing, foreign, infinite = cells.is_missing, cells.is_foreign, np.isinf(cells.numbers)
+    if may_be_missing:
+        unfit &= ~missing
+        if not unfit.any():
+            return None
+    row = int(np.argmax(unfit))
+    if missing[row]:
+        remedy = "fill in missing cells"
+        if may_leave_out:
+            remedy += ", or leave their rows out with `--missing drop`"
+        return _Fault("missing", row + 1, "the cell is missing", int(missing.sum()), remedy)
+    if infinite[row]:
+        return _Fault(
+            "infinite", row + 1, "the value is infinite", int(infinite.sum()), "replace infinite values"
+        )
+    text = _shown(cells.text(row))
+    remedy = "turn text into numbers"
+    if cells.is_typed and is_plain_number(text):
+        return _Fault("text", row + 1, f"`{text}` is text, not a number", int(foreign.sum()), remedy)
+    if text.startswith(COMMENTS):
+        remedy = "it looks like a comment: take the line out"
+    elif is_date(text):
+        remedy = "say how dates are written with `--date-format`, such as %d.%m.%y"
+    elif foreign.sum() < len(foreign) / 2 and cells.text(row).strip():
+        remedy += f", or say `--missing-value {shlex.quote(text)}` if that stands for nothing"
+    return _Fault("text", row + 1, f"`{text}` is not a number", int(foreign.sum()), remedy)
+
+
+def _shown(cell: object) -> str:
+    """A cell's text on one line, cut where it is long."""
+    text = " ".join(str(cell).split())
+    return text if len(text) <= _LONGEST_CELL_SHOWN else f"{text[:_LONGEST_CELL_SHOWN]}..."
+
+
+def _describe_faults(faults: Mapping[str, _Fault], n: int) -> list[str]:
+    (name, fault), *others = faults.items()
+    where = f", row {fault.row}" if fault.row else ""
+    more = f" ({fault.count:,} of {n:,} cells)" if fault.count > 1 else ""
+    parts = [f"column `{name}`{where}: {fault.complaint}{more}"]
+    if others:
+        each = [f"`{other}`" + (f" (row {fault.row})" if fault.row else "") for other, fault in others]
+        parts.append(f"also unfit: {_listed(each)}")
+    remedies = {each.kind: each.remedy for each in reversed(list(faults.values())) if each.remedy}
+    order = ("missing", "infinite", "text")
+    return [*parts, *(remedies[kind] for kind in order if kind in remedies)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = list(names[:_MOST_NAMES_LISTED])
+    return ", ".join(shown + ["..."] * (len(names) > len(shown)))

@@ -1,0 +1,106 @@
+"""Standardisation: zero mean and unit variance in every column."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from flowbench import options
+from flowbench.encoding.reach import Reach
+from flowbench.encoding.transform import Transform
+from flowbench.errors import DataError
+
+#: The least spread beside the mean. There float64 has some 4,500 values to a standard deviation; with fewer,
+#: neither differences between values nor slopes of a density can be trusted.
+NARROWEST = 1e-12
+#: The least spread of all: below, its square loses digits.
+SMALLEST = 1e-150
+
+
+class StandardiseOptions(options.PartOptions):
+    """Standardisation has nothing to choose."""
+
+    name: Literal["standardise"] = "standardise"
+
+
+class Standardise(Transform):
+    """z = (x - mean) / scale, with mean and standard deviation of the train rows.
+
+    Of values absurdly far from the others a logarithm takes the place of x, as `flowbench.encoding.reach`
+    has it.
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = StandardiseOptions
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, columns: tuple[str, ...], options: options.PartOptions) -> None:
+        super().__init__(columns, options)
+        self.reach = Reach(len(columns))
+        self.register_buffer("mean", torch.zeros(len(columns), dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(len(columns), dtype=torch.float64))
+
+    def fit(self, x: Tensor) -> None:
+        """Take mean and standard deviation of `x: (n, d)`; a column without spread is a `DataError`."""
+        mean, scale = mean_and_scale(self.reach.fit(x), self.columns)
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
+
+    def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardise `x: (n, d)`; returns `z: (n, d)` and log|det dz/dx|: `(n,)`."""
+        near, log_slope = self.reach.to_near(x)
+        return (near - self.mean) / self.scale, log_slope.sum(1) - self._log_det(x)
+
+    def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo `to_model` for `z: (n, d)`; returns `x: (n, d)` and log|det dx/dz|: `(n,)`."""
+        x, log_slope = self.reach.to_far(self.mean + self.scale * z)
+        return x, log_slope.sum(1) + self._log_det(z)
+
+    def _log_det(self, like: Tensor) -> Tensor:
+        return self.scale.log().sum().expand(len(like))
+
+
+def mean_and_scale(x: Tensor, columns: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `(d,)` of `x: (n, d)`.
+
+    Raises `DataError` for a column without spread, and for one whose spread float64 cannot be trusted with.
+    """
+    mean = x.mean(0)
+    scale = (x - mean).square().mean(0).sqrt()
+    unfit = (scale <= NARROWEST * mean.abs()) | (scale < SMALLEST) | ~torch.isfinite(scale)
+    if unfit.any():
+        number = int(unfit.nonzero()[0])
+        raise DataError(_why_unfit(columns[number], x[:, number]))
+    return mean, scale
+
+
+def _why_unfit(name: str, column: Tensor) -> str:
+    """What is wrong with the spread of a `column: (n,)`."""
+    rows = f"the {len(column)} train rows"
+    if not torch.isfinite(column).all():
+        return (
+            f"column `{name}` holds values in {rows} that are no finite numbers; leave it out of the columns"
+        )
+    if (column == column[0]).all():
+        return (
+            f"column `{name}` has one value, {float(column[0]):.6g}, in {rows}, so it has no density; "
+            "leave it out of the columns, or give more rows"
+        )
+    # Around one of the values, and in units of the largest distance from it, neither rounding nor the range
+    # of float64 takes anything away.
+    half = column / 2 - column[0] / 2
+    unit = half.abs().max()
+    scaled = half / unit
+    spread = 2 * float(unit * (scaled - scaled.mean()).square().mean().sqrt())
+    mean = 2 * float(column[0] / 2 + unit * scaled.mean())
+    found = f"column `{name}` has a spread of {spread:.6g} about a mean of {mean:.6g} in {rows}"
+    if spread <= 2 * NARROWEST * abs(mean):
+        return (
+            f"{found}, too small beside it for float64 to be trusted with: it must be above {NARROWEST:g} of "
+            "the mean; subtract a constant close to the mean from the column, or leave it out"
+        )
+    size, remedy = ("large", "look for outliers, or divide") if spread > 1 else ("small", "multiply")
+    return (
+        f"{found}, too {size} for float64, which cannot hold its square; {remedy} the column by a power of "
+        "ten, or leave it out"
+    )

@@ -1,0 +1,147 @@
+"""Everything a finished run says about its model, computed once and stored."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flowbench.data import Dataset, Split
+from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.errors import IntegrationError
+from flowbench.evaluation.certificates import certify
+from flowbench.evaluation.evaluation_options import EvaluationOptions
+from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
+from flowbench.evaluation.refinement import Ladder, coarsen
+from flowbench.evaluation.reported import Likelihoods, draw_rows, score_rows
+from flowbench.models.density_model import DensityModel
+from flowbench.statistics.paired import estimate_mean
+from flowbench.store import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
+
+Floats = NDArray[np.float64]
+
+
+@torch.no_grad()
+def compute_results(
+    model: DensityModel,
+    dataset: Dataset,
+    split: Split,
+    dequantiser: Dequantiser,
+    options: EvaluationOptions,
+    generator: torch.Generator,
+    *,
+    training_metrics: dict[str, Metric],
+    provenance: dict[str, Any],
+    warn: Callable[[str], None] = lambda text: None,
+) -> Results:
+    """Score test rows, draw samples, tabulate the density, follow paths and certify, all in data units.
+
+    Raises `IntegrationError` if a solve fails, unless it is one for a picture, which is left out then;
+    `warn` hears of it.
+    """
+    began = time.process_time()
+    rows = split.test[: options.test_rows]
+    x = torch.from_numpy(dataset.rows[rows])
+    ladder = Ladder(model, options, dequantiser)
+    likelihoods = score_rows(ladder, x)
+    scored, metrics = _describe_scores(model, dataset, rows, likelihoods, options.max_error)
+    exact = model.for_evaluation(options.integrator)
+    drawn, found = draw_rows(ladder, options.samples, generator)
+    grid = trajectory = None
+    if dataset.features == 2:
+        with _left_out("the picture of the density", warn):
+            grid = _grid(model, dataset, dequantiser, options)
+            metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
+    with _left_out("the picture of the paths", warn):
+        trajectory = _trajectory(exact, options, generator)
+    certificates = {}
+    if options.certificates:
+        # What is certified is the density of the places in the cells.
+        x = torch.from_numpy(dequantiser.spread(dataset.rows[rows], 0))
+        certificates = certify(model, x, likelihoods, options, generator)
+    metrics["evaluation_cpu_seconds"] = Metric(time.process_time() - began, "seconds")
+    return Results(
+        columns=dataset.column_names,
+        scored=scored,
+        samples=Samples(drawn.numpy(), found.log_prob.numpy(), found.error.numpy()),
+        split=RowSplit(*(dataset.numbers(part) for part in (split.train, split.validation, split.test))),
+        metrics={**training_metrics, **metrics},
+        grid=grid,
+        trajectory=trajectory,
+        certificates=certificates,
+        provenance=provenance,
+    )
+
+
+@contextmanager
+def _left_out(what: str, warn: Callable[[str], None]) -> Iterator[None]:
+    """Do without `what`, and say so, where a solve for it fails."""
+    try:
+        yield
+    except IntegrationError as error:
+        warn(f"{what} is left out: {error}")
+
+
+def _describe_scores(
+    model: DensityModel,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    likelihoods: Likelihoods,
+    max_error: float | None,
+) -> tuple[ScoredRows, dict[str, Metric]]:
+    """What is stored of the test rows with these ids and their likelihoods."""
+    x = dataset.rows[rows]
+    log_prob, error = likelihoods.log_prob.numpy(), likelihoods.error.numpy()
+    metrics = _mean_metrics("test_nll", -log_prob)
+    metrics["parameters"] = Metric(model.flow.parameter_count, "1")
+    if model.background is not None:
+        metrics["background_share"] = Metric(model.background.whole_share, "1")
+    metrics["log_prob_error_median"] = Metric(float(np.median(error)), "nats")
+    metrics["log_prob_error_largest"] = Metric(float(error.max()), "nats")
+    for name, part in likelihoods.parts.items():
+        metrics[f"log_prob_error_{name}_median"] = Metric(part.median().item(), "nats")
+    if max_error is not None:
+        metrics["rows_above_max_error"] = Metric(float(likelihoods.flagged.sum()), "1")
+    if likelihoods.nfe is not None:
+        metrics["nfe"] = Metric(likelihoods.nfe, "evaluations")
+    if likelihoods.shift is not None and likelihoods.regime is not None:
+        metrics["test_nll_solver_shift"] = Metric(likelihoods.shift, "nats")
+        metrics["solver_order"] = Metric(likelihoods.regime.order, "1")
+    truth = None
+    if dataset.density is not None:
+        truth = dataset.density.log_prob(x)
+        metrics |= _mean_metrics("kl_to_truth", truth - log_prob)
+        metrics["entropy"] = Metric(dataset.density.entropy, "nats")
+    return ScoredRows(dataset.numbers(rows), x, log_prob, truth, error), metrics
+
+
+def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:
+    """The mean of per-row values and its standard error (none for a single row)."""
+    estimate = estimate_mean(values)
+    metrics = {name: Metric(estimate.mean, "nats")}
+    if estimate.standard_error is not None:
+        metrics[f"{name}_standard_error"] = Metric(estimate.standard_error, "nats")
+    return metrics
+
+
+def _grid(
+    model: DensityModel, dataset: Dataset, dequantiser: Dequantiser, options: EvaluationOptions
+) -> Grid:
+    density = dataset.density
+    box = density.box if density else dequantiser.whole_cells(data_box(dataset.rows))
+    x, y = grid_axes(box, options.grid)
+    # A picture needs no sixth digit; the stated likelihoods above are solved at the full tolerance.
+    coarse = model.for_evaluation(coarsen(options.integrator), dtype=torch.float32)
+    log_prob = tabulate(lambda points: coarse.log_prob(torch.from_numpy(points)).numpy(), x, y)
+    return Grid(x, y, log_prob, tabulate(density.log_prob, x, y) if density else None)
+
+
+def _trajectory(
+    model: DensityModel, options: EvaluationOptions, generator: torch.Generator
+) -> Trajectory | None:
+    times = torch.linspace(0, 1, 11, dtype=torch.float64)
+    position = model.trajectory(options.paths, times, generator) if options.paths else None
+    return None if position is None else Trajectory(times.numpy(), position.numpy())

@@ -1,0 +1,82 @@
+"""What a solver costs and what it gets wrong: a ladder of methods and tolerances on the same rows."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowbench.errors import ConfigurationError, IntegrationError
+from flowbench.models.density_model import DensityModel
+from flowbench.registry import INTEGRATORS
+from flowbench.statistics.paired import compare_paired
+from flowbench.store.rung import Rung
+
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+#: By engine and method: tolerances, or numbers of steps.
+LADDER: tuple[tuple[str, str, str, tuple[float, ...]], ...] = (
+    ("per-row", "dopri5", "float64", TOLERANCES),
+    ("per-row", "dopri5", "float32", TOLERANCES[:5]),
+    ("per-row", "tsit5", "float64", TOLERANCES[:5]),
+    ("native", "dopri5", "float64", TOLERANCES[:5]),
+    ("native", "rk4", "float64", (5, 10, 20, 40, 80)),
+    ("native", "midpoint", "float64", (10, 20, 40, 80)),
+)
+REFERENCE = {"name": "per-row", "atol": 1e-10, "rtol": 1e-10, "max_nfe": 100_000}
+
+
+@torch.no_grad()
+def climb(
+    model: DensityModel, x: Tensor, on_solver: Callable[[int, int], None] = lambda done, total: None
+) -> list[Rung]:
+    """Score `x: (n, d)`, data units, with every solver of `LADDER`, against one at 1e-10.
+
+    `on_solver` hears how many solvers are done, of how many. Raises `ConfigurationError` for a model that
+    solves no equation, `IntegrationError` if the reference fails.
+    """
+    reference = _evaluated(model, REFERENCE, "float64").score(x)
+    if reference.nfe is None:
+        raise ConfigurationError("the model solves no equation, so there is nothing to trade off")
+    rungs: list[Rung] = []
+    solvers = list(_solvers())
+    for rung in solvers:
+        rungs.append(_measure(model, x, rung, reference.log_prob))
+        on_solver(len(rungs), len(solvers))
+    return rungs
+
+
+def _solvers() -> Iterator[Rung]:
+    for engine, method, dtype, settings in LADDER:
+        for setting in settings:
+            yield Rung(engine, method, dtype, setting)
+
+
+def _measure(model: DensityModel, x: Tensor, rung: Rung, reference: Tensor) -> Rung:
+    evaluated = _evaluated(model, rung.options, rung.dtype)
+    try:
+        evaluated.score(x[:16])  # what is made once
+        began = time.process_time()
+        scores = evaluated.score(x)
+        spent = time.process_time() - began
+    except IntegrationError as error:
+        return replace(rung, failure=str(error))
+    difference = compare_paired(scores.log_prob.numpy(), reference.numpy(), resample=False)
+    if difference is None:
+        return replace(rung, failure="a row's log-likelihood is not finite")
+    return replace(
+        rung,
+        nfe=scores.nfe,
+        rows_per_second=len(x) / max(spent, 1e-9),
+        bias=difference.mean,
+        low=difference.low,
+        high=difference.high,
+        row_error=float(np.quantile((scores.log_prob - reference).abs().numpy(), 0.99)),
+    )
+
+
+def _evaluated(model: DensityModel, options: dict[str, Any], dtype: str) -> DensityModel:
+    integrator = INTEGRATORS.get(options["name"]).Options(**options)
+    return model.for_evaluation(integrator, dtype=getattr(torch, dtype))

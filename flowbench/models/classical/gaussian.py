@@ -1,0 +1,64 @@
+"""A Gaussian with full covariance: the floor that any flow has to beat."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+
+from flowbench import options
+from flowbench.models.density import Flow, Mapped
+from flowbench.statistics.gaussian_mixtures import Tell, silent
+
+
+class GaussianOptions(options.PartOptions):
+    """`min_variance` bounds the eigenvalues of the covariance from below, in model-space units."""
+
+    name: Literal["gaussian"] = "gaussian"
+    min_variance: PositiveFloat = 1e-6
+
+
+class GaussianFlow(Flow):
+    """x = mean + L z with L lower triangular: a multivariate normal, fitted in closed form.
+
+    The diagonal of L is kept positive as exp(`log_diagonal`). Maximum likelihood is the train rows' mean
+    and covariance; eigenvalues below `min_variance` (columns that determine one another) are raised to it.
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = GaussianOptions
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = ()
+    is_static: ClassVar[bool] = True
+
+    def __init__(self, features: int, options: GaussianOptions, generator: torch.Generator) -> None:
+        super().__init__(features, options, generator)
+        self.min_variance = options.min_variance
+        self.mean = nn.Parameter(torch.zeros(features))
+        self.log_diagonal = nn.Parameter(torch.zeros(features))
+        self.below_diagonal = nn.Parameter(torch.zeros(features * (features - 1) // 2))
+
+    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
+        """Set mean and covariance to the maximum-likelihood estimate on `x: (n, d)`."""
+        wide = x.double()
+        mean = wide.mean(0)
+        covariance = (wide - mean).T @ (wide - mean) / len(wide)
+        values, vectors = torch.linalg.eigh(covariance)
+        covariance = (vectors * values.clamp_min(self.min_variance)) @ vectors.T
+        factor = torch.linalg.cholesky(covariance)
+        with torch.no_grad():
+            self.mean.copy_(mean)
+            self.log_diagonal.copy_(factor.diagonal().log())
+            self.below_diagonal.copy_(factor[self._below()])
+
+    def _factor(self) -> Tensor:
+        return self.log_diagonal.exp().diag().index_put(self._below(), self.below_diagonal)
+
+    def _below(self) -> tuple[Tensor, Tensor]:
+        row, column = torch.tril_indices(self.features, self.features, -1, device=self.mean.device)
+        return row, column
+
+    def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
+        z = torch.linalg.solve_triangular(self._factor(), (x - self.mean).T, upper=False).T
+        return Mapped(z, -self.log_diagonal.sum().expand(len(x)))
+
+    def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped:
+        return Mapped(self.mean + z @ self._factor().T, self.log_diagonal.sum().expand(len(z)))

@@ -1,0 +1,90 @@
+"""A Gaussian mixture, its components chosen by the information criterion."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from flowbench import options
+from flowbench.models.density import Density, Scores
+from flowbench.models.mixture import LEAST_VARIANCE, Mixture
+from flowbench.statistics.gaussian_mixtures import (
+    Tell,
+    most_components,
+    parameters_of_component,
+    search_components,
+    silent,
+)
+
+#: How long the search for components takes at most where the budget is in steps.
+DEFAULT_SECONDS = 60.0
+
+
+class MixtureOptions(options.PartOptions):
+    """At most `max_components`, fitted on at most `max_rows` train rows.
+
+    `min_variance` is added to every component's variances, in model-space units; by default less the more
+    rows there are.
+    """
+
+    name: Literal["mixture"] = "mixture"
+    max_components: PositiveInt = 256
+    max_rows: PositiveInt = 50_000
+    min_variance: float | None = Field(None, ge=LEAST_VARIANCE)
+
+
+class MixtureDensity(Density):
+    """sum_k w_k N(m_k, S_k) with full covariances, fitted by scikit-learn's expectation maximisation.
+
+    Ever more components are tried, in steps of a third or a half, until Schwarz's criterion (1978) has
+    risen twice in a row, or until the next fit would end after the time there is, a minute if nobody says.
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = MixtureOptions
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = ()
+    options: MixtureOptions
+
+    def __init__(self, features: int, options: MixtureOptions, generator: torch.Generator) -> None:
+        super().__init__(features, options, generator)
+        self.mixture = Mixture(features)
+        self.seed = int(torch.randint(2**31, (), generator=generator))
+
+    @property
+    def parameter_count(self) -> int:
+        """Weights, which add up to one, means and covariances."""
+        return len(self.mixture.means) * parameters_of_component(self.features) - 1
+
+    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
+        """Fit the mixture on train rows `x: (n, d)`."""
+        rows = x[: self.options.max_rows].double().cpu().numpy()
+        limit = DEFAULT_SECONDS if seconds is None else seconds
+        most = min(self.options.max_components, most_components(*rows.shape))
+        added = self.options.min_variance
+        found = search_components(
+            rows,
+            _counts(most),
+            threads=torch.get_num_threads(),
+            seconds=limit,
+            seed=self.seed,
+            added=added,
+            tell=tell,
+        )
+        self.mixture.take(found)
+
+    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
+        return Scores(self.mixture.log_prob(x))
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        """Draw `n` rows `(n, d)` in model space, with their scores."""
+        x = self.mixture.sample(n, generator)
+        return x, self._score(x, None)
+
+
+def _counts(most: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12, ... up to `most`."""
+    counts, step = [1], 1
+    while 2 * step <= most:
+        counts += [2 * step, 3 * step]
+        step *= 2
+    return [count for count in counts if count <= most]

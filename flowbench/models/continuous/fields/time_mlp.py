@@ -1,0 +1,221 @@
+"""A two-hidden-layer velocity field with a time embedding and a closed-form divergence."""
+
+import math
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowbench import options
+from flowbench.models.continuous.fields.activations import ACTIVATIONS
+from flowbench.models.continuous.fields.mixture_drift import MixtureDrift
+from flowbench.models.continuous.fields.velocity_field import VelocityField, seeded_linear, time_column
+from flowbench.models.continuous.fields.waves import Waves
+from flowbench.models.mixture import FEW_ROWS, Mixture
+from flowbench.ode.clock import Clock
+from flowbench.statistics.gaussian_mixtures import Tell, silent
+
+# 1 - t is resolved down to this: likelihood weighs the linear path by t / (1 - t), so its last
+# stretch before the data needs a resolution of its own.
+TIME_FLOOR = 1e-3
+
+# With waves below both hidden layers the exact divergence takes one product of hidden size per column.
+MAX_BELOW = 16
+
+SILU = ACTIVATIONS["silu"]
+
+
+class TimeMLPOptions(options.PartOptions):
+    """`width` of the hidden layers, `octaves` of sines and cosines in the time embedding.
+
+    `scales` is the number of octaves in which each column is seen: more resolves sharper densities. `frames`
+    sets of perpendicular directions are seen so: the columns themselves, then turned ones. By default 6
+    scales in 6 frames where rows have two columns at most; with more, 8 scales of the columns alone, whose
+    edges and steps lie along the columns; beyond `MAX_BELOW` columns 4, since most of a step would go on
+    waves otherwise. `aside` gives these waves a hidden layer of their own, so that
+    the exact divergence stays cheap; by default beyond as many columns.
+    With at most `mixture_rows` train rows the flow starts from a Gaussian mixture of them.
+    """
+
+    name: Literal["time-mlp"] = "time-mlp"
+    width: int = Field(128, ge=1)
+    octaves: int = Field(3, ge=0, le=16)
+    scales: int | None = Field(None, ge=0, le=16)
+    frames: int | None = Field(None, ge=1, le=16)
+    aside: bool | None = None
+    mixture_rows: int = Field(FEW_ROWS, ge=0)
+
+
+class TimeMLP(VelocityField):
+    """v(t, x) = u(t, x) + net(x / s, t) / s, with s^2 = t^2 + (1 - t)^2.
+
+    u is the velocity that carries a standard normal to a standard normal along the linear path, where x_t
+    has the standard deviation s; on a small table, to a Gaussian mixture of its rows (`MixtureDrift`). The
+    network, which starts at zero, learns the departure from it (preconditioned as in Karras et al. 2022).
+
+    net(y, t) = W3 silu(W2 silu(W1 phi(y) + T1 e(t)) + T2 e(t)) + b3. e(t) holds t and
+    l = log(1 - t + 1e-3) / log(1e-3), each with the sine and cosine of 2^j pi / 2 times itself. phi(y) are
+    the columns and their `Waves`, that of scale k weighted by exp(-(2^k (1 - t) / s)^2 / 2): what the noise
+    at time t leaves of it, as in the integrated encoding of Barron et al. (2021). Of many columns the waves
+    stand aside: net(y, t) = W3 silu(W2 silu(W1 y + T1 e(t)) + T2 e(t)) + b3 + W5 silu(W4 phi(y) + T4 e(t)).
+
+    The divergence is in closed form. Without waves below it, tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1, with
+    d1, d2 the derivatives of the activations: one product of the size of W2 per row, whatever the number of
+    features; waves aside take one more, of the size of W4. With waves below both layers it takes one for each
+    column, and what follows from it meets the gradients of phi, which are known.
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = TimeMLPOptions
+    is_static: ClassVar[bool] = True
+    has_closed_form_divergence = True
+    clock: ClassVar[Clock] = Clock(pace=0.1)
+    options: TimeMLPOptions
+    frequencies: Tensor
+
+    def __init__(self, features: int, options: TimeMLPOptions, generator: torch.Generator) -> None:
+        super().__init__(features)
+        self.options = options
+        width = options.width
+        embedded = 2 + 4 * options.octaves
+        # Two layers rather than one of twice the width: splitting its output costs a copy in every backward.
+        self.time_first = seeded_linear(embedded, width, generator)
+        self.time_second = seeded_linear(embedded, width, generator)
+        scales, frames = (6, 6) if features <= 2 else (8 if features <= MAX_BELOW else 4, 1)
+        if options.scales is not None:
+            scales = options.scales
+        self.waves = Waves(features, scales, options.frames or frames, generator)
+        aside = features > MAX_BELOW if options.aside is None else options.aside
+        self.aside = _Aside(self.waves, embedded, width, generator) if aside and scales else None
+        inputs = features + (0 if self.aside else self.waves.count)
+        self.first = seeded_linear(inputs, width, generator, bias=False)
+        self.second = seeded_linear(width, width, generator, bias=False)
+        self.last = seeded_linear(width, features, generator)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+        frequencies = math.pi / 2 * 2.0 ** torch.arange(options.octaves)
+        self.drift = MixtureDrift(features)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
+        """Start from a Gaussian mixture of the train rows `x: (n, d)`, where they are few."""
+        if len(x) <= self.options.mixture_rows:
+            self.drift.fit_within(x, seconds, tell)
+
+    @property
+    def start(self) -> Mixture | None:
+        """The Gaussian mixture that it starts from, where it does."""
+        return self.drift if len(self.drift.means) else None
+
+    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        """The velocity (n, d)."""
+        at = self._at(t, x)
+        hidden = SILU.value(torch.addmm(self.time_first(at.embedding), at.inputs, self.first.weight.T))
+        hidden = SILU.value(torch.addmm(self.time_second(at.embedding), hidden, self.second.weight.T))
+        net = self.last(hidden)
+        if self.aside is not None:
+            net = net + self.aside(at.phi, at.embedding)
+        velocity: Tensor = self.drift.velocity(at.time, x) + net / at.scale
+        return velocity
+
+    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """The velocity (n, d) and the Jacobian times each of the `tangents` (k, n, d), in one pass."""
+        at = self._at(t, x)
+        net, slope1, slope2 = self._layers(at)
+        pushed_phi = self.waves.push(at.y, at.weights, tangents / at.scale)
+        pushed = pushed_phi[..., : at.inputs.shape[1]]
+        pushed = functional.linear(pushed, self.first.weight) * slope1
+        pushed = functional.linear(pushed, self.second.weight) * slope2
+        pushed = functional.linear(pushed, self.last.weight)
+        if self.aside is not None:
+            value, slope = self.aside.value_and_slope(at.phi, at.embedding)
+            net, pushed = net + value, pushed + self.aside.push(pushed_phi, slope)
+        drift, drift_pushed = self.drift.jvp(at.time, x, tangents)
+        return drift + net / at.scale, drift_pushed + pushed / at.scale
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The velocity (n, d) and its divergence (n,) in closed form."""
+        at = self._at(t, x)
+        net, slope1, slope2 = self._layers(at)
+        if at.inputs.shape[1] == self.features:
+            coupling = self.second.weight * (self.first.weight @ self.last.weight).T
+            trace = (functional.linear(slope1, coupling) * slope2).sum(-1)
+        else:
+            # What each column of the answer owes to the first layer: its gradient there, (d, n, width).
+            owed = (slope2 * self.last.weight[:, None]) @ self.second.weight * slope1
+            trace = self.waves.trace_of_owed(at.y, at.phi, self.first.weight, owed)
+        if self.aside is not None:
+            value, slope = self.aside.value_and_slope(at.phi, at.embedding)
+            net = net + value
+            layers = self.aside.first.weight, slope, self.aside.last.weight
+            trace = trace + self.waves.trace_of_layer(at.y, at.phi, *layers)
+        drift, drift_divergence = self.drift.velocity_and_divergence(at.time, x)
+        divergence = drift_divergence.squeeze(1) + trace / at.scale.square().squeeze(1)
+        return drift + net / at.scale, divergence
+
+    def _layers(self, at: "_Place") -> tuple[Tensor, Tensor, Tensor]:
+        """What both hidden layers make of their inputs, (n, d), and the slopes of either, (n, width)."""
+        shift = self.time_first(at.embedding)
+        hidden, slope1 = SILU.value_and_derivative(torch.addmm(shift, at.inputs, self.first.weight.T))
+        shift = self.time_second(at.embedding)
+        hidden, slope2 = SILU.value_and_derivative(torch.addmm(shift, hidden, self.second.weight.T))
+        return self.last(hidden), slope1, slope2
+
+    def _at(self, t: Tensor, x: Tensor) -> "_Place":
+        time = time_column(t, x)
+        scale = (time.square() + (1 - time).square()).sqrt()
+        y = x / scale
+        weights = torch.exp(-0.5 * (self.waves.scales * (1 - time) / scale).square())
+        phi = self.waves(y, weights)
+        return _Place(time, scale, y, weights, phi, y if self.aside else phi, self._embed(time))
+
+    def _embed(self, time: Tensor) -> Tensor:
+        """e(t) (m, 2 + 4 octaves) of times (m, 1)."""
+        log_time = torch.log(1 - time + TIME_FLOOR) / math.log(TIME_FLOOR)
+        times = torch.cat([time, log_time], dim=-1)
+        angles = (times[:, :, None] * self.frequencies).flatten(1)
+        return torch.cat([times, angles.sin(), angles.cos()], dim=-1)
+
+
+class _Aside(nn.Module):
+    """W5 silu(W4 phi + T4 e(t)): one hidden layer on waves."""
+
+    def __init__(self, waves: Waves, embedded: int, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.time = seeded_linear(embedded, width, generator)
+        self.first = seeded_linear(waves.features + waves.count, width, generator, bias=False)
+        self.last = seeded_linear(width, waves.features, generator, bias=False)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, phi: Tensor, embedding: Tensor) -> Tensor:
+        """Its part (n, d) of the network."""
+        hidden = SILU.value(torch.addmm(self.time(embedding), phi, self.first.weight.T))
+        value: Tensor = self.last(hidden)
+        return value
+
+    def value_and_slope(self, phi: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Its part (n, d), and the slopes (n, width) of its hidden layer."""
+        shift = self.time(embedding)
+        hidden, slope = SILU.value_and_derivative(torch.addmm(shift, phi, self.first.weight.T))
+        return self.last(hidden), slope
+
+    def push(self, phi: Tensor, slope: Tensor) -> Tensor:
+        """The derivative (k, n, d) along derivatives of phi, (k, n, d + count)."""
+        return functional.linear(functional.linear(phi, self.first.weight) * slope, self.last.weight)
+
+
+class _Place(NamedTuple):
+    """Rows at times on the linear path between standard normals; the times are (m, 1), m = 1 or n.
+
+    `scale` is the path's standard deviation s, `y` = x / s, `weights` (m, scales) what the noise leaves of
+    the waves, `phi` the columns and waves, `inputs` what of it goes below both layers, `embedding` e(t).
+    """
+
+    time: Tensor
+    scale: Tensor
+    y: Tensor
+    weights: Tensor
+    phi: Tensor
+    inputs: Tensor
+    embedding: Tensor

@@ -1,0 +1,189 @@
+"""Continuous normalizing flows (Chen et al. 2018; Grathwohl et al. 2019)."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from flowbench import options
+from flowbench.models.continuous import recipes
+from flowbench.models.continuous.fields.velocity_field import VelocityField
+from flowbench.models.density import Adaptation, Flow, Mapped
+from flowbench.models.mixture import Mixture
+from flowbench.ode.clock import EVEN
+from flowbench.ode.divergence import DivergenceEstimator
+from flowbench.ode.integrator import Derivative, Integrator, Solution, State
+from flowbench.ode.native_engine import NativeIntegrator, NativeOptions
+from flowbench.options import part_of
+from flowbench.registry import DIVERGENCES, FIELDS, INTEGRATORS
+from flowbench.statistics.gaussian_mixtures import Tell, silent
+
+#: `(t, x: (n, d), probes)` to the velocity (n, d), its divergence (n,) and further integrands (n,).
+Rates = Callable[[Tensor, Tensor, Tensor | None], State]
+
+
+class ContinuousOptions(options.PartOptions):
+    """The velocity field, and the solver and divergence used while training."""
+
+    name: Literal["cnf"] = "cnf"
+    field: part_of(FIELDS, "time-mlp") = {"name": "time-mlp"}  # type: ignore[valid-type]
+    integrator: part_of(INTEGRATORS, "native") = {  # type: ignore[valid-type]
+        "name": "native",
+        **recipes.TRAINING_TOLERANCES,
+    }
+    divergence: part_of(DIVERGENCES, "auto") = {"name": "auto"}  # type: ignore[valid-type]
+
+
+class ContinuousFlow(Flow):
+    """The flow of dx/dt = v(t, x) from the base at t = 0 to the data at t = 1.
+
+    log p(x) = log p_base(z) - integral over [0, 1] of div v dt (Chen et al. 2018, theorem 1).
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = ContinuousOptions
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = recipes.PHASES
+    adaptations: ClassVar[tuple[Adaptation, ...]] = recipes.ADAPTATIONS
+    default_background: ClassVar[bool] = True
+    presets: ClassVar[dict[str, Callable[[str], dict[str, Any]]]] = {"ffjord": recipes.ffjord}
+
+    def __init__(self, features: int, options: ContinuousOptions, generator: torch.Generator) -> None:
+        super().__init__(features, options, generator)
+        self.field = FIELDS.get(options.field.name)(features, options.field, generator)
+        self.integrator: Integrator = INTEGRATORS.get(options.integrator.name)(options.integrator)
+        self.divergence = _estimator(options.divergence, self.field)
+
+    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
+        """Let the field choose its start from train rows `x: (n, d)` in model space."""
+        self.field.initialise(x, seconds, tell)
+
+    @property
+    def start(self) -> Mixture | None:
+        """The Gaussian mixture of train rows that the field starts from, where it does."""
+        start: Mixture | None = self.field.start
+        return start
+
+    def for_validation(self) -> Self:
+        """A copy that is solved under error control: weights may learn to suit the steps of a fixed grid."""
+        flow = super().for_validation()
+        if flow.integrator.options.model_dump().get("steps"):
+            flow.integrator = NativeIntegrator(NativeOptions(**recipes.TRAINING_TOLERANCES))
+        return flow
+
+    def for_evaluation(
+        self,
+        integrator: options.PartOptions,
+        *,
+        divergence: options.PartOptions | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> Self:
+        """A copy in `dtype` with the integrator and the divergence of these options, by default the exact."""
+        flow = super().for_evaluation(integrator, dtype=dtype)
+        flow.integrator = INTEGRATORS.get(integrator.name)(integrator)
+        flow.divergence = _estimator(divergence or DIVERGENCES.get("exact").Options(), flow.field)
+        return flow
+
+    def trajectory(self, z: Tensor, times: Tensor) -> Tensor:
+        """Positions `(k, n, d)` at increasing `times: (k,)` in [0, 1] of base points `z: (n, d)`."""
+        self._check(z)
+        positions, now = [], 0.0
+        for time in times.tolist():
+            if time > now:
+                z = self._integrate(lambda t, state: (self._path(t, state),), (z,), now, time).state[0]
+            positions.append(z)
+            now = time
+        return torch.stack(positions)
+
+    def to_base_with_integrals(
+        self,
+        x: Tensor,
+        rates: Rates,
+        integrals: int,
+        generator: torch.Generator | None = None,
+        *,
+        end: float = 0.0,
+    ) -> tuple[Mapped, State]:
+        """`to_base` of `x: (n, d)`, with `integrals` more along each row's path, (n,) each.
+
+        They are those over t in [`end`, 1] of what `rates` returns after velocity and divergence, and
+        positive where it is. The solve stops at `end`, which may lie to either side of the base's t = 0.
+        Raises as `to_base` does.
+        """
+        self._check(x)
+        return self._solve(x, 1.0, end, generator, rates, integrals)
+
+    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None) -> State:
+        """The velocity and its divergence, by the flow's estimator."""
+        velocity, divergence = self.divergence.velocity_and_divergence(self.field, t, x, probes)
+        return velocity, divergence
+
+    def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
+        return self._solve(x, 1.0, 0.0, generator, self.rates)[0]
+
+    def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped:
+        return self._solve(z, 0.0, 1.0, generator, self.rates)[0]
+
+    def _solve(
+        self,
+        x: Tensor,
+        start: float,
+        end: float,
+        generator: torch.Generator | None,
+        rates: Rates,
+        integrals: int = 0,
+    ) -> tuple[Mapped, State]:
+        # Fixed for the whole solve: an adaptive integrator needs a deterministic right-hand side.
+        probes = self.divergence.draw(x, generator)
+        # An integral over time grows with the time that passes, whichever way that is.
+        direction = 1.0 if end > start else -1.0
+
+        def derivative(t: Tensor, state: State) -> State:
+            velocity, divergence, *integrands = rates(t, state[0], probes)
+            return velocity, divergence, *(direction * integrand for integrand in integrands)
+
+        state = (x, *(x.new_zeros(len(x)) for _ in range(1 + integrals)))
+        solution = self._integrate(derivative, state, start, end)
+        z, log_det, *totals = solution.state
+        return Mapped(z, log_det, solution.nfe, _local_error(solution)), tuple(totals)
+
+    def _path(self, t: Tensor, state: State) -> Tensor:
+        velocity: Tensor = self.field.velocity(t, state[0])
+        return velocity
+
+    def _integrate(self, f: Derivative, state: State, start: float, end: float) -> Solution:
+        """Carry rows, and integrals along their paths, from t = `start` to `end` by the field's clock."""
+        clock = self.field.clock
+
+        def paced(tau: Tensor, state: State) -> State:
+            t, rate = clock.at(tau)
+            # One rate for all rows, or one for each.
+            return tuple(rate.view(-1, *[1] * (part.ndim - 1)) * part for part in f(t, state))
+
+        def paced_path(tau: Tensor, state: State) -> Tensor:
+            t, rate = clock.at(tau)
+            velocity: Tensor = rate.view(-1, 1) * self._path(t, state)
+            return velocity
+
+        even = clock == EVEN
+        return self.integrator.integrate(
+            f if even else paced,
+            state,
+            clock.reads(start),
+            clock.reads(end),
+            path=self._path if even else paced_path,
+            parameters=self.field.parameters(),
+        )
+
+
+def _estimator(options: options.PartOptions, field: VelocityField) -> DivergenceEstimator:
+    estimator: DivergenceEstimator = DIVERGENCES.get(options.name)(options).chosen(field)
+    return estimator
+
+
+def _local_error(solution: Solution) -> Tensor | None:
+    """What the steps of a solve added to the error of position and log-determinant, (n,)."""
+    if solution.local_error is None:
+        return None
+    position, log_det, *_ = solution.local_error
+    reach: Tensor = torch.linalg.vector_norm(position, dim=1)
+    return reach + log_det

@@ -1,0 +1,77 @@
+"""Radial flows (Rezende and Mohamed 2015), run from data to base so that the likelihood is one pass."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from flowbench import options
+from flowbench.models.density import Flow, Mapped, likelihood_phases
+
+#: How far beta stays above -alpha, where a layer would fold.
+MARGIN = 1e-5
+#: softplus of this is 1: a layer that begins here begins as the identity.
+ONE = 0.541324854612918
+
+
+class RadialOptions(options.PartOptions):
+    """`layers` radial maps in a row."""
+
+    name: Literal["radial"] = "radial"
+    layers: PositiveInt = 32
+
+
+class RadialFlow(Flow):
+    """Layers x -> x + beta (x - c) / (alpha + |x - c|) from data to base (Rezende and Mohamed 2015, eq. 14).
+
+    alpha = softplus(`raw_alpha`) > 0 and beta = -alpha + softplus(`raw_beta`) > -alpha (their appendix
+    A.2), so that every layer is invertible; the inverse is the root of a quadratic.
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = RadialOptions
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(2e-2)
+    is_static: ClassVar[bool] = True
+
+    def __init__(self, features: int, options: RadialOptions, generator: torch.Generator) -> None:
+        super().__init__(features, options, generator)
+        self.centre = nn.Parameter(torch.randn(options.layers, features, generator=generator))
+        self.raw_alpha = nn.Parameter(torch.full((options.layers,), ONE))
+        self.raw_beta = nn.Parameter(torch.full((options.layers,), ONE))
+
+    def _layers(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Of every layer the centre (d,), alpha and alpha + beta, both positive."""
+        alpha = softplus(self.raw_alpha) + MARGIN
+        total = softplus(self.raw_beta) + MARGIN
+        return list(zip(self.centre, alpha, total, strict=True))
+
+    def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
+        log_det = x.new_zeros(len(x))
+        for centre, alpha, total in self._layers():
+            offset = x - centre
+            # The norm has no gradient at the centre itself.
+            radius = offset.square().sum(1).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+            x = torch.addcmul(x, offset, ((total - alpha) / (alpha + radius)).unsqueeze(1))
+            log_det = log_det + self._log_det(radius, alpha, total)
+        return Mapped(x, log_det)
+
+    def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped:
+        log_det = z.new_zeros(len(z))
+        for centre, alpha, total in reversed(self._layers()):
+            offset = z - centre
+            reached = torch.linalg.vector_norm(offset, dim=1)
+            # r (alpha + beta + r) = |y - c| (alpha + r), by the formula that does not cancel.
+            half = (total - reached) / 2
+            root = (half.square() + alpha * reached).sqrt()
+            radius = torch.where(half > 0, alpha * reached / (half + root), root - half)
+            z = centre + offset * ((alpha + radius) / (total + radius)).unsqueeze(1)
+            log_det = log_det - self._log_det(radius, alpha, total)
+        return Mapped(z, log_det)
+
+    def _log_det(self, radius: Tensor, alpha: Tensor, total: Tensor) -> Tensor:
+        """log|det| `(n,)` of one layer at `radius: (n,)`: d - 1 directions across, one along the radius."""
+        reach = alpha + radius
+        across = torch.log((total + radius) / reach)
+        along = torch.log1p(alpha * (total - alpha) / reach.square())
+        return (self.features - 1) * across + along
