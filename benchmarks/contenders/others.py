@@ -37,11 +37,10 @@ class ZukoCNF(Density):
         copied.transform.atol, copied.transform.rtol = (FINER * tolerances[name] for name in ("atol", "rtol"))
         return copied
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        """See `Density`."""
+    def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
         raise NotImplementedError
 
-    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
+    def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
         self.nfe = 0
         counting = self.transform.ode.register_forward_hook(self._count)
         z, log_det = self.transform().call_and_ladj(x)
@@ -62,11 +61,11 @@ class NormflowsPlanar(Density):
         super().__init__(features, options.PartOptions(name="normflows planar"), torch.Generator())
         self.layers = torch.nn.ModuleList(normflows.flows.Planar((features,)) for _ in range(layers))
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        """See `Density`: its layers have no inverse."""
+    def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        # Its layers have no inverse.
         raise NotImplementedError
 
-    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
+    def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
         total = x.new_zeros(len(x))
         for layer in self.layers:
             x, log_det = layer(x)

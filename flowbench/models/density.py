@@ -104,7 +104,10 @@ def likelihood_phases(learning_rate: float) -> tuple[dict[str, Any], ...]:
 class Density(nn.Module, ABC):
     """A probability density over rows `x: (n, d)` in model space that can be drawn from.
 
-    Implementations hold only the mathematics, in `_score` and `draw`; shapes are checked here. Initial
+    With `context_features` c > 0 it is a conditional density p(x | context): every method that takes or gives
+    n rows takes a `context: (n, c)`, one row of givens for each of them. Without, it refuses one.
+
+    Implementations hold only the mathematics, in `_score` and `_draw`; shapes are checked here, once. Initial
     weights are drawn from `generator`, never from the global random state.
     """
 
@@ -121,11 +124,20 @@ class Density(nn.Module, ABC):
     #: Published recipes: name -> function of the kind of data ("toy" or "table") giving configuration values.
     presets: ClassVar[dict[str, Callable[[str], dict[str, Any]]]] = {}
 
-    def __init__(self, features: int, options: options.PartOptions, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        features: int,
+        options: options.PartOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
         super().__init__()
         if features < 1:
             raise ConfigurationError(f"a density needs at least one feature; got {features}")
+        if context_features < 0:
+            raise ConfigurationError(f"a context has no negative number of columns; got {context_features}")
         self.features = features
+        self.context_features = context_features
         self.options = options
 
     @classmethod
@@ -157,44 +169,71 @@ class Density(nn.Module, ABC):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @abstractmethod
-    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores: ...
+    def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores: ...
 
     @abstractmethod
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        """Draw `n` rows `(n, d)` in model space, with their scores."""
+    def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]: ...
 
-    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
+    def initialise(
+        self,
+        x: Tensor,
+        seconds: float | None = None,
+        tell: Tell = silent,
+        *,
+        context: Tensor | None = None,
+    ) -> None:
         """Choose starting parameters, or all of them, from train rows `x: (n, d)` in model space.
 
         What may take long looks for no better ones after about `seconds`, and lets `tell` hear where it
-        stands.
+        stands. Raises `ConfigurationError` for a wrong shape.
         """
+        self._check(x, context)
+        self._initialise(x, context, seconds, tell)
+
+    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
+        """`initialise` for checked arguments; by default the parameters stay as they are."""
 
     @property
     def start(self) -> Mixture | None:
         """The Gaussian mixture of train rows that it is before it learns, if it is one."""
         return None
 
-    def score(self, x: Tensor, generator: torch.Generator | None = None) -> Scores:
-        """Log-densities of `x: (n, d)` in model space, and what they cost.
+    def score(
+        self, x: Tensor, generator: torch.Generator | None = None, *, context: Tensor | None = None
+    ) -> Scores:
+        """Log-densities of `x: (n, d)` in model space, given `context: (n, c)`, and what they cost.
 
         `generator` draws the probes of a stochastic divergence estimator, where there is one.
         Raises `ConfigurationError` for a wrong shape and `IntegrationError` if a solve fails.
         """
-        self._check(x)
-        return self._score(x, generator)
+        self._check(x, context)
+        return self._score(x, context, generator)
 
-    def log_prob(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def log_prob(
+        self, x: Tensor, generator: torch.Generator | None = None, *, context: Tensor | None = None
+    ) -> Tensor:
         """Log-density of `x: (n, d)` in model space: `(n,)`, nats; raises as `score` does."""
-        return self.score(x, generator).log_prob
+        return self.score(x, generator, context=context).log_prob
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw `n` rows `(n, d)` in model space."""
-        return self.draw(n, generator)[0]
+    def draw(
+        self, n: int, generator: torch.Generator, *, context: Tensor | None = None
+    ) -> tuple[Tensor, Scores]:
+        """Draw `n` rows `(n, d)` in model space, one for each row of `context: (n, c)`, with their scores.
 
-    def sample_and_log_prob(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw `n` rows `(n, d)` and their log-densities `(n,)`, nats, model space."""
-        x, scores = self.draw(n, generator)
+        Raises as `score` does.
+        """
+        self._check_context(n, context)
+        return self._draw(n, context, generator)
+
+    def sample(self, n: int, generator: torch.Generator, *, context: Tensor | None = None) -> Tensor:
+        """Draw `n` rows `(n, d)` in model space, as `draw` does."""
+        return self.draw(n, generator, context=context)[0]
+
+    def sample_and_log_prob(
+        self, n: int, generator: torch.Generator, *, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw `n` rows `(n, d)` and their log-densities `(n,)`, nats, model space, as `draw` does."""
+        x, scores = self.draw(n, generator, context=context)
         return x, scores.log_prob
 
     def for_validation(self) -> Self:
@@ -216,37 +255,57 @@ class Density(nn.Module, ABC):
         density = copy.deepcopy(self).to(dtype).eval()
         return density.requires_grad_(False)
 
-    def _check(self, x: Tensor) -> None:
+    def _check(self, x: Tensor, context: Tensor | None) -> None:
         if x.ndim != 2 or x.shape[1] != self.features:
             raise ConfigurationError(f"rows must have shape (n, {self.features}); got {tuple(x.shape)}")
+        self._check_context(len(x), context)
+
+    def _check_context(self, n: int, context: Tensor | None) -> None:
+        if not self.context_features:
+            if context is not None:
+                raise ConfigurationError("this density has no givens; leave `context` out")
+            return
+        if context is None:
+            raise ConfigurationError(
+                f"this density is conditional; give a `context` of shape (n, {self.context_features})"
+            )
+        if context.shape != (n, self.context_features):
+            raise ConfigurationError(
+                f"the context of {n} rows must have shape ({n}, {self.context_features}); "
+                f"got {tuple(context.shape)}"
+            )
 
 
 class Flow(Density):
     """A density made by an invertible map between rows `x: (n, d)` and a standard normal base `z: (n, d)`.
 
-    Implementations hold only the mathematics, in `_to_base` and `_to_data`.
+    The map of a conditional flow depends on each row's context, and the base does not. Implementations hold
+    only the mathematics, in `_to_base` and `_to_data`.
     """
 
     @abstractmethod
-    def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped: ...
+    def _to_base(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped: ...
 
     @abstractmethod
-    def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped: ...
+    def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped: ...
 
-    def to_base(self, x: Tensor, generator: torch.Generator | None = None) -> Mapped:
+    def to_base(
+        self, x: Tensor, generator: torch.Generator | None = None, *, context: Tensor | None = None
+    ) -> Mapped:
         """Map data to base: `x: (n, d)` -> `z: (n, d)` with log|det dz/dx|; raises as `score` does."""
-        self._check(x)
-        return self._to_base(x, generator)
+        self._check(x, context)
+        return self._to_base(x, context, generator)
 
-    def to_data(self, z: Tensor, generator: torch.Generator | None = None) -> Mapped:
+    def to_data(
+        self, z: Tensor, generator: torch.Generator | None = None, *, context: Tensor | None = None
+    ) -> Mapped:
         """Map base to data: `z: (n, d)` -> `x: (n, d)` with log|det dx/dz|; raises as `score` does."""
-        self._check(z)
-        return self._to_data(z, generator)
+        self._check(z, context)
+        return self._to_data(z, context, generator)
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        """Draw `n` rows `(n, d)` in model space, with their scores."""
+    def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
         z = self.sample_base(n, generator)
-        mapped = self.to_data(z, generator)
+        mapped = self._to_data(z, context, generator)
         return mapped.value, Scores(base_log_prob(z) - mapped.log_det, mapped.nfe, mapped.local_error)
 
     def sample_base(self, n: int, generator: torch.Generator) -> Tensor:
@@ -255,15 +314,15 @@ class Flow(Density):
         base = torch.randn(n, self.features, generator=generator, dtype=like.dtype, device=generator.device)
         return base.to(like.device)
 
-    def trajectory(self, z: Tensor, times: Tensor) -> Tensor | None:
+    def trajectory(self, z: Tensor, times: Tensor, *, context: Tensor | None = None) -> Tensor | None:
         """Positions `(k, n, d)` at increasing `times: (k,)` in [0, 1] of base points `z: (n, d)`.
 
         None for a flow without a time axis.
         """
         return None
 
-    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
-        mapped = self._to_base(x, generator)
+    def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
+        mapped = self._to_base(x, context, generator)
         log_prob = base_log_prob(mapped.value) + mapped.log_det
         return Scores(log_prob, mapped.nfe, mapped.local_error)
 

@@ -1,6 +1,6 @@
 """Buffers whose length only a fit, or a file, knows."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class GrowingBuffers(nn.Module):
     """A module whose buffers `growing` have a first axis that is as long as those which are loaded."""
 
-    growing: ClassVar[tuple[str, ...]]
+    growing: tuple[str, ...]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         first = state_dict.get(prefix + self.growing[0])

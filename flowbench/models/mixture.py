@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,52 +42,117 @@ BUDGET_SHARE = 0.1
 LEAST_VARIANCE = 1e-10
 
 
-class Mixture(GrowingBuffers):
-    """sum_k w_k N(m_k, S_k), kept by the `variances` along the principal `axes` (columns) of each S_k.
+class Components(NamedTuple):
+    """The Gaussians of a mixture of rows, (n, d), as they are given each row's context.
 
-    Kept in float64, since axes that are rounded are no longer quite orthonormal; an evaluation in float32
-    rounds them. It begins without components, and has none until it is fitted or loaded.
+    `log_weights` (k,) and `means` (k, d), with an axis for the rows in front where there is a context: (n, k)
+    and (n, k, d). `variances` (k, d) along the principal `axes` (k, d, d), columns, of each covariance.
     """
 
-    growing: ClassVar[tuple[str, ...]] = ("log_weights", "means", "variances", "axes")
     log_weights: Tensor
     means: Tensor
     variances: Tensor
     axes: Tensor
 
-    def __init__(self, features: int) -> None:
+
+class Mixture(GrowingBuffers):
+    """sum_k w_k N(m_k, S_k), kept by the `variances` along the principal `axes` (columns) of each S_k.
+
+    With `context_features` c it is the conditional density of rows x given a context, from a mixture of both
+    together. Component k is factorised: the context is N(`context_means`, ...), and x given it is
+    N(`means` + `gains` (context - `context_means`), S_k). The weights of the components given a context are
+    their posterior shares in it. Nothing else is made of the density of the context.
+
+    Kept in float64, since axes that are rounded are no longer quite orthonormal; an evaluation in float32
+    rounds them. It begins without components, and has none until it is fitted or loaded.
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    variances: Tensor
+    axes: Tensor
+    gains: Tensor
+    context_means: Tensor
+    context_variances: Tensor
+    context_axes: Tensor
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
         super().__init__()
         self.features = features
-        for name, shape in zip(self.growing, ((), (features,), (features,), 2 * (features,)), strict=True):
+        self.context_features = context_features
+        d, c = features, context_features
+        shapes: dict[str, tuple[int, ...]] = {
+            "log_weights": (),
+            "means": (d,),
+            "variances": (d,),
+            "axes": (d, d),
+        }
+        if c:
+            shapes |= {
+                "gains": (d, c),
+                "context_means": (c,),
+                "context_variances": (c,),
+                "context_axes": (c, c),
+            }
+        self.growing = tuple(shapes)
+        for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(0, *shape, dtype=torch.float64))
 
-    def fit(self, x: Tensor, seconds: float = math.inf, tell: Tell = silent) -> None:
-        """Take the mixture of rows `x: (n, d)`, its components chosen by the information criterion.
+    def fit(
+        self, x: Tensor, seconds: float = math.inf, tell: Tell = silent, *, context: Tensor | None = None
+    ) -> None:
+        """Take the mixture of rows `x: (n, d)`, with their `context: (n, c)` where there is one.
 
-        More of them are tried for about `seconds`; `tell` hears of each trial.
+        The information criterion chooses the number of components. More of them are tried for about
+        `seconds`; `tell` hears of each trial.
         """
-        rows = x[:MAX_FITTED].double().cpu().numpy()
+        together = with_context(x, context)
+        rows = together[:MAX_FITTED].double().cpu().numpy()
         searched, threads = rows[:MAX_ROWS], torch.get_num_threads()
         most = min(MAX_COMPONENTS, most_components(*searched.shape))
         starts = STARTS if len(x) <= FEW_ROWS else 1
         found = search_components(
             searched, range(1, most + 1), threads=threads, seconds=seconds, starts=starts, tell=tell
         )
-        self.take(
-            found
-            if len(rows) == len(searched)
-            else refine_components(found, rows, REFINEMENTS, threads=threads)
-        )
+        if len(rows) > len(searched):
+            found = refine_components(found, rows, REFINEMENTS, threads=threads)
+        self.take(found)
 
-    def fit_within(self, x: Tensor, seconds: float | None, tell: Tell = silent) -> None:
+    def fit_within(
+        self, x: Tensor, seconds: float | None, tell: Tell = silent, *, context: Tensor | None = None
+    ) -> None:
         """`fit`, in a small part of a budget of `seconds`, or with no limit."""
-        self.fit(x, BUDGET_SHARE * (math.inf if seconds is None else seconds), tell)
+        self.fit(x, BUDGET_SHARE * (math.inf if seconds is None else seconds), tell, context=context)
 
     def take(self, mixture: "GaussianMixture") -> None:
-        """Take over what scikit-learn has fitted, in full covariances."""
-        variances, axes = torch.linalg.eigh(torch.from_numpy(mixture.covariances_))
-        log_weights, means = torch.from_numpy(mixture.weights_).log(), torch.from_numpy(mixture.means_)
-        self._set((log_weights, means, variances.clamp(min=LEAST_VARIANCE), axes))
+        """Take over what scikit-learn has fitted, in full covariances, to rows with their context behind."""
+        d = self.features
+        log_weights = torch.from_numpy(mixture.weights_).log()
+        means, covariances = torch.from_numpy(mixture.means_), torch.from_numpy(mixture.covariances_)
+        if not self.context_features:
+            self._set((log_weights, means, *_principal(covariances)))
+            return
+        # Of each component the Gaussian of x given the context, and that of the context.
+        of_context, across = covariances[:, d:, d:], covariances[:, :d, d:]
+        gains = torch.linalg.solve(of_context, across.mT).mT
+        left = covariances[:, :d, :d] - gains @ across.mT
+        left = (left + left.mT) / 2
+        self._set(
+            (log_weights, means[:, :d], *_principal(left), gains, means[:, d:], *_principal(of_context))
+        )
+
+    def joint(self) -> "Mixture":
+        """The mixture of rows (n, d + c) that hold x and, behind it, its context."""
+        if not self.context_features:
+            return self
+        of_context = _covariances(self.context_variances, self.context_axes)
+        across = self.gains @ of_context
+        own = _covariances(self.variances, self.axes) + across @ self.gains.mT
+        covariances = torch.cat([torch.cat([own, across], 2), torch.cat([across.mT, of_context], 2)], 1)
+        joint = Mixture(self.features + self.context_features)
+        means = torch.cat([self.means, self.context_means], 1)
+        joint._set((self.log_weights, means, *_principal(covariances)))
+        return joint
 
     def become(self, other: "Mixture") -> None:
         """Be the same mixture as another one."""
@@ -98,30 +163,68 @@ class Mixture(GrowingBuffers):
             # Contiguous, as it will be when it is loaded: the layout decides how products are rounded.
             self.register_buffer(name, part.contiguous().to(getattr(self, name), copy=True))
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of `x: (n, d)`: `(n,)`, nats, in the type of `x`."""
-        return torch.logsumexp(self._log_parts(x), 1)
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density of `x: (n, d)` given `context: (n, c)`: `(n,)`, nats, in the type of `x`."""
+        return torch.logsumexp(self._log_parts(x, context), 1)
 
-    def shares(self, x: Tensor) -> Tensor:
+    def shares(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The posterior share `(n, k)` of each component in rows `x: (n, d)`."""
-        return torch.softmax(self._log_parts(x), 1)
+        return torch.softmax(self._log_parts(x, context), 1)
 
-    def _log_parts(self, x: Tensor) -> Tensor:
+    def _log_parts(self, x: Tensor, context: Tensor | None) -> Tensor:
         """The log-density (n, k) that each component adds at `x: (n, d)`."""
-        log_weights, means, variances, axes = self._like(x)
-        offset = torch.einsum("nkd,kde->nke", x[:, None] - means, axes)
-        exponent = (offset.square() / variances + variances.log() + math.log(2 * math.pi)).sum(-1)
-        return log_weights - 0.5 * exponent
+        log_weights, means, variances, axes = self.components(x, context)
+        return log_weights + _log_normal(x, means, variances, axes)
 
-    def _like(self, x: Tensor) -> list[Tensor]:
-        """Log-weights, means, variances and axes in the type of `x`."""
-        return [part.to(x) for part in (self.log_weights, self.means, self.variances, self.axes)]
+    def components(self, x: Tensor, context: Tensor | None) -> Components:
+        """The components given `context: (n, c)`, if there is one, in the type of `x`."""
+        own = Components(*(part.to(x) for part in (self.log_weights, self.means, self.variances, self.axes)))
+        if context is None:
+            return own
+        context = context.to(x)
+        gains, centres, variances, axes = (
+            part.to(x) for part in (self.gains, self.context_means, self.context_variances, self.context_axes)
+        )
+        log_shares = own.log_weights + _log_normal(context, centres, variances, axes)
+        means = own.means + torch.einsum("nkc,kdc->nkd", context[:, None] - centres, gains)
+        return own._replace(log_weights=torch.log_softmax(log_shares, 1), means=means)
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw `n` rows `(n, d)`, in the type of the mixture."""
+    def sample(self, n: int, generator: torch.Generator, context: Tensor | None = None) -> Tensor:
+        """Draw `n` rows `(n, d)`, one for each row of `context: (n, c)`, in the type of the mixture."""
         if n == 0:
             return self.means.new_zeros(0, self.features)
-        chosen = torch.multinomial(self.log_weights.exp().cpu(), n, replacement=True, generator=generator)
+        if context is None:
+            weights = self.log_weights.exp().cpu()
+            chosen = torch.multinomial(weights, n, replacement=True, generator=generator)
+            means = self.means[chosen]
+        else:
+            given = self.components(self.means, context.to(self.means))
+            weights = given.log_weights.exp().cpu()
+            chosen = torch.multinomial(weights, 1, generator=generator).squeeze(1).to(self.means.device)
+            means = given.means[torch.arange(n, device=chosen.device), chosen]
         noise = torch.randn(n, self.features, generator=generator, dtype=self.means.dtype)
         along = self.variances[chosen].sqrt() * noise.to(self.variances)
-        return self.means[chosen] + torch.einsum("ne,nde->nd", along, self.axes[chosen])
+        return means + torch.einsum("ne,nde->nd", along, self.axes[chosen])
+
+
+def with_context(x: Tensor, context: Tensor | None) -> Tensor:
+    """Rows `(n, d + c)`: `x: (n, d)` with its `context: (n, c)` behind, if there is one."""
+    return x if context is None else torch.cat([x, context], 1)
+
+
+def _principal(covariances: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances (k, d) along the principal axes (k, d, d), columns, of `covariances: (k, d, d)`."""
+    variances, axes = torch.linalg.eigh(covariances)
+    return variances.clamp(min=LEAST_VARIANCE), axes
+
+
+def _covariances(variances: Tensor, axes: Tensor) -> Tensor:
+    """The covariances (k, d, d) with these `variances: (k, d)` along the `axes: (k, d, d)`."""
+    return (axes * variances[:, None]) @ axes.mT
+
+
+def _log_normal(x: Tensor, means: Tensor, variances: Tensor, axes: Tensor) -> Tensor:
+    """The log-density (n, k) of `x: (n, d)` under each Gaussian, whose `means` are (k, d) or (n, k, d)."""
+    offset = torch.einsum("nkd,kde->nke", x[:, None] - means, axes)
+    exponent = (offset.square() / variances + variances.log() + math.log(2 * math.pi)).sum(-1)
+    return -0.5 * exponent

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from flowbench import options
+from flowbench.errors import ConfigurationError
 from flowbench.models.density import Density
 from flowbench.objectives.coupling import optimal_transport
 from flowbench.objectives.objective import LossTerms, Objective
@@ -78,8 +79,15 @@ class FlowMatching(Objective):
     def check(self, flow: Density) -> None:
         """Only a continuous flow has a velocity field to match."""
         self.continuous(flow)
+        if flow.context_features and self.coupling_size is not None:
+            raise ConfigurationError(
+                "objective `flow-matching` with coupling `minibatch-ot` cannot learn a conditional density: "
+                "rows of other givens decide which draw of the base a row gets; set `coupling=independent`"
+            )
 
-    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
+    def __call__(
+        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+    ) -> LossTerms:
         """The mean squared error of the velocity on `batch: (n, d)`, per feature."""
         base = torch.randn(batch.shape, generator=generator, dtype=batch.dtype, device=batch.device)
         if self.coupling_size is not None:
@@ -88,8 +96,9 @@ class FlowMatching(Objective):
         if self.antithetic:
             base, batch = torch.cat([base, -base]), batch.repeat(2, 1)
             t, weight = t.repeat(2), weight.repeat(2)
+            context = None if context is None else context.repeat(2, 1)
         x, velocity = self.path(t.unsqueeze(1), base, batch)
-        error = self.continuous(flow).field.velocity(t, x) - velocity
+        error = self.continuous(flow).field.velocity(t, x, context) - velocity
         return LossTerms((weight * error.square().mean(1)).mean())
 
     def _times(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -47,12 +47,14 @@ class Likelihood(Objective):
         """If the flow is; one that is solved is not, whose steps depend on its errors."""
         return flow.is_static
 
-    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
+    def __call__(
+        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+    ) -> LossTerms:
         """-mean log p over `batch: (n, d)`."""
         if not self.random_end:
-            return LossTerms(-flow.log_prob(batch, generator).mean())
+            return LossTerms(-flow.log_prob(batch, generator, context=context).mean())
         continuous = self.continuous(flow)
-        nll, _ = solve(continuous, batch, continuous.rates, 0, generator, self.random_end)
+        nll, _ = solve(continuous, batch, continuous.rates, 0, generator, self.random_end, context)
         return LossTerms(nll)
 
 
@@ -63,12 +65,13 @@ def solve(
     integrals: int,
     generator: torch.Generator,
     random_end: float,
+    context: Tensor | None,
 ) -> tuple[Tensor, State]:
     """The mean negative log-likelihood () of `batch: (n, d)` and the mean of each path integral, ()."""
     end = 0.0
     if random_end:
         draw = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device)
         end = random_end * (2 * draw.item() - 1)
-    mapped, costs = flow.to_base_with_integrals(batch, rates, integrals, generator, end=end)
+    mapped, costs = flow.to_base_with_integrals(batch, rates, integrals, generator, end=end, context=context)
     nll = -(base_log_prob(mapped.value) + mapped.log_det).mean()
     return nll, tuple(cost.mean() for cost in costs)

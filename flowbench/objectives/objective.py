@@ -50,8 +50,13 @@ class Objective(ABC):
             )
 
     @abstractmethod
-    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
-        """The loss on `batch: (n, d)` in model space; every random draw comes from `generator`."""
+    def __call__(
+        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+    ) -> LossTerms:
+        """The loss on `batch: (n, d)` in model space, given `context: (n, c)` where the flow is conditional.
+
+        Every random draw comes from `generator`.
+        """
 
     def continuous(self, flow: Density) -> ContinuousFlow:
         """`flow`, if it has a velocity field; raises `ConfigurationError` otherwise."""

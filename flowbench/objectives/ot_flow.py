@@ -55,11 +55,13 @@ class OTFlow(Objective):
                 "set `flow.field=potential`, or train with `regularised-likelihood`"
             )
 
-    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
+    def __call__(
+        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+    ) -> LossTerms:
         """The loss on `batch: (n, d)`; terms `nll`, nats, `transport` and `hamilton_jacobi`."""
         continuous = self.continuous(flow)
         nll, (transport, residual) = solve(
-            continuous, batch, ot_flow_rates(continuous.field), 2, generator, self.random_end
+            continuous, batch, ot_flow_rates(continuous.field), 2, generator, self.random_end, context
         )
         total = nll + self.transport * transport + self.hamilton_jacobi * residual
         terms = {"nll": nll, "transport": transport, "hamilton_jacobi": residual}
@@ -69,8 +71,8 @@ class OTFlow(Objective):
 def ot_flow_rates(field: Potential) -> Rates:
     """Velocity v, divergence, |v|^2 / 2 and |d Phi / d tau - |grad Phi|^2 / 2|, from one pass."""
 
-    def rates(t: Tensor, x: Tensor, probes: Tensor | None) -> State:
-        slopes = field.slopes(t, x)
+    def rates(t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
+        slopes = field.slopes(t, x, context)
         energy = slopes.gradient.square().sum(1) / 2
         return slopes.gradient, slopes.laplacian, energy, (slopes.time - energy).abs()
 

@@ -46,11 +46,13 @@ class RegularisedLikelihood(Objective):
         """Only a continuous flow has paths."""
         self.continuous(flow)
 
-    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
+    def __call__(
+        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+    ) -> LossTerms:
         """The loss on `batch: (n, d)`; terms `nll`, nats, `kinetic_energy` and `jacobian_frobenius`."""
         continuous = self.continuous(flow)
         nll, (kinetic, frobenius) = solve(
-            continuous, batch, regularised_rates(continuous), 2, generator, self.random_end
+            continuous, batch, regularised_rates(continuous), 2, generator, self.random_end, context
         )
         total = nll + self.kinetic_energy * kinetic + self.jacobian_frobenius * frobenius
         terms = {"nll": nll, "kinetic_energy": kinetic, "jacobian_frobenius": frobenius}
@@ -60,15 +62,15 @@ class RegularisedLikelihood(Objective):
 def regularised_rates(flow: ContinuousFlow) -> Rates:
     """Velocity v and divergence as the flow estimates it, then |v|^2 and |dv/dx|_F^2, (n,) each."""
 
-    def rates(t: Tensor, x: Tensor, probes: Tensor | None) -> State:
+    def rates(t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
         tangents = _spanning(x) if probes is None else probes
-        velocity, pushed = flow.field.jvp(t, x, tangents)
+        velocity, pushed = flow.field.jvp(t, x, tangents, context)
         # E |J e|^2 = |J|_F^2 for any probes e of unit covariance, as every estimator draws them.
         frobenius = pushed.square().sum(-1).mean(0)
         if isinstance(flow.divergence, ExactDivergence | Hutchinson):
             divergence = (tangents * pushed).sum(-1).mean(0)
         else:
-            velocity, divergence = flow.divergence.velocity_and_divergence(flow.field, t, x, probes)
+            velocity, divergence = flow.divergence.velocity_and_divergence(flow.field, t, x, probes, context)
         return velocity, divergence, velocity.square().sum(1), frobenius
 
     return rates

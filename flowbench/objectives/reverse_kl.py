@@ -42,13 +42,15 @@ class ReverseKL(Objective):
         """Only a continuous flow will do: the draws of some others, such as planar, carry no gradients."""
         self.continuous(flow)
 
-    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
+    def __call__(
+        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+    ) -> LossTerms:
         """The loss, nats, over as many draws as `batch: (n, d)` has rows; their values do not matter.
 
         Raises `ConfigurationError` if the target does not give one number for each row.
         """
         base = torch.randn(batch.shape, generator=generator, dtype=batch.dtype, device=batch.device)
-        mapped = self.continuous(flow).to_data(base, generator)
+        mapped = self.continuous(flow).to_data(base, generator, context=context)
         log_target = self.target(mapped.value)
         if log_target.shape != (len(batch),):
             raise ConfigurationError(

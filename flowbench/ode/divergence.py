@@ -36,9 +36,14 @@ class DivergenceEstimator(ABC):
 
     @abstractmethod
     def velocity_and_divergence(
-        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None
+        self,
+        field: Velocity,
+        t: Tensor,
+        x: Tensor,
+        probes: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The velocity (n, d) and its divergence (n,) at `t`, () or (n,), and `x` (n, d)."""
+        """The velocity (n, d) and its divergence (n,) at `t`, () or (n,), and `x` (n, d), given `context`."""
 
     @abstractmethod
     def describe(self, field: Velocity) -> str:
@@ -68,18 +73,23 @@ class ExactDivergence(DivergenceEstimator):
         """Nothing is drawn."""
 
     def velocity_and_divergence(
-        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None = None
+        self,
+        field: Velocity,
+        t: Tensor,
+        x: Tensor,
+        probes: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `DivergenceEstimator`; `probes` is not used."""
         if field.has_closed_form_divergence:
-            return field.velocity_and_divergence(t, x)
+            return field.velocity_and_divergence(t, x, context)
         rows, features = x.shape
         basis = torch.eye(features, dtype=x.dtype, device=x.device)
         # With gradients all tangents are kept in any case.
         most = features if torch.is_grad_enabled() else max(1, TANGENT_NUMBERS // max(1, x.numel()))
         divergence = x.new_zeros(rows)
         for first, part in zip(range(0, features, most), torch.split(basis, most), strict=True):
-            velocity, columns = field.jvp(t, x, part[:, None].expand(len(part), rows, features))
+            velocity, columns = field.jvp(t, x, part[:, None].expand(len(part), rows, features), context)
             # Of tangent i the i-th entry.
             divergence = divergence + columns[..., first:].diagonal(dim1=0, dim2=2).sum(-1)
         return velocity, divergence
@@ -119,11 +129,16 @@ class Hutchinson(DivergenceEstimator):
         return draw(self.options.probes, x, generator)
 
     def velocity_and_divergence(
-        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None
+        self,
+        field: Velocity,
+        t: Tensor,
+        x: Tensor,
+        probes: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `DivergenceEstimator`."""
         probes = _required(probes)
-        velocity, pushed = field.jvp(t, x, probes)
+        velocity, pushed = field.jvp(t, x, probes, context)
         return velocity, (probes * pushed).sum(-1).mean(0)
 
     def describe(self, field: Velocity) -> str:
@@ -162,16 +177,21 @@ class HutchPlusPlus(DivergenceEstimator):
         return torch.cat([sketch, rest])
 
     def velocity_and_divergence(
-        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None
+        self,
+        field: Velocity,
+        t: Tensor,
+        x: Tensor,
+        probes: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `DivergenceEstimator`."""
         sketch, rest = _required(probes).tensor_split([self._sketch_size])
         with torch.no_grad():
-            _, image = field.jvp(t, x, sketch)
+            _, image = field.jvp(t, x, sketch, context)
             span = torch.linalg.qr(image.permute(1, 2, 0)).Q.permute(2, 0, 1)
             inside = torch.einsum("qnd,gnd->gqn", span, rest)
             outside = rest - torch.einsum("qnd,gqn->gnd", span, inside)
-        velocity, pushed = field.jvp(t, x, torch.cat([span, outside]))
+        velocity, pushed = field.jvp(t, x, torch.cat([span, outside]), context)
         in_span, off_span = pushed.tensor_split([len(span)])
         return velocity, (span * in_span).sum((0, 2)) + (outside * off_span).sum(-1).mean(0)
 

@@ -13,30 +13,34 @@ from flowbench import options
 from flowbench.errors import ConfigurationError, IntegrationError
 
 State = tuple[Tensor, ...]
-Derivative = Callable[[Tensor, State], State]
+Derivative = Callable[..., State]
 #: `(t, state)` to the derivative of the state's first tensor alone.
-PathDerivative = Callable[[Tensor, State], Tensor]
+PathDerivative = Callable[..., Tensor]
 
 
 class Velocity(Protocol):
     """A time-dependent vector field v(t, x) on rows; t = 0 is the base, t = 1 is the data.
 
-    `t` is a scalar tensor () or one time per row (n,); `x` is (n, d). A row of the answer depends on
-    that row of `t` and `x` alone.
+    `t` is a scalar tensor () or one time per row (n,); `x` is (n, d); `context` (n, c) holds the givens of
+    each row, where there are any. A row of the answer depends on that row of each alone.
     """
 
     features: int
     has_closed_form_divergence: bool
 
-    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+    def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity (n, d)."""
         ...
 
-    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    def jvp(
+        self, t: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and the Jacobian dv/dx times each of the `tangents` (k, n, d), (k, n, d)."""
         ...
 
-    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(
+        self, t: Tensor, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and its exact divergence (n,), where there is a closed form."""
         ...
 
@@ -89,6 +93,7 @@ class Integrator(ABC):
         t0: float,
         t1: float,
         *,
+        args: tuple[Tensor, ...] = (),
         path: PathDerivative | None = None,
         parameters: Iterable[Tensor] = (),
     ) -> Solution:
@@ -108,6 +113,13 @@ class Integrator(ABC):
         _check(state, t0, t1)
         if t0 == t1 or len(state[0]) == 0:
             return Solution(state, nfe=0, accepted=0, rejected=0)
+        if args:
+            inner, inner_path = f, path
+
+            def f(t: Tensor, state: State) -> State:
+                return inner(t, state, *args)
+
+            path = None if inner_path is None else lambda t, state: inner_path(t, state, *args)
         return self._solve(Equation(f, path), state, t0, t1, tuple(p for p in parameters if p.requires_grad))
 
     @abstractmethod

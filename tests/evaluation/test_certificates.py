@@ -83,26 +83,26 @@ def test_healthy_models_pass(name: str, features: int) -> None:
 class Scaled(DensityModel):
     """A density that is two hundredths too large everywhere."""
 
-    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
-        scores = super()._score(x, generator)
+    def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
+        scores = super()._score(x, context, generator)
         return Scores(scores.log_prob + math.log(1.02), scores.nfe, scores.local_error)
 
 
 class TermDropped(ContinuousFlow):
     """A flow whose divergence leaves out its first term."""
 
-    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None) -> State:
+    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
         first = torch.zeros(1, *x.shape, dtype=x.dtype)
         first[..., 0] = 1
-        velocity, divergence = super().rates(t, x, probes)
+        velocity, divergence = super().rates(t, x, probes, context)
         return velocity, divergence - self.field.jvp(t, x, first)[1][0, :, 0]
 
 
 class NoiseRedrawn(ContinuousFlow):
     """A flow whose divergence has other noise at every evaluation."""
 
-    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None) -> State:
-        velocity, divergence = super().rates(t, x, probes)
+    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
+        velocity, divergence = super().rates(t, x, probes, context)
         return velocity, divergence + 0.1 * torch.randn(divergence.shape, dtype=x.dtype)
 
 
@@ -129,16 +129,16 @@ def test_two_steps_of_euler_are_caught() -> None:
 class Shifted(GaussianFlow):
     """A flow whose way back is off by 1 for one row in forty."""
 
-    def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped:
-        mapped = super()._to_data(z, generator)
+    def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        mapped = super()._to_data(z, context, generator)
         return Mapped(mapped.value + (z[:, :1] > 1.96), mapped.log_det)
 
 
 class Rounded(GaussianFlow):
     """A flow that rounds its base to five digits."""
 
-    def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
-        mapped = super()._to_base(x, generator)
+    def _to_base(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        mapped = super()._to_base(x, context, generator)
         return Mapped(mapped.value.round(decimals=5), mapped.log_det)
 
 
@@ -266,9 +266,9 @@ def test_a_last_digit_that_a_thin_density_makes_much_of_is_no_fault(digits: int,
     class InCompany(DensityModel):
         """One that sees rows that are not alone elsewhere, by so much of their last digit."""
 
-        def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
+        def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
             moved = x * (1 + digits * 2.0**-52) if len(x) > 1 else x
-            return super()._score(moved, generator)
+            return super()._score(moved, context, generator)
 
     thin = gaussian(GaussianFlow, 1e-6)
     model = InCompany(thin.columns, [], thin.flow)
@@ -326,8 +326,8 @@ def test_thin_densities_are_judged_by_more_than_a_grid(correlation: float) -> No
     flow.initialise(normals)
 
     class Doubled(DensityModel):
-        def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
-            scores = super()._score(x, generator)
+        def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
+            scores = super()._score(x, context, generator)
             return Scores(scores.log_prob + math.log(2), scores.nfe)
 
     x, chosen = normals[:300], EvaluationOptions()

@@ -292,8 +292,10 @@ class Breaking(ContinuousFlow):
 
     edge, below = 15.0, 1.0
 
-    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None) -> tuple[Tensor, ...]:
-        velocity, divergence = super().rates(t, x, probes)
+    def rates(
+        self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        velocity, divergence = super().rates(t, x, probes, context)
         if self.integrator.options.model_dump()["atol"] >= self.below:
             return velocity, divergence
         return torch.where(x[:, :1] > self.edge, torch.nan, velocity), divergence
@@ -477,8 +479,8 @@ def test_draws_of_dequantised_columns_are_their_values() -> None:
 class Flawed(GaussianFlow):
     """One that draws a row which is no number."""
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        x, scores = super().draw(n, generator)
+    def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        x, scores = super()._draw(n, context, generator)
         flawed = torch.arange(n) == 7 if n > 10 else torch.ones(n, dtype=torch.bool)
         return torch.where(flawed[:, None], torch.nan, x), scores
 
@@ -515,8 +517,8 @@ def test_a_density_that_is_zero_in_a_cell_makes_its_rows_impossible() -> None:
     cells = Dequantiser(("a", "b"), {"a": Lattice(1.0)})
 
     class Bounded(GaussianFlow):
-        def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
-            scores = super()._score(x, generator)
+        def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
+            scores = super()._score(x, context, generator)
             return Scores(torch.where(x[:, 0] > 0, scores.log_prob, -torch.inf))
 
     flow = Bounded(2, GaussianOptions(), torch.Generator())

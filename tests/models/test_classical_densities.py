@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowbench.errors import ConfigurationError
 from flowbench.models.classical.gaussian_mixture import MixtureDensity, MixtureOptions, _counts
-from flowbench.models.classical.kernel import KernelDensity, KernelOptions, _choose_width
+from flowbench.models.classical.kernel import KernelDensity, KernelOptions, _choose_widths
 from flowbench.models.mixture import Mixture
 from flowbench.registry import OBJECTIVES
 from flowbench.workflows.config import resolve
@@ -84,7 +84,7 @@ def test_kernels_are_those_of_scikit_learn() -> None:
 
 def test_the_width_is_that_of_leave_one_out() -> None:
     x = three_clouds(150)
-    width, likelihood = _choose_width(x, torch.eye(2, dtype=torch.float64))
+    width, _, likelihood = _choose_widths(x, torch.eye(2, dtype=torch.float64), None)
     widths = {"bandwidth": np.geomspace(0.2, 1.5, 60)}
     search = GridSearchCV(SklearnKernelDensity(), widths, cv=LeaveOneOut()).fit(x.numpy())
     assert width == pytest.approx(search.best_params_["bandwidth"], rel=0.04)

@@ -10,7 +10,8 @@ from flowbench.errors import ConfigurationError
 from flowbench.models.continuous.fields.activations import ACTIVATIONS
 from flowbench.models.continuous.fields.concatsquash import ConcatSquash, ConcatSquashOptions
 from flowbench.models.continuous.fields.time_mlp import TimeMLP, TimeMLPOptions
-from flowbench.models.continuous.fields.velocity_field import VelocityField, seeded_linear
+from flowbench.models.continuous.fields.velocity_field import VelocityField
+from flowbench.models.seeded_layers import seeded_linear
 from flowbench.ode.divergence import (
     DivergenceEstimator,
     ExactDivergence,
@@ -283,7 +284,7 @@ def test_time_mlp_resolves_the_last_stretch_before_the_data() -> None:
     """1 - t from 1e-2 to 1e-3 is a narrow part of time, but a third of the logarithmic clock."""
     field = TimeMLP(2, TimeMLPOptions(width=8), torch.Generator().manual_seed(0)).double()
     near, nearer = (
-        field._at(torch.tensor(1 - gap), torch.zeros(1, 2).double()).embedding for gap in (1e-2, 1e-3)
+        field._at(torch.tensor(1 - gap), torch.zeros(1, 2).double(), None).embedding for gap in (1e-2, 1e-3)
     )
     assert float((near - nearer).detach().abs().max()) > 0.1
 

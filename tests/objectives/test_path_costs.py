@@ -82,8 +82,8 @@ def test_costs_are_quadratures_along_the_solution(divergence: str) -> None:
 @pytest.mark.parametrize("divergence, probes", [("hutchinson", 4000), ("hutch++", 6000)])
 def test_estimated_frobenius_norm_is_unbiased(divergence: str, probes: int) -> None:
     flow, x = moved_flow(divergence=divergence, probes=probes), rows(2)
-    exact = regularised_rates(moved_flow())(torch.tensor(0.6), x, None)
-    drawn = regularised_rates(flow)(torch.tensor(0.6), x, flow.divergence.draw(x, generator()))
+    exact = regularised_rates(moved_flow())(torch.tensor(0.6), x, None, None)
+    drawn = regularised_rates(flow)(torch.tensor(0.6), x, flow.divergence.draw(x, generator()), None)
     torch.testing.assert_close(drawn[2], exact[2])
     torch.testing.assert_close(drawn[3], exact[3], atol=0, rtol=0.06)
 
@@ -126,10 +126,12 @@ class Growth(torch.nn.Module):
         super().__init__()
         self.rate = rate
 
-    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+    def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.rate * x
 
-    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(
+        self, t: Tensor, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return self.rate * x, torch.full_like(x[:, 0], self.rate * x.shape[1])
 
 
@@ -139,8 +141,8 @@ def test_solve_ends_where_it_is_told(end: float) -> None:
     flow, x = moved_flow(2), rows(5, 2)
     flow.field = Growth(0.7)
 
-    def rates(t: Tensor, rows: Tensor, probes: Tensor | None) -> tuple[Tensor, ...]:
-        velocity, divergence = flow.rates(t, rows, probes)
+    def rates(t: Tensor, rows: Tensor, probes: Tensor | None, context: Tensor | None) -> tuple[Tensor, ...]:
+        velocity, divergence = flow.rates(t, rows, probes, context)
         return velocity, divergence, velocity.square().sum(1)
 
     mapped, (kinetic,) = flow.to_base_with_integrals(x, rates, 1, end=end)

@@ -37,14 +37,18 @@ class Linear:
         self.features = len(matrix)
         self.products: list[tuple[int, bool]] = []
 
-    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+    def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         return (1 + t) * x @ self.matrix.T
 
-    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    def jvp(
+        self, t: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         self.products.append((len(tangents), torch.is_grad_enabled()))
         return self.velocity(t, x), self.velocity(t, tangents)
 
-    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(
+        self, t: Tensor, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return self.velocity(t, x), (1 + t) * self.matrix.trace().expand(len(x))
 
 

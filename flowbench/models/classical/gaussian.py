@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flowbench import options
 from flowbench.models.density import Flow, Mapped
-from flowbench.statistics.gaussian_mixtures import Tell, silent
+from flowbench.statistics.gaussian_mixtures import Tell
 
 
 class GaussianOptions(options.PartOptions):
@@ -23,24 +23,44 @@ class GaussianFlow(Flow):
 
     The diagonal of L is kept positive as exp(`log_diagonal`). Maximum likelihood is the train rows' mean
     and covariance; eigenvalues below `min_variance` (columns that determine one another) are raised to it.
+
+    Given a context, x = mean + `slopes` context + L z: linear regression with normal residuals, whose
+    covariance does not depend on the context. It is the conditional of the joint normal.
     """
 
     Options: ClassVar[type[options.PartOptions]] = GaussianOptions
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = ()
     is_static: ClassVar[bool] = True
 
-    def __init__(self, features: int, options: GaussianOptions, generator: torch.Generator) -> None:
-        super().__init__(features, options, generator)
+    def __init__(
+        self,
+        features: int,
+        options: GaussianOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(features, options, generator, context_features)
         self.min_variance = options.min_variance
         self.mean = nn.Parameter(torch.zeros(features))
         self.log_diagonal = nn.Parameter(torch.zeros(features))
         self.below_diagonal = nn.Parameter(torch.zeros(features * (features - 1) // 2))
+        if context_features:
+            self.slopes = nn.Parameter(torch.zeros(features, context_features))
 
-    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
-        """Set mean and covariance to the maximum-likelihood estimate on `x: (n, d)`."""
+    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
         wide = x.double()
         mean = wide.mean(0)
-        covariance = (wide - mean).T @ (wide - mean) / len(wide)
+        residuals = wide - mean
+        if context is not None:
+            given = context.double()
+            centre = given.mean(0)
+            # The pseudo-inverse bears givens that determine one another.
+            slopes = (torch.linalg.pinv(given - centre) @ residuals).T
+            residuals = residuals - (given - centre) @ slopes.T
+            mean = mean - slopes @ centre
+            with torch.no_grad():
+                self.slopes.copy_(slopes)
+        covariance = residuals.T @ residuals / len(wide)
         values, vectors = torch.linalg.eigh(covariance)
         covariance = (vectors * values.clamp_min(self.min_variance)) @ vectors.T
         factor = torch.linalg.cholesky(covariance)
@@ -56,9 +76,13 @@ class GaussianFlow(Flow):
         row, column = torch.tril_indices(self.features, self.features, -1, device=self.mean.device)
         return row, column
 
-    def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
-        z = torch.linalg.solve_triangular(self._factor(), (x - self.mean).T, upper=False).T
+    def _mean(self, context: Tensor | None) -> Tensor:
+        """The mean (d,), or given a context (n, d)."""
+        return self.mean if context is None else torch.addmm(self.mean, context, self.slopes.T)
+
+    def _to_base(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        z = torch.linalg.solve_triangular(self._factor(), (x - self._mean(context)).T, upper=False).T
         return Mapped(z, -self.log_diagonal.sum().expand(len(x)))
 
-    def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped:
-        return Mapped(self.mean + z @ self._factor().T, self.log_diagonal.sum().expand(len(z)))
+    def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        return Mapped(self._mean(context) + z @ self._factor().T, self.log_diagonal.sum().expand(len(z)))

@@ -8,13 +8,12 @@ from torch import Tensor
 
 from flowbench import options
 from flowbench.models.density import Density, Scores
-from flowbench.models.mixture import LEAST_VARIANCE, Mixture
+from flowbench.models.mixture import LEAST_VARIANCE, Mixture, with_context
 from flowbench.statistics.gaussian_mixtures import (
     Tell,
     most_components,
     parameters_of_component,
     search_components,
-    silent,
 )
 
 #: How long the search for components takes at most where the budget is in steps.
@@ -37,6 +36,9 @@ class MixtureOptions(options.PartOptions):
 class MixtureDensity(Density):
     """sum_k w_k N(m_k, S_k) with full covariances, fitted by scikit-learn's expectation maximisation.
 
+    A conditional one is fitted to rows together with their context, and divided by its density of the
+    context.
+
     Ever more components are tried, in steps of a third or a half, until Schwarz's criterion (1978) has
     risen twice in a row, or until the next fit would end after the time there is, a minute if nobody says.
     """
@@ -45,19 +47,26 @@ class MixtureDensity(Density):
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = ()
     options: MixtureOptions
 
-    def __init__(self, features: int, options: MixtureOptions, generator: torch.Generator) -> None:
-        super().__init__(features, options, generator)
-        self.mixture = Mixture(features)
+    def __init__(
+        self,
+        features: int,
+        options: MixtureOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(features, options, generator, context_features)
+        self.mixture = Mixture(features, context_features)
         self.seed = int(torch.randint(2**31, (), generator=generator))
 
     @property
     def parameter_count(self) -> int:
         """Weights, which add up to one, means and covariances."""
-        return len(self.mixture.means) * parameters_of_component(self.features) - 1
+        together = self.features + self.context_features
+        return len(self.mixture.means) * parameters_of_component(together) - 1
 
-    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
-        """Fit the mixture on train rows `x: (n, d)`."""
-        rows = x[: self.options.max_rows].double().cpu().numpy()
+    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
+        together = with_context(x, context)
+        rows = together[: self.options.max_rows].double().cpu().numpy()
         limit = DEFAULT_SECONDS if seconds is None else seconds
         most = min(self.options.max_components, most_components(*rows.shape))
         added = self.options.min_variance
@@ -72,13 +81,12 @@ class MixtureDensity(Density):
         )
         self.mixture.take(found)
 
-    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
-        return Scores(self.mixture.log_prob(x))
+    def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
+        return Scores(self.mixture.log_prob(x, context))
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        """Draw `n` rows `(n, d)` in model space, with their scores."""
-        x = self.mixture.sample(n, generator)
-        return x, self._score(x, None)
+    def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        x = self.mixture.sample(n, generator, context)
+        return x, self._score(x, context, None)
 
 
 def _counts(most: int) -> list[int]:

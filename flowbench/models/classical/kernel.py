@@ -1,18 +1,22 @@
 """A kernel density estimate, its width chosen by likelihood."""
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from flowbench import options
 from flowbench.models.density import Density, Scores
 from flowbench.models.growing import GrowingBuffers
-from flowbench.statistics.gaussian_mixtures import Tell, silent
+from flowbench.statistics.gaussian_mixtures import Tell
 
-#: Rows that the width is chosen by.
+Floats = NDArray[np.float64]
+
+#: Rows that the widths are chosen by.
 JUDGES = 500
 #: Pairs of rows that are held in memory at a time.
 PAIRS = 2**20
@@ -30,53 +34,93 @@ class KernelDensity(GrowingBuffers, Density):
 
     L is a width times either the unit matrix or the Cholesky factor of the rows' covariance, whichever
     gives rows the higher likelihood under the kernels of all others (Duin 1976: leave-one-out).
+
+    A conditional one weighs the kernel of each train row by a Gaussian of the distance between its context
+    and the given one (Rosenblatt 1969). Both widths are chosen together, by the conditional likelihood of
+    rows under the kernels of all others (Hall, Racine and Li 2004).
     """
 
     Options: ClassVar[type[options.PartOptions]] = KernelOptions
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = ()
-    growing: ClassVar[tuple[str, ...]] = ("rows",)
     options: KernelOptions
     #: The train rows in units of the kernel, L^-1 x, (n, d).
     rows: Tensor
     #: L, (d, d).
     factor: Tensor
+    #: The train rows' contexts in units of the width of their Gaussian, (n, c).
+    context_rows: Tensor
+    #: That width, ().
+    context_width: Tensor
 
-    def __init__(self, features: int, options: KernelOptions, generator: torch.Generator) -> None:
-        super().__init__(features, options, generator)
+    def __init__(
+        self,
+        features: int,
+        options: KernelOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(features, options, generator, context_features)
+        self.growing = ("rows",)
         self.register_buffer("rows", torch.zeros(0, features))
         self.register_buffer("factor", torch.eye(features))
+        if context_features:
+            self.growing = ("rows", "context_rows")
+            self.register_buffer("context_rows", torch.zeros(0, context_features))
+            self.register_buffer("context_width", torch.ones(()))
 
     @property
     def parameter_count(self) -> int:
-        """The rows that are kept, and the width."""
-        return self.rows.numel() + 1
+        """The rows that are kept, with their contexts, and the widths."""
+        return sum(getattr(self, name).numel() + 1 for name in self.growing)
 
-    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
-        """Keep train rows `x: (n, d)` and choose shape and width of the kernel."""
+    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
         x = x[: self.options.max_rows].double()
         unit = torch.eye(self.features, dtype=x.dtype, device=x.device)
         covariance = x.T.cov().reshape(unit.shape)
         # Columns that determine one another have no factor of their own.
         shapes = [unit, torch.linalg.cholesky(covariance + 1e-6 * covariance.diagonal().mean() * unit)]
-        found = [_choose_width(x, shape) for shape in shapes]
-        (width, _), shape = max(zip(found, shapes, strict=True), key=lambda pair: pair[0][1])
-        factor = width * shape
+        given = None if context is None else context[: self.options.max_rows].double()
+        found = [_choose_widths(x, shape, given) for shape in shapes]
+        chosen, shape = max(zip(found, shapes, strict=True), key=lambda pair: pair[0].likelihood)
+        factor = chosen.width * shape
         self.register_buffer("factor", factor.to(self.factor))
         self.register_buffer("rows", _in_units(x, factor).to(self.rows))
+        if given is not None:
+            self.register_buffer("context_rows", (given / chosen.context_width).to(self.context_rows))
+            self.context_width.fill_(chosen.context_width)
 
-    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
-        offset = self.factor.diagonal().log().sum() + math.log(len(self.rows))
+    def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
+        kernels = 1 if context is not None else len(self.rows)
+        offset = self.factor.diagonal().log().sum() + math.log(kernels)
         offset = offset + self.features / 2 * math.log(2 * math.pi)
-        parts = torch.split(_in_units(x, self.factor), max(1, PAIRS // len(self.rows)))
-        found = torch.cat([_exponents(part, self.rows).logsumexp(1) for part in parts])
+        most = max(1, PAIRS // len(self.rows))
+        parts = torch.split(_in_units(x, self.factor), most)
+        if context is None:
+            found = torch.cat([_exponents(part, self.rows).logsumexp(1) for part in parts])
+            return Scores(found.to(x) - offset)
+        log_weights = map(self._log_weights, torch.split(context, most))
+        found = torch.cat(
+            [
+                (_exponents(part, self.rows) + weights).logsumexp(1)
+                for part, weights in zip(parts, log_weights, strict=True)
+            ]
+        )
         return Scores(found.to(x) - offset)
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        """Draw `n` rows `(n, d)` in model space, with their scores."""
-        chosen = torch.randint(len(self.rows), (n,), generator=generator)
+    def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        if context is None:
+            chosen = torch.randint(len(self.rows), (n,), generator=generator)
+        else:
+            weights = map(self._log_weights, torch.split(context, max(1, PAIRS // len(self.rows))))
+            drawn = [torch.multinomial(part.exp().cpu(), 1, generator=generator) for part in weights]
+            chosen = torch.cat(drawn).squeeze(1) if drawn else torch.zeros(0, dtype=torch.int64)
         noise = torch.randn(n, self.features, generator=generator, dtype=self.rows.dtype)
         x = (self.rows[chosen] + noise.to(self.rows)) @ self.factor.T
-        return x, self._score(x, None)
+        return x, self._score(x, context, None)
+
+    def _log_weights(self, context: Tensor) -> Tensor:
+        """The logarithms (m, n) of the weights that the train rows have given `context: (m, c)`, float64."""
+        return _exponents(context / self.context_width, self.context_rows).log_softmax(1)
 
 
 def _in_units(x: Tensor, factor: Tensor) -> Tensor:
@@ -93,20 +137,57 @@ def _exponents(x: Tensor, rows: Tensor) -> Tensor:
     return torch.addmm(halves, x, rows.T) - 0.5 * x.square().sum(1, keepdim=True)
 
 
-def _choose_width(x: Tensor, shape: Tensor) -> tuple[float, float]:
-    """The width of kernels of this `shape` with the highest leave-one-out likelihood, and that likelihood."""
-    from scipy.optimize import minimize_scalar
+class _Widths(NamedTuple):
+    """The widths of the kernels of rows and of contexts, and the likelihood that chose them."""
+
+    width: float
+    context_width: float
+    likelihood: float
+
+
+def _choose_widths(x: Tensor, shape: Tensor, context: Tensor | None) -> _Widths:
+    """The widths of kernels of this `shape` with the highest leave-one-out likelihood.
+
+    `context: (n, c)` is that of the rows `x: (n, d)`; without one only the rows' own width matters.
+    """
+    from scipy.optimize import minimize, minimize_scalar
 
     rows = _in_units(x, shape)
     judges = torch.arange(min(JUDGES, len(x)))
     pairs = _exponents(rows[judges], rows)
     pairs[judges, judges] = -torch.inf
     volume = shape.diagonal().log().sum().item() + x.shape[1] / 2 * math.log(2 * math.pi)
+    bounds = math.log(3e-3), math.log(3.0)
 
-    def loss(log_width: float) -> float:
-        exponents = pairs * math.exp(-2 * log_width)
-        found = exponents.logsumexp(1).mean().item() - math.log(len(x) - 1)
-        return volume + x.shape[1] * log_width - found
+    def own(log_width: float) -> Tensor:
+        return pairs * math.exp(-2 * log_width)
 
-    result = minimize_scalar(loss, bounds=(math.log(3e-3), math.log(3.0)), method="bounded")
-    return math.exp(result.x), -float(result.fun)
+    def loss(log_width: float, found: Tensor) -> float:
+        return volume + x.shape[1] * log_width - found.mean().item()
+
+    if context is None:
+        result = minimize_scalar(
+            lambda log_width: loss(log_width, own(log_width).logsumexp(1) - math.log(len(x) - 1)),
+            bounds=bounds,
+            method="bounded",
+        )
+        return _Widths(math.exp(result.x), 1.0, -float(result.fun))
+    apart = _exponents(context[judges], context)
+    apart[judges, judges] = -torch.inf
+
+    def conditional(log_widths: Floats) -> float:
+        log_weights = (apart * math.exp(-2 * float(log_widths[1]))).log_softmax(1)
+        return loss(float(log_widths[0]), (own(float(log_widths[0])) + log_weights).logsumexp(1))
+
+    # There are several minima: one, where a context that says nothing gets a width beyond all others.
+    starts = [np.log([width, reach]) for width in (0.1, 0.3) for reach in (0.1, 0.3, 1.0, 10.0)]
+    start = min(starts, key=conditional)
+    best = minimize(
+        conditional,
+        start,
+        method="Nelder-Mead",
+        bounds=[bounds, (bounds[0], math.log(100.0))],
+        options={"maxfev": 60, "xatol": 0.01, "fatol": 1e-4},
+    )
+    width, context_width = np.exp(best.x).tolist()
+    return _Widths(width, context_width, -float(best.fun))

@@ -1,7 +1,7 @@
 """Continuous normalizing flows (Chen et al. 2018; Grathwohl et al. 2019)."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -13,14 +13,14 @@ from flowbench.models.density import Adaptation, Flow, Mapped
 from flowbench.models.mixture import Mixture
 from flowbench.ode.clock import EVEN
 from flowbench.ode.divergence import DivergenceEstimator
-from flowbench.ode.integrator import Derivative, Integrator, Solution, State
+from flowbench.ode.integrator import Derivative, Integrator, PathDerivative, Solution, State
 from flowbench.ode.native_engine import NativeIntegrator, NativeOptions
 from flowbench.options import part_of
 from flowbench.registry import DIVERGENCES, FIELDS, INTEGRATORS
-from flowbench.statistics.gaussian_mixtures import Tell, silent
+from flowbench.statistics.gaussian_mixtures import Tell
 
-#: `(t, x: (n, d), probes)` to the velocity (n, d), its divergence (n,) and further integrands (n,).
-Rates = Callable[[Tensor, Tensor, Tensor | None], State]
+#: `(t, x: (n, d), probes, context)` to the velocity (n, d), its divergence (n,) and further integrands (n,).
+Rates = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], State]
 
 
 class ContinuousOptions(options.PartOptions):
@@ -47,15 +47,20 @@ class ContinuousFlow(Flow):
     default_background: ClassVar[bool] = True
     presets: ClassVar[dict[str, Callable[[str], dict[str, Any]]]] = {"ffjord": recipes.ffjord}
 
-    def __init__(self, features: int, options: ContinuousOptions, generator: torch.Generator) -> None:
-        super().__init__(features, options, generator)
-        self.field = FIELDS.get(options.field.name)(features, options.field, generator)
+    def __init__(
+        self,
+        features: int,
+        options: ContinuousOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(features, options, generator, context_features)
+        self.field = FIELDS.get(options.field.name)(features, options.field, generator, context_features)
         self.integrator: Integrator = INTEGRATORS.get(options.integrator.name)(options.integrator)
         self.divergence = _estimator(options.divergence, self.field)
 
-    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
-        """Let the field choose its start from train rows `x: (n, d)` in model space."""
-        self.field.initialise(x, seconds, tell)
+    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
+        self.field.initialise(x, seconds, tell, context=context)
 
     @property
     def start(self) -> Mixture | None:
@@ -83,13 +88,17 @@ class ContinuousFlow(Flow):
         flow.divergence = _estimator(divergence or DIVERGENCES.get("exact").Options(), flow.field)
         return flow
 
-    def trajectory(self, z: Tensor, times: Tensor) -> Tensor:
+    def trajectory(self, z: Tensor, times: Tensor, *, context: Tensor | None = None) -> Tensor:
         """Positions `(k, n, d)` at increasing `times: (k,)` in [0, 1] of base points `z: (n, d)`."""
-        self._check(z)
+        self._check(z, context)
+        constants = _Constants(None, context)
+        path = self._path(constants)
         positions, now = [], 0.0
         for time in times.tolist():
             if time > now:
-                z = self._integrate(lambda t, state: (self._path(t, state),), (z,), now, time).state[0]
+                z = self._integrate(
+                    lambda t, state, *args: (path(t, state, *args),), path, (z,), now, time, constants
+                ).state[0]
             positions.append(z)
             now = time
         return torch.stack(positions)
@@ -102,6 +111,7 @@ class ContinuousFlow(Flow):
         generator: torch.Generator | None = None,
         *,
         end: float = 0.0,
+        context: Tensor | None = None,
     ) -> tuple[Mapped, State]:
         """`to_base` of `x: (n, d)`, with `integrals` more along each row's path, (n,) each.
 
@@ -109,23 +119,24 @@ class ContinuousFlow(Flow):
         positive where it is. The solve stops at `end`, which may lie to either side of the base's t = 0.
         Raises as `to_base` does.
         """
-        self._check(x)
-        return self._solve(x, 1.0, end, generator, rates, integrals)
+        self._check(x, context)
+        return self._solve(x, context, 1.0, end, generator, rates, integrals)
 
-    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None) -> State:
+    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
         """The velocity and its divergence, by the flow's estimator."""
-        velocity, divergence = self.divergence.velocity_and_divergence(self.field, t, x, probes)
+        velocity, divergence = self.divergence.velocity_and_divergence(self.field, t, x, probes, context)
         return velocity, divergence
 
-    def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
-        return self._solve(x, 1.0, 0.0, generator, self.rates)[0]
+    def _to_base(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        return self._solve(x, context, 1.0, 0.0, generator, self.rates)[0]
 
-    def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped:
-        return self._solve(z, 0.0, 1.0, generator, self.rates)[0]
+    def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        return self._solve(z, context, 0.0, 1.0, generator, self.rates)[0]
 
     def _solve(
         self,
         x: Tensor,
+        context: Tensor | None,
         start: float,
         end: float,
         generator: torch.Generator | None,
@@ -133,35 +144,46 @@ class ContinuousFlow(Flow):
         integrals: int = 0,
     ) -> tuple[Mapped, State]:
         # Fixed for the whole solve: an adaptive integrator needs a deterministic right-hand side.
-        probes = self.divergence.draw(x, generator)
+        constants = _Constants(self.divergence.draw(x, generator), context)
         # An integral over time grows with the time that passes, whichever way that is.
         direction = 1.0 if end > start else -1.0
 
-        def derivative(t: Tensor, state: State) -> State:
-            velocity, divergence, *integrands = rates(t, state[0], probes)
+        def derivative(t: Tensor, state: State, *args: Tensor) -> State:
+            velocity, divergence, *integrands = rates(t, state[0], *constants.of(args))
             return velocity, divergence, *(direction * integrand for integrand in integrands)
 
         state = (x, *(x.new_zeros(len(x)) for _ in range(1 + integrals)))
-        solution = self._integrate(derivative, state, start, end)
+        solution = self._integrate(derivative, self._path(constants), state, start, end, constants)
         z, log_det, *totals = solution.state
         return Mapped(z, log_det, solution.nfe, _local_error(solution)), tuple(totals)
 
-    def _path(self, t: Tensor, state: State) -> Tensor:
-        velocity: Tensor = self.field.velocity(t, state[0])
-        return velocity
+    def _path(self, constants: "_Constants") -> PathDerivative:
+        def path(t: Tensor, state: State, *args: Tensor) -> Tensor:
+            velocity: Tensor = self.field.velocity(t, state[0], constants.of(args).context)
+            return velocity
 
-    def _integrate(self, f: Derivative, state: State, start: float, end: float) -> Solution:
+        return path
+
+    def _integrate(
+        self,
+        f: Derivative,
+        path: PathDerivative,
+        state: State,
+        start: float,
+        end: float,
+        constants: "_Constants",
+    ) -> Solution:
         """Carry rows, and integrals along their paths, from t = `start` to `end` by the field's clock."""
         clock = self.field.clock
 
-        def paced(tau: Tensor, state: State) -> State:
+        def paced(tau: Tensor, state: State, *args: Tensor) -> State:
             t, rate = clock.at(tau)
             # One rate for all rows, or one for each.
-            return tuple(rate.view(-1, *[1] * (part.ndim - 1)) * part for part in f(t, state))
+            return tuple(rate.view(-1, *[1] * (part.ndim - 1)) * part for part in f(t, state, *args))
 
-        def paced_path(tau: Tensor, state: State) -> Tensor:
+        def paced_path(tau: Tensor, state: State, *args: Tensor) -> Tensor:
             t, rate = clock.at(tau)
-            velocity: Tensor = rate.view(-1, 1) * self._path(t, state)
+            velocity: Tensor = rate.view(-1, 1) * path(t, state, *args)
             return velocity
 
         even = clock == EVEN
@@ -170,9 +192,30 @@ class ContinuousFlow(Flow):
             state,
             clock.reads(start),
             clock.reads(end),
-            path=self._path if even else paced_path,
+            args=constants.args,
+            path=path if even else paced_path,
             parameters=self.field.parameters(),
         )
+
+
+class _Constants(NamedTuple):
+    """What of each row stays as it is in a solve: `probes` of the divergence and `context`, if there are any.
+
+    An integrator hands them back as it takes them, for the rows that are still under way.
+    """
+
+    probes: Tensor | None
+    context: Tensor | None
+
+    @property
+    def args(self) -> tuple[Tensor, ...]:
+        """Those that there are."""
+        return tuple(part for part in self if part is not None)
+
+    def of(self, args: tuple[Tensor, ...]) -> "_Constants":
+        """The same of other rows, from their `args`."""
+        rest = iter(args)
+        return _Constants(*(None if part is None else next(rest) for part in self))
 
 
 def _estimator(options: options.PartOptions, field: VelocityField) -> DivergenceEstimator:

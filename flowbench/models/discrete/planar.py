@@ -9,6 +9,7 @@ from torch.nn.functional import softplus
 
 from flowbench import options
 from flowbench.models.density import Flow, Mapped, likelihood_phases
+from flowbench.models.discrete.parameter_network import ParameterNetwork, dot
 
 #: How far w.u stays above -1, where a layer would fold.
 MARGIN = 1e-5
@@ -28,15 +29,21 @@ class PlanarFlow(Flow):
     Each layer is invertible at every step of training: u is replaced by u + (m(w.u) - w.u) w / |w|^2 with
     m(a) = softplus(a) - 1 (their appendix A.1) raised by `MARGIN`, so that w.u > -1 in arithmetic too.
     Sampling inverts a layer through the scalar equation a + (w.u) tanh(a + b) = w.y, which is monotone in
-    a = w.x.
+    a = w.x. Given a context, a small network adds to w, u and b of every layer.
     """
 
     Options: ClassVar[type[options.PartOptions]] = PlanarOptions
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(2e-2)
     is_static: ClassVar[bool] = True
 
-    def __init__(self, features: int, options: PlanarOptions, generator: torch.Generator) -> None:
-        super().__init__(features, options, generator)
+    def __init__(
+        self,
+        features: int,
+        options: PlanarOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(features, options, generator, context_features)
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator)
@@ -44,40 +51,47 @@ class PlanarFlow(Flow):
         self.w = nn.Parameter(normal(options.layers, features) / features**0.5)
         self.u = nn.Parameter(options.initial_scale * normal(options.layers, features))
         self.b = nn.Parameter(normal(options.layers))
+        if context_features:
+            shapes = ((features,), (features,), ())
+            self.given = ParameterNetwork(context_features, options.layers, shapes, generator)
 
-    def _layers(self) -> tuple[Tensor, Tensor]:
-        """The constrained `u: (layers, d)` and `w.u: (layers,)`, which is above -1."""
-        raw = (self.w * self.u).sum(1)
-        squared = self.w.square().sum(1).clamp_min(torch.finfo(self.w.dtype).tiny)
+    def _layers(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """w, the constrained u, both (layers, d), b and w.u > -1, (layers,); per row (layers, n, ...)."""
+        w, u, b = self.w, self.u, self.b
+        if context is not None:
+            changes = self.given(context)
+            w, u, b = (own.unsqueeze(1) + change for own, change in zip((w, u, b), changes, strict=True))
+        raw = (w * u).sum(-1)
+        squared = w.square().sum(-1).clamp_min(torch.finfo(w.dtype).tiny)
         product = softplus(raw) - (1 - MARGIN)
-        return self.u + ((product - raw) / squared).unsqueeze(1) * self.w, product
+        return w, u + ((product - raw) / squared).unsqueeze(-1) * w, b, product
 
-    def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
-        us, products = self._layers()
+    def _to_base(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        *parameters, products = self._layers(context)
         activations = []
-        for w, u, b in zip(self.w, us, self.b, strict=True):
-            h = torch.tanh(torch.addmv(b, x, w))
+        for w, u, b in zip(*parameters, strict=True):
+            h = torch.tanh(torch.addmv(b, x, w) if w.ndim == 1 else dot(x, w) + b)
             x = torch.addcmul(x, h.unsqueeze(1), u)
             activations.append(h)
         return Mapped(x, _log_det(torch.stack(activations), products))
 
-    def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped:
-        us, products = self._layers()
+    def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        layers = self._layers(context)
         activations = []
-        for w, u, b, product in zip(*(p.flip(0) for p in (self.w, us, self.b, products)), strict=True):
-            h = torch.tanh(solve_monotone(z @ w, product, b) + b)
+        for w, u, b, product in zip(*(part.flip(0) for part in layers), strict=True):
+            h = torch.tanh(solve_monotone(dot(z, w), product, b) + b)
             z = torch.addcmul(z, h.unsqueeze(1), u, value=-1)
             activations.append(h)
-        return Mapped(z, -_log_det(torch.stack(activations), products.flip(0)))
+        return Mapped(z, -_log_det(torch.stack(activations), layers[-1].flip(0)))
 
 
 def _log_det(activations: Tensor, products: Tensor) -> Tensor:
-    """log|det| `(n,)` of all layers, from their tanh `(layers, n)` and w.u `(layers,)`."""
-    return torch.log1p((1 - activations.square()) * products.unsqueeze(1)).sum(0)
+    """log|det| `(n,)` of all layers, from their tanh `(layers, n)` and w.u, `(layers,)` or `(layers, n)`."""
+    return torch.log1p((1 - activations.square()) * products.view(len(products), -1)).sum(0)
 
 
 def solve_monotone(y: Tensor, c: Tensor, b: Tensor, tolerance: float = 1e-10) -> Tensor:
-    """The root a of a + c tanh(a + b) = y for every `y: (n,)`; a scalar c > -1 and b, () or (n,).
+    """The root a of a + c tanh(a + b) = y for every `y: (n,)`; c > -1 and b are () or (n,).
 
     Newton steps kept inside a bracket, with bisection where they leave it or slow down, until one is below
     `tolerance`, or the precision of y's dtype where that is coarser, and one step more. Every root is found

@@ -9,6 +9,7 @@ from torch.nn.functional import softplus
 
 from flowbench import options
 from flowbench.models.density import Flow, Mapped, likelihood_phases
+from flowbench.models.discrete.parameter_network import ParameterNetwork
 
 #: How far beta stays above -alpha, where a layer would fold.
 MARGIN = 1e-5
@@ -27,28 +28,42 @@ class RadialFlow(Flow):
     """Layers x -> x + beta (x - c) / (alpha + |x - c|) from data to base (Rezende and Mohamed 2015, eq. 14).
 
     alpha = softplus(`raw_alpha`) > 0 and beta = -alpha + softplus(`raw_beta`) > -alpha (their appendix
-    A.2), so that every layer is invertible; the inverse is the root of a quadratic.
+    A.2), so that every layer is invertible; the inverse is the root of a quadratic. Given a context, a small
+    network adds to c, `raw_alpha` and `raw_beta` of every layer.
     """
 
     Options: ClassVar[type[options.PartOptions]] = RadialOptions
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(2e-2)
     is_static: ClassVar[bool] = True
 
-    def __init__(self, features: int, options: RadialOptions, generator: torch.Generator) -> None:
-        super().__init__(features, options, generator)
+    def __init__(
+        self,
+        features: int,
+        options: RadialOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(features, options, generator, context_features)
         self.centre = nn.Parameter(torch.randn(options.layers, features, generator=generator))
         self.raw_alpha = nn.Parameter(torch.full((options.layers,), ONE))
         self.raw_beta = nn.Parameter(torch.full((options.layers,), ONE))
+        if context_features:
+            shapes = ((features,), (), ())
+            self.given = ParameterNetwork(context_features, options.layers, shapes, generator)
 
-    def _layers(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Of every layer the centre (d,), alpha and alpha + beta, both positive."""
-        alpha = softplus(self.raw_alpha) + MARGIN
-        total = softplus(self.raw_beta) + MARGIN
-        return list(zip(self.centre, alpha, total, strict=True))
+    def _layers(self, context: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Of every layer the centre (d,), alpha and alpha + beta, both positive; per row (n, d) and (n,)."""
+        centre, raw_alpha, raw_beta = self.centre, self.raw_alpha, self.raw_beta
+        if context is not None:
+            own, changes = (centre, raw_alpha, raw_beta), self.given(context)
+            centre, raw_alpha, raw_beta = (a.unsqueeze(1) + b for a, b in zip(own, changes, strict=True))
+        alpha = softplus(raw_alpha) + MARGIN
+        total = softplus(raw_beta) + MARGIN
+        return list(zip(centre, alpha, total, strict=True))
 
-    def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
+    def _to_base(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
         log_det = x.new_zeros(len(x))
-        for centre, alpha, total in self._layers():
+        for centre, alpha, total in self._layers(context):
             offset = x - centre
             # The norm has no gradient at the centre itself.
             radius = offset.square().sum(1).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
@@ -56,9 +71,9 @@ class RadialFlow(Flow):
             log_det = log_det + self._log_det(radius, alpha, total)
         return Mapped(x, log_det)
 
-    def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped:
+    def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
         log_det = z.new_zeros(len(z))
-        for centre, alpha, total in reversed(self._layers()):
+        for centre, alpha, total in reversed(self._layers(context)):
             offset = z - centre
             reached = torch.linalg.vector_norm(offset, dim=1)
             # r (alpha + beta + r) = |y - c| (alpha + r), by the formula that does not cancel.

@@ -12,13 +12,22 @@ from flowbench.models.density import Flow, Mapped, likelihood_phases
 
 
 class ZukoFlow(Flow):
-    """A flow whose map from data to base is a composed transform of zuko, in both directions."""
+    """A flow whose map from data to base is a composed transform of zuko, in both directions.
+
+    zuko's networks take a context themselves.
+    """
 
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(4e-3)
     is_static: ClassVar[bool] = True
 
-    def __init__(self, features: int, options: options.PartOptions, generator: torch.Generator) -> None:
-        super().__init__(features, options, generator)
+    def __init__(
+        self,
+        features: int,
+        options: options.PartOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(features, options, generator, context_features)
         # zuko draws its weights from the global random state, which is left as it was.
         with torch.random.fork_rng(devices=[]):
             seed = int(torch.randint(2**62, (), generator=generator))
@@ -29,11 +38,11 @@ class ZukoFlow(Flow):
     def _build(self) -> nn.Module:
         """zuko's lazy transform, with its weights."""
 
-    def _to_base(self, x: Tensor, generator: torch.Generator | None) -> Mapped:
-        return Mapped(*self.network().call_and_ladj(x))
+    def _to_base(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        return Mapped(*self.network(context).call_and_ladj(x))
 
-    def _to_data(self, z: Tensor, generator: torch.Generator | None) -> Mapped:
-        return Mapped(*self.network().inv.call_and_ladj(z))
+    def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        return Mapped(*self.network(context).inv.call_and_ladj(z))
 
 
 class MAFOptions(options.PartOptions):
@@ -57,7 +66,12 @@ class MaskedAutoregressiveFlow(ZukoFlow):
         from zuko.flows import MAF
 
         own = self.options
-        flow: nn.Module = MAF(self.features, transforms=own.transforms, hidden_features=own.hidden).transform
+        flow: nn.Module = MAF(
+            self.features,
+            context=self.context_features,
+            transforms=own.transforms,
+            hidden_features=own.hidden,
+        ).transform
         return flow
 
 
@@ -89,6 +103,7 @@ class NeuralSplineFlow(ZukoFlow):
         own = self.options
         flow: nn.Module = NSF(
             self.features,
+            context=self.context_features,
             bins=own.bins,
             transforms=own.transforms,
             hidden_features=own.hidden,

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from flowbench import options
 from flowbench.models.continuous.fields.activations import ACTIVATIONS, ActivationName
-from flowbench.models.continuous.fields.velocity_field import VelocityField, seeded_linear, time_column
+from flowbench.models.continuous.fields.velocity_field import VelocityField, time_column
+from flowbench.models.seeded_layers import seeded_linear
 
 
 class ConcatSquashOptions(options.PartOptions):
@@ -31,42 +32,51 @@ class ConcatSquash(VelocityField):
     """v(t, x) = -T net(T (1 - t), x), T the `time_length`.
 
     FFJORD integrates dx/dtau = net(tau, x) from the data at tau = 0 to the base at tau = T, so
-    tau = T (1 - t). Each layer is `ConcatSquashLinear`.
+    tau = T (1 - t). Each layer is `ConcatSquashLinear`, which a context shifts.
     """
 
     Options: ClassVar[type[options.PartOptions]] = ConcatSquashOptions
     is_static: ClassVar[bool] = True
     options: ConcatSquashOptions
 
-    def __init__(self, features: int, options: ConcatSquashOptions, generator: torch.Generator) -> None:
-        super().__init__(features)
+    def __init__(
+        self,
+        features: int,
+        options: ConcatSquashOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(features, context_features)
         self.options = options
         self.time_length = options.time_length
         self.activation = ACTIVATIONS[options.activation]
         factor = features if options.per_feature else 1
         widths = (features, *(factor * width for width in options.hidden), features)
         self.layers = nn.ModuleList(
-            ConcatSquashLinear(inputs, outputs, generator) for inputs, outputs in pairwise(widths)
+            ConcatSquashLinear(inputs, outputs, generator, context_features)
+            for inputs, outputs in pairwise(widths)
         )
 
-    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+    def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity (n, d)."""
         tau = self._own_time(t, x)
         *hidden, last = cast(list[ConcatSquashLinear], list(self.layers))
         for layer in hidden:
-            x = self.activation.value(layer(tau, x))
-        velocity: Tensor = -self.time_length * last(tau, x)
+            x = self.activation.value(layer(tau, x, context))
+        velocity: Tensor = -self.time_length * last(tau, x, context)
         return velocity
 
-    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    def jvp(
+        self, t: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and the Jacobian times each of the `tangents` (k, n, d), in one pass."""
         tau = self._own_time(t, x)
         *hidden, last = cast(list[ConcatSquashLinear], list(self.layers))
         for layer in hidden:
-            x, tangents = layer.jvp(tau, x, tangents)
+            x, tangents = layer.jvp(tau, x, tangents, context)
             x, slope = self.activation.value_and_derivative(x)
             tangents = slope * tangents
-        x, tangents = last.jvp(tau, x, tangents)
+        x, tangents = last.jvp(tau, x, tangents, context)
         return -self.time_length * x, -self.time_length * tangents
 
     def _own_time(self, t: Tensor, x: Tensor) -> Tensor:
@@ -74,22 +84,33 @@ class ConcatSquash(VelocityField):
 
 
 class ConcatSquashLinear(nn.Module):
-    """(W x + b) * sigmoid(g tau + c) + h tau, with tau a column (1, 1) or (n, 1)."""
+    """(W x + b) * sigmoid(g tau + c) + h tau, with tau a column (1, 1) or (n, 1).
 
-    def __init__(self, inputs: int, outputs: int, generator: torch.Generator) -> None:
+    Given a context, (W x + C context + b) in the first bracket.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, generator: torch.Generator, context_features: int = 0
+    ) -> None:
         super().__init__()
         self.layer = seeded_linear(inputs, outputs, generator)
         self.gate = seeded_linear(1, outputs, generator)
         self.shift = seeded_linear(1, outputs, generator, bias=False)
+        if context_features:
+            self.given = seeded_linear(context_features, outputs, generator, bias=False)
 
-    def forward(self, tau: Tensor, x: Tensor) -> Tensor:
+    def forward(self, tau: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
         """The output (n, outputs) for `x` (n, inputs)."""
-        value: Tensor = self.layer(x) * torch.sigmoid(self.gate(tau)) + self.shift(tau)
+        inner = self.layer(x) if context is None else self.layer(x) + self.given(context)
+        value: Tensor = inner * torch.sigmoid(self.gate(tau)) + self.shift(tau)
         return value
 
-    def jvp(self, tau: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    def jvp(self, tau: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The output and its tangents (k, n, outputs) for `tangents` (k, n, inputs)."""
         gate, shift = torch.sigmoid(self.gate(tau)), self.shift(tau)
+        if context is not None:
+            value = (self.layer(x) + self.given(context)) * gate + shift
+            return value, functional.linear(tangents, self.layer.weight) * gate
         if len(tau) > 1:
             return self.layer(x) * gate + shift, functional.linear(tangents, self.layer.weight) * gate
         # One time for all rows: the weights are fewer numbers to gate than what they make of the rows.

@@ -17,41 +17,47 @@ class MixtureDrift(Mixture):
     Its flow has the density of the mixture at t = 1, so a network that is added to it and starts at zero
     starts from the mixture's likelihood.
 
+    Given a context, weights and means are those that the mixture has there, one set for each row.
+
     Without components, as it begins, the data are taken as standard normal: u = (2t - 1) / s^2 x,
     s^2 = t^2 + (1 - t)^2.
     """
 
-    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
-        """The velocity (n, d) at times `t: (m, 1)`, m = 1 or n, and `x: (n, d)`."""
+    def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The velocity (n, d) at times `t: (m, 1)`, m = 1 or n, and `x: (n, d)`, given `context: (n, c)`."""
         if not len(self.means):
             return _standard_rate(t) * x
-        return self._at(t, x).velocity
+        return self._at(t, x, context).velocity
 
-    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    def jvp(
+        self, t: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and its Jacobian times each of the `tangents` (k, n, d), (k, n, d)."""
         if not len(self.means):
             return _standard_rate(t) * x, _standard_rate(t) * tangents
-        at = self._at(t, x)
+        at = self._at(t, x, context)
         turned = _into_axes(tangents, at.axes)
         bent = at.rates * turned + at.own * (at.score * turned).sum(-1, keepdim=True)
         pushed = _out_of_axes(at.shares.unsqueeze(-1) * bent, at.axes)
         return at.velocity, pushed - at.velocity * (at.mean_score * tangents).sum(-1, keepdim=True)
 
-    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(
+        self, t: Tensor, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and its divergence (n, 1)."""
         if not len(self.means):
             rate = _standard_rate(t)
             return rate * x, (self.features * rate).expand(len(x), 1)
-        at = self._at(t, x)
+        at = self._at(t, x, context)
         own = at.shares * (at.rates + at.own * at.score).sum(-1)
         return at.velocity, own.sum(1, keepdim=True) - (at.velocity * at.mean_score).sum(1, keepdim=True)
 
-    def _at(self, t: Tensor, x: Tensor) -> "_Components":
+    def _at(self, t: Tensor, x: Tensor, context: Tensor | None) -> "_Components":
         t = t.unsqueeze(-1)
-        log_weights, means, own_variances, axes = self._like(x)
+        log_weights, means, own_variances, axes = self.components(x, context)
         variances = t.square() * own_variances + (1 - t).square()
         rates = (t * own_variances - (1 - t)) / variances
-        centres = torch.einsum("kd,kde->ke", means, axes)
+        centres = torch.einsum("...kd,kde->...ke", means, axes)
         offset = _into_axes(x, axes) - t * centres
         score = -offset / variances
         log_shares = log_weights - 0.5 * (variances.log() - offset * score).sum(-1)

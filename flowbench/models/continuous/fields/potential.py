@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowbench import options
-from flowbench.models.continuous.fields.velocity_field import VelocityField, seeded_linear, time_column
+from flowbench.models.continuous.fields.velocity_field import VelocityField, time_column
+from flowbench.models.seeded_layers import seeded_linear
 
 # The paper starts from weights of 1 and a gain of 1, whose flow widens the base to a standard deviation of
 # about 7: after 250 steps on standardised moons the NLL was 2.74 nats from there and 2.21 from here.
@@ -42,7 +43,7 @@ class Potential(VelocityField):
     s = (x, tau), Phi(s) = w^T N(s) + s^T A^T A s / 2 + b^T s, and N is a residual network:
     u_0 = a(K_0 s + c_0), u_i = u_{i-1} + h a(K_i u_{i-1} + c_i), i = 1..M, N = u_M, h = 1 / M, with
     a(x) = log(e^x + e^-x), an antiderivative of tanh. The paper's constant in Phi moves nothing and is
-    left out.
+    left out. Given a context c, K_0 s + C c takes the place of K_0 s, and b + B c that of b.
 
     Gradient and Laplacian are written out as in the paper, without autodiff: with z_{M+1} = w and
     z_i = z_{i+1} + h K_i^T [tanh(K_i u_{i-1} + c_i) o z_{i+1}], the gradient of w^T N is
@@ -55,8 +56,14 @@ class Potential(VelocityField):
     has_closed_form_divergence = True
     options: PotentialOptions
 
-    def __init__(self, features: int, options: PotentialOptions, generator: torch.Generator) -> None:
-        super().__init__(features)
+    def __init__(
+        self,
+        features: int,
+        options: PotentialOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(features, context_features)
         self.options = options
         inputs, width = features + 1, options.width
         rank = min(options.rank or 10, inputs)
@@ -69,31 +76,36 @@ class Potential(VelocityField):
         self.factor = nn.Parameter(torch.empty(rank, inputs))
         nn.init.xavier_uniform_(self.factor, gain=FACTOR_GAIN, generator=generator)
         self.linear = nn.Parameter(torch.zeros(inputs))
+        if context_features:
+            self.given = seeded_linear(context_features, width, generator, bias=False)
+            self.given_linear = seeded_linear(context_features, inputs, generator, bias=False)
 
-    def potential(self, t: Tensor, x: Tensor) -> Tensor:
+    def potential(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Phi (n,) at `t`, () or (n,), and `x` (n, d)."""
         s = _space_time(t, x)
-        *_, last = self._forward(s)[1]
+        *_, last = self._forward(s, context)[1]
         quadratic = functional.linear(s, self.factor).square().sum(1) / 2
-        return last @ self.weights + quadratic + s @ self.linear
+        return last @ self.weights + quadratic + (s * self._linear(context)).sum(1)
 
-    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+    def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity (n, d)."""
         s = _space_time(t, x)
-        slopes, _ = self._forward(s)
-        return self._gradient(s, slopes, self._backward(slopes))[:, :-1]
+        slopes, _ = self._forward(s, context)
+        return self._gradient(s, slopes, self._backward(slopes), context)[:, :-1]
 
-    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(
+        self, t: Tensor, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and its divergence (n,), the Laplacian of the potential."""
-        slopes = self.slopes(t, x)
+        slopes = self.slopes(t, x, context)
         return slopes.gradient, slopes.laplacian
 
-    def slopes(self, t: Tensor, x: Tensor) -> Slopes:
+    def slopes(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Slopes:
         """The potential's gradient, slope in tau and Laplacian at `t`, () or (n,), and `x` (n, d)."""
         s = _space_time(t, x)
-        slopes, _ = self._forward(s)
+        slopes, _ = self._forward(s, context)
         backward = self._backward(slopes)
-        gradient = self._gradient(s, slopes, backward)
+        gradient = self._gradient(s, slopes, backward, context)
         opening = self.opening.weight[:, :-1].T
         # What each of the d directions of x becomes behind a layer: (d, n, width).
         pushed = slopes[0] * opening[:, None]
@@ -110,9 +122,13 @@ class Potential(VelocityField):
     def _layers(self) -> list[nn.Linear]:
         return cast(list[nn.Linear], list(self.residual))
 
-    def _forward(self, s: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _linear(self, context: Tensor | None) -> Tensor:
+        """b (d + 1,), or given a context (n, d + 1)."""
+        return self.linear if context is None else self.linear + self.given_linear(context)
+
+    def _forward(self, s: Tensor, context: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
         """Each layer's slope tanh(K u + c) and output u, (n, width), the opening one first."""
-        inner = self.opening(s)
+        inner = self.opening(s) if context is None else self.opening(s) + self.given(context)
         slopes, outputs = [torch.tanh(inner)], [_log_cosh(inner)]
         for layer in self._layers():
             inner = layer(outputs[-1])
@@ -127,10 +143,12 @@ class Potential(VelocityField):
             adjoints.append(adjoints[-1] + self.step * (slope * adjoints[-1]) @ layer.weight)
         return adjoints[::-1]
 
-    def _gradient(self, s: Tensor, slopes: list[Tensor], backward: list[Tensor]) -> Tensor:
+    def _gradient(
+        self, s: Tensor, slopes: list[Tensor], backward: list[Tensor], context: Tensor | None
+    ) -> Tensor:
         """The gradient of Phi in s, (n, d + 1)."""
         network = (slopes[0] * backward[0]) @ self.opening.weight
-        return network + functional.linear(s, self.factor) @ self.factor + self.linear
+        return network + functional.linear(s, self.factor) @ self.factor + self._linear(context)
 
 
 def _space_time(t: Tensor, x: Tensor) -> Tensor:

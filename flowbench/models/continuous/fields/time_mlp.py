@@ -11,9 +11,10 @@ from torch.nn import functional
 from flowbench import options
 from flowbench.models.continuous.fields.activations import ACTIVATIONS
 from flowbench.models.continuous.fields.mixture_drift import MixtureDrift
-from flowbench.models.continuous.fields.velocity_field import VelocityField, seeded_linear, time_column
+from flowbench.models.continuous.fields.velocity_field import VelocityField, time_column
 from flowbench.models.continuous.fields.waves import Waves
 from flowbench.models.mixture import FEW_ROWS, Mixture
+from flowbench.models.seeded_layers import seeded_linear
 from flowbench.ode.clock import Clock
 from flowbench.statistics.gaussian_mixtures import Tell, silent
 
@@ -37,6 +38,7 @@ class TimeMLPOptions(options.PartOptions):
     waves otherwise. `aside` gives these waves a hidden layer of their own, so that
     the exact divergence stays cheap; by default beyond as many columns.
     With at most `mixture_rows` train rows the flow starts from a Gaussian mixture of them.
+    `context_scales` is the number of octaves in which each column of a context is seen.
     """
 
     name: Literal["time-mlp"] = "time-mlp"
@@ -46,6 +48,7 @@ class TimeMLPOptions(options.PartOptions):
     frames: int | None = Field(None, ge=1, le=16)
     aside: bool | None = None
     mixture_rows: int = Field(FEW_ROWS, ge=0)
+    context_scales: int = Field(3, ge=0, le=16)
 
 
 class TimeMLP(VelocityField):
@@ -60,6 +63,7 @@ class TimeMLP(VelocityField):
     the columns and their `Waves`, that of scale k weighted by exp(-(2^k (1 - t) / s)^2 / 2): what the noise
     at time t leaves of it, as in the integrated encoding of Barron et al. (2021). Of many columns the waves
     stand aside: net(y, t) = W3 silu(W2 silu(W1 y + T1 e(t)) + T2 e(t)) + b3 + W5 silu(W4 phi(y) + T4 e(t)).
+    Given a context c, every hidden layer gets a further C_i phi(c), whose waves have no noise to hide them.
 
     The divergence is in closed form. Without waves below it, tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1, with
     d1, d2 the derivatives of the activations: one product of the size of W2 per row, whatever the number of
@@ -74,8 +78,14 @@ class TimeMLP(VelocityField):
     options: TimeMLPOptions
     frequencies: Tensor
 
-    def __init__(self, features: int, options: TimeMLPOptions, generator: torch.Generator) -> None:
-        super().__init__(features)
+    def __init__(
+        self,
+        features: int,
+        options: TimeMLPOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(features, context_features)
         self.options = options
         width = options.width
         embedded = 2 + 4 * options.octaves
@@ -95,33 +105,49 @@ class TimeMLP(VelocityField):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
         frequencies = math.pi / 2 * 2.0 ** torch.arange(options.octaves)
-        self.drift = MixtureDrift(features)
+        self.drift = MixtureDrift(features, context_features)
         self.register_buffer("frequencies", frequencies, persistent=False)
+        if context_features:
+            self.context_waves = Waves(context_features, options.context_scales, 1, generator)
+            seen = context_features + self.context_waves.count
+            self.context_first = seeded_linear(seen, width, generator, bias=False)
+            self.context_second = seeded_linear(seen, width, generator, bias=False)
+            if self.aside:
+                self.aside.see(seen, generator)
 
-    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
+    def initialise(
+        self,
+        x: Tensor,
+        seconds: float | None = None,
+        tell: Tell = silent,
+        *,
+        context: Tensor | None = None,
+    ) -> None:
         """Start from a Gaussian mixture of the train rows `x: (n, d)`, where they are few."""
         if len(x) <= self.options.mixture_rows:
-            self.drift.fit_within(x, seconds, tell)
+            self.drift.fit_within(x, seconds, tell, context=context)
 
     @property
     def start(self) -> Mixture | None:
         """The Gaussian mixture that it starts from, where it does."""
         return self.drift if len(self.drift.means) else None
 
-    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+    def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity (n, d)."""
-        at = self._at(t, x)
-        hidden = SILU.value(torch.addmm(self.time_first(at.embedding), at.inputs, self.first.weight.T))
-        hidden = SILU.value(torch.addmm(self.time_second(at.embedding), hidden, self.second.weight.T))
+        at = self._at(t, x, context)
+        hidden = SILU.value(torch.addmm(self._first_shift(at), at.inputs, self.first.weight.T))
+        hidden = SILU.value(torch.addmm(self._second_shift(at), hidden, self.second.weight.T))
         net = self.last(hidden)
         if self.aside is not None:
-            net = net + self.aside(at.phi, at.embedding)
-        velocity: Tensor = self.drift.velocity(at.time, x) + net / at.scale
+            net = net + self.aside(at)
+        velocity: Tensor = self.drift.velocity(at.time, x, context) + net / at.scale
         return velocity
 
-    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    def jvp(
+        self, t: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and the Jacobian times each of the `tangents` (k, n, d), in one pass."""
-        at = self._at(t, x)
+        at = self._at(t, x, context)
         net, slope1, slope2 = self._layers(at)
         pushed_phi = self.waves.push(at.y, at.weights, tangents / at.scale)
         pushed = pushed_phi[..., : at.inputs.shape[1]]
@@ -129,14 +155,16 @@ class TimeMLP(VelocityField):
         pushed = functional.linear(pushed, self.second.weight) * slope2
         pushed = functional.linear(pushed, self.last.weight)
         if self.aside is not None:
-            value, slope = self.aside.value_and_slope(at.phi, at.embedding)
+            value, slope = self.aside.value_and_slope(at)
             net, pushed = net + value, pushed + self.aside.push(pushed_phi, slope)
-        drift, drift_pushed = self.drift.jvp(at.time, x, tangents)
+        drift, drift_pushed = self.drift.jvp(at.time, x, tangents, context)
         return drift + net / at.scale, drift_pushed + pushed / at.scale
 
-    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(
+        self, t: Tensor, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and its divergence (n,) in closed form."""
-        at = self._at(t, x)
+        at = self._at(t, x, context)
         net, slope1, slope2 = self._layers(at)
         if at.inputs.shape[1] == self.features:
             coupling = self.second.weight * (self.first.weight @ self.last.weight).T
@@ -146,29 +174,40 @@ class TimeMLP(VelocityField):
             owed = (slope2 * self.last.weight[:, None]) @ self.second.weight * slope1
             trace = self.waves.trace_of_owed(at.y, at.phi, self.first.weight, owed)
         if self.aside is not None:
-            value, slope = self.aside.value_and_slope(at.phi, at.embedding)
+            value, slope = self.aside.value_and_slope(at)
             net = net + value
             layers = self.aside.first.weight, slope, self.aside.last.weight
             trace = trace + self.waves.trace_of_layer(at.y, at.phi, *layers)
-        drift, drift_divergence = self.drift.velocity_and_divergence(at.time, x)
+        drift, drift_divergence = self.drift.velocity_and_divergence(at.time, x, context)
         divergence = drift_divergence.squeeze(1) + trace / at.scale.square().squeeze(1)
         return drift + net / at.scale, divergence
 
     def _layers(self, at: "_Place") -> tuple[Tensor, Tensor, Tensor]:
         """What both hidden layers make of their inputs, (n, d), and the slopes of either, (n, width)."""
-        shift = self.time_first(at.embedding)
+        shift = self._first_shift(at)
         hidden, slope1 = SILU.value_and_derivative(torch.addmm(shift, at.inputs, self.first.weight.T))
-        shift = self.time_second(at.embedding)
+        shift = self._second_shift(at)
         hidden, slope2 = SILU.value_and_derivative(torch.addmm(shift, hidden, self.second.weight.T))
         return self.last(hidden), slope1, slope2
 
-    def _at(self, t: Tensor, x: Tensor) -> "_Place":
+    def _first_shift(self, at: "_Place") -> Tensor:
+        """What time and context add to the first hidden layer, (m, width)."""
+        shift: Tensor = self.time_first(at.embedding)
+        return shift if at.seen is None else shift + self.context_first(at.seen)
+
+    def _second_shift(self, at: "_Place") -> Tensor:
+        """What time and context add to the second hidden layer, (m, width)."""
+        shift: Tensor = self.time_second(at.embedding)
+        return shift if at.seen is None else shift + self.context_second(at.seen)
+
+    def _at(self, t: Tensor, x: Tensor, context: Tensor | None) -> "_Place":
         time = time_column(t, x)
         scale = (time.square() + (1 - time).square()).sqrt()
         y = x / scale
         weights = torch.exp(-0.5 * (self.waves.scales * (1 - time) / scale).square())
         phi = self.waves(y, weights)
-        return _Place(time, scale, y, weights, phi, y if self.aside else phi, self._embed(time))
+        seen = None if context is None else self.context_waves(context)
+        return _Place(time, scale, y, weights, phi, y if self.aside else phi, self._embed(time), seen)
 
     def _embed(self, time: Tensor) -> Tensor:
         """e(t) (m, 2 + 4 octaves) of times (m, 1)."""
@@ -187,18 +226,27 @@ class _Aside(nn.Module):
         self.first = seeded_linear(waves.features + waves.count, width, generator, bias=False)
         self.last = seeded_linear(width, waves.features, generator, bias=False)
         nn.init.zeros_(self.last.weight)
+        self.context: nn.Linear | None = None
 
-    def forward(self, phi: Tensor, embedding: Tensor) -> Tensor:
+    def see(self, seen: int, generator: torch.Generator) -> None:
+        """Take the waves of a context, `seen` numbers a row, as a further input."""
+        self.context = seeded_linear(seen, self.time.out_features, generator, bias=False)
+
+    def forward(self, at: "_Place") -> Tensor:
         """Its part (n, d) of the network."""
-        hidden = SILU.value(torch.addmm(self.time(embedding), phi, self.first.weight.T))
+        hidden = SILU.value(torch.addmm(self._shift(at), at.phi, self.first.weight.T))
         value: Tensor = self.last(hidden)
         return value
 
-    def value_and_slope(self, phi: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+    def value_and_slope(self, at: "_Place") -> tuple[Tensor, Tensor]:
         """Its part (n, d), and the slopes (n, width) of its hidden layer."""
-        shift = self.time(embedding)
-        hidden, slope = SILU.value_and_derivative(torch.addmm(shift, phi, self.first.weight.T))
+        hidden, slope = SILU.value_and_derivative(torch.addmm(self._shift(at), at.phi, self.first.weight.T))
         return self.last(hidden), slope
+
+    def _shift(self, at: "_Place") -> Tensor:
+        """What time and context add to the hidden layer, (m, width)."""
+        shift: Tensor = self.time(at.embedding)
+        return shift if self.context is None else shift + self.context(at.seen)
 
     def push(self, phi: Tensor, slope: Tensor) -> Tensor:
         """The derivative (k, n, d) along derivatives of phi, (k, n, d + count)."""
@@ -210,6 +258,7 @@ class _Place(NamedTuple):
 
     `scale` is the path's standard deviation s, `y` = x / s, `weights` (m, scales) what the noise leaves of
     the waves, `phi` the columns and waves, `inputs` what of it goes below both layers, `embedding` e(t).
+    `seen` is phi of the context, without noise; None where there is none.
     """
 
     time: Tensor
@@ -219,3 +268,4 @@ class _Place(NamedTuple):
     phi: Tensor
     inputs: Tensor
     embedding: Tensor
+    seen: Tensor | None

@@ -1,11 +1,10 @@
-"""The base class of velocity fields, and the seeded layers that they are built from."""
+"""The base class of velocity fields."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from flowbench import options
 from flowbench.models.mixture import Mixture
@@ -14,10 +13,13 @@ from flowbench.statistics.gaussian_mixtures import Tell, silent
 
 
 class VelocityField(nn.Module, ABC):
-    """A learnable velocity v(t, x); t = 0 is the base, t = 1 is the data.
+    """A learnable velocity v(t, x), or given a context v(t, x; context); t = 0 is the base, t = 1 is the
+    data.
 
-    `t` is a scalar tensor () or one time per row (n,), within [0, 1]; `x` is (n, d). Subclasses are
-    built as `cls(features, options, generator)` and draw their first weights from `generator` alone.
+    `t` is a scalar tensor () or one time per row (n,), within [0, 1]; `x` is (n, d), and `context` (n, c) for
+    a field with `context_features` c, None for others. A row of the answer depends on that row of each alone.
+    Subclasses are built as `cls(features, options, generator, context_features)` and draw their first weights
+    from `generator` alone.
     """
 
     Options: ClassVar[type[options.Options]]
@@ -29,11 +31,19 @@ class VelocityField(nn.Module, ABC):
     clock: ClassVar[Clock] = EVEN
     options: options.Options
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, context_features: int = 0) -> None:
         super().__init__()
         self.features = features
+        self.context_features = context_features
 
-    def initialise(self, x: Tensor, seconds: float | None = None, tell: Tell = silent) -> None:
+    def initialise(
+        self,
+        x: Tensor,
+        seconds: float | None = None,
+        tell: Tell = silent,
+        *,
+        context: Tensor | None = None,
+    ) -> None:
         """Choose what does not train from train rows `x: (n, d)` in model space, in a part of `seconds`.
 
         `tell` hears where that stands.
@@ -45,10 +55,12 @@ class VelocityField(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+    def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity (n, d)."""
 
-    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    def jvp(
+        self, t: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and the Jacobian dv/dx times each of the `tangents` (k, n, d), (k, n, d).
 
         Forward-mode autodiff, differentiable in turn. Fields override it where the tangents can share
@@ -56,26 +68,19 @@ class VelocityField(nn.Module, ABC):
         """
 
         def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
-            return torch.func.jvp(lambda rows: self.velocity(t, rows), (x,), (tangent,))[:2]
+            return torch.func.jvp(lambda rows: self.velocity(t, rows, context), (x,), (tangent,))[:2]
 
         # The stub forbids None, which keeps the value from being repeated for every tangent.
         velocity, pushed = torch.func.vmap(push, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
         return velocity, pushed
 
-    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(
+        self, t: Tensor, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and its divergence (n,) in closed form, where `has_closed_form_divergence`."""
         raise NotImplementedError(
             f"{type(self).__name__} has no closed form of its divergence; push tangents"
         )
-
-
-def seeded_linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
-    """`nn.Linear` with its default initialisation, U(-1/sqrt(inputs), 1/sqrt(inputs)), from `generator`."""
-    layer: nn.Linear = skip_init(nn.Linear, inputs, outputs, bias=bias)  # type: ignore[no-untyped-call]
-    bound = inputs**-0.5
-    for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    return layer
 
 
 def time_column(t: Tensor, x: Tensor) -> Tensor:

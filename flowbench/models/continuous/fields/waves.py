@@ -33,10 +33,11 @@ class Waves(nn.Module):
         """The number of waves: a sine and a cosine of each direction at each scale."""
         return 2 * len(self.scales) * self.directions.shape[1]
 
-    def forward(self, y: Tensor, weights: Tensor) -> Tensor:
-        """phi at `y: (n, d)`: (n, d + count)."""
+    def forward(self, y: Tensor, weights: Tensor | None = None) -> Tensor:
+        """phi at `y: (n, d)`: (n, d + count); weights of 1 where there are none."""
         if not len(self.scales):
             return y
+        weights = y.new_ones(1, len(self.scales)) if weights is None else weights
         parts = [y]
         for weight, sine, cosine in self._octaves(_bend(self._along(y)), weights):
             parts += [weight * sine, weight * cosine]

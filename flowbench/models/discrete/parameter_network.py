@@ -1,0 +1,56 @@
+"""What a context adds to the parameters of a discrete flow's layers."""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from flowbench.models.seeded_layers import seeded_linear
+
+#: Units of each of the two hidden layers.
+WIDTH = 64
+
+
+class ParameterNetwork(nn.Module):
+    """A perceptron from a context to changes of the parameters of `layers` layers (Ha et al. 2017).
+
+    `shapes` are those of the parameters of one layer. The network starts at zero, so that a conditional flow
+    starts from one that does not depend on the context.
+    """
+
+    def __init__(
+        self,
+        context_features: int,
+        layers: int,
+        shapes: Sequence[tuple[int, ...]],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.layers = layers
+        self.shapes = tuple(shapes)
+        self.sizes = [layers * prod(shape) for shape in shapes]
+        self.first = seeded_linear(context_features, WIDTH, generator)
+        self.second = seeded_linear(WIDTH, WIDTH, generator)
+        self.last = seeded_linear(WIDTH, sum(self.sizes), generator)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, context: Tensor) -> list[Tensor]:
+        """Of each parameter its changes (layers, n, *shape) for `context: (n, c)`."""
+        changes = self.last(silu(self.second(silu(self.first(context)))))
+        return [
+            part.view(len(context), self.layers, *shape).transpose(0, 1)
+            for part, shape in zip(torch.split(changes, self.sizes, 1), self.shapes, strict=True)
+        ]
+
+
+def dot(x: Tensor, weights: Tensor) -> Tensor:
+    """The products (n,) of rows `x: (n, d)` with `weights`, (d,) for all rows or (n, d)."""
+    return x @ weights if weights.ndim == 1 else (x * weights).sum(1)
+
+
+def times(x: Tensor, matrix: Tensor) -> Tensor:
+    """The rows x M (n, e) of `x: (n, d)` and `matrix`, (d, e) for all rows or (n, d, e)."""
+    return x @ matrix if matrix.ndim == 2 else (x.unsqueeze(1) @ matrix).squeeze(1)
