@@ -1,20 +1,23 @@
-"""What the parts of a solve promise one another: a velocity, an integrator, a solution."""
+"""What the parts of a solve promise one another: a velocity, a problem, an integrator, a solution."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import ClassVar, Protocol, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from flowbench import options
 from flowbench.errors import ConfigurationError, IntegrationError
+from flowbench.options import PartOptions
 
 State = tuple[Tensor, ...]
+#: `(t, state, *args)` to the derivative of each tensor of the state.
 Derivative = Callable[..., State]
-#: `(t, state)` to the derivative of the state's first tensor alone.
+#: `(t, state, *args)` to the derivative of the state's first tensor alone.
 PathDerivative = Callable[..., Tensor]
 
 
@@ -46,21 +49,32 @@ class Velocity(Protocol):
 
 
 @dataclass(frozen=True)
-class Equation:
-    """dy/dt = f(t, y), and the part of f for the first tensor, where the others have no part in any."""
+class InitialValueProblem:
+    """dy/dt = f(t, y, *args) from `state` at `t0` to `t1`, as an engine gets it: checked, with work to do.
+
+    `times` lie strictly between `t0` and `t1`, in the order in which the solve passes them. `args` are the
+    constants of the rows, and `parameters` the other tensors that `f` depends on and that need gradients.
+    For `path` see `Integrator.integrate`.
+    """
 
     f: Derivative
+    state: State
+    t0: float
+    t1: float
+    times: tuple[float, ...] = ()
+    args: State = ()
     path: PathDerivative | None = None
+    parameters: State = ()
 
-    def __call__(self, t: Tensor, state: State, *, weighed: bool = True) -> State:
-        """One derivative for each tensor of `state`.
+    def derivative(self, t: Tensor, state: State, args: State, *, weighed: bool = True) -> State:
+        """One derivative for each tensor of `state`, which may hold some of the rows, as `args` then does.
 
-        Where a `path` is known and the method does not weigh them, those of all but the first, on which later
-        stages build, are zeros.
+        At a stage that is not `weighed` the integrals may stay as they are: where there is a `path`, their
+        derivatives are zeros.
         """
         if weighed or self.path is None:
-            return self.f(t, state)
-        return self.path(t, state), *map(torch.zeros_like, state[1:])
+            return self.f(t, state, *args)
+        return self.path(t, state, *args), *map(torch.zeros_like, state[1:])
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,8 @@ class Solution:
     alone, in the forward solve. `accepted` and `rejected` count steps; an engine that steps each row by
     itself gives the largest count of any row. `local_error` has the shapes of `state` and holds the sums,
     over the steps, of the absolute local errors that the engine estimated; None where it keeps none.
+    `at_times` holds the state at each of the k times that were asked for, (k, *shape) for each tensor of the
+    state; None where none were.
     """
 
     state: State
@@ -78,13 +94,48 @@ class Solution:
     accepted: int
     rejected: int
     local_error: State | None = None
+    at_times: State | None = None
+
+
+class IntegratorOptions(PartOptions):
+    """What every integrator can be told: absolute and relative tolerance, and the cap on evaluations."""
+
+    atol: float = Field(1e-5, gt=0)
+    rtol: float = Field(1e-5, gt=0)
+    max_nfe: int = Field(10_000, ge=1)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the solver chooses its steps by their errors; else the tolerances do not decide them."""
+        return True
+
+    def refined(self, level: int = 1) -> Self:
+        """The same solver at a tenth of the tolerances, `level` times; the cap doubles each time."""
+        return self._with(
+            atol=self.atol * 0.1**level, rtol=self.rtol * 0.1**level, max_nfe=self.max_nfe * 2**level
+        )
+
+    def coarsened(self, tolerance: float) -> Self:
+        """The same solver with tolerances of at least `tolerance`."""
+        return self._with(atol=max(self.atol, tolerance), rtol=max(self.rtol, tolerance))
+
+    def _with(self, **values: float) -> Self:
+        return type(self)(**{**self.model_dump(), **values})
 
 
 class Integrator(ABC):
-    """Solves dy/dt = f(t, y) for many rows at once; the options are frozen."""
+    """Solves dy/dt = f(t, y, *args) for many rows at once; the options are frozen.
 
-    Options: ClassVar[type[options.PartOptions]]
-    options: options.PartOptions
+    An engine says of itself in `row_steps` whether each row has steps of its own. Then a row's answer does
+    not depend on the rows beside it, and an `IntegrationError` names all the rows that failed.
+    """
+
+    Options: ClassVar[type[IntegratorOptions]]
+    row_steps: ClassVar[bool]
+    #: Whether gradients flow through a solve to the state, to `args` and to `parameters`. An engine through
+    #: which none do refuses tensors that require them, unless it is called under `torch.no_grad()`.
+    differentiable: ClassVar[bool]
+    options: IntegratorOptions
 
     def integrate(
         self,
@@ -93,40 +144,49 @@ class Integrator(ABC):
         t0: float,
         t1: float,
         *,
-        args: tuple[Tensor, ...] = (),
+        times: Sequence[float] | Tensor | None = None,
+        args: State = (),
         path: PathDerivative | None = None,
         parameters: Iterable[Tensor] = (),
     ) -> Solution:
         """Carry `state` from time `t0` to `t1`, which may be the earlier one.
 
-        `f(t, state)` returns one derivative for each tensor of `state`; the first axis of each is the
-        row, and all share dtype and device. Where the others are integrals along the path of the first
-        tensor, on which no derivative depends, `path(t, state)` may give the first's derivative alone: an
-        engine may ask for it at a stage whose integrands have no weight in its method. `parameters` are the
-        tensors that `f` and `path` depend on and that need gradients; continuous adjoints give gradients to
-        these and to `state` only.
+        `f(t, state, *args)` returns one derivative for each tensor of `state`. The first axis of each tensor
+        of `state` and `args` is the row. Those of `state` share dtype and device. `args` are constants of the
+        rows: an engine may call `f` for some of the rows, with their `args`.
 
-        Raises `ConfigurationError` for tensors or times that do not fit together, and
-        `IntegrationError` when the evaluation cap is met, the step underflows, or the state or its
-        derivative is not finite; it names all the rows that failed, where each has steps of its own.
+        `times`, k of them between `t0` and `t1` and strictly monotone from the one towards the other, ask for
+        the state there too. It comes from the same steps, by interpolation within them.
+
+        Where the other tensors are integrals along the path of the first, on which no derivative depends,
+        `path(t, state, *args)` may give the first's derivative alone. An engine may ask for it at a stage
+        whose integrands have no weight in its method.
+
+        `parameters` are the other tensors that `f` and `path` depend on and that need gradients. Continuous
+        adjoints give gradients to these, to `state` and to `args` only.
+
+        Raises `ConfigurationError` for tensors or times that do not fit together. Raises `IntegrationError`
+        when the evaluation cap is met, the step underflows, or the state or its derivative is not finite.
         """
-        _check(state, t0, t1)
+        _check(state, args, t0, t1)
+        asked = None if times is None else _checked_times(times, t0, t1)
         if t0 == t1 or len(state[0]) == 0:
-            return Solution(state, nfe=0, accepted=0, rejected=0)
-        if args:
-            inner, inner_path = f, path
-
-            def f(t: Tensor, state: State) -> State:
-                return inner(t, state, *args)
-
-            path = None if inner_path is None else lambda t, state: inner_path(t, state, *args)
-        return self._solve(Equation(f, path), state, t0, t1, tuple(p for p in parameters if p.requires_grad))
+            return _with_times(Solution(state, nfe=0, accepted=0, rejected=0), state, asked, t0, t1)
+        problem = InitialValueProblem(
+            f=f,
+            state=state,
+            t0=t0,
+            t1=t1,
+            times=tuple(time for time in asked or () if time not in (t0, t1)),
+            args=args,
+            path=path,
+            parameters=tuple(p for p in parameters if p.requires_grad),
+        )
+        return _with_times(self._solve(problem), state, asked, t0, t1)
 
     @abstractmethod
-    def _solve(
-        self, f: Equation, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
-    ) -> Solution:
-        """`integrate` for checked arguments: at least one row, and t0 != t1."""
+    def _solve(self, problem: InitialValueProblem) -> Solution:
+        """`integrate` for at least one row and t0 != t1; `at_times` are those at `problem.times` alone."""
 
 
 def all_finite(state: State) -> bool:
@@ -134,7 +194,46 @@ def all_finite(state: State) -> bool:
     return all(bool(torch.isfinite(part).all()) for part in state)
 
 
-def _check(state: State, t0: float, t1: float) -> None:
+def _with_times(
+    solution: Solution, start: State, asked: tuple[float, ...] | None, t0: float, t1: float
+) -> Solution:
+    """The solution with the states at all the times that were `asked` for, the ends as they are."""
+    if asked is None:
+        return solution
+    if len(start[0]) == 0:
+        return replace(solution, at_times=tuple(part.expand(len(asked), *part.shape) for part in start))
+    # The one time of a solve from t0 to t0 is its start.
+    begins = int(bool(asked) and asked[0] == t0)
+    ends = int(bool(asked) and asked[-1] == t1 != t0)
+    between = solution.at_times or tuple(part[None][:0] for part in start)
+    at_times = tuple(
+        torch.cat([first[None][:begins], middle, last[None][:ends]])
+        for first, middle, last in zip(start, between, solution.state, strict=True)
+    )
+    return replace(solution, at_times=at_times)
+
+
+def _checked_times(times: Sequence[float] | Tensor, t0: float, t1: float) -> tuple[float, ...]:
+    if isinstance(times, Tensor):
+        if times.ndim != 1:
+            raise ConfigurationError(f"`times` must have one axis; got shape {tuple(times.shape)}")
+        times = times.tolist()
+    asked = tuple(float(time) for time in times)
+    for number, time in enumerate(asked, start=1):
+        if not min(t0, t1) <= time <= max(t0, t1):
+            raise ConfigurationError(
+                f"`times` must be finite and lie between t0={t0:g} and t1={t1:g}; number {number} is {time!r}"
+            )
+    for number, (before, time) in enumerate(pairwise(asked), start=2):
+        if time == before or (time > before) != (t1 > t0):
+            raise ConfigurationError(
+                f"`times` must go strictly from t0={t0:g} towards t1={t1:g}; number {number} is {time!r}, "
+                f"after {before!r}"
+            )
+    return asked
+
+
+def _check(state: State, args: State, t0: float, t1: float) -> None:
     if not (math.isfinite(t0) and math.isfinite(t1)):
         raise ConfigurationError(f"integration times must be finite; got t0={t0}, t1={t1}")
     if not state:
@@ -150,6 +249,12 @@ def _check(state: State, t0: float, t1: float) -> None:
             raise ConfigurationError(
                 f"tensor {number} of the state is {part.dtype} on {part.device} and tensor 1 is "
                 f"{first.dtype} on {first.device}; give all of them the same floating dtype and device"
+            )
+    for number, constant in enumerate(args, start=1):
+        if constant.ndim == 0 or len(constant) != len(first):
+            raise ConfigurationError(
+                f"tensor {number} of `args` has shape {tuple(constant.shape)}; "
+                f"its first axis must be the row, {len(first)} of them as in the state"
             )
     if not all_finite(state):
         cause = "it began at numbers that are not finite"

@@ -1,16 +1,16 @@
 """Explicit Runge-Kutta methods with one step for all rows, written for cheap backpropagation."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, get_args
+from itertools import takewhile
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from flowbench import options
 from flowbench.errors import IntegrationError
-from flowbench.ode import step_control, tableau
-from flowbench.ode.integrator import Equation, Integrator, Solution, State
+from flowbench.ode import dense_output, step_control, tableau
+from flowbench.ode.integrator import InitialValueProblem, Integrator, IntegratorOptions, Solution, State
 from flowbench.ode.stepped import SteppedOptions
 
 Adaptive = Literal["dopri5", "tsit5"]
@@ -51,42 +51,60 @@ class NativeOptions(SteppedOptions):
 class NativeIntegrator(Integrator):
     """Dormand and Prince (1980), Tsitouras (2011), and classical fixed grids; differentiable.
 
-    Gradients are those of the steps as taken: they go through the accepted steps by backpropagation, while
-    the choice of the step sizes, like the error that decides it, is outside the graph. The error of a step
-    is the largest, over the tensors of the state, of the root mean square of error / (atol + rtol |y|);
-    step control as in Hairer, Norsett and Wanner 1993, II.4, from a bolder start. `f` is never asked for a
-    time outside [t0, t1], and the last step ends on t1.
+    Gradients are those of the steps as taken: they go through the accepted steps by backpropagation. The
+    choice of the step sizes, and the errors that decide it, are outside the graph. The error of a step is the
+    largest, over the tensors of the state, of the root mean square of error / (atol + rtol |y|). Step control
+    is that of Hairer, Norsett and Wanner 1993, II.4, from a bolder start. `f` is never asked for a time
+    outside [t0, t1], and the last step ends on t1. Within a step the solution is the pair's own dense output,
+    or Hermite's cubic on a fixed grid.
     """
 
-    Options: ClassVar[type[options.PartOptions]] = NativeOptions
+    Options: ClassVar[type[IntegratorOptions]] = NativeOptions
+    row_steps: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
     options: NativeOptions
 
     def __init__(self, options: NativeOptions) -> None:
         self.options = options
 
-    def _solve(
-        self, f: Equation, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
-    ) -> Solution:
-        march = _March(f, state, t0, t1, self.options)
+    def _solve(self, problem: InitialValueProblem) -> Solution:
+        march = _March(problem, self.options)
         steps = self.options.steps
         return march.adapt() if steps is None else march.through_grid(steps)
+
+
+class _Step(NamedTuple):
+    """The end of a step and the slope there, and the error that it made, (N,) each.
+
+    `within` holds the solution at the times in the step, (m, N); None where none were asked for. On a fixed
+    grid the slope at the end is there only with these. The error has no graph, and is empty on a fixed grid.
+    """
+
+    end: Tensor
+    slope: Tensor
+    error: Tensor
+    within: Tensor | None
 
 
 class _March:
     """One solve. The state travels as one long vector, tensor after tensor: y (N,)."""
 
-    def __init__(self, f: Equation, state: State, t0: float, t1: float, options: NativeOptions) -> None:
-        self.f = f
-        self.t0 = t0
-        self.t1 = t1
-        self.span = abs(t1 - t0)
+    def __init__(self, problem: InitialValueProblem, options: NativeOptions) -> None:
+        self.problem = problem
+        self.t0 = problem.t0
+        self.t1 = problem.t1
+        self.span = abs(self.t1 - self.t0)
+        self.direction = 1.0 if self.t1 > self.t0 else -1.0
         self.options = options
         self.tableau = TABLEAUX[options.method]
-        self.shapes = [part.shape for part in state]
-        self.sizes = [part.numel() for part in state]
-        self.start = self.pack(state)
+        self.weighs = self.tableau.weighs(dense=bool(problem.times))
+        self.shapes = [part.shape for part in problem.state]
+        self.sizes = [part.numel() for part in problem.state]
+        self.start = self.pack(problem.state)
         self.columns = list(_columns(self.tableau, self.start))
         self.saves_memory = options.checkpoint and torch.is_grad_enabled()
+        self.pending = problem.times
+        self.within: list[Tensor] = []
         self.nfe = 0
         self.accepted = 0
         self.rejected = 0
@@ -100,23 +118,38 @@ class _March:
         parts = torch.split(y, self.sizes)
         return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
 
+    def fractions(self, t: float, after: float) -> tuple[float, ...]:
+        """The times still to meet in the step from `t` to `after`, as fractions of it."""
+        due = takewhile(lambda time: self.direction * (after - time) >= 0, self.pending)
+        return tuple((time - t) / (after - t) for time in due)
+
+    def accept(self, step: _Step) -> None:
+        """Count an accepted step, and keep the solution at the times in it."""
+        self.accepted += 1
+        if step.within is not None:
+            self.within.append(step.within)
+            self.pending = self.pending[len(step.within) :]
+
     def slope(self, t: float, y: Tensor, *, weighed: bool = True) -> Tensor:
-        """dy/dt (N,); see `Equation`."""
+        """dy/dt (N,); see `InitialValueProblem`."""
         # Sums of times may round past an end.
         t = min(max(t, min(self.t0, self.t1)), max(self.t0, self.t1))
         time = torch.tensor(t, dtype=y.dtype, device=y.device)
-        return self.pack(self.f(time, self.unpack(y), weighed=weighed))
+        problem = self.problem
+        return self.pack(problem.derivative(time, self.unpack(y), problem.args, weighed=weighed))
 
     def through_grid(self, steps: int) -> Solution:
         """The solution by equal steps."""
-        t, y = self.t0, self.start
-        for step in range(1, steps + 1):
-            self._spend(self.tableau.cost, t)
-            after = self.t0 + (self.t1 - self.t0) * step / steps
-            y = self._take_step(t, after, y, None)[0]
-            self._check_finite(after, y)
-            t = after
-            self.accepted += 1
+        t, y, slope = self.t0, self.start, None
+        for number in range(1, steps + 1):
+            after = self.t0 + (self.t1 - self.t0) * number / steps
+            fractions = self.fractions(t, after)
+            self._spend(self.tableau.cost - (slope is not None) + bool(fractions), t)
+            step = self._take_step(t, after, y, slope, fractions)
+            self._check_finite(after, step.end)
+            self.accept(step)
+            # The slope at the end, where an interpolation took it, begins the next step.
+            t, y, slope = after, step.end, step.slope if fractions else None
         return self._solution(y)
 
     def adapt(self) -> Solution:
@@ -124,76 +157,81 @@ class _March:
         t, y = self.t0, self.start
         self._spend(2, t)
         slope = self.slope(t, y)
-        step = self._starting_step(y.detach(), slope.detach())
-        last_error = torch.full_like(step, step_control.LEAST_ERROR)
-        direction = 1.0 if self.t1 > self.t0 else -1.0
+        length = self._starting_step(y.detach(), slope.detach())
+        last_error = torch.full_like(length, step_control.LEAST_ERROR)
         while t != self.t1:
             self._spend(self.tableau.cost, t)
             remaining = abs(self.t1 - t)
-            last = step_control.STRETCH * step.item() >= remaining
-            size = remaining if last else step.item()
-            after = self.t1 if last else t + direction * size
-            reached, end_slope, deviation = self._take_step(t, after, y, slope)
-            error = self._norm(deviation, torch.maximum(y.detach().abs(), reached.detach().abs()))
+            last = step_control.STRETCH * length.item() >= remaining
+            size = remaining if last else length.item()
+            after = self.t1 if last else t + self.direction * size
+            step = self._take_step(t, after, y, slope, self.fractions(t, after))
+            error = self._norm(step.error, torch.maximum(y.detach().abs(), step.end.detach().abs()))
             # A step that left the finite numbers is rejected like one that was too inaccurate.
             error = torch.where(torch.isfinite(error), error, torch.inf)
             accept = error <= 1
-            step = step_control.growth(error, last_error, accept) * size
+            length = step_control.growth(error, last_error, accept) * size
             if accept:
-                self._check_finite(after, reached)
-                t, y, slope = after, reached, end_slope
+                self._check_finite(after, step.end)
+                t, y, slope = after, step.end, step.slope
                 last_error = error.clamp(min=step_control.LEAST_ERROR)
-                self.accepted += 1
+                self.accept(step)
             else:
                 self.rejected += 1
-            self._check_step(t, direction * step.item(), bool(torch.isfinite(error)))
+            self._check_step(t, self.direction * length.item(), bool(torch.isfinite(error)))
         return self._solution(y)
 
     def _take_step(
-        self, t: float, after: float, y: Tensor, slope: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, t: float, after: float, y: Tensor, slope: Tensor | None, fractions: tuple[float, ...]
+    ) -> _Step:
         if not self.saves_memory:
-            return self._step(t, after, y, slope)
+            return self._step(t, after, y, slope, fractions)
         # Derivatives are deterministic, so the state of the random generators need not be put back.
-        step: tuple[Tensor, Tensor, Tensor] = checkpoint(
-            self._step, t, after, y, slope, use_reentrant=False, preserve_rng_state=False
+        step: _Step = checkpoint(
+            self._step, t, after, y, slope, fractions, use_reentrant=False, preserve_rng_state=False
         )
         return step
 
-    def _step(self, t: float, after: float, y: Tensor, slope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """State and slope after the step from `t` to `after`, and the error that it made, each (N,).
+    def _step(
+        self, t: float, after: float, y: Tensor, slope: Tensor | None, fractions: tuple[float, ...]
+    ) -> _Step:
+        """The step from `t` to `after`, and the solution at `fractions` of it.
 
-        `slope` is the one at the start, where it is known. The error has no graph; without an embedded
-        method it is empty.
+        `slope` is the one at the start, where it is known.
         """
         h = after - t
-        first, *weighed = self.tableau.weighs
+        first, *weighed = self.weighs
         slopes = [self.slope(t, y, weighed=first) if slope is None else slope]
         # Each row is the sum that one of the later stages needs. Adding a slope to all that remain takes
         # one operation, forward and back, where a sum for each stage would take one for each of its terms.
         sums = torch.addr(y, self.columns[0], slopes[0], alpha=h)
         for node, column, counts in zip(self.tableau.nodes, self.columns[1:], weighed, strict=True):
             at, sums = torch.split(sums, [1, len(sums) - 1])
-            # The slope where the solve ends tells the error and nothing else.
-            followed = len(column) > 0 or after != self.t1
+            # The slope where the solve ends tells the error, and dense output, and nothing else.
+            followed = len(column) > 0 or after != self.t1 or bool(fractions)
             with torch.set_grad_enabled(followed and torch.is_grad_enabled()):
                 stage = after if node == 1 else t + node * h
                 slopes.append(self.slope(stage, at.squeeze(0), weighed=counts))
             if len(column):
                 sums = torch.addr(sums, column, slopes[-1], alpha=h)
-        reached = at if self.tableau.first_same_as_last else sums
+        end = (at if self.tableau.first_same_as_last else sums).squeeze(0)
         weights = self.tableau.error
         with torch.no_grad():
             error = h * (y.new_tensor(weights) @ torch.stack(slopes)) if weights else y.new_empty(0)
-        return reached.squeeze(0), slopes[-1], error
+        within = None
+        if fractions:
+            if dense_output.needs_end_slope(self.tableau):
+                slopes.append(self.slope(after, end))
+            shares = dense_output.weights(self.tableau, torch.tensor(fractions, dtype=torch.float64))
+            within = y + h * (shares.to(y) @ torch.stack(slopes))
+        return _Step(end, slopes[-1], error, within)
 
     def _starting_step(self, y: Tensor, slope: Tensor) -> Tensor:
-        direction = 1.0 if self.t1 > self.t0 else -1.0
         with torch.no_grad():
             magnitude = y.abs()
             speed = self._norm(slope, magnitude)
             trial = step_control.trial_step(self._norm(y, magnitude), speed, self.span)
-            ahead = direction * trial.item()
+            ahead = self.direction * trial.item()
             bend = self._norm(self.slope(self.t0 + ahead, y + ahead * slope) - slope, magnitude)
             step = BOLDNESS * step_control.starting_step(trial, speed, bend, self.span)
             # A rejected step costs no more than a second one would.
@@ -206,7 +244,11 @@ class _March:
         return squares.amax().sqrt().to("cpu", torch.float64)
 
     def _solution(self, y: Tensor) -> Solution:
-        return Solution(self.unpack(y), self.nfe, self.accepted, self.rejected)
+        at_times = None
+        if self.within:
+            parts = torch.split(torch.cat(self.within), self.sizes, dim=1)
+            at_times = tuple(part.reshape(-1, *shape) for part, shape in zip(parts, self.shapes, strict=True))
+        return Solution(self.unpack(y), self.nfe, self.accepted, self.rejected, at_times=at_times)
 
     def _spend(self, evaluations: int, t: float) -> None:
         """Count evaluations before they are made, which leaves out those that gradients repeat."""

@@ -1,6 +1,6 @@
 """Runge-Kutta pairs with a step of its own for every row, so that no row depends on its batch."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import ClassVar, Literal, Self
 
@@ -9,10 +9,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from flowbench import options
 from flowbench.errors import ConfigurationError, IntegrationError
-from flowbench.ode import step_control
-from flowbench.ode.integrator import Equation, Integrator, Solution, State
+from flowbench.ode import dense_output, step_control
+from flowbench.ode.integrator import InitialValueProblem, Integrator, IntegratorOptions, Solution, State
 from flowbench.ode.tableau import DOPRI5, TSIT5, Tableau
 
 #: A row is given up where its steps get shorter than this part of the whole.
@@ -21,7 +20,7 @@ LEAST_STEP = 1e-30
 TABLEAUX: dict[str, Tableau] = {"dopri5": DOPRI5, "tsit5": TSIT5}
 
 
-class PerRowOptions(options.PartOptions):
+class PerRowOptions(IntegratorOptions):
     """Method, accuracy, and the cap on calls of the derivative."""
 
     name: Literal["per-row"] = "per-row"
@@ -36,29 +35,30 @@ class PerRowIntegrator(Integrator):
 
     Each row has its own time, step and error control. The local error of a row is measured as torchdiffeq
     measures a batch's: the largest, over the tensors of the state, of the root mean square of
-    error / (atol + rtol |y|). Rows that have arrived leave the batch, and so do those that fail: the solve
-    goes on without them, so that the `IntegrationError` at its end names them all. `f` gets one time per row,
-    (n,), and must treat every row by itself; then a row's answer does not depend on the rows beside it beyond
-    floating-point rounding. Step control: Hairer, Norsett and Wanner 1993, II.4.
+    error / (atol + rtol |y|). Step control is that of Hairer, Norsett and Wanner 1993, II.4. Rows that have
+    arrived leave the batch with their `args`, and so do those that fail: the solve goes on without them, so
+    that the `IntegrationError` at its end names them all. `f` gets one time per row, (n,), and must treat
+    every row by itself; then a row's answer does not depend on the rows beside it beyond floating-point
+    rounding. Between its steps a row's solution is the pair's own dense output.
     """
 
-    Options: ClassVar[type[options.PartOptions]] = PerRowOptions
+    Options: ClassVar[type[IntegratorOptions]] = PerRowOptions
+    row_steps: ClassVar[bool] = True
+    differentiable: ClassVar[bool] = False
     options: PerRowOptions
 
     def __init__(self, options: PerRowOptions) -> None:
         self.options = options
 
-    def _solve(
-        self, f: Equation, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
-    ) -> Solution:
-        needs_gradient = bool(parameters) or any(part.requires_grad for part in state)
-        if needs_gradient and torch.is_grad_enabled():
+    def _solve(self, problem: InitialValueProblem) -> Solution:
+        tensors = (*problem.state, *problem.args, *problem.parameters)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             raise ConfigurationError(
                 "the per-row engine gives no gradients; call it under torch.no_grad(), "
                 "or choose the engine `native` or `torchdiffeq`"
             )
         with torch.no_grad():
-            return self._march(_System(f, state, t0, t1, self.options))
+            return self._march(_System(problem, self.options))
 
     def _march(self, system: "_System") -> Solution:
         rows = _start(system)
@@ -73,7 +73,7 @@ class PerRowIntegrator(Integrator):
             remaining = system.span - rows.elapsed
             last = step_control.STRETCH * rows.step >= remaining
             step = torch.where(last, remaining, rows.step)
-            y, slope, off = _take_step(system, rows, step)
+            y, slopes, off = _take_step(system, rows, step)
             error = system.norm(off, torch.maximum(rows.y.abs(), y.abs()))
             # A row that left the finite numbers is rejected like one that was too inaccurate.
             error = torch.where(torch.isfinite(error), error, torch.inf)
@@ -81,7 +81,9 @@ class PerRowIntegrator(Integrator):
             taken = rows.index[accept]
             local_error[taken] += off[accept].abs()
             done = accept & last
-            rows = rows.advance(step, y, slope, error, accept)
+            if len(system.times):
+                _interpolate(system, rows, step, slopes, accept, done)
+            rows = rows.advance(step, y, slopes[-1], error, accept)
             # At the start no step is too small to count, however hopeless.
             least = rows.elapsed + LEAST_STEP * system.span
             # From a slope that is no number follows a step that is none.
@@ -96,22 +98,29 @@ class PerRowIntegrator(Integrator):
                 rows = rows.keep(~(done | stuck))
         if failed.causes:
             raise IntegrationError(failed.message, cause=failed.first, rows=failed.causes)
-        return Solution(system.split(end), system.nfe, accepted, rejected, system.split(local_error))
+        return Solution(
+            system.split(end),
+            system.nfe,
+            accepted,
+            rejected,
+            system.split(local_error),
+            system.split(system.at_times) if len(system.times) else None,
+        )
 
 
 class _System:
     """The rows' equation in elapsed time s >= 0: t = t0 + s or t0 - s; the state as one matrix (n, D)."""
 
-    def __init__(self, f: Equation, state: State, t0: float, t1: float, options: PerRowOptions) -> None:
-        self.f = f
-        self.t0 = t0
-        self.t1 = t1
-        self.span = abs(t1 - t0)
-        self.sign = 1.0 if t1 > t0 else -1.0
+    def __init__(self, problem: InitialValueProblem, options: PerRowOptions) -> None:
+        self.problem = problem
+        self.t0 = problem.t0
+        self.t1 = problem.t1
+        self.span = abs(self.t1 - self.t0)
+        self.sign = 1.0 if self.t1 > self.t0 else -1.0
         self.options = options
         self.nfe = 0
-        self.shapes = [part.shape[1:] for part in state]
-        self.start = torch.cat([part.reshape(len(part), -1) for part in state], dim=1)
+        self.shapes = [part.shape[1:] for part in problem.state]
+        self.start = torch.cat([part.reshape(len(part), -1) for part in problem.state], dim=1)
         widths = [shape.numel() for shape in self.shapes]
         self.ends = list(accumulate(widths))[:-1]
         # (n, D) @ (D, tensors) averages the columns of each tensor of the state.
@@ -119,25 +128,34 @@ class _System:
         self.averages = (one_hot(owners) / torch.tensor(widths)).to(self.start)
         self.tableau = TABLEAUX[options.method]
         self.stages = [self.start.new_tensor(row) for row in self.tableau.stages]
+        self.weighs = self.tableau.weighs(dense=bool(problem.times))
         self.error_weights = self.start.new_tensor(self.tableau.error or ())
         self.room = self.start.new_empty(len(self.error_weights) * self.start.numel())
+        # Elapsed times (k,), and the states at them (k, n, D).
+        self.times = self.start.new_tensor(problem.times, dtype=torch.float64).sub_(self.t0).mul_(self.sign)
+        self.at_times = self.start.new_empty(len(self.times), *self.start.shape)
 
     def slopes(self, y: Tensor) -> Tensor:
         """Room for the slopes (stages, m, D) of one step of the rows `y` (m, D), used again by the next."""
         size = len(self.error_weights) * y.numel()
         return self.room[:size].view(-1, *y.shape)
 
-    def slope(self, elapsed: Tensor, y: Tensor, out: Tensor | None = None, *, weighed: bool = True) -> Tensor:
-        """dy/ds (m, D) at the elapsed times (m,); see `Equation`."""
+    def slope(
+        self, elapsed: Tensor, y: Tensor, args: State, out: Tensor | None = None, *, weighed: bool = True
+    ) -> Tensor:
+        """dy/ds (m, D) at the elapsed times (m,) of m rows with their `args`; see `InitialValueProblem`."""
         self.nfe += 1
         t = (self.t0 + self.sign * elapsed).to(y.dtype)
-        parts = [part.reshape(len(part), -1) for part in self.f(t, self.split(y), weighed=weighed)]
+        derivative = self.problem.derivative(t, self.split(y), args, weighed=weighed)
+        parts = [part.reshape(len(part), -1) for part in derivative]
         return torch.cat(parts, dim=1, out=out).mul_(self.sign)
 
     def split(self, y: Tensor) -> State:
-        """The matrix (n, D) as the tensors of the state."""
-        parts = y.tensor_split(self.ends, dim=1)
-        return tuple(part.reshape(-1, *shape) for part, shape in zip(parts, self.shapes, strict=True))
+        """The matrix (..., n, D) as the tensors of the state, with n and what comes before it in front."""
+        parts = y.tensor_split(self.ends, dim=-1)
+        return tuple(
+            part.reshape(*y.shape[:-1], *shape) for part, shape in zip(parts, self.shapes, strict=True)
+        )
 
     def norm(self, vector: Tensor, magnitude: Tensor) -> Tensor:
         """Each row's norm (n,) of `vector` in units of the tolerance at `magnitude`, both (n, D)."""
@@ -177,6 +195,7 @@ class _Rows:
     """The rows still on their way; every tensor's first axis is the row. Times are float64."""
 
     index: Tensor
+    args: State
     y: Tensor
     slope: Tensor
     elapsed: Tensor
@@ -186,14 +205,24 @@ class _Rows:
 
     def keep(self, mask: Tensor) -> Self:
         """The rows where `mask` holds."""
-        positions = mask.nonzero().squeeze(1)
-        return type(self)(*(getattr(self, each.name)[positions] for each in fields(self)))
+        at = mask.nonzero().squeeze(1)
+        return type(self)(
+            index=self.index[at],
+            args=tuple(constant[at] for constant in self.args),
+            y=self.y[at],
+            slope=self.slope[at],
+            elapsed=self.elapsed[at],
+            step=self.step[at],
+            last_error=self.last_error[at],
+            accepted=self.accepted[at],
+        )
 
     def advance(self, step: Tensor, y: Tensor, slope: Tensor, error: Tensor, accept: Tensor) -> Self:
         """Move the rows of `accept` on, and choose every row's next step from its `error`."""
         column = accept[:, None]
         return type(self)(
             index=self.index,
+            args=self.args,
             y=torch.where(column, y, self.y),
             slope=torch.where(column, slope, self.slope),
             elapsed=torch.where(accept, self.elapsed + step, self.elapsed),
@@ -205,15 +234,16 @@ class _Rows:
 
 def _start(system: _System) -> _Rows:
     """All rows at the beginning, each with a starting step of its own."""
-    y = system.start
+    y, args = system.start, system.problem.args
     zero = y.new_zeros(len(y), dtype=torch.float64)
-    slope = system.slope(zero, y)
+    slope = system.slope(zero, y, args)
     magnitude = y.abs()
     speed = system.norm(slope, magnitude)
     trial = step_control.trial_step(system.norm(y, magnitude), speed, system.span)
-    bend = system.slope(trial, y + trial.to(y)[:, None] * slope) - slope
+    bend = system.slope(trial, y + trial.to(y)[:, None] * slope, args) - slope
     return _Rows(
         index=torch.arange(len(y), device=y.device),
+        args=args,
         y=y,
         slope=slope,
         elapsed=zero,
@@ -224,20 +254,37 @@ def _start(system: _System) -> _Rows:
 
 
 def _take_step(system: _System, rows: _Rows, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The state, the slope and the estimated local error, (m, D) each, after `step` (m,).
+    """The state (m, D) after `step` (m,), the slopes (stages, m, D) and the estimated local error (m, D).
 
-    Both pairs take their last stage at the step's end. The slope is valid until the next step.
+    Both pairs take their last stage at the step's end. The slopes are valid until the next step.
     """
     h = step.to(rows.y)[:, None]
     slopes = system.slopes(rows.y)
     flat = slopes.flatten(1)
     slopes[0] = rows.slope
     y = rows.y
-    stages = zip(system.tableau.nodes, system.stages, system.tableau.weighs[1:], strict=True)
+    stages = zip(system.tableau.nodes, system.stages, system.weighs[1:], strict=True)
     for number, (node, weights, weighed) in enumerate(stages, start=1):
         y = torch.addcmul(rows.y, h, (weights @ flat[:number]).view_as(y))
-        system.slope(rows.elapsed + node * step, y, out=slopes[number], weighed=weighed)
-    return y, slopes[-1], h * (system.error_weights @ flat).view_as(y)
+        system.slope(rows.elapsed + node * step, y, rows.args, slopes[number], weighed=weighed)
+    return y, slopes, h * (system.error_weights @ flat).view_as(y)
+
+
+def _interpolate(
+    system: _System, rows: _Rows, step: Tensor, slopes: Tensor, accept: Tensor, done: Tensor
+) -> None:
+    """Write down the states at the times within the steps (m,) of the rows of `accept`.
+
+    Of the rows of `done` these are all the times that are left.
+    """
+    reached = torch.where(done, system.span, rows.elapsed + step)
+    within = (system.times > rows.elapsed[:, None]) & (system.times <= reached[:, None]) & accept[:, None]
+    row, number = within.nonzero(as_tuple=True)
+    theta = (system.times[number] - rows.elapsed[row]) / step[row]
+    shares = dense_output.weights(system.tableau, theta).to(slopes) * step[row].to(slopes)[:, None]
+    system.at_times[number, rows.index[row]] = rows.y[row] + torch.einsum(
+        "ps,spd->pd", shares, slopes[:, row]
+    )
 
 
 def _meet_cap(system: _System, rows: _Rows, failed: _Failed) -> None:

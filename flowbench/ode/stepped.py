@@ -4,23 +4,26 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from flowbench import options
+from flowbench.ode.integrator import IntegratorOptions
 
 
-class SteppedOptions(options.PartOptions):
+class SteppedOptions(IntegratorOptions):
     """Method, accuracy and cap on evaluations; `steps` is how many equal ones a fixed-grid method takes."""
 
     fixed_grid: ClassVar[tuple[str, ...]]
     method: str
-    atol: float = Field(1e-5, gt=0)
-    rtol: float = Field(1e-5, gt=0)
     steps: int | None = Field(None, ge=1)
-    max_nfe: int = Field(10_000, ge=1)
 
     @property
     def adaptive(self) -> bool:
         """Whether the method chooses its own steps."""
         return self.method not in self.fixed_grid
+
+    def refined(self, level: int = 1) -> Self:
+        """See `IntegratorOptions`; on a fixed grid twice the steps, `level` times, at the same tolerances."""
+        if self.steps is None:
+            return super().refined(level)
+        return self._with(steps=self.steps * 2**level, max_nfe=self.max_nfe * 2**level)
 
     @model_validator(mode="after")
     def _steps_fit_method(self) -> Self:

@@ -1,14 +1,23 @@
 """The integrators of torchdiffeq (Chen, Rubanova, Bettencourt and Duvenaud 2018), one step for all rows."""
 
-from typing import ClassVar, Literal, get_args
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 from torchdiffeq import odeint, odeint_adjoint
 
-from flowbench import options
 from flowbench.errors import ConfigurationError, IntegrationError
-from flowbench.ode.integrator import Derivative, Equation, Integrator, Solution, State, all_finite
+from flowbench.ode.integrator import (
+    Derivative,
+    InitialValueProblem,
+    Integrator,
+    IntegratorOptions,
+    Solution,
+    State,
+    all_finite,
+)
 from flowbench.ode.stepped import SteppedOptions
 
 Adaptive = Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"]
@@ -17,6 +26,9 @@ FixedGrid = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adam
 Method = Literal[Adaptive, FixedGrid]
 
 FIXED_GRID_METHODS: tuple[str, ...] = get_args(FixedGrid)
+
+#: Adaptive methods whose interpolation is as accurate as their steps. Of the others it has a lower order.
+INTERPOLATING = ("dopri5", "adaptive_heun")
 
 # torchdiffeq's own default of 12 is unstable at all but tiny steps.
 ADAMS_ORDER = 5
@@ -41,65 +53,107 @@ class TorchdiffeqIntegrator(Integrator):
 
     Adaptive solves end exactly on `t1` instead of stepping past it and interpolating, and `f` is never
     asked for a time outside [t0, t1]. Gradients go through the solver's operations ("backprop") or
-    through the continuous adjoint equation ("adjoint").
+    through the continuous adjoint equation ("adjoint"). Within a step the solution is torchdiffeq's own
+    interpolation: a quartic, or Hermite's cubic on a fixed grid. Adaptive methods that are not in
+    `INTERPOLATING` end a step on each time instead.
     """
 
-    Options: ClassVar[type[options.PartOptions]] = TorchdiffeqOptions
+    Options: ClassVar[type[IntegratorOptions]] = TorchdiffeqOptions
+    row_steps: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
     options: TorchdiffeqOptions
 
     def __init__(self, options: TorchdiffeqOptions) -> None:
         self.options = options
 
-    def _solve(
-        self, f: Equation, state: State, t0: float, t1: float, parameters: tuple[Tensor, ...]
-    ) -> Solution:
-        options = self.options
-        adjoint = options.gradient == "adjoint" and torch.is_grad_enabled()
-        if adjoint and not parameters:
-            _refuse_hidden_parameters(f, state, t0)
-        monitored = (_AdaptiveMonitor if options.adaptive else _Monitor)(f, options, t0, t1)
-        times = torch.tensor([t0, t1], dtype=torch.float64, device=state[0].device)
-        arguments = {"rtol": options.rtol, "atol": options.atol, "method": options.method}
-        if adjoint:
-            # The adjoint runs in torchdiffeq's own, always increasing time.
-            begin = times[:1] if t0 < t1 else -times[:1]
-            norm = {"norm": "seminorm"} if options.seminorm else {}
-            path = odeint_adjoint(
-                monitored,
-                state,
-                times,
-                options=self._grid(times[1:]),
-                adjoint_options=self._grid(begin) | norm,
-                adjoint_params=parameters,
-                **arguments,
-            )
-        else:
-            path = odeint(monitored, state, times, options=self._grid(times[1:]), **arguments)
-        end = tuple(part[-1] for part in path)
-        monitored.check_finite(t1, end)
-        return monitored.finish(end)
+    def _solve(self, problem: InitialValueProblem) -> Solution:
+        if self.options.gradient == "backprop" or not torch.is_grad_enabled():
+            return self._backprop(problem)
+        if not problem.parameters:
+            _refuse_hidden_parameters(problem)
+        if not any(constant.grad_fn for constant in problem.args):
+            return self._adjoint(problem)
+        return _solve_apart(problem, self._adjoint)
 
-    def _grid(self, end: Tensor) -> dict[str, object]:
-        """torchdiffeq's options for a solve that ends at `end` (1,)."""
+    def _backprop(self, problem: InitialValueProblem) -> Solution:
+        monitor, times = self._monitor(problem), _all_times(problem)
+        path = odeint(
+            monitor,
+            problem.state,
+            times,
+            rtol=self.options.rtol,
+            atol=self.options.atol,
+            method=self.options.method,
+            options=self._grid(problem, self._stops(times)) | self._interpolation(problem),
+        )
+        return monitor.finish(path)
+
+    def _adjoint(self, problem: InitialValueProblem) -> Solution:
+        monitor, times = self._monitor(problem), _all_times(problem)
+        # The adjoint runs in torchdiffeq's own, always increasing time, from each time to the one before.
+        stops = times if problem.t0 < problem.t1 else -times
+        norm = {"norm": "seminorm"} if self.options.seminorm else {}
+        constants = (constant for constant in problem.args if constant.requires_grad)
+        # A tensor that is given twice would get its gradient twice.
+        wanted = {id(tensor): tensor for tensor in (*problem.parameters, *constants)}
+        path = odeint_adjoint(
+            monitor,
+            problem.state,
+            times,
+            rtol=self.options.rtol,
+            atol=self.options.atol,
+            method=self.options.method,
+            options=self._grid(problem, self._stops(times)) | self._interpolation(problem),
+            adjoint_options=self._grid(problem, stops[:-1]) | norm,
+            adjoint_params=tuple(wanted.values()),
+        )
+        for part in path:
+            if part.requires_grad:
+                part.register_hook(monitor.begin_adjoint)
+        return monitor.finish(path)
+
+    def _monitor(self, problem: InitialValueProblem) -> "_Monitor":
+        if self.options.adaptive:
+            return _AdaptiveMonitor(problem, self.options)
+        return _GridMonitor(problem, self.options) if problem.times else _Monitor(problem, self.options)
+
+    def _grid(self, problem: InitialValueProblem, stops: Tensor) -> dict[str, object]:
+        """torchdiffeq's options for solves of the problem, or of parts of it, that end on `stops` (k,)."""
         steps = self.options.steps
         if steps is None:
-            return {"step_t": end}
+            return {"step_t": stops}
+        span = abs(problem.t1 - problem.t0)
 
         def equal_steps(f: Derivative, state: Tensor, t: Tensor) -> Tensor:
-            return torch.linspace(t[0].item(), t[-1].item(), steps + 1, dtype=t.dtype, device=t.device)
+            begin, end = t[0].item(), t[-1].item()
+            count = max(1, round(steps * abs(end - begin) / span))
+            return torch.linspace(begin, end, count + 1, dtype=t.dtype, device=t.device)
 
         grid: dict[str, object] = {"grid_constructor": equal_steps}
         return grid | {"max_order": ADAMS_ORDER} if self.options.method.endswith("adams") else grid
+
+    def _stops(self, times: Tensor) -> Tensor:
+        """Of all `times`, those on which a step of an adaptive method has to end."""
+        return times[-1:] if self.options.method in INTERPOLATING else times[1:]
+
+    def _interpolation(self, problem: InitialValueProblem) -> dict[str, object]:
+        """The option of a fixed grid that is read off within its steps; the cubic takes another slope."""
+        return {"interp": "cubic"} if problem.times and not self.options.adaptive else {}
+
+
+def _all_times(problem: InitialValueProblem) -> Tensor:
+    times = (problem.t0, *problem.times, problem.t1)
+    return torch.tensor(times, dtype=torch.float64, device=problem.state[0].device)
 
 
 class _Monitor:
     """`f` with its calls counted and capped; torchdiffeq calls back at every step."""
 
-    def __init__(self, f: Derivative, options: TorchdiffeqOptions, t0: float, t1: float) -> None:
-        self.f = f
+    def __init__(self, problem: InitialValueProblem, options: TorchdiffeqOptions) -> None:
+        self.problem = problem
         self.options = options
-        self.t0 = t0
-        self.t1 = t1
+        self.t0 = problem.t0
+        self.t1 = problem.t1
         self.nfe = 0
         self.steps = 0
         self.rejected = 0
@@ -116,14 +170,19 @@ class _Monitor:
                 cause=f"it met its cap of {self.options.max_nfe} evaluations",
             )
         self.nfe += 1
-        return self.f(t, state)
+        return self.problem.derivative(t, state, self.problem.args)
 
-    def finish(self, state: State) -> Solution:
-        """The solution; later calls belong to the adjoint solve, which is counted and capped by itself."""
-        solution = Solution(state, self.nfe, self.steps - self.rejected, self.rejected)
+    def finish(self, path: State) -> Solution:
+        """The solution; `path` holds the states at t0, at the problem's times and at t1, (k, *shape) each."""
+        end = tuple(part[-1] for part in path)
+        self.check_finite(self.t1, end)
+        within = tuple(part[1:-1] for part in path) if self.problem.times else None
+        return Solution(end, self.nfe, self.steps - self.rejected, self.rejected, at_times=within)
+
+    def begin_adjoint(self, gradient: Tensor) -> None:
+        """Called when gradients come back: each adjoint solve is counted and capped by itself."""
         self.nfe = 0
         self.solve = "adjoint solve"
-        return solution
 
     def callback_step(self, t: Tensor, state: State, dt: Tensor) -> None:
         """Called by torchdiffeq before each step of the forward solve."""
@@ -177,12 +236,82 @@ class _AdaptiveMonitor(_Monitor):
         self.rejected += 1
 
 
-def _refuse_hidden_parameters(f: Derivative, state: State, t0: float) -> None:
+class _GridMonitor(_Monitor):
+    """Remembers the last slope: Hermite's cubic takes the one at a step's end, which begins the next step."""
+
+    def __init__(self, problem: InitialValueProblem, options: TorchdiffeqOptions) -> None:
+        super().__init__(problem, options)
+        self.last: tuple[float, State, State] | None = None
+        self.has_solved = False
+
+    def __call__(self, t: Tensor, state: State) -> State:
+        if self.has_solved:
+            return super().__call__(t, state)
+        # torchdiffeq asks twice with the very same tensors, and changes none of them in place.
+        if self.last is not None:
+            time, place, slope = self.last
+            same = zip(place, state, strict=True)
+            if t.item() == time and all(one.data_ptr() == other.data_ptr() for one, other in same):
+                return slope
+        slope = super().__call__(t, state)
+        self.last = t.item(), state, slope
+        return slope
+
+    def finish(self, path: State) -> Solution:
+        """See `_Monitor`; an adjoint solve differentiates each slope that it asks for, and needs it anew."""
+        self.last, self.has_solved = None, True
+        return super().finish(path)
+
+
+class _Apart(torch.autograd.Function):
+    """The outputs of a solve as a function of its tensors, with a graph of its own inside."""
+
+    @staticmethod
+    def forward(ctx: Any, solve: Callable[[], tuple[State, State]], *tensors: Tensor) -> State:
+        with torch.enable_grad():
+            ctx.leaves, ctx.outputs = solve()
+        return tuple(output.detach() for output in ctx.outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        places = [place for place, leaf in enumerate(ctx.leaves) if leaf.requires_grad]
+        wanted = [ctx.leaves[place] for place in places]
+        found = torch.autograd.grad(ctx.outputs, wanted, gradients, allow_unused=True, retain_graph=True)
+        by_place = dict(zip(places, found, strict=True))
+        return None, *(by_place.get(place) for place in range(len(ctx.leaves)))
+
+
+def _solve_apart(problem: InitialValueProblem, solve: Callable[[InitialValueProblem], Solution]) -> Solution:
+    """`solve` with constants of the rows that begin their graph.
+
+    The adjoint equation takes gradients to them beside those to the parameters. Had they been computed from
+    parameters, these would get that part of their gradient twice.
+    """
+    solved: list[Solution] = []
+
+    def apart() -> tuple[State, State]:
+        state, args = (
+            tuple(tensor.detach().requires_grad_(tensor.requires_grad) for tensor in tensors)
+            for tensors in (problem.state, problem.args)
+        )
+        solved.append(solve(replace(problem, state=state, args=args)))
+        outputs = (*solved[0].state, *(solved[0].at_times or ()))
+        return (*state, *args, *problem.parameters), outputs
+
+    tensors = (*problem.state, *problem.args, *problem.parameters)
+    outputs: State = _Apart.apply(apart, *tensors)  # type: ignore[no-untyped-call]
+    count = len(problem.state)
+    return replace(solved[0], state=outputs[:count], at_times=outputs[count:] or None)
+
+
+def _refuse_hidden_parameters(problem: InitialValueProblem) -> None:
     """The adjoint of a parameter that is not listed would be silently zero."""
+    state, args = (tuple(part.detach() for part in parts) for parts in (problem.state, problem.args))
     with torch.enable_grad():
-        derivative = f(state[0].new_tensor(t0), tuple(part.detach() for part in state))
+        derivative = problem.derivative(state[0].new_tensor(problem.t0), state, args)
     if any(part.requires_grad for part in derivative):
         raise ConfigurationError(
-            "gradient=adjoint gives gradients only to the tensors in `parameters`, which is empty, "
-            "and the derivative depends on some; pass them, or use gradient=backprop"
+            "gradient=adjoint gives gradients only to the state, to `args` and to the tensors in "
+            "`parameters`, which is empty, and the derivative depends on others; pass them, or use "
+            "gradient=backprop"
         )

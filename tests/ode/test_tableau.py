@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flowbench.ode import dense_output
 from flowbench.ode.native_engine import TABLEAUX
 from flowbench.ode.tableau import DOPRI5, TSIT5, Tableau
 
@@ -86,3 +87,61 @@ def test_convergence_order_by_regression(method: str, order: int) -> None:
     x, y = counts.log(), torch.stack(errors).log()
     rate = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
     assert float(rate) == pytest.approx(-order, abs=0.3)
+
+
+# Dense output ---------------------------------------------------------------------------------------
+
+
+@PAIRS
+def test_dense_output_of_the_pairs_is_of_order_four(pair: Tableau) -> None:
+    """b(theta)^T phi = theta^order / gamma of every tree up to that order; the solution at theta = 1."""
+    a, b, c = matrix(pair)
+    theta = torch.linspace(0, 1, 21, dtype=torch.float64)
+    shares = dense_output.weights(pair, theta)
+    for tree, phi, value in conditions(a, c):
+        if tree <= 4:
+            torch.testing.assert_close(shares @ phi, value * theta**tree, atol=1e-13, rtol=0)
+    assert any(
+        (shares @ phi - value * theta**tree).abs().max() > 1e-4
+        for tree, phi, value in conditions(a, c)
+        if tree == 5
+    )
+    torch.testing.assert_close(shares[-1], b, atol=1e-13, rtol=0)
+    # And the slopes of the polynomial at both ends are those of the solution.
+    slopes = torch.tensor(pair.dense, dtype=torch.float64)
+    ends = torch.eye(len(b), dtype=torch.float64)[[0, -1]]
+    torch.testing.assert_close(slopes[:, 0], ends[0])
+    torch.testing.assert_close(slopes @ torch.arange(1.0, 5.0).double(), ends[1], atol=1e-12, rtol=0)
+
+
+@METHODS
+def test_stages_that_an_answer_weighs(method: str, order: int) -> None:
+    """Of the solution and its error; of dense output too, by its weights."""
+    tableau = TABLEAUX[method]
+    weighed = torch.tensor(tableau.solution) != 0
+    if tableau.error is not None:
+        weighed |= torch.tensor(tableau.error) != 0
+    assert tableau.weighs(dense=False) == tuple(weighed.tolist())
+    within = dense_output.weights(tableau, torch.tensor([0.3, 0.7]))[:, : len(weighed)]
+    assert tableau.weighs(dense=True) == tuple((weighed | (within != 0).any(0)).tolist())
+
+
+def test_cubics_are_those_of_hermite() -> None:
+    """Where a step's end and its slopes are those of a cubic, dense output is that cubic."""
+    theta = torch.linspace(0, 1, 9, dtype=torch.float64)
+    for tableau in (TABLEAUX[method] for method in ORDERS if TABLEAUX[method].dense is None):
+        assert dense_output.needs_end_slope(tableau)
+        shares = dense_output.weights(tableau, theta)
+        # y = theta^3 - 2 theta^2 + 5 theta from 0 to 4, with slopes 5 at the start and 4 at the end.
+        inner = torch.zeros(len(tableau.solution), dtype=torch.float64)
+        inner[0] = 5
+        weights = torch.tensor(tableau.solution, dtype=torch.float64)
+        if len(inner) > 1:
+            # The method's own stages are such that the step ends where the cubic does.
+            inner[1] = (4 - 5 * weights[0]) / weights[1]
+            expected = theta**3 - 2 * theta**2 + 5 * theta
+        else:
+            # Euler's step ends at 5.
+            expected = -(theta**3) + theta**2 + 5 * theta
+        got = shares @ torch.cat([inner, torch.full((1,), 4.0, dtype=torch.float64)])
+        torch.testing.assert_close(got, expected)
