@@ -41,16 +41,10 @@ class EvaluationOptions(Options):
     certificates: bool = True
 
     @model_validator(mode="after")
-    def _probes_fit_solver(self) -> Self:
+    def _divergence_is_chosen(self) -> Self:
         if self.divergence.name == "auto":
             raise ValueError(
                 "the divergence `auto` is for training; an evaluation's is exact unless `divergence` names "
                 "an estimator"
-            )
-        if not DIVERGENCES.get(self.divergence.name).exact and self.integrator.name == "per-row":
-            raise ValueError(
-                f"the divergence `{self.divergence.name}` keeps its probes for a whole batch, which the "
-                "solver `per-row` takes apart; set `integrator` to `native` or `torchdiffeq`, with "
-                "`atol` and `rtol`"
             )
         return self

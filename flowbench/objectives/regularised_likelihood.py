@@ -12,7 +12,7 @@ from flowbench.models.continuous.flow import ContinuousFlow, Rates
 from flowbench.models.density import Density
 from flowbench.objectives.likelihood import solve
 from flowbench.objectives.objective import LossTerms, Objective
-from flowbench.ode.divergence import ExactDivergence, Hutchinson
+from flowbench.ode.divergence import ExactDivergence, Hutchinson, as_tangents
 from flowbench.ode.integrator import State
 
 
@@ -63,7 +63,7 @@ def regularised_rates(flow: ContinuousFlow) -> Rates:
     """Velocity v and divergence as the flow estimates it, then |v|^2 and |dv/dx|_F^2, (n,) each."""
 
     def rates(t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
-        tangents = _spanning(x) if probes is None else probes
+        tangents = _spanning(x) if probes is None else as_tangents(probes)
         velocity, pushed = flow.field.jvp(t, x, tangents, context)
         # E |J e|^2 = |J|_F^2 for any probes e of unit covariance, as every estimator draws them.
         frobenius = pushed.square().sum(-1).mean(0)

@@ -20,7 +20,8 @@ class DivergenceEstimator(ABC):
     """tr(dv/dx) for each row; `exact` says whether the number carries no probe noise.
 
     An integrator needs one function of (t, x) per solve: call `draw` once before the solve and hand the
-    probes to every `velocity_and_divergence` in it.
+    probes to every `velocity_and_divergence` in it. They are constants of the rows: a row that leaves the
+    solve takes its own along.
     """
 
     Options: ClassVar[type[options.PartOptions]]
@@ -29,7 +30,7 @@ class DivergenceEstimator(ABC):
 
     @abstractmethod
     def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
-        """Probes for the rows `x` (n, d), in the dtype and on the device of `x`; None if none are needed.
+        """Probes (n, k, d) for the rows `x` (n, d), of the same dtype and device; None if none are needed.
 
         Raises `ConfigurationError` if probes are needed and there is no `generator`.
         """
@@ -43,7 +44,10 @@ class DivergenceEstimator(ABC):
         probes: Tensor | None = None,
         context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The velocity (n, d) and its divergence (n,) at `t`, () or (n,), and `x` (n, d), given `context`."""
+        """The velocity (n, d) and its divergence (n,) at `t`, () or (n,), and `x` (n, d), given `context`.
+
+        `probes` (n, k, d) and `context` (n, c) are those of the same rows.
+        """
 
     @abstractmethod
     def describe(self, field: Velocity) -> str:
@@ -123,10 +127,10 @@ class Hutchinson(DivergenceEstimator):
         self.options: HutchinsonOptions = options
 
     def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Probes (k, n, d)."""
+        """See `DivergenceEstimator`; k is the option `probes`."""
         generator = _seeded(generator, self.options.name)
         draw = _rademacher if self.options.distribution == "rademacher" else _gaussian
-        return draw(self.options.probes, x, generator)
+        return draw(self.options.probes, x, generator).transpose(0, 1)
 
     def velocity_and_divergence(
         self,
@@ -137,9 +141,9 @@ class Hutchinson(DivergenceEstimator):
         context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `DivergenceEstimator`."""
-        probes = _required(probes)
-        velocity, pushed = field.jvp(t, x, probes, context)
-        return velocity, (probes * pushed).sum(-1).mean(0)
+        tangents = as_tangents(_required(probes))
+        velocity, pushed = field.jvp(t, x, tangents, context)
+        return velocity, (tangents * pushed).sum(-1).mean(0)
 
     def describe(self, field: Velocity) -> str:
         """See `DivergenceEstimator`."""
@@ -170,11 +174,11 @@ class HutchPlusPlus(DivergenceEstimator):
         self.options: HutchPlusPlusOptions = options
 
     def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The sketch (k, n, d), in general position, followed by the Rademacher probes of the rest."""
+        """See `DivergenceEstimator`: the sketch, in general position, then Rademacher probes of the rest."""
         generator = _seeded(generator, self.options.name)
         sketch = _gaussian(self._sketch_size, x, generator)
         rest = _rademacher(self.options.probes - 2 * self._sketch_size, x, generator)
-        return torch.cat([sketch, rest])
+        return torch.cat([sketch, rest]).transpose(0, 1)
 
     def velocity_and_divergence(
         self,
@@ -185,7 +189,7 @@ class HutchPlusPlus(DivergenceEstimator):
         context: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `DivergenceEstimator`."""
-        sketch, rest = _required(probes).tensor_split([self._sketch_size])
+        sketch, rest = as_tangents(_required(probes)).tensor_split([self._sketch_size])
         with torch.no_grad():
             _, image = field.jvp(t, x, sketch, context)
             span = torch.linalg.qr(image.permute(1, 2, 0)).Q.permute(2, 0, 1)
@@ -228,6 +232,11 @@ class AutoDivergence:
         if field.has_closed_form_divergence or field.features <= self.options.columns:
             return ExactDivergence(ExactDivergenceOptions())
         return Hutchinson(HutchinsonOptions())
+
+
+def as_tangents(probes: Tensor) -> Tensor:
+    """Probes (n, k, d) as the tangents (k, n, d) of `Velocity.jvp`."""
+    return probes.transpose(0, 1)
 
 
 def _rademacher(count: int, x: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,12 +12,11 @@ from torch import Tensor
 from flowbench.data.lattice import Lattice
 from flowbench.encoding.dequantiser import CONTINUOUS, Dequantiser
 from flowbench.encoding.standardise import Standardise, StandardiseOptions
-from flowbench.errors import ConfigurationError, IntegrationError
+from flowbench.errors import IntegrationError
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.failures import failing_rows
 from flowbench.evaluation.flags import flags_of
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.refinement import coarsen, refine
 from flowbench.evaluation.reported import Likelihoods, drawn_likelihoods, reported_likelihoods
 from flowbench.models.background import Background
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
@@ -132,11 +131,12 @@ def test_rows_that_no_solve_makes_good_enough_are_flagged() -> None:
     assert reported.flagged.all()
 
 
-def test_an_estimated_divergence_has_an_error_that_covers_it() -> None:
+@pytest.mark.parametrize("engine", ["native", "per-row"])
+def test_an_estimated_divergence_has_an_error_that_covers_it(engine: str) -> None:
     x = torch.tensor(NORMAL.rvs(200, random_state=2))
     bent = model(bent_flow())
-    native = {"name": "native", "atol": 1e-6, "rtol": 1e-6}
-    estimated = EvaluationOptions(integrator=native, divergence={"name": "hutchinson"})
+    solver = {"name": engine, "atol": 1e-6, "rtol": 1e-6}
+    estimated = EvaluationOptions(integrator=solver, divergence={"name": "hutchinson"})
     reported = reported_likelihoods(bent, x, estimated)
     errors = true_errors(reported, bent, x)
     assert errors.median() > 1e-3
@@ -172,11 +172,6 @@ def test_two_steps_of_euler_are_no_solve() -> None:
     grid = EvaluationOptions(integrator=TorchdiffeqOptions(method="euler", steps=2))
     reported = reported_likelihoods(model(bent_flow()), x, grid)
     assert abs(reported.shift) > 0.1
-
-
-def test_probes_and_rows_that_leave_their_batch_do_not_go_together() -> None:
-    with pytest.raises(ConfigurationError, match="set `integrator` to `native` or `torchdiffeq`"):
-        EvaluationOptions(divergence={"name": "hutchinson"})
 
 
 def test_float32_is_told_where_nothing_is_solved() -> None:
@@ -411,16 +406,6 @@ def test_what_is_wrong_with_a_row_is_told_in_words() -> None:
         5: ("how far it may be off is not known",) * 2,
         6: ("may be off by more than the largest error asked for",) * 2,
     }
-
-
-def test_refined_and_coarsened_solvers() -> None:
-    assert refine(PerRowOptions(atol=1e-6, rtol=1e-5)).model_dump()["rtol"] == pytest.approx(1e-6)
-    assert refine(PerRowOptions(atol=1e-6), 3).model_dump()["atol"] == pytest.approx(1e-9)
-    assert coarsen(PerRowOptions(atol=1e-6, rtol=1e-2)).model_dump()["atol"] == pytest.approx(1e-3)
-    assert coarsen(PerRowOptions(atol=1e-6, rtol=1e-2)).model_dump()["rtol"] == pytest.approx(1e-2)
-    assert coarsen(TorchdiffeqOptions(method="rk4", steps=10)).model_dump()["steps"] == 10
-    finer = refine(TorchdiffeqOptions(method="rk4", steps=10, max_nfe=50), 2).model_dump()
-    assert (finer["steps"], finer["max_nfe"]) == (40, 200)
 
 
 def test_grid_of_a_known_density() -> None:

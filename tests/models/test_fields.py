@@ -194,7 +194,7 @@ def spanning_probes(estimator: DivergenceEstimator, x: Tensor) -> Tensor | None:
     if isinstance(estimator, Hutchinson):
         features = x.shape[1]
         basis = features**0.5 * torch.eye(features, dtype=x.dtype)
-        return basis[:, None].expand(features, *x.shape)
+        return basis.expand(len(x), features, features)
     return estimator.draw(x, torch.Generator().manual_seed(0))
 
 

@@ -71,7 +71,7 @@ def test_costs_are_quadratures_along_the_solution(divergence: str) -> None:
         ).detach()
         kinetic.append(flow.field.velocity(t, position).detach().square().sum(1))
         if probes is not None:
-            jacobian = torch.einsum("nij,knj->nik", jacobian, probes) / len(probes) ** 0.5
+            jacobian = torch.einsum("nij,nkj->nik", jacobian, probes) / probes.shape[1] ** 0.5
         frobenius.append(jacobian.square().sum((1, 2)))
     weights = torch.tensor([1.0, *([4.0, 2.0] * 49), 4.0, 1.0], dtype=torch.float64) / 300
     weights *= 4 * (1 - steps) ** 3

@@ -21,7 +21,8 @@ from flowbench.ode.divergence import (
     HutchPlusPlus,
     HutchPlusPlusOptions,
 )
-from flowbench.registry import DIVERGENCES
+from flowbench.ode.integrator import State
+from flowbench.registry import DIVERGENCES, INTEGRATORS
 
 DRAWS = 20_000
 TIME = torch.tensor(0.3, dtype=torch.float64)
@@ -181,7 +182,8 @@ def test_draws_depend_on_the_generator_alone(name: str) -> None:
         assert first is None and again is None
         assert estimator.draw(x, None) is None
         return
-    assert torch.equal(first, again) and first.dtype == x.dtype and first.shape[1:] == x.shape
+    assert torch.equal(first, again) and first.dtype == x.dtype
+    assert (first.shape[0], first.shape[2]) == x.shape
     with pytest.raises(ConfigurationError, match="needs a generator"):
         estimator.draw(x, None)
 
@@ -204,9 +206,78 @@ def test_auto_is_exact_where_that_is_in_reach() -> None:
         EvaluationOptions(divergence={"name": "auto"})
 
 
+class Curved:
+    """v(t, x) = sin(3 t) tanh(A x), whose rows are the faster the farther out they lie."""
+
+    has_closed_form_divergence = False
+    features = 3
+    matrix = 2 * random_field(3).matrix
+
+    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.jvp(t, x, x[None])[0]
+
+    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        speed, inner = torch.sin(3 * t).reshape(-1, 1), torch.tanh(x @ self.matrix.T)
+        return speed * inner, speed * (1 - inner.square()) * (tangents @ self.matrix.T)
+
+    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("estimator", NOISY, ids=lambda e: str(e.options))
+def test_probes_go_with_their_rows(estimator: DivergenceEstimator) -> None:
+    """Solves row by row agree with those of the batch, and a row's answer with that of the row alone."""
+    generator = torch.Generator().manual_seed(4)
+    x = 3 * torch.randn(12, 3, generator=generator, dtype=torch.float64) ** 3
+    probes = estimator.draw(x, generator)
+    sizes = []
+
+    def solve(name: str, tolerance: float, rows: list[int]) -> State:
+        def derivative(t: Tensor, state: State, probes: Tensor) -> State:
+            sizes.append(len(probes))
+            return estimator.velocity_and_divergence(Curved(), t, state[0], probes)
+
+        integrator = INTEGRATORS.get(name)(INTEGRATORS.get(name).Options(atol=tolerance, rtol=tolerance))
+        state = x[rows], x.new_zeros(len(rows))
+        return integrator.integrate(derivative, state, 1.0, 0.0, args=(probes[rows],)).state
+
+    everything = list(range(12))
+    for got, expected in zip(
+        solve("per-row", 1e-10, everything), solve("native", 1e-11, everything), strict=True
+    ):
+        torch.testing.assert_close(got, expected, atol=1e-7, rtol=1e-7)
+    sizes.clear()
+    together = solve("per-row", 1e-4, everything)
+    assert min(sizes) < 12
+    for row in (0, 5, 11):
+        for got, expected in zip(solve("per-row", 1e-4, [row]), together, strict=True):
+            torch.testing.assert_close(got[0], expected[row], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["hutchinson", "hutch++"])
+def test_a_flow_is_scored_row_by_row_with_an_estimated_divergence(name: str) -> None:
+    flow = ContinuousFlow(3, ContinuousOptions(), torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = []
+    for engine in ("per-row", "native"):
+        given = EvaluationOptions(
+            integrator={"name": engine, "atol": 1e-9, "rtol": 1e-9}, divergence={"name": name}
+        )
+        exact = flow.for_evaluation(given.integrator, divergence=given.divergence)
+        with torch.no_grad():
+            found.append(exact.log_prob(x, torch.Generator().manual_seed(7)))
+    torch.testing.assert_close(*found, atol=1e-6, rtol=0)
+    with torch.no_grad():
+        certain = flow.for_evaluation(given.integrator).log_prob(x)
+    assert (found[0] - certain).abs().max() > 1e-3
+
+
 def test_rademacher_probes_are_signs() -> None:
     probes = Hutchinson(HutchinsonOptions(probes=2)).draw(torch.zeros(500, 3), torch.Generator())
-    assert probes.shape == (2, 500, 3)
+    assert probes.shape == (500, 2, 3)
     assert set(probes.unique().tolist()) == {-1.0, 1.0}
 
 

@@ -1,6 +1,6 @@
 """Continuous normalizing flows (Chen et al. 2018; Grathwohl et al. 2019)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
@@ -19,7 +19,8 @@ from flowbench.options import part_of
 from flowbench.registry import DIVERGENCES, FIELDS, INTEGRATORS
 from flowbench.statistics.gaussian_mixtures import Tell
 
-#: `(t, x: (n, d), probes, context)` to the velocity (n, d), its divergence (n,) and further integrands (n,).
+#: `(t, x: (n, d), probes: (n, k, d), context: (n, c))` to velocity (n, d), divergence (n,) and further
+#: integrands (n,) each; probes and context are None where there are none.
 Rates = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], State]
 
 
@@ -71,7 +72,7 @@ class ContinuousFlow(Flow):
     def for_validation(self) -> Self:
         """A copy that is solved under error control: weights may learn to suit the steps of a fixed grid."""
         flow = super().for_validation()
-        if flow.integrator.options.model_dump().get("steps"):
+        if not flow.integrator.options.adaptive:
             flow.integrator = NativeIntegrator(NativeOptions(**recipes.TRAINING_TOLERANCES))
         return flow
 
@@ -89,19 +90,22 @@ class ContinuousFlow(Flow):
         return flow
 
     def trajectory(self, z: Tensor, times: Tensor, *, context: Tensor | None = None) -> Tensor:
-        """Positions `(k, n, d)` at increasing `times: (k,)` in [0, 1] of base points `z: (n, d)`."""
+        """Positions `(k, n, d)` of base points `z: (n, d)` at `times: (k,)`, which increase within [0, 1].
+
+        Raises `ConfigurationError` for other times, and `IntegrationError` where the solve fails.
+        """
         self._check(z, context)
         constants = _Constants(None, context)
         path = self._path(constants)
-        positions, now = [], 0.0
-        for time in times.tolist():
-            if time > now:
-                z = self._integrate(
-                    lambda t, state, *args: (path(t, state, *args),), path, (z,), now, time, constants
-                ).state[0]
-            positions.append(z)
-            now = time
-        return torch.stack(positions)
+
+        def velocity(t: Tensor, state: State, *args: Tensor) -> State:
+            return (path(t, state, *args),)
+
+        asked = times.tolist()
+        end = max(asked, default=0.0)
+        solution = self._integrate(velocity, path, (z,), 0.0, end, constants, times=asked)
+        (positions,) = solution.at_times or ()
+        return positions
 
     def to_base_with_integrals(
         self,
@@ -172,8 +176,13 @@ class ContinuousFlow(Flow):
         start: float,
         end: float,
         constants: "_Constants",
+        *,
+        times: Sequence[float] | None = None,
     ) -> Solution:
-        """Carry rows, and integrals along their paths, from t = `start` to `end` by the field's clock."""
+        """Carry rows, and integrals along their paths, from t = `start` to `end` by the field's clock.
+
+        For `times` see `Integrator.integrate`.
+        """
         clock = self.field.clock
 
         def paced(tau: Tensor, state: State, *args: Tensor) -> State:
@@ -192,6 +201,7 @@ class ContinuousFlow(Flow):
             state,
             clock.reads(start),
             clock.reads(end),
+            times=None if times is None else [clock.reads(time) for time in times],
             args=constants.args,
             path=path if even else paced_path,
             parameters=self.field.parameters(),
