@@ -16,7 +16,6 @@ from benchmarks.known import known
 from benchmarks.worker import Answer, Contender
 from flowbench.data import Dataset, Split
 from flowbench.errors import IntegrationError
-from flowbench.evaluation.refinement import refine
 from flowbench.evaluation.reported import reported_likelihoods
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.ode.integrator import Derivative, PathDerivative, Solution, State
@@ -140,7 +139,7 @@ def other(
         options = task.prepared.config.evaluation
         rows = torch.from_numpy(task.test)
         scores, finer = (
-            task.prepared.model.for_evaluation(refine(options.integrator, level)).score(part)
+            task.prepared.model.for_evaluation(options.integrator.refined(level)).score(part)
             for level, part in ((0, rows), (1, rows[:ERROR_ROWS]))
         )
         off = (scores.log_prob[:ERROR_ROWS] - finer.log_prob).abs().max().item()
@@ -196,10 +195,10 @@ class CountingIntegrator(PerRowIntegrator):
     ) -> Solution:
         return super().integrate(self._counted(f), *arguments, path=path and self._counted(path), **others)
 
-    def _counted(self, derivative: Callable[[Tensor, State], Any]) -> Callable[[Tensor, State], Any]:
-        def counted(t: Tensor, y: State) -> Any:
+    def _counted(self, derivative: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(t: Tensor, y: State, *args: Tensor) -> Any:
             self.rows += len(t)
-            return derivative(t, y)
+            return derivative(t, y, *args)
 
         return counted
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -10,12 +9,12 @@ from torch import Tensor
 from flowbench.errors import FlowbenchError
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.normalisation import DRAWS, Mass, bridge_mass, quadrature_mass
-from flowbench.evaluation.refinement import ROUNDING, Regime, coarsen
+from flowbench.evaluation.refinement import COARSE, ROUNDING, Regime
 from flowbench.evaluation.reported import Likelihoods
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.density import Flow
 from flowbench.models.density_model import DensityModel
-from flowbench.ode.native_engine import Method, NativeIntegrator, NativeOptions
+from flowbench.ode.native_engine import NativeIntegrator, NativeOptions
 from flowbench.store import Certificate
 
 #: How far from 1 the integral of a density may be, beside the error of the integral itself.
@@ -92,7 +91,7 @@ def _normalisation(
     generator: torch.Generator,
 ) -> Certificate:
     # An integral to two digits needs no solves to six.
-    coarse = model.for_evaluation(coarsen(options.integrator), dtype=torch.float32)
+    coarse = model.for_evaluation(options.integrator.coarsened(COARSE), dtype=torch.float32)
     if x.shape[1] <= 2:
         mass = quadrature_mass(coarse, x, generator)
         # A density thinner than a cell slips through any grid, so that a grid alone does not condemn it, nor
@@ -185,13 +184,11 @@ def _differentiable(flow: Flow) -> Flow:
     if not isinstance(flow, ContinuousFlow):
         return flow
     copied = flow.for_evaluation(flow.integrator.options, dtype=flow.like.dtype)
-    given = flow.integrator.options.model_dump()
-    tolerances = {name: given[name] for name in ("atol", "rtol", "steps", "max_nfe") if given.get(name)}
-    # Engines have methods of their own; the map that they approximate is the same.
-    method = given["method"] if given["method"] in get_args(Method) else "rk4"
-    if not given.get("steps"):
-        method = "dopri5"
-    copied.integrator = NativeIntegrator(NativeOptions(method=method, **tolerances))
+    given = copied.integrator.options
+    if not copied.integrator.differentiable:
+        # The map that the engines approximate is the same.
+        options = NativeOptions(atol=given.atol, rtol=given.rtol, max_nfe=given.max_nfe)
+        copied.integrator = NativeIntegrator(options)
     return copied
 
 

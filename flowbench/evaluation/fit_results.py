@@ -15,7 +15,7 @@ from flowbench.errors import IntegrationError
 from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.refinement import Ladder, coarsen
+from flowbench.evaluation.refinement import COARSE, Ladder
 from flowbench.evaluation.reported import Likelihoods, draw_rows, score_rows
 from flowbench.models.density_model import DensityModel
 from flowbench.statistics.paired import estimate_mean
@@ -134,7 +134,7 @@ def _grid(
     box = density.box if density else dequantiser.whole_cells(data_box(dataset.rows))
     x, y = grid_axes(box, options.grid)
     # A picture needs no sixth digit; the stated likelihoods above are solved at the full tolerance.
-    coarse = model.for_evaluation(coarsen(options.integrator), dtype=torch.float32)
+    coarse = model.for_evaluation(options.integrator.coarsened(COARSE), dtype=torch.float32)
     log_prob = tabulate(lambda points: coarse.log_prob(torch.from_numpy(points)).numpy(), x, y)
     return Grid(x, y, log_prob, tabulate(density.log_prob, x, y) if density else None)
 

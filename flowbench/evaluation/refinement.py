@@ -16,7 +16,6 @@ from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.failures import failing_rows, past_failures, spread_scores
 from flowbench.models.density import Scores
 from flowbench.models.density_model import DensityModel, chunk_sizes
-from flowbench.options import PartOptions
 from flowbench.registry import DIVERGENCES
 
 #: Draws of the model by which its errors are calibrated, whatever rows are scored.
@@ -251,7 +250,7 @@ class Ladder:
         """What a draw's local error has to be multiplied by to cover how far its log-likelihood is off."""
         x, drawn = self._references()
         # Draws carry the exact divergence, whatever rows are scored with.
-        finest = self._score_draws(self.model.for_evaluation(refine(self.options.integrator, 2)), x).log_prob
+        finest = self._score_draws(self.model.for_evaluation(self.options.integrator.refined(2)), x).log_prob
         rest = 10.0 ** (-2 * self._digits(0))
         return covering_factor((drawn.log_prob - finest).abs() / (1 - rest), local_error(drawn))
 
@@ -290,7 +289,7 @@ class Ladder:
         return self._reference(0, dtype).log_prob
 
     def _coarse_reference_in(self, dtype: torch.dtype) -> Tensor:
-        coarse = coarsen(self.options.integrator)
+        coarse = self.options.integrator.coarsened(COARSE)
         model = self.model.for_evaluation(coarse, divergence=self.options.divergence, dtype=dtype)
         return self._score_draws(model, self._references()[0]).log_prob
 
@@ -302,7 +301,7 @@ class Ladder:
     def _at(self, level: int, dtype: torch.dtype) -> DensityModel:
         if (level, dtype) not in self._models:
             given = self.options.integrator
-            integrator = coarsen(given, LOOSE) if level == LOOSER else refine(given, level)
+            integrator = given.coarsened(LOOSE) if level == LOOSER else given.refined(level)
             self._models[level, dtype] = self.model.for_evaluation(
                 integrator, divergence=self.options.divergence, dtype=dtype
             )
@@ -366,24 +365,3 @@ def _naming_rows(error: IntegrationError, start: int, n: int) -> IntegrationErro
         cause=error.cause,
         rows={start + place: cause for place, cause in error.rows.items()},
     )
-
-
-def refine(integrator: PartOptions, level: int = 1) -> PartOptions:
-    """The same solver at a tenth of the tolerance, or with twice the steps on a fixed grid, `level` times."""
-    values = integrator.model_dump()
-    # A cap on evaluations is meant for the solver as it was given.
-    values["max_nfe"] *= 2**level
-    if values.get("steps"):
-        return type(integrator)(**{**values, "steps": values["steps"] * 2**level})
-    tolerances = {name: values[name] * 0.1**level for name in ("atol", "rtol")}
-    return type(integrator)(**{**values, **tolerances})
-
-
-def coarsen(integrator: PartOptions, tolerance: float = COARSE) -> PartOptions:
-    """The same solver as loose as `tolerance`, unless it is looser.
-
-    A fixed grid stays as it is.
-    """
-    values = integrator.model_dump()
-    tolerances = {name: max(values[name], tolerance) for name in ("atol", "rtol")}
-    return type(integrator)(**{**values, **tolerances})
