@@ -13,6 +13,7 @@ from flowbench.encoding.standardise import Standardise, StandardiseOptions
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import base_log_prob
 from flowbench.training.plan import TrainingPlan
+from flowbench.training.rows import Rows, TrainingRows
 from flowbench.training.trainer import Trainer
 
 WEIGHT = "flow."
@@ -61,7 +62,8 @@ def fitted_problem(path: Path, train: NDArray[Any], rows: NDArray[Any], *, steps
     flow.initialise(z)
     kind = "toy" if flow.features == 2 else "table"
     plan = TrainingPlan(**{**flow.default_plan(kind), "steps": steps, "validation_steps": steps})
-    Trainer(flow, plan, z[1000:], z[:1000], generator=torch.Generator().manual_seed(0)).run()
+    table = TrainingRows(Rows(z[1000:]), Rows(z[:1000]))
+    Trainer(flow, plan, table, generator=torch.Generator().manual_seed(0)).run()
     save_problem(path, flow, transform.to_model(torch.tensor(rows))[0])
 
 

@@ -158,7 +158,7 @@ def other(
 def _train(task: Task) -> Trainer:
     """Train the task's model for CPU seconds."""
     trainer = make_trainer(task.prepared, Watch())
-    trainer._clock.wall = trainer._clock.cpu  # type: ignore[method-assign]
+    trainer.clock.wall = trainer.clock.cpu  # type: ignore[method-assign]
     trainer.run()
     return trainer
 

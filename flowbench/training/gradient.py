@@ -13,11 +13,12 @@ WARM_UP = 3
 
 
 class Gradient:
-    """Leaves the gradient of an `objective` in the parameters of a `flow`; all draws are of `generator`.
+    """The gradient of an `objective` with respect to the parameters of a `flow`, with its norm clipped.
 
-    The gradient's norm is brought down to `clip_norm`. Networks as small as these keep a GPU waiting for the
-    next of hundreds of launches: where batches are on one and the objective `is_static_for` the flow, the
-    first step is recorded as a CUDA graph, and each later one is one launch of it, with new rows and draws.
+    It is left in the parameters' `grad`. All draws are of `generator`. A norm above `clip_norm` is brought
+    down to it. A GPU records the first step as a CUDA graph if the objective `is_static_for` the flow. Each
+    later step is one launch of that graph, with new rows and draws. Launched one by one, the hundreds of
+    kernels of a small network keep a GPU waiting.
     """
 
     def __init__(
@@ -29,32 +30,34 @@ class Gradient:
         self._clip_norm = clip_norm
         self._recording: _Recording | None = None
 
-    def __call__(self, batch: Tensor) -> tuple[LossTerms, Tensor]:
+    def __call__(self, batch: Tensor, context: Tensor | None = None) -> tuple[LossTerms, Tensor]:
         """The loss on `batch: (n, d)`, in model space, and the gradient's norm, (), before it was clipped.
 
-        Both are valid until the next call. Raises as the objective does.
+        `context: (n, c)` goes with the rows of a conditional density. Loss and norm are valid until the next
+        call. Raises as the objective does.
         """
         if not (batch.is_cuda and self.objective.is_static_for(self._flow)):
-            return self._take(batch)
-        if self._recording is None or self._recording.batch.shape != batch.shape:
-            self._recording = self._record(batch)
-        return self._recording.replay(batch)
+            return self._take(batch, context)
+        if self._recording is None or not self._recording.fits(batch, context):
+            self._recording = self._record(batch, context)
+        return self._recording.replay(batch, context)
 
     def forget(self) -> None:
         """Record anew: to load weights may put other tensors in the place of those that were recorded."""
         self._recording = None
 
-    def _take(self, batch: Tensor) -> tuple[LossTerms, Tensor]:
+    def _take(self, batch: Tensor, context: Tensor | None) -> tuple[LossTerms, Tensor]:
         for parameter in self._flow.parameters():
             parameter.grad = None
-        loss = self.objective(self._flow, batch, self._generator)
+        loss = self.objective(self._flow, batch, self._generator, context=context)
         loss.total.backward()  # type: ignore[no-untyped-call]
         # Cut off, or the loss would keep the nodes that add up gradients on the stream of this call.
         loss = replace(loss, total=loss.total.detach())
         return loss, torch.nn.utils.clip_grad_norm_(self._flow.parameters(), self._clip_norm)
 
-    def _record(self, batch: Tensor) -> "_Recording":
+    def _record(self, batch: Tensor, context: Tensor | None) -> "_Recording":
         batch, state = batch.clone(), self._generator.get_state()
+        context = None if context is None else context.clone()
         # Graphs are recorded on the current device, which need not be the one of the rows.
         with torch.cuda.device(batch.device):
             current = torch.cuda.current_stream()
@@ -62,28 +65,37 @@ class Gradient:
             aside.wait_stream(current)
             with torch.cuda.stream(aside):
                 for _ in range(WARM_UP):
-                    self._take(batch)
+                    self._take(batch, context)
             current.wait_stream(aside)
             self._generator.set_state(state)
             graph = torch.cuda.CUDAGraph()
             graph.register_generator_state(self._generator)
             with torch.cuda.graph(graph, stream=aside):
-                found = self._take(batch)
+                found = self._take(batch, context)
         gradients = [(parameter, parameter.grad) for parameter in self._flow.parameters()]
-        return _Recording(graph, batch, found, gradients)
+        return _Recording(graph, batch, context, found, gradients)
 
 
 @dataclass(frozen=True)
 class _Recording:
-    """A step as a graph that reads `batch`, and writes what was `found` and the `gradients`."""
+    """A step as a graph that reads `batch` and `context`, and writes what was `found` and the `gradients`."""
 
     graph: torch.cuda.CUDAGraph
     batch: Tensor
+    context: Tensor | None
     found: tuple[LossTerms, Tensor]
     gradients: list[tuple[torch.nn.Parameter, Tensor | None]]
 
-    def replay(self, batch: Tensor) -> tuple[LossTerms, Tensor]:
+    def fits(self, batch: Tensor, context: Tensor | None) -> bool:
+        """Whether the graph can be replayed with these: it reads tensors of fixed shapes."""
+        if self.context is None or context is None:
+            return self.context is context and self.batch.shape == batch.shape
+        return self.batch.shape == batch.shape and self.context.shape == context.shape
+
+    def replay(self, batch: Tensor, context: Tensor | None) -> tuple[LossTerms, Tensor]:
         self.batch.copy_(batch)
+        if self.context is not None and context is not None:
+            self.context.copy_(context)
         self.graph.replay()
         for parameter, gradient in self.gradients:
             parameter.grad = gradient

@@ -30,6 +30,13 @@ def make_optimizer(name: OptimizerName, parameters: Iterable[nn.Parameter]) -> t
     return SOAP([group], lr=0.0, weight_decay=0.0, max_precondition_dim=MAX_PRECONDITIONED)
 
 
+def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float, weight_decay: float) -> None:
+    """Let the next step use this learning rate and this weight decay."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+        group["weight_decay"] = weight_decay
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
     """The optimiser's state, one tensor a quantity, named "<parameter>/<quantity>" or "group/<quantity>".
 

@@ -1,31 +1,39 @@
-"""The training loop: phases inside a budget, validated averages, guards, and a state that resumes exactly."""
+"""The training loop: the phases of a plan inside one budget, and a state that resumes exactly.
+
+What the loop decides by stands in files of its own, each to be read alone: `rows` (what a batch is drawn
+from), `schedule` (the learning rate), `budget` (what is spent, when to validate, when to stop), `averaging`
+(the weights that are judged), `judge` (how good weights are), `guard` (what happens when a step fails).
+"""
 
 import math
-import time
 from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from flowbench.errors import IntegrationError, RunFailedError
 from flowbench.models.density import Density
 from flowbench.objectives.objective import Objective
 from flowbench.registry import OBJECTIVES
+from flowbench.training import budget
+from flowbench.training.averaging import average_decay, update_average
+from flowbench.training.criterion import Criterion
 from flowbench.training.gradient import Gradient
-from flowbench.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer
+from flowbench.training.guard import Guard, find_fault
+from flowbench.training.judge import Judge, Judgement
+from flowbench.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer, set_rate
 from flowbench.training.plan import Phase, TrainingPlan
 from flowbench.training.precision import matmul_precision
-from flowbench.training.progress import Progress
-from flowbench.training.smoothing import SmoothedBootstrap
+from flowbench.training.progress import LossMeter, Progress, Throttle
+from flowbench.training.rows import TrainingRows
+from flowbench.training.schedule import learning_rate, smoothing_width
 from flowbench.training.state import Counters, Tensors, TrainingState, copy_tensors
 from flowbench.training.stopwatch import Stopwatch
 
 Outcome = Literal["finished", "stopped early", "interrupted"]
 
-#: Share of the time that validation may take when the budget is a time.
-VALIDATION_SHARE = 0.05
-VALIDATIONS = 40
+#: Seconds between two calls of `on_progress`.
+PROGRESS_INTERVAL = 0.2
 
 
 def make_objectives(plan: TrainingPlan, flow: Density) -> list[Objective]:
@@ -37,29 +45,22 @@ def make_objectives(plan: TrainingPlan, flow: Density) -> list[Objective]:
 
 
 class Trainer:
-    """Trains `flow` on `train: (n, d)` in model space by the phases of `plan`.
+    """Trains `flow` on `rows` in model space by the phases of `plan`.
 
-    `validation: (m, d)` are the fixed rows that choose the weights, and `reserve: (k, d)`, if there are any,
-    further ones on which the best and the last weights meet at the end. `nll` makes the figures of rows
-    (n, d), nats, (n,), of the flow's log-densities (n,) there, and `settle` is told those of the best
-    weights at the end. `generator` draws batches and all noise. `on_progress` is called at most a few times a
-    second; `on_validation` after each validation, when `state()` may be saved. `should_stop` is asked
-    between steps. `clock` has begun already, where something was fitted before. `smoother` draws around the
-    train rows in phases with `smoothing`; without one they are taken as they are.
+    `generator` draws the batches and all noise. `criterion` is the figure that chooses the weights; by
+    default the NLL of the flow itself. `on_progress` is called a few times a second at most, and
+    `on_validation` after each validation, when `state()` may be saved. `should_stop` is asked before each
+    step. `clock` counts the time of the run, and has begun already where something was fitted before.
     """
 
     def __init__(
         self,
         flow: Density,
         plan: TrainingPlan,
-        train: Tensor,
-        validation: Tensor,
+        rows: TrainingRows,
         *,
         generator: torch.Generator,
-        smoother: SmoothedBootstrap | None = None,
-        reserve: Tensor | None = None,
-        nll: Callable[[Tensor, Tensor], Tensor] = lambda rows, log_prob: -log_prob,
-        settle: Callable[[Tensor, Tensor], None] = lambda rows, log_prob: None,
+        criterion: Criterion | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         on_validation: Callable[[Progress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
@@ -67,35 +68,29 @@ class Trainer:
     ) -> None:
         self.flow = flow
         self.plan = plan
-        self.train = train
-        self.validation = validation
-        self.reserve = reserve if reserve is not None and len(reserve) else None
-        self.nll = nll
-        self.settle = settle
+        self.rows = rows
         self.generator = generator
+        self.criterion = criterion or Criterion()
         self.on_progress = on_progress
         self.on_validation = on_validation
         self.should_stop = should_stop
-        self.smoother = smoother
+        self.clock = clock or Stopwatch()
         self.gradients = [
             Gradient(flow, objective, generator, clip_norm=phase.clip_norm or math.inf)
             for phase, objective in zip(plan.phases, make_objectives(plan, flow), strict=True)
         ]
+        self.judge = Judge(flow, self.criterion, chunk=len(rows.validation))
         self.counters = Counters()
-        self._judge = flow.for_validation()
         self.ema = copy_tensors(flow.state_dict())
         self.best = copy_tensors(flow.state_dict())
         self.optimizer = self._new_optimizer()
-        self._safe = self.state()
-        self._losses: list[float] = []
-        self._terms: dict[str, float] = {}
-        self._nfe: int | None = None
-        self._best_rows: Tensor | None = None
-        self._fault = ""
-        self._validation_seconds = 0.0
-        self._clock = clock or Stopwatch()
-        self._last_event = 0.0
-        self._learning_rate = 0.0
+        self.guard = Guard(self.state(), plan.max_rollbacks)
+        #: Since the last validation; without a step in it, the weights are those that were judged.
+        self._losses = LossMeter()
+        self._throttle = Throttle(PROGRESS_INTERVAL)
+        self._learning_rate = math.nan
+        self._last_judgement: Judgement | None = None
+        self._best_judgement: Judgement | None = None
 
     def state(self) -> TrainingState:
         """Everything a resumed run needs to go on as if it had never stopped; the tensors are copies."""
@@ -114,8 +109,8 @@ class Trainer:
         self._restore(state)
         self.best = self._on_device(state.best)
         self.generator.set_state(state.generator)
-        self._safe = state
-        self._clock = Stopwatch(state.counters.wall_seconds, state.counters.cpu_seconds)
+        self.guard.trusted = state
+        self.clock = Stopwatch(state.counters.wall_seconds, state.counters.cpu_seconds)
 
     def run(self) -> Outcome:
         """Train to the end of the budget and leave the best weights in the flow.
@@ -124,140 +119,145 @@ class Trainer:
         validation gave a number; the best weights so far are then in the flow as well.
         """
         try:
-            outcome = self._run()
+            outcome = self._train()
             if outcome != "interrupted" and self.plan.phases and not math.isfinite(self.counters.best_nll):
+                fault = self._last_judgement.fault if self._last_judgement else "nothing is known"
                 raise RunFailedError(
-                    f"no validation gave a finite NLL, so no weights could be chosen; of the last, "
-                    f"{self._fault}; look for extreme values in the table, or let the flow's solver do more"
+                    f"no validation gave a finite NLL, so no weights could be chosen; of the last, {fault}; "
+                    "look for extreme values in the table, or let the flow's solver do more"
                 )
             self._choose()
         finally:
             self._load_weights(self.best)
         return outcome
 
-    def _run(self) -> Outcome:
+    def _train(self) -> Outcome:
         if self.counters.step == 0 and not math.isfinite(self.counters.best_nll):
             self._validate()
         while self.plan.phases and (spent := self._spent()) < 1:
             if self.should_stop():
                 return "interrupted"
             index, fraction = self.plan.phase_at(spent)
-            # Both are asked between a validation and the next step, where a run that resumes asks them too.
+            # Phases begin, and training stops early, right after a validation only: a run that resumes from
+            # there then does the same.
             if index != self.counters.phase:
-                if self._losses:
+                if self._losses.steps:
                     self._validate()
                     continue
                 self._enter(index)
-            elif not self._losses and self._is_stale(spent):
+            elif not self._losses.steps and budget.is_stale(self.plan, self.counters, spent):
                 return "stopped early"
             self._step(self.plan.phases[index], self.gradients[index], fraction)
-            if self._validation_due():
+            if budget.validation_is_due(
+                self.plan, self.counters, self.clock.wall(), took=self._validation_seconds()
+            ):
                 self._validate()
-        if self._losses:
+        if self._losses.steps:
             self._validate()
         return "finished"
 
-    def _is_stale(self, spent: float) -> bool:
-        """Whether so much of the budget brought nothing, when `spent` of it is, that training may stop."""
-        return self.plan.patience > 0 and spent - self.counters.improved_at >= self.plan.patience
-
-    def _choose(self) -> None:
-        """Let the last weights take the best ones' place if rows that chose neither say so.
-
-        The best of forty validations on a thousand rows is partly the luckiest: rows that are new to both
-        often prefer the last one, at the end of the learning rate's decline.
-        """
-        rows = self.validation if self.reserve is None else self.reserve
-        best = self._log_prob(self.best, rows)
-        # Weights that moved on since the last validation, of a run that was interrupted, are not yet judged.
-        judged = not self._losses and self.counters.nll != self.counters.best_nll
-        if self.reserve is not None and judged:
-            last = self._log_prob(self.ema, rows)
-            if self._row_nll(rows, last).mean() < self._row_nll(rows, best).mean():
-                self.best, best = copy_tensors(self.ema), last
-                self.counters = self.counters.replace(best_nll=self.counters.nll)
-        if not torch.isnan(best).any():
-            self.settle(rows, best)
-        self.counters = self.counters.replace(wall_seconds=self._clock.wall(), cpu_seconds=self._clock.cpu())
-
-    def _enter(self, phase: int) -> None:
+    def _enter(self, index: int) -> None:
         """Begin a phase from the best weights so far, with a fresh optimiser, average and rate."""
         self._load_weights(self.best)
         self.ema = copy_tensors(self.best)
         self.counters = self.counters.replace(
-            phase=phase, phase_step=0, rate_scale=1.0, improved_at=self._spent()
+            phase=index, phase_step=0, rate_scale=1.0, improved_at=self._spent()
         )
         self.optimizer = self._new_optimizer()
-        self._safe = self.state()
+        self.guard.trusted = self.state()
 
     def _step(self, phase: Phase, gradient: Gradient, fraction: float) -> None:
-        batch = self._batch(phase, fraction)
-        self._learning_rate = self._rate(phase, fraction)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate
-            group["weight_decay"] = phase.weight_decay
+        """Take one step, `fraction` of the phase being spent, or return to the last good weights."""
+        batch = self.rows.draw(phase.batch_size, smoothing_width(phase, fraction), self.generator)
+        rate = self.counters.rate_scale * learning_rate(phase, self.counters.phase_step, fraction)
+        set_rate(self.optimizer, rate, phase.weight_decay)
+        self._learning_rate = rate
         try:
             with matmul_precision(phase.matmul_precision):
-                found, norm = gradient(batch)
+                found, norm = gradient(batch.x, batch.context)
             loss = found.total.item()
-            is_finite = math.isfinite(loss) and math.isfinite(norm.item())
-            fault = "" if is_finite else "the loss is not finite"
+            fault = find_fault(loss, norm.item())
         except IntegrationError as error:
             fault = str(error)
         if fault:
-            self._roll_back(fault, gradient.objective)
+            name = gradient.objective.options.name
+            counters = self.guard.roll_back(self.counters, fault=fault, objective=name, learning_rate=rate)
+            self._restore(self.guard.trusted)
+            self.counters = counters
             return
         self.optimizer.step()
-        self._average()
-        self._losses.append(loss)
-        for name, term in found.terms.items():
-            self._terms[name] = self._terms.get(name, 0.0) + term.item()
+        decay = average_decay(self.counters.phase_step, self.plan.ema_decay)
+        update_average(self.ema, self.flow.state_dict(), decay)
+        self._losses.add(loss, found.terms)
         self.counters = self.counters.replace(
             step=self.counters.step + 1,
             rows=self.counters.rows + len(batch),
             phase_step=self.counters.phase_step + 1,
         )
-        self._announce()
+        if self._throttle.is_due():
+            self.on_progress(self._progress())
 
-    def _batch(self, phase: Phase, fraction: float) -> Tensor:
-        """Rows `(m, d)` to learn from, drawn with replacement."""
-        rows = torch.randint(
-            len(self.train), (phase.batch_size,), generator=self.generator, device=self.train.device
-        )
-        if phase.smoothing and self.smoother is not None:
-            return self.smoother.draw(rows, phase.smoothing * (1 - fraction), self.generator)
-        return self.train[rows]
-
-    def _rate(self, phase: Phase, fraction: float) -> float:
-        warmup = min(1.0, (self.counters.phase_step + 1) / (phase.warmup_steps + 1))
-        left = min(1.0, (1 - fraction) / phase.decline) if phase.decline else 1.0
-        decay = (1 - math.cos(math.pi * left)) / 2
-        return phase.learning_rate * self.counters.rate_scale * warmup * decay
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        step = self.counters.phase_step
-        decay = min(self.plan.ema_decay, (step + 1) / (step + 10))
-        # Masks and orders of columns are no numbers to average, and never change.
-        current = {name: value for name, value in self.flow.state_dict().items() if value.is_floating_point()}
-        torch._foreach_lerp_([self.ema[name] for name in current], list(current.values()), 1 - decay)
-
-    def _roll_back(self, fault: str, objective: Objective) -> None:
-        """Return to the last validated state at half the learning rate, or give up with a diagnosis."""
-        name, step = objective.options.name, self.counters.step
-        if self.counters.rollbacks >= self.plan.max_rollbacks:
-            raise RunFailedError(
-                f"training with `{name}` failed at step {step}, after {self.counters.rollbacks} returns to "
-                "the last good weights at ever lower learning rates "
-                f"(now {self._learning_rate:.2g}): {fault}; "
-                "lower `learning_rate`, raise `batch_size`, or look for extreme values in the table"
-            )
-        self._restore(self._safe)
+    def _validate(self) -> None:
+        """Judge the averaged weights on the validation rows, and keep them if they are the best so far."""
+        found = self._last_judgement = self.judge(self.ema, self.rows.validation)
+        is_better = found.nll < self.counters.best_nll
+        if is_better:
+            self.best, self._best_judgement = copy_tensors(self.ema), found
+        if self.counters.step == 0:
+            self.counters = self.counters.replace(began_at=self.clock.wall())
+        self._hold_back(found.seconds)
         self.counters = self.counters.replace(
-            step=step + 1, rollbacks=self.counters.rollbacks + 1, rate_scale=self.counters.rate_scale / 2
+            best_nll=min(found.nll, self.counters.best_nll),
+            nll=found.nll,
+            improved_at=self._spent() if is_better or self._is_level(found) else self.counters.improved_at,
+            validated_at=self.clock.wall(),
+            wall_seconds=self.clock.wall(),
+            cpu_seconds=self.clock.cpu(),
         )
+        if math.isfinite(found.nll):
+            self.guard.trusted = self.state()
+        self.on_validation(self._progress())
+        self._losses = LossMeter()
+
+    def _is_level(self, found: Judgement) -> bool:
+        """Whether weights that are not the best so far count as progress all the same.
+
+        They do if they are about as good and the learning rate declines: progress comes late then.
+        """
+        if not self.plan.phases or not self.plan.phases[self.counters.phase].decline:
+            return False
+        if self._best_judgement is None:  # of a run that was resumed
+            self._best_judgement = self.judge(self.best, self.rows.validation)
+        return found.is_level_with(self._best_judgement)
+
+    def _choose(self) -> None:
+        """Choose between the best and the last weights on the reserve, and settle the criterion by them.
+
+        The best of many validations on the same rows is partly the luckiest. Rows that are new to both often
+        prefer the last weights, at the end of the learning rate's decline.
+        """
+        rows = self.rows.reserve or self.rows.validation
+        chosen = self.judge(self.best, rows)
+        # Weights that moved on since the last validation, of a run that was interrupted, are not yet judged.
+        is_judged = not self._losses.steps and self.counters.nll != self.counters.best_nll
+        if self.rows.reserve is not None and is_judged:
+            last = self.judge(self.ema, rows)
+            if last.nll < chosen.nll:
+                self.best, chosen = copy_tensors(self.ema), last
+                self.counters = self.counters.replace(best_nll=self.counters.nll)
+        if chosen.is_solved:
+            self.criterion.settle(rows, chosen.log_prob)
+        self.counters = self.counters.replace(wall_seconds=self.clock.wall(), cpu_seconds=self.clock.cpu())
+
+    def _hold_back(self, seconds: float) -> None:
+        """Keep time for `_choose`, which judges the reserve twice; a validation takes so many `seconds`."""
+        if self.rows.reserve is not None:
+            needed = 2 * seconds * len(self.rows.reserve) / len(self.rows.validation)
+            held_back = budget.time_to_hold_back(self.plan, self.counters, needed)
+            self.counters = self.counters.replace(held_back=held_back)
 
     def _restore(self, state: TrainingState) -> None:
+        """Put back the weights, their average and the optimiser, but neither the counters nor the draws."""
         self._load_weights(state.flow)
         self.ema = self._on_device(state.ema)
         self.optimizer = self._new_optimizer()
@@ -269,7 +269,8 @@ class Trainer:
             gradient.forget()
 
     def _on_device(self, tensors: Tensors) -> Tensors:
-        return {name: tensor.to(self.train.device, copy=True) for name, tensor in tensors.items()}
+        device = self.rows.train.x.device
+        return {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         phases = self.plan.phases
@@ -277,122 +278,27 @@ class Trainer:
         return make_optimizer(name, self.flow.parameters())
 
     def _spent(self) -> float:
-        """The share of the budget that is used up."""
-        by_steps = self.counters.step / self.plan.steps if self.plan.steps else 0.0
-        if not self.plan.seconds:
-            return by_steps
-        # Between what was fitted before the first step and what the choice at the end will take.
-        whole = self.plan.seconds - self.counters.began_at - self.counters.held_back
-        return max(by_steps, self._elapsed() / whole if whole > 0 else 1.0)
+        return budget.spent_share(self.plan, self.counters, self.clock.wall())
 
-    def _elapsed(self) -> float:
-        """Seconds since the first step."""
-        return self._clock.wall() - self.counters.began_at
-
-    def _validation_due(self) -> bool:
-        if self.plan.validation_steps or self.plan.steps:
-            interval = self.plan.validation_steps or max(1, (self.plan.steps or 0) // VALIDATIONS)
-            if self.counters.step % interval == 0:
-                return True
-        if self.plan.validation_steps or not self.plan.seconds:
-            return False
-        now, last = self._clock.wall(), self.counters.validated_at
-        # At first after every tenth of the time so far: a small table is overfitted within a second.
-        wait = min(self.plan.seconds / VALIDATIONS, 0.1 * last)
-        return now - last >= max(wait, self._validation_seconds / VALIDATION_SHARE)
-
-    def _validate(self) -> None:
-        """Judge the averaged weights on the validation rows, keep them if they are the best so far."""
-        began = time.monotonic()
-        rows = self._row_nll(self.validation, self._log_prob(self.ema, self.validation))
-        nll = rows.mean().item()
-        better = nll < self.counters.best_nll
-        if better:
-            self.best = copy_tensors(self.ema)
-            self._best_rows = rows
-        self._validation_seconds = time.monotonic() - began
-        if self.counters.step == 0:
-            self.counters = self.counters.replace(began_at=self._clock.wall())
-        self._hold_back()
-        self.counters = self.counters.replace(
-            best_nll=min(nll, self.counters.best_nll),
-            nll=nll,
-            improved_at=self._spent() if better or self._is_level(rows) else self.counters.improved_at,
-            validated_at=self._clock.wall(),
-            wall_seconds=self._clock.wall(),
-            cpu_seconds=self._clock.cpu(),
-        )
-        if math.isfinite(nll):
-            self._safe = self.state()
-        self.on_validation(self._progress())
-        self._losses, self._terms = [], {}
-
-    def _hold_back(self) -> None:
-        """Set aside what `_choose` will take of a budget that is a time: two more solves, or a tenth."""
-        if self.reserve is not None and self.plan.seconds:
-            needed = 2 * self._validation_seconds * len(self.reserve) / len(self.validation)
-            held_back = max(self.counters.held_back, min(needed, 0.1 * self.plan.seconds))
-            self.counters = self.counters.replace(held_back=held_back)
-
-    def _is_level(self, rows: Tensor) -> bool:
-        """Whether NLLs of the validation rows are no worse than the best ones, within two standard errors.
-
-        Asked only where the learning rate declines: no progress at a high rate is no reason to stop.
-        """
-        declines = self.plan.phases and self.plan.phases[self.counters.phase].decline > 0
-        if not declines or len(rows) < 2:
-            return False
-        if self._best_rows is None:
-            log_prob = self._log_prob(self.best, self.validation)
-            self._best_rows = self._row_nll(self.validation, log_prob)
-        worse = rows - self._best_rows
-        return bool(worse.mean() < 2 * worse.std() / len(worse) ** 0.5)
-
-    @torch.no_grad()
-    def _log_prob(self, weights: Tensors, rows: Tensor) -> Tensor:
-        """The flow's log-densities (n,) of `rows: (n, d)` under `weights`; all NaN where a solve fails."""
-        self._judge.load_state_dict(weights)
-        # The same probes every time, so that a stochastic divergence does not add noise to the choice.
-        generator = torch.Generator(rows.device).manual_seed(0)
-        try:
-            scores = [self._judge.score(part, generator) for part in torch.split(rows, len(self.validation))]
-        except IntegrationError as error:
-            self._fault = str(error)
-            return torch.full((len(rows),), math.nan, dtype=torch.float64)
-        self._nfe, self._fault = scores[0].nfe, ""
-        return torch.cat([part.log_prob for part in scores]).double()
-
-    def _row_nll(self, rows: Tensor, log_prob: Tensor) -> Tensor:
-        """`nll` of rows with these log-densities under the flow; infinite where the model breaks down."""
-        if not torch.isnan(log_prob).any():
-            nll = self.nll(rows, log_prob)
-            if torch.isfinite(nll).all():
-                return nll
-        self._fault = self._fault or "some rows have no finite log-likelihood"
-        return torch.full((len(rows),), math.inf, dtype=torch.float64)
-
-    def _announce(self) -> None:
-        now = time.monotonic()
-        if now - self._last_event > 0.2:
-            self._last_event = now
-            self.on_progress(self._progress())
+    def _validation_seconds(self) -> float:
+        return self._last_judgement.seconds if self._last_judgement else 0.0
 
     def _progress(self) -> Progress:
-        wall, spent = self._clock.wall(), self._spent()
+        wall, spent = self.clock.wall(), self._spent()
         phase = self.plan.phases[self.counters.phase] if self.plan.phases else None
         return Progress(
             step=self.counters.step,
             phase=self.counters.phase,
             objective=phase.objective.name if phase else "closed form",
-            loss=sum(self._losses) / len(self._losses) if self._losses else math.nan,
-            terms={name: total / len(self._losses) for name, total in self._terms.items()},
+            loss=self._losses.loss(),
+            terms=self._losses.terms(),
             learning_rate=self._learning_rate,
             validation_nll=self.counters.nll,
             best_nll=self.counters.best_nll,
-            nfe=self._nfe,
-            rows_per_second=self.counters.rows / wall if wall > 0 else 0.0,
+            nfe=self._last_judgement.nfe if self._last_judgement else None,
+            rows_per_second=self.counters.rows / wall if wall > 0 else math.nan,
             wall_seconds=wall,
-            cpu_seconds=self._clock.cpu(),
+            cpu_seconds=self.clock.cpu(),
             fraction=min(spent, 1.0),
-            seconds_left=self._elapsed() * (1 - spent) / spent if 0 < spent < 1 else 0.0,
+            seconds_left=budget.seconds_left(spent, budget.elapsed(self.counters, wall)),
         )

@@ -19,7 +19,9 @@ from flowbench.models.mixture import FEW_ROWS, Mixture
 from flowbench.registry import MODELS, TRANSFORMS
 from flowbench.statistics.gaussian_mixtures import Tell, silent
 from flowbench.store import Run
+from flowbench.training.criterion import Criterion
 from flowbench.training.progress import Progress
+from flowbench.training.rows import Rows, TrainingRows
 from flowbench.training.smoothing import SmoothedBootstrap
 from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Trainer, make_objectives
@@ -67,22 +69,6 @@ class Prepared:
     cpu_seconds: float
     fit_wall_seconds: float
     fit_cpu_seconds: float
-
-    def nll(self, rows: Tensor, log_prob: Tensor) -> Tensor:
-        """NLL `(n,)`, nats, of held-out `rows: (n, d)` in model space, from the flow's `log_prob: (n,)`.
-
-        With the background, if there is one, at the shares that suit these rows. The figures are of data
-        units in the mean of the validation rows.
-        """
-        background, log_prob, rows = self.model.background, log_prob.cpu(), rows.cpu()
-        if background is not None:
-            log_prob = background.mix(log_prob, rows, background.best_shares(log_prob, rows))
-        return -log_prob - self.validation_log_det
-
-    def settle(self, rows: Tensor, log_prob: Tensor) -> None:
-        """Give the background the shares that suit `rows: (n, d)`, of which the flow says `log_prob`."""
-        if self.model.background is not None:
-            self.model.background.weigh(log_prob.cpu(), rows.cpu())
 
 
 def random_stream(seed: int, purpose: int, device: str = "cpu") -> torch.Generator:
@@ -152,15 +138,14 @@ def make_trainer(
 ) -> Trainer:
     """The trainer of a prepared model, drawing from the run's own random stream."""
     config = prepared.config
+    rows = TrainingRows(
+        Rows(prepared.train), Rows(prepared.validation), Rows(prepared.reserve), prepared.smoother
+    )
     return Trainer(
         prepared.model.flow,
         config.plan,
-        prepared.train,
-        prepared.validation,
-        smoother=prepared.smoother,
-        reserve=prepared.reserve,
-        nll=prepared.nll,
-        settle=prepared.settle,
+        rows,
+        criterion=Criterion(prepared.model.background, prepared.validation_log_det),
         generator=random_stream(config.seed, TRAINING, config.device),
         on_progress=watch.on_progress,
         on_validation=on_validation,

@@ -15,6 +15,7 @@ from flowbench.objectives.likelihood import Likelihood
 from flowbench.registry import INTEGRATORS, MODELS
 from flowbench.store.tensors import read_tensors, write_tensors
 from flowbench.training.plan import TrainingPlan
+from flowbench.training.rows import Rows, TrainingRows
 from flowbench.training.state import from_arrays, to_arrays
 from flowbench.training.trainer import Trainer
 
@@ -76,7 +77,8 @@ def fitted(name: str, values: dict[str, object]) -> DensityModel:
     flow.initialise(z.float())
     plan = TrainingPlan(**{**flow.default_plan("toy"), "steps": 150, "patience": 0})
     generator = torch.Generator().manual_seed(3)
-    Trainer(flow, plan, z[:1800].float(), z[1800:].float(), generator=generator).run()
+    table = TrainingRows(Rows(z[:1800].float()), Rows(z[1800:].float()))
+    Trainer(flow, plan, table, generator=generator).run()
     return DensityModel(("a", "b"), [transform], flow)
 
 

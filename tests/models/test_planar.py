@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions, solve_monotone
 from flowbench.training.plan import TrainingPlan
+from flowbench.training.rows import Rows, TrainingRows
 from flowbench.training.trainer import Trainer
 
 FINITE = st.floats(-50, 50)
@@ -76,7 +77,8 @@ def test_fits_an_analytically_planar_density_to_a_hundredth_of_a_nat() -> None:
     flow = PlanarFlow(2, PlanarOptions(layers=4), torch.Generator().manual_seed(2))
     plan = TrainingPlan(**{**PlanarFlow.default_plan("toy"), "steps": 1500, "patience": 0})
     generator = torch.Generator().manual_seed(3)
-    Trainer(flow, plan, x[:30_000].float(), x[30_000:31_000].float(), generator=generator).run()
+    rows = TrainingRows(Rows(x[:30_000].float()), Rows(x[30_000:31_000].float()))
+    Trainer(flow, plan, rows, generator=generator).run()
     with torch.no_grad():
         difference = truth.log_prob(x[31_000:]) - flow.double().log_prob(x[31_000:])
     error = difference.std() / len(difference) ** 0.5

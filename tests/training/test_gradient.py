@@ -33,8 +33,10 @@ class Scaled(Objective):
         self.objective = objective
         self.factor = factor
 
-    def __call__(self, flow: Density, batch: Tensor, generator: torch.Generator) -> LossTerms:
-        found = self.objective(flow, batch, generator)
+    def __call__(
+        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+    ) -> LossTerms:
+        found = self.objective(flow, batch, generator, context)
         return LossTerms(self.factor * found.total, found.terms)
 
 

@@ -15,8 +15,10 @@ from flowbench.objectives.likelihood import Likelihood
 from flowbench.objectives.objective import LossTerms
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.registry import MODELS
+from flowbench.training.criterion import Criterion
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
+from flowbench.training.rows import Rows, TrainingRows
 from flowbench.training.state import TrainingState
 from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Trainer
@@ -32,29 +34,42 @@ def cloud(n: int, seed: int = 0) -> Tensor:
     return torch.stack([z[:, 0], z[:, 1] + z[:, 0] ** 2 / 2], 1)
 
 
-def make_trainer(flow: Flow | None = None, plan: dict[str, object] | None = None, **hooks: object) -> Trainer:
+class Figures(Criterion):
+    """A criterion whose figures a test makes, from the rows and their log-densities under the flow."""
+
+    def __init__(
+        self,
+        nll: Callable[[Tensor, Tensor], Tensor] = lambda x, log_prob: -log_prob,
+        settle: Callable[[Tensor, Tensor], None] = lambda x, log_prob: None,
+    ) -> None:
+        super().__init__()
+        self._nll = nll
+        self._settle = settle
+
+    def nll(self, rows: Rows, log_prob: Tensor) -> Tensor:
+        return self._nll(rows.x, log_prob)
+
+    def settle(self, rows: Rows, log_prob: Tensor) -> None:
+        self._settle(rows.x, log_prob)
+
+
+def make_trainer(
+    flow: Flow | None = None,
+    plan: dict[str, object] | None = None,
+    reserve: Tensor | None = None,
+    **hooks: object,
+) -> Trainer:
     values = {"phases": [{"batch_size": 64}], "steps": 60, **(plan or {})}
+    rows = TrainingRows(
+        Rows(cloud(500)), Rows(cloud(200, seed=1)), None if reserve is None else Rows(reserve)
+    )
     return Trainer(
         flow or make_flow(layers=4),
         TrainingPlan(**values),
-        cloud(500),
-        cloud(200, seed=1),
+        rows,
         generator=torch.Generator().manual_seed(2),
         **hooks,  # type: ignore[arg-type]
     )
-
-
-def test_a_plan_without_a_budget_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="needs a budget"):
-        TrainingPlan(**{"phases": [{}]})
-
-
-def test_phases_share_the_budget() -> None:
-    plan = TrainingPlan(**{"phases": [{"share": 3}, {"share": 1}], "steps": 100})
-    assert plan.phase_at(0.0) == (0, 0.0)
-    assert plan.phase_at(0.6) == (0, pytest.approx(0.8))
-    assert plan.phase_at(0.75) == (1, pytest.approx(0.0))
-    assert plan.phase_at(0.9) == (1, pytest.approx(0.6))
 
 
 def test_training_lowers_the_validation_nll_and_leaves_the_best_weights() -> None:
@@ -63,7 +78,7 @@ def test_training_lowers_the_validation_nll_and_leaves_the_best_weights() -> Non
     assert trainer.run() == "finished"
     assert seen[-1].best_nll < seen[0].validation_nll - 0.1
     assert trainer.counters.step == 200
-    final = -trainer.flow.log_prob(trainer.validation).double().mean().item()
+    final = -trainer.flow.log_prob(trainer.rows.validation.x).double().mean().item()
     assert final == pytest.approx(min(p.validation_nll for p in seen), abs=1e-6)
 
 
@@ -81,20 +96,6 @@ def test_the_first_step_of_the_average_is_the_weights_themselves_but_for_a_tenth
         assert torch.allclose(trainer.ema[key], expected, atol=1e-6)
 
 
-def test_cosine_schedule_with_warm_up() -> None:
-    trainer = make_trainer(plan={"phases": [{"learning_rate": 1.0, "warmup_steps": 9}]})
-    phase = trainer.plan.phases[0]
-    assert trainer._rate(phase, 0.0) == pytest.approx(0.1)
-    trainer.counters = trainer.counters.replace(phase_step=50)
-    assert trainer._rate(phase, 0.5) == pytest.approx(0.5)
-    assert trainer._rate(phase, 1.0) == pytest.approx(0.0)
-    late = phase.model_copy(update={"decline": 0.2})
-    assert trainer._rate(late, 0.8) == pytest.approx(1.0)
-    assert trainer._rate(late, 0.9) == pytest.approx(0.5)
-    assert trainer._rate(late, 1.0) == pytest.approx(0.0)
-    assert trainer._rate(phase.model_copy(update={"decline": 0.0}), 1.0) == pytest.approx(1.0)
-
-
 def test_stops_early_when_validation_stands_still() -> None:
     plan = {"steps": 1000, "validation_steps": 5, "patience": 0.1, "phases": [{"learning_rate": 1e-12}]}
     trainer = make_trainer(plan=plan)
@@ -105,12 +106,14 @@ def test_stops_early_when_validation_stands_still() -> None:
 def lucky_start() -> Callable[[Tensor, Tensor], Tensor]:
     """Figures of the 200 validation rows that are best at the first validation; other rows' are their own."""
     validations = iter(range(1000))
-    return lambda rows, log_prob: log_prob * 0 + next(validations) if len(rows) == 200 else -log_prob
+    return lambda x, log_prob: log_prob * 0 + next(validations) if len(x) == 200 else -log_prob
 
 
 def test_further_rows_let_the_last_weights_take_the_place_of_lucky_ones() -> None:
     fresh = cloud(400, seed=3)
-    trainer = make_trainer(plan={"steps": 200, "patience": 0}, reserve=fresh, nll=lucky_start())
+    trainer = make_trainer(
+        plan={"steps": 200, "patience": 0}, reserve=fresh, criterion=Figures(lucky_start())
+    )
     start = -trainer.flow.log_prob(fresh).mean().item()
     trainer.run()
     assert all(torch.equal(trainer.flow.state_dict()[key], last) for key, last in trainer.ema.items())
@@ -118,23 +121,10 @@ def test_further_rows_let_the_last_weights_take_the_place_of_lucky_ones() -> Non
 
 
 def test_without_further_rows_the_validation_rows_have_the_last_word() -> None:
-    trainer = make_trainer(plan={"patience": 0}, nll=lucky_start())
+    trainer = make_trainer(plan={"patience": 0}, criterion=Figures(lucky_start()))
     before = {key: value.clone() for key, value in trainer.flow.state_dict().items()}
     trainer.run()
     assert all(torch.equal(trainer.flow.state_dict()[key], value) for key, value in before.items())
-
-
-@pytest.mark.parametrize(
-    ("rows", "divided"),
-    [(700, (700, 0)), (1001, (1001, 0)), (1499, (1499, 0)), (1500, (1000, 500)), (9000, (1000, 5000))],
-)
-def test_few_further_rows_do_not_choose(rows: int, divided: tuple[int, int]) -> None:
-    assert TrainingPlan(steps=1).divide(rows) == divided
-
-
-def test_a_plan_may_ask_for_few_further_rows_or_none() -> None:
-    assert TrainingPlan(steps=1, reserve_rows=3).divide(1200) == (1000, 3)
-    assert TrainingPlan(steps=1, reserve_rows=0).divide(1200) == (1000, 0)
 
 
 def test_what_follows_from_the_weights_is_settled_by_the_best() -> None:
@@ -142,7 +132,7 @@ def test_what_follows_from_the_weights_is_settled_by_the_best() -> None:
     trainer = make_trainer(
         plan={"phases": [{"learning_rate": 0.5}]},
         reserve=cloud(400, seed=3),
-        settle=lambda rows, log_prob: judged.append(log_prob),
+        criterion=Figures(settle=lambda x, log_prob: judged.append(log_prob)),
     )
     trainer.run()
     assert len(judged) == 1
@@ -162,13 +152,13 @@ def test_under_a_cosine_only_a_clear_loss_stops_early(decline: float, drift: flo
     random = torch.Generator().manual_seed(0)
     first = iter([True])
 
-    def scattered(rows: Tensor, log_prob: Tensor) -> Tensor:
+    def scattered(x: Tensor, log_prob: Tensor) -> Tensor:
         if next(first, False):
             return log_prob * 0
-        return drift + 0.01 + torch.randn(len(rows), generator=random, dtype=torch.float64)
+        return drift + 0.01 + torch.randn(len(x), generator=random, dtype=torch.float64)
 
     plan = {"steps": 100, "validation_steps": 5, "patience": 0.3, "phases": [{"decline": decline}]}
-    assert make_trainer(plan=plan, nll=scattered).run() == outcome
+    assert make_trainer(plan=plan, criterion=Figures(scattered)).run() == outcome
 
 
 def test_an_interrupted_run_keeps_its_best_weights() -> None:
@@ -221,11 +211,13 @@ def test_what_a_phase_learnt_last_is_judged_before_the_next_begins() -> None:
     began: list[dict[str, Tensor]] = []
 
     class Watched(Likelihood):
-        def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+        def __call__(
+            self, flow: Flow, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+        ) -> LossTerms:
             if not began:
                 assert trainer.counters.rate_scale == 1
                 began.append({name: value.clone() for name, value in flow.state_dict().items()})
-            return super().__call__(flow, batch, generator)
+            return super().__call__(flow, batch, generator, context)
 
     trainer.gradients[1].objective = Watched(trainer.gradients[1].objective.options)
     averages: list[dict[str, Tensor]] = []
@@ -261,11 +253,13 @@ def test_no_phase_is_skipped_for_what_was_done_before_the_first_step() -> None:
     clock = StepClock(5.0)
 
     class Slow(Likelihood):
-        def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+        def __call__(
+            self, flow: Flow, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+        ) -> LossTerms:
             clock.advance(1.0)
-            return super().__call__(flow, batch, generator)
+            return super().__call__(flow, batch, generator, context)
 
-    def nll(rows: Tensor, log_prob: Tensor) -> Tensor:
+    def nll(x: Tensor, log_prob: Tensor) -> Tensor:
         clock.advance(3.0 if clock.seconds == 5.0 else 0.0)
         return -log_prob
 
@@ -282,7 +276,7 @@ def test_no_phase_is_skipped_for_what_was_done_before_the_first_step() -> None:
         reserve=cloud(400, seed=3),
         on_validation=note,
         clock=clock,
-        nll=nll,
+        criterion=Figures(nll),
     )
     for gradient in trainer.gradients:
         gradient.objective = Slow(gradient.objective.options)
@@ -301,11 +295,11 @@ def test_training_that_no_validation_can_judge_fails() -> None:
     trainer = make_trainer(flow, {"phases": matching, "steps": 8})
     with pytest.raises(RunFailedError, match=r"no validation gave a finite NLL.*max_nfe"):
         trainer.run()
-    trainer = make_trainer(nll=lambda rows, log_prob: log_prob / 0)
+    trainer = make_trainer(criterion=Figures(lambda x, log_prob: log_prob / 0))
     with pytest.raises(RunFailedError, match=r"some rows have no finite log-likelihood; look for extreme"):
         trainer.run()
     trainer = make_trainer(plan={"steps": 8})
-    trainer.validation[3] = math.nan
+    trainer.rows.validation.x[3] = math.nan
     with pytest.raises(RunFailedError, match=r"some rows have no finite log-likelihood; look for extreme"):
         trainer.run()
 
@@ -314,7 +308,9 @@ def test_the_time_of_the_final_choice_counts() -> None:
     settled: list[float] = []
     clock = Stopwatch()
     trainer = make_trainer(
-        settle=lambda rows, log_prob: settled.append(clock.wall()), reserve=cloud(400, seed=3), clock=clock
+        reserve=cloud(400, seed=3),
+        criterion=Figures(settle=lambda x, log_prob: settled.append(clock.wall())),
+        clock=clock,
     )
     trainer.run()
     assert trainer.counters.wall_seconds >= settled[0]
@@ -337,7 +333,7 @@ def test_a_fixed_grid_is_not_exploited() -> None:
     make_trainer(flow, plan).run()
     assert exact_nll(flow) < before + 1e-3
     trainer = make_trainer(exploited, plan)
-    trainer._judge = copy.deepcopy(exploited)
+    trainer.judge.flow = copy.deepcopy(exploited)
     trainer.run()
     assert exact_nll(exploited) > before + 0.02
 
@@ -348,9 +344,11 @@ def faulty(fails: Callable[[int], bool], error: Exception | None = None) -> type
     class Faulty(Likelihood):
         calls = 0
 
-        def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+        def __call__(
+            self, flow: Flow, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+        ) -> LossTerms:
             Faulty.calls += 1
-            loss = super().__call__(flow, batch, generator)
+            loss = super().__call__(flow, batch, generator, context)
             if not fails(Faulty.calls):
                 return loss
             if error is not None:
@@ -428,21 +426,19 @@ def test_two_phases_resume_bit_for_bit_where_the_first_stood_still() -> None:
     # Nothing new since step 0, so that the first phase is stale where it ends, but not before.
     plan = {"phases": phases, "steps": 30, "validation_steps": 3, "patience": 0.32}
 
-    def clear(rows: Tensor, log_prob: Tensor) -> Tensor:
-        return rows[:, 0].double() * 0 + whole_or_resumed[-1].counters.step
+    def clear(x: Tensor, log_prob: Tensor) -> Tensor:
+        return x[:, 0].double() * 0 + whole_or_resumed[-1].counters.step
 
-    whole = make_trainer(plan=plan)
+    whole = make_trainer(plan=plan, criterion=Figures(clear))
     whole_or_resumed = [whole]
-    whole.nll = clear
     states: list[TrainingState] = []
     whole.on_validation = lambda progress: states.append(whole.state())
     assert whole.run() == "stopped early"
     assert whole.counters.phase == 1
     assert {state.counters.step for state in states} >= {0, 9, 10}
     for state in states:
-        resumed = make_trainer(plan=plan)
+        resumed = make_trainer(plan=plan, criterion=Figures(clear))
         whole_or_resumed.append(resumed)
-        resumed.nll = clear
         resumed.load(TrainingState.unpack(*state.pack()))
         assert resumed.run() == "stopped early"
         assert resumed.counters.replace(wall_seconds=0, cpu_seconds=0, validated_at=0, began_at=0) == (
@@ -461,9 +457,11 @@ def test_products_are_rounded_in_steps_only() -> None:
         return str(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
 
     class Watched(Likelihood):
-        def __call__(self, flow: Flow, batch: Tensor, generator: torch.Generator) -> LossTerms:
+        def __call__(
+            self, flow: Flow, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+        ) -> LossTerms:
             in_steps.add(precision())
-            return super().__call__(flow, batch, generator)
+            return super().__call__(flow, batch, generator, context)
 
     in_steps: set[str] = set()
     outside: set[str] = set()
