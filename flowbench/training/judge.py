@@ -48,6 +48,10 @@ class Judgement:
         return bool(worse.mean() < 2 * worse.std() / len(worse) ** 0.5)
 
 
+#: Before the first validation.
+NOT_JUDGED = Judgement(torch.empty(0), torch.empty(0), None, "nothing is known", 0.0)
+
+
 class Judge:
     """Judges weights on a copy of the `flow`, so that the weights that learn stay as they are.
 

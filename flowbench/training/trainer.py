@@ -20,7 +20,7 @@ from flowbench.training.averaging import average_decay, update_average
 from flowbench.training.criterion import Criterion
 from flowbench.training.gradient import Gradient
 from flowbench.training.guard import Guard, find_fault
-from flowbench.training.judge import Judge, Judgement
+from flowbench.training.judge import NOT_JUDGED, Judge, Judgement
 from flowbench.training.optimizers import make_optimizer, optimizer_tensors, restore_optimizer, set_rate
 from flowbench.training.plan import Phase, TrainingPlan
 from flowbench.training.precision import matmul_precision
@@ -89,7 +89,7 @@ class Trainer:
         self._losses = LossMeter()
         self._throttle = Throttle(PROGRESS_INTERVAL)
         self._learning_rate = math.nan
-        self._last_judgement: Judgement | None = None
+        self._last_judgement = NOT_JUDGED
         self._best_judgement: Judgement | None = None
 
     def state(self) -> TrainingState:
@@ -121,10 +121,10 @@ class Trainer:
         try:
             outcome = self._train()
             if outcome != "interrupted" and self.plan.phases and not math.isfinite(self.counters.best_nll):
-                fault = self._last_judgement.fault if self._last_judgement else "nothing is known"
                 raise RunFailedError(
-                    f"no validation gave a finite NLL, so no weights could be chosen; of the last, {fault}; "
-                    "look for extreme values in the table, or let the flow's solver do more"
+                    "no validation gave a finite NLL, so no weights could be chosen; of the last, "
+                    f"{self._last_judgement.fault}; look for extreme values in the table, or let the flow's "
+                    "solver do more"
                 )
             self._choose()
         finally:
@@ -148,9 +148,8 @@ class Trainer:
             elif not self._losses.steps and budget.is_stale(self.plan, self.counters, spent):
                 return "stopped early"
             self._step(self.plan.phases[index], self.gradients[index], fraction)
-            if budget.validation_is_due(
-                self.plan, self.counters, self.clock.wall(), took=self._validation_seconds()
-            ):
+            took = self._last_judgement.seconds
+            if budget.validation_is_due(self.plan, self.counters, self.clock.wall(), took):
                 self._validate()
         if self._losses.steps:
             self._validate()
@@ -280,9 +279,6 @@ class Trainer:
     def _spent(self) -> float:
         return budget.spent_share(self.plan, self.counters, self.clock.wall())
 
-    def _validation_seconds(self) -> float:
-        return self._last_judgement.seconds if self._last_judgement else 0.0
-
     def _progress(self) -> Progress:
         wall, spent = self.clock.wall(), self._spent()
         phase = self.plan.phases[self.counters.phase] if self.plan.phases else None
@@ -295,7 +291,7 @@ class Trainer:
             learning_rate=self._learning_rate,
             validation_nll=self.counters.nll,
             best_nll=self.counters.best_nll,
-            nfe=self._last_judgement.nfe if self._last_judgement else None,
+            nfe=self._last_judgement.nfe,
             rows_per_second=self.counters.rows / wall if wall > 0 else math.nan,
             wall_seconds=wall,
             cpu_seconds=self.clock.cpu(),

@@ -16,6 +16,7 @@ from flowbench.objectives.objective import LossTerms
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.registry import MODELS
 from flowbench.training.criterion import Criterion
+from flowbench.training.judge import Judge, Judgement
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
 from flowbench.training.rows import Rows, TrainingRows
@@ -399,6 +400,53 @@ def test_resumes_bit_for_bit(name: str) -> None:
         resumed.run()
         assert all(torch.equal(expected[key], tensor) for key, tensor in resumed.flow.state_dict().items())
         assert resumed.counters.best_nll == whole.counters.best_nll
+
+
+def test_what_is_not_known_yet_is_told_as_no_number() -> None:
+    seen: list[Progress] = []
+    trainer = make_trainer(plan={"steps": 10}, on_validation=seen.append)
+    trainer.run()
+    assert seen[0].step == 0
+    for name in ("loss", "learning_rate", "seconds_left"):
+        assert math.isnan(getattr(seen[0], name))
+        assert math.isfinite(getattr(seen[-1], name))
+
+
+class Planted(Judge):
+    """Finds fault with the last weights, and takes fewer evaluations for the best."""
+
+    trainer: Trainer
+
+    def __call__(self, weights: dict[str, Tensor], rows: Rows) -> Judgement:
+        found = super().__call__(weights, rows)
+        is_best = weights is self.trainer.best
+        return dataclasses.replace(found, row_nll=found.row_nll + 100, nfe=10 if is_best else 20)
+
+
+def test_a_resumed_run_tells_what_the_last_weights_took() -> None:
+    """It judges the best weights anew to compare with, and does not tell of these."""
+    seen: list[Progress] = []
+    whole = make_trainer(plan={"validation_steps": 20})
+    states: list[TrainingState] = []
+    whole.on_validation = lambda progress: states.append(whole.state())
+    whole.run()
+    trainer = make_trainer(plan={"validation_steps": 20}, on_validation=seen.append)
+    trainer.judge = Planted(trainer.flow, trainer.criterion, chunk=200)
+    trainer.judge.trainer = trainer
+    trainer.load(states[1])
+    trainer.run()
+    assert [(progress.step, progress.nfe) for progress in seen] == [(40, 20), (60, 20)]
+
+
+def test_a_validation_that_failed_took_no_known_number_of_evaluations() -> None:
+    short = {"name": "native", "atol": 1e-9, "rtol": 1e-9, "max_nfe": 20}
+    flow = make_flow("cnf", field={"name": "concatsquash"}, integrator=short)
+    seen: list[Progress] = []
+    matching = [{"objective": "flow-matching", "batch_size": 64}]
+    trainer = make_trainer(flow, {"phases": matching, "steps": 2}, on_validation=seen.append)
+    with pytest.raises(RunFailedError):
+        trainer.run()
+    assert {progress.nfe for progress in seen} == {None}
 
 
 def test_a_run_that_stopped_early_has_no_more_to_learn_when_it_resumes() -> None:
