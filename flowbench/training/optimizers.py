@@ -19,7 +19,7 @@ EMPTY_LIST = torch.empty(0, dtype=torch.bool)
 
 
 def make_optimizer(name: OptimizerName, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of that name, at a rate of zero until it is given one."""
+    """The optimiser of that name. Its rate is zero until `set_rate` gives it one."""
     # As a group, since a density that is fitted in closed form may have no parameters.
     group = {"params": list(parameters)}
     if name == "adamw":
@@ -38,10 +38,10 @@ def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float, weight_deca
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """The optimiser's state, one tensor a quantity, named "<parameter>/<quantity>" or "group/<quantity>".
+    """The optimiser's state as copies, each named "<parameter>/<quantity>" or "group/<quantity>".
 
-    Numbers become float64 tensors without axes, lists one tensor a place, and empty ones `EMPTY_LIST`; a
-    matrix that is kept by columns is transposed, and named so.
+    A number becomes a float64 tensor without axes. A list becomes one tensor for each of its places, and an
+    empty list `EMPTY_LIST`. A matrix whose columns are contiguous is transposed, and its name says so.
     """
     whole = optimizer.state_dict()
     (group,) = whole["param_groups"]

@@ -12,13 +12,17 @@ from flowbench.training.optimizers import OptimizerName
 class Phase(Options):
     """One objective with its optimiser settings, for a `share` of the budget.
 
-    `optimizer` "adamw" is Adam (Kingma and Ba 2015), "soap" the same in the eigenbases of Shampoo's
-    preconditioner (Vyas et al. 2025), both with decoupled weight decay; the learning rate warms up linearly
-    over `warmup_steps`, and falls to zero along a cosine over the last `decline` of the phase (0: never).
-    `clip_norm` bounds the gradient's norm (0: no bound). `smoothing` is the width of the noise around train
-    rows, where these are few, at the start of the phase, and falls to zero evenly
-    (`flowbench.training.smoothing`). `matmul_precision` is torch's `fp32_precision`: "bf16" lets the matrix
-    products of a step, never those of a validation, round to bfloat16 where the processor has units for it.
+    `optimizer` "adamw" is Adam (Kingma and Ba 2015). "soap" is Adam in the eigenbases of Shampoo's
+    preconditioner (Vyas et al. 2025). Both have decoupled weight decay.
+
+    The learning rate warms up linearly over `warmup_steps`. It falls to zero along a cosine over the last
+    `decline` of the phase (0: never). `clip_norm` bounds the gradient's norm (0: no bound).
+
+    `smoothing` is the width of the noise around train rows, where these are few
+    (`flowbench.training.smoothing`). It holds at the start of the phase and falls evenly to zero.
+
+    `matmul_precision` is torch's `fp32_precision` for the matrix products of a step. "bf16" rounds them to
+    bfloat16 where the processor has units for it. Validations are never rounded.
     """
 
     objective: part_of(OBJECTIVES, "likelihood") = {"name": "likelihood"}  # type: ignore[valid-type]
@@ -34,23 +38,29 @@ class Phase(Options):
     matmul_precision: Literal["ieee", "tf32", "bf16"] = "ieee"
 
 
-#: Rows that choose between the best and the last weights, at least, unless a plan asks for fewer.
+#: The fewest rows that may choose between the best and the last weights, unless a plan asks for fewer.
 LEAST_RESERVE = 500
 
 
 class TrainingPlan(Options):
     """Phases, the budget they share, and how progress is judged.
 
-    The budget is `steps` optimiser steps, `seconds` of wall time, or whichever of the two ends first.
-    Validation is on the first `validation_rows` validation rows, with the exponential moving average of
-    the weights (decay min(`ema_decay`, (i + 1) / (i + 10)) at step i of a phase): every `validation_steps`
-    steps, or by default every fortieth of the budget, and more often at first where the budget is a time. A
-    phase begins from the best weights so far, after a validation, with a fresh optimiser. The best
-    weights are kept, but where there are more validation rows, up to `reserve_rows` of them choose between
-    these and the last; fewer than `LEAST_RESERVE` would choose badly, and join the others. Training stops
-    early when a share `patience` of the budget brought nothing (0: never); where the rate declines, when all
-    of that time the NLL was worse than the best by more than two standard errors. Where it fails, it
-    goes back to the last validation at half the rate, `max_rollbacks` times at most.
+    The budget is `steps` optimiser steps, `seconds` of wall time, or whichever of the two ends first. A phase
+    begins from the best weights so far, after a validation, with a fresh optimiser.
+
+    A validation judges the exponential moving average of the weights on the first `validation_rows`
+    validation rows. Its decay is min(`ema_decay`, (i + 1) / (i + 10)) at step i of a phase. Validations are
+    `validation_steps` steps apart. By default there are forty in the budget, and they are more frequent at
+    first where the budget is a time.
+
+    The best weights are kept. Where there are more validation rows, up to `reserve_rows` of them choose
+    between the best and the last weights at the end. Fewer than `LEAST_RESERVE` would choose badly, and join
+    the others.
+
+    Training stops early when a share `patience` of the budget brought no progress (0: never). Progress is a
+    better NLL. While the rate declines, an NLL at most two standard errors above the best counts as well.
+
+    Training that fails goes back to the last validation at half the rate, `max_rollbacks` times at most.
     """
 
     phases: tuple[Phase, ...] = (Phase(),)
@@ -72,7 +82,7 @@ class TrainingPlan(Options):
         return self
 
     def divide(self, rows: int) -> tuple[int, int]:
-        """How many of so many validation `rows` judge all along, and how many more do at the end."""
+        """How many of the validation `rows` judge throughout, and how many more only at the end."""
         judged = min(rows, self.validation_rows)
         reserved = min(rows - judged, self.reserve_rows)
         if reserved < min(LEAST_RESERVE, self.reserve_rows):
@@ -80,7 +90,7 @@ class TrainingPlan(Options):
         return judged, reserved
 
     def phase_at(self, fraction: float) -> tuple[int, float]:
-        """The phase that runs when `fraction` of the budget is spent, and the spent fraction of the phase."""
+        """The index of the phase at this `fraction` of the budget, and how much of the phase is spent."""
         total = sum(phase.share for phase in self.phases)
         for index, phase in enumerate(self.phases):
             share = phase.share / total

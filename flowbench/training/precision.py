@@ -1,4 +1,4 @@
-"""How far the matrix products of a training step may be rounded."""
+"""To which precision the matrix products of a training step are rounded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,10 @@ import torch
 
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """Let products of float32 matrices be as inexact as `precision` says; the setting is the process's."""
+    """Round products of float32 matrices to `precision` within the block.
+
+    The setting is the whole process's, and is put back at the end.
+    """
     cpu, cuda = torch.backends.mkldnn.matmul, torch.backends.cuda.matmul  # type: ignore[attr-defined]
     before = cpu.fp32_precision, cuda.fp32_precision
     cpu.fp32_precision = precision

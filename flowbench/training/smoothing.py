@@ -1,4 +1,4 @@
-"""Few train rows, spread out so that a model learns their density and not the rows."""
+"""Noise around few train rows, so that a model learns their density and not the rows themselves."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,12 @@ from flowbench.models.mixture import Mixture
 class SmoothedBootstrap:
     """Draws around train rows `(n, d)` that have the means and covariances of a Gaussian `mixture` of them.
 
-    A row x of component k, which it belongs to with its posterior share, becomes
-    m_k + (x - m_k + h S_k^(1/2) e) / sqrt(1 + h^2), e standard normal (Silverman and Young 1987): the row
-    itself at width h = 0, and a draw from the mixture as h grows. Noise in what a model learns from acts as a
-    penalty on roughness (Rothfuss et al. 2019); shaped by the components, it follows columns that nearly
-    determine one another, which an even one would blur.
+    A component k is drawn for a row x from its posterior shares. With e standard normal the row becomes
+    m_k + (x - m_k + h S_k^(1/2) e) / sqrt(1 + h^2) (Silverman and Young 1987). At width h = 0 that is the row
+    itself, and as h grows a draw from the mixture.
+
+    Such noise acts as a penalty on roughness (Rothfuss et al. 2019). It has the covariance of the component,
+    so that columns that nearly determine one another stay so. Noise of one size for all would blur them.
     """
 
     def __init__(self, rows: Tensor, mixture: Mixture) -> None:
@@ -24,7 +25,7 @@ class SmoothedBootstrap:
         self._spreads = (mixture.axes * mixture.variances.sqrt().unsqueeze(1)).mT.to(rows)
 
     def draw(self, chosen: Tensor, width: float, generator: torch.Generator) -> Tensor:
-        """One draw of `width` h around each of the rows `chosen: (m,)`, by their numbers: `(m, d)`."""
+        """One draw of `width` h around each of the rows with the indices `chosen: (m,)`: `(m, d)`."""
         rows = self.rows[chosen]
         component = torch.multinomial(self._shares[chosen], 1, generator=generator)
         noise = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device=rows.device)

@@ -19,12 +19,17 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Counters:
-    """Where a run stands.
+    """Where a run stands: plain numbers that are saved with it.
 
-    `rows` counts those of all batches. NLLs are in nats, data units; times in seconds of training, with what
-    was fitted and judged before the first step, which took `began_at`; `held_back` is what the choice of the
-    weights at the end is expected to take. `improved_at` is the share of the budget that was spent at the
-    last validation that counts as progress, or at the beginning of the phase.
+    `rows` is the sum of all batch sizes. `phase_step` counts the steps of the phase that did not fail, `step`
+    all steps of the run. `rate_scale` halves with each of the `rollbacks`, and is 1 again in a new phase.
+    `nll` and `best_nll` are those of the last and of the best validation, nats, data units; infinite where
+    there is none.
+
+    Times are seconds on the run's clock, which starts before the first step where something is fitted then.
+    The first step began at `began_at`, and the last validation ended at `validated_at`. `held_back` is kept
+    for the choice of the weights at the end. `improved_at` is the share of the budget that was spent at the
+    last progress, or at the beginning of the phase.
     """
 
     step: int = 0
