@@ -29,14 +29,16 @@ from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.registry import MODELS
 from flowbench.report import write_report
 from flowbench.store import Run
+from flowbench.training.criterion import Criterion
 from flowbench.training.progress import Progress
+from flowbench.training.rows import Rows
 from flowbench.training.state import TrainingState
 from flowbench.workflows import preparation
 from flowbench.workflows.compare import Comparison, compare, find_runs
 from flowbench.workflows.config import RunConfig, resolve
 from flowbench.workflows.fit import fit, load_model, resume
 from flowbench.workflows.home import Home
-from flowbench.workflows.preparation import Prepared, Watch, load_rows
+from flowbench.workflows.preparation import Watch, load_rows
 from flowbench.workflows.use import evaluate, sample, score
 
 SMALL = [
@@ -429,12 +431,12 @@ def test_a_state_that_could_not_be_validated_is_not_resumed_from(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Resumed, it would be what a breakdown returns to, where a run left alone returns to the one before."""
-    own, calls = Prepared.nll, iter(range(100))
+    own, calls = Criterion.nll, iter(range(100))
 
-    def breaks(self: Prepared, rows: torch.Tensor, log_prob: torch.Tensor) -> torch.Tensor:
+    def breaks(self: Criterion, rows: Rows, log_prob: torch.Tensor) -> torch.Tensor:
         return own(self, rows, log_prob) / (next(calls) != 2)
 
-    monkeypatch.setattr(Prepared, "nll", breaks)
+    monkeypatch.setattr(Criterion, "nll", breaks)
     told: list[int] = []
 
     def stop() -> bool:
