@@ -12,8 +12,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from flowbench.encoding.dequantiser import CONTINUOUS, choose_dequantiser
 from flowbench.errors import ConfigurationError
-from flowbench.evaluation.refinement import Ladder
-from flowbench.evaluation.reported import score_rows
+from flowbench.evaluation.error_budget import ErrorBudget
+from flowbench.evaluation.reported import mean_log_prob, score_rows
 from flowbench.workflows.config import RunConfig, resolve
 from flowbench.workflows.preparation import DEQUANTISATION, Watch, make_trainer, prepare
 
@@ -110,9 +110,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     def score_samples(self, X: ArrayLike) -> Floats:
         """Log-likelihood of each row of `X: (n, d)`: `(n,)`, nats, in the units of `X`."""
-        ladder, x = self._ladder(X)
-        with torch.no_grad():
-            log_prob: Floats = ladder.average(x, ladder.solve(x, 0).log_prob, with_error=False)[0].numpy()
+        log_prob: Floats = mean_log_prob(*self._to_score(X)).numpy()
         return log_prob
 
     def score_samples_with_errors(self, X: ArrayLike) -> tuple[Floats, Floats]:
@@ -120,7 +118,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
         About 99 in 100 rows are off by less (`flowbench.evaluation.reported.score_rows`).
         """
-        found = score_rows(*self._ladder(X))
+        found = score_rows(*self._to_score(X))
         return found.log_prob.numpy(), found.error.numpy()
 
     def score(self, X: ArrayLike, y: None = None) -> float:
@@ -137,11 +135,11 @@ class FlowDensity(DensityMixin, BaseEstimator):
             x, _ = self.model_.sample_and_log_prob(n_samples, torch.Generator().manual_seed(seed))
         return self.dequantiser_.restore(x.numpy())
 
-    def _ladder(self, X: ArrayLike) -> tuple[Ladder, torch.Tensor]:
-        """What scores rows, and the rows `(n, d)`."""
+    def _to_score(self, X: ArrayLike) -> tuple[ErrorBudget, torch.Tensor]:
+        """The error budget of the model, and the rows `(n, d)`."""
         check_is_fitted(self)
         x = torch.tensor(validate_data(self, X, dtype=np.float64, reset=False))
-        return Ladder(self.model_, self.config_.evaluation, self.dequantiser_), x
+        return ErrorBudget(self.model_, self.config_.evaluation, self.dequantiser_), x
 
     def _configure(self, seed: int) -> RunConfig:
         for name in self.options or {}:

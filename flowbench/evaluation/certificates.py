@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import FlowbenchError
-from flowbench.evaluation.evaluation_options import EvaluationOptions
+from flowbench.evaluation.evaluation_options import COARSE, EvaluationOptions
 from flowbench.evaluation.normalisation import DRAWS, Mass, bridge_mass, quadrature_mass
-from flowbench.evaluation.refinement import COARSE, ROUNDING, Regime
 from flowbench.evaluation.reported import Likelihoods
+from flowbench.evaluation.rounding import ROUNDING
+from flowbench.evaluation.solver_error import Regime
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.density import Flow
 from flowbench.models.density_model import DensityModel

@@ -7,6 +7,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from flowbench.options import Options, part_of
 from flowbench.registry import DIVERGENCES, INTEGRATORS
 
+#: Tolerance at which a density is pictured or integrated.
+COARSE = 1e-3
+
 
 class EvaluationOptions(Options):
     """Solver and sizes of the evaluation that ends a fit.

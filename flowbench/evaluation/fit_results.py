@@ -13,9 +13,9 @@ from flowbench.data import Dataset, Split
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.certificates import certify
-from flowbench.evaluation.evaluation_options import EvaluationOptions
+from flowbench.evaluation.error_budget import ErrorBudget
+from flowbench.evaluation.evaluation_options import COARSE, EvaluationOptions
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.refinement import COARSE, Ladder
 from flowbench.evaluation.reported import Likelihoods, draw_rows, score_rows
 from flowbench.models.density_model import DensityModel
 from flowbench.statistics.paired import estimate_mean
@@ -45,11 +45,11 @@ def compute_results(
     began = time.process_time()
     rows = split.test[: options.test_rows]
     x = torch.from_numpy(dataset.rows[rows])
-    ladder = Ladder(model, options, dequantiser)
-    likelihoods = score_rows(ladder, x)
+    budget = ErrorBudget(model, options, dequantiser)
+    likelihoods = score_rows(budget, x)
     scored, metrics = _describe_scores(model, dataset, rows, likelihoods, options.max_error)
     exact = model.for_evaluation(options.integrator)
-    drawn, found = draw_rows(ladder, options.samples, generator)
+    drawn, found = draw_rows(budget, options.samples, generator)
     grid = trajectory = None
     if dataset.features == 2:
         with _left_out("the picture of the density", warn):

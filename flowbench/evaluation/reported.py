@@ -1,4 +1,4 @@
-"""Log-likelihoods that are reported, each with its error, by refined solves and draws of the model."""
+"""Log-likelihoods that are reported, each with an error that adds up its sources."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,35 +10,42 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowbench.encoding.dequantiser import CONTINUOUS, Dequantiser
+from flowbench.evaluation.error_budget import ErrorBudget
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.failures import past_failures, spread
-from flowbench.evaluation.refinement import ROUNDING, Ladder, OnRows, Regime, covering_factor, local_error
+from flowbench.evaluation.rounding import ROUNDING, last_digits
+from flowbench.evaluation.solver_error import Regime, covering_factor, local_error
+from flowbench.evaluation.solver_levels import OnRows, SolverLevels
 from flowbench.models.density import Scores
 from flowbench.models.density_model import DensityModel, chunk_sizes
 
-#: Rows `(n, d)`, data units, as those that their table can hold.
+#: Rounds rows `(n, d)`, data units, to values that their table can hold.
 Restore = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
-#: So many rows tell that share; beside fewer, draws of the model have a say.
+#: Refined rows with a change beyond rounding that are enough to find the covering factor. If there are
+#: fewer, the factor is at least that of draws of the model.
 TELLING = 50
-#: Rows that are solved again where a row's number is a mean: what its draws leave open is far more than that.
+#: The most rows that are refined where a row's number is a mean: the error of the mean is far larger.
 AVERAGED_ERROR_ROWS = 500
-#: Refinements of a row that misses `max_error`, at most; each is a tenth of the tolerance.
+#: The most refinements of a row that misses `max_error`.
 MAX_REFINEMENTS = 6
 
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """Log-likelihoods `log_prob: (n,)`, float64, nats, data units, and `error: (n,)` of each, nats.
+    """Log-likelihoods `log_prob: (n,)`, float64, nats, data units, and the error `error: (n,)` of each, nats.
 
-    About 99 in 100 rows are off by less than their error. `flagged: (n,)` marks rows that miss a `max_error`
-    even at the finest solve. `failed` holds the rows whose solve failed, by number, and why: these have NaN
-    for both. `unrefined` holds those whose finer solve failed, of which no error is known: it is infinite.
-    `shift` is how far a refined solve moves the mean of the rows that it was tried
-    on, nats. `nfe`, `shift` and `regime` are None for a model that solves no equation. `parts`, (n,) each, by
-    name, are what `error` is the sum of: `solver` (of float32 `solver_and_arithmetic`), `arithmetic`, and
-    that of the draws which a row's number is the mean of, `trace` or `dequantisation` or, where it is both,
-    `trace_and_dequantisation`; those of draws of the model are not told apart.
+    About 99 in 100 rows are off by less than their error. An error that is unknown is infinite.
+
+    `flagged: (n,)` marks rows that miss a `max_error` even at the finest solve. `failed` holds the rows whose
+    solve failed, by number, and the cause of each: their `log_prob` and `error` are NaN. `unrefined` holds
+    the rows whose finer solve failed, and the cause of each: their error is unknown. `nfe` is the number of
+    evaluations of the slowest row. `shift` is how far a refined solve moves the mean of the refined rows,
+    nats. `nfe`, `shift` and `regime` are None for a model that solves no equation.
+
+    `parts` are the terms, `(n,)` each, that `error` is the sum of, by name. "solver" is the error of the
+    steps; with float32 it is "solver_and_arithmetic". "arithmetic" is rounding. "trace", "dequantisation" and
+    "trace_and_dequantisation" are the error of a mean over few solves. It is empty for draws of the model.
     """
 
     log_prob: Tensor
@@ -62,11 +69,11 @@ def reported_likelihoods(
     on_rows: OnRows = lambda done, total: None,
     strict: bool = True,
 ) -> Likelihoods:
-    """Score `x: (n, d)` in data units, and say how far each number may be off, as `score_rows` does.
+    """Score `x: (n, d)`, data units, with the error of each row, as `score_rows` does.
 
-    Unless it is to be `strict`, it goes on past rows whose solve fails.
+    If not `strict`, rows whose solve fails are named in the result and the others are scored.
     """
-    return score_rows(Ladder(model, options, dequantiser, on_rows, strict=strict), x)
+    return score_rows(ErrorBudget(model, options, dequantiser, on_rows, strict=strict), x)
 
 
 @torch.no_grad()
@@ -81,32 +88,44 @@ def drawn_likelihoods(
     on_rows: OnRows = lambda done, total: None,
 ) -> tuple[Tensor, Likelihoods]:
     """Draw `n` rows `(n, d)`, data units, with their log-likelihoods and errors, as `draw_rows` does."""
-    return draw_rows(Ladder(model, options, dequantiser, on_rows), n, generator, restore)
+    return draw_rows(ErrorBudget(model, options, dequantiser, on_rows), n, generator, restore)
 
 
 @torch.no_grad()
-def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
-    """Score `x: (n, d)` in data units, and say how far each number may be off.
+def mean_log_prob(budget: ErrorBudget, x: Tensor) -> Tensor:
+    """The log-likelihoods `(n,)` of `score_rows`, without the solves that only errors need.
 
-    `error_rows` rows, chosen by chance, `AVERAGED_ERROR_ROWS` at most where a number is the mean of several
-    solves, are solved again at a tenth of the tolerance: a row's error is the change, and a share of what is
-    typical of the model. The others have no such change; theirs is the solver's own sum of local errors,
-    times the factor that covers all but the rarest of the rows that have both. Rounding, measured on draws,
-    counts for more where a log-likelihood is a large number. Where the divergence is estimated, `trace_draws`
-    solves with other probes give the mean, and its error, and where columns are dequantised so do
-    `dequantisation_draws` places in the row's cell. Where there is nothing to average, a row above
-    `max_error` gives way to ever finer refinements, until it is below.
-
-    With the solver `per-row` and an exact divergence a row's log-likelihood does not depend on the rows
-    beside it, nor does the error of a refined one: what is typical is found out on draws of the model.
-
-    Raises `IntegrationError` if a solve fails, which names the rows, where the ladder is strict. One that is
-    not goes on: rows that fail are left out and the others scored again, at most twice as much work whatever
-    their number, so that these get what they would have had without them.
+    A row above `max_error` is not refined. Raises `IntegrationError` if a solve fails.
     """
-    if ladder.strict:
-        return _score_rows(ladder, x)
-    kept, found, failed = past_failures(len(x), lambda rows: _score_rows(ladder, x[rows]))
+    averaging = budget.averaging
+    first = budget.levels.solve(averaging.place(x), 0)
+    return averaging.mean(first, averaging.solves(x, first))
+
+
+@torch.no_grad()
+def score_rows(budget: ErrorBudget, x: Tensor) -> Likelihoods:
+    """Score `x: (n, d)`, data units, with the error of each row.
+
+    The error adds up three terms: that of the solver, that of rounding, and that of the mean, if a row's
+    number is the mean of several solves (`averaging`).
+
+    `error_rows` rows, chosen at random, are solved again at a tenth of the tolerance. If numbers are means,
+    they are at most `AVERAGED_ERROR_ROWS`. The solver's error of such a row is a multiple of its change. That
+    of another row is the sum of the solver's local errors, times the factor that covers the changes of all
+    but the rarest of the refined rows (`solver_error`). Rounding is measured on draws of the model, and
+    larger for a log-likelihood that is a large number (`rounding`). A row above `max_error` is replaced by
+    ever finer solves until it is below, if its number is no mean.
+
+    With the solver `per-row` and an exact divergence, a row's log-likelihood does not depend on the other
+    rows. Nor does the error of a refined row: what is typical is found on draws of the model.
+
+    Raises `IntegrationError`, which names the rows, if a solve fails and the budget is strict. If it is not
+    strict, rows that fail are left out and the others are scored again. Their numbers are the same as without
+    the rows that fail.
+    """
+    if budget.levels.strict:
+        return _score_rows(budget, x)
+    kept, found, failed = past_failures(len(x), lambda rows: _score_rows(budget, x[rows]))
     if found is None:
         lost = x.new_full((len(x),), math.nan, dtype=torch.float64)
         return Likelihoods(lost, lost.clone(), torch.zeros(len(x), dtype=torch.bool), failed=failed)
@@ -123,122 +142,83 @@ def score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
     )
 
 
-def _score_rows(ladder: Ladder, x: Tensor) -> Likelihoods:
-    """`score_rows` where no first solve may fail."""
-    options = ladder.options
-    first = ladder.solve(x, 0)
-    arithmetic = ladder.arithmetic(options.dtype) + _last_digits(first.log_prob)
-    log_prob, spread = ladder.average(x, first.log_prob)
-    parts = {"arithmetic": arithmetic}
-    if ladder.averaged:
-        parts[ladder.averaged] = torch.as_tensor(spread).expand_as(log_prob)
+def _score_rows(budget: ErrorBudget, x: Tensor) -> Likelihoods:
+    """`score_rows`, which raises `IntegrationError` if a first solve fails, strict or not."""
+    options, levels, averaging = budget.options, budget.levels, budget.averaging
+    places = averaging.place(x)
+    first = levels.solve(places, 0)
+    parts = {"arithmetic": budget.rounding.part(options.dtype) + last_digits(first.log_prob)}
+    solves = averaging.solves(x, first)
+    log_prob = averaging.mean(first, solves)
+    if averaging.name:
+        parts[averaging.name] = averaging.error(solves)
     if first.nfe is None:
         if options.dtype == "float32":
-            parts["arithmetic"] = arithmetic + (ladder.solve(x, 1).log_prob - first.log_prob).abs()
-        return _within(options.max_error, log_prob, parts)
-    few = options.error_rows if ladder.draws == 1 else min(options.error_rows, AVERAGED_ERROR_ROWS)
-    refined = _chosen(len(x), few, ladder.model.chunk if ladder.is_stochastic else 1)
-    refinement, causes = ladder.attempt(x[refined], 1)
-    finer = refinement.log_prob
-    lost = torch.zeros_like(refined)
-    lost[refined.nonzero().squeeze(1)[list(causes)]] = True
-    solver = torch.empty_like(log_prob)
-    solver[refined] = ladder.error(first.of(refined), finer, 0)
-    shift = (finer - first.log_prob[refined])[~lost[refined]].mean().item()
-    if not bool(refined.all()):
-        scale = local_error(first)
-        change = ladder.change(first.log_prob[refined], finer, 0)
-        factor = covering_factor(change, scale[refined])
-        if int((change > ROUNDING).sum()) < TELLING:
-            factor = max(factor, ladder.factor_of_draws())
-        solver[~refined] = factor * scale[~refined] + ROUNDING
-    if options.max_error is not None and ladder.draws == 1:
-        _tighten(ladder, x, log_prob, solver, options.max_error - arithmetic)
-    # A refined solve is in float64, so that the change tells of float32's rounding as well.
+            parts["arithmetic"] = (
+                parts["arithmetic"] + (levels.solve(places, 1).log_prob - first.log_prob).abs()
+            )
+        return _add_up(options.max_error, log_prob, parts)
+    few = options.error_rows if averaging.draws == 1 else min(options.error_rows, AVERAGED_ERROR_ROWS)
+    refined = _chosen(len(x), few, levels.model.chunk if averaging.is_stochastic else 1)
+    finer, causes = levels.attempt(places[refined], 1)
+    solver = _solver_part(budget, first, refined, finer.log_prob)
+    kept = torch.ones(len(finer.log_prob), dtype=torch.bool)
+    kept[list(causes)] = False
+    shift = (finer.log_prob - first.log_prob[refined])[kept].mean().item()
+    if options.max_error is not None and averaging.draws == 1:
+        _tighten(budget, places, log_prob, solver, options.max_error - parts["arithmetic"])
+    # A refined solve is in float64, so that its change includes the rounding of float32.
     name = "solver" if options.dtype == "float64" else "solver_and_arithmetic"
-    if not ladder.strict:
+    if not levels.strict:
         solver = solver.masked_fill(solver.isnan() & log_prob.isfinite(), math.inf)
-    found = _within(options.max_error, log_prob, parts | {name: solver})
+    found = _add_up(options.max_error, log_prob, parts | {name: solver})
     numbers = refined.nonzero().squeeze(1).tolist()
     unrefined = {numbers[place]: cause for place, cause in causes.items()}
-    return replace(found, nfe=first.nfe, shift=shift, regime=ladder.regime(0), unrefined=unrefined)
+    regime = budget.solver.regime(0)
+    return replace(found, nfe=first.nfe, shift=shift, regime=regime, unrefined=unrefined)
 
 
-@torch.no_grad()
-def draw_rows(
-    ladder: Ladder, n: int, generator: torch.Generator, restore: Restore | None = None
-) -> tuple[Tensor, Likelihoods]:
-    """Draw `n` rows `(n, d)`, data units, with their log-likelihoods and the error of each.
+def _solver_part(budget: ErrorBudget, first: Scores, refined: Tensor, finer: Tensor) -> Tensor:
+    """The solver's error `(n,)` of the rows with scores `first` at level 0.
 
-    The rows are not solved again: an error is the solver's own sum of local errors, times the factor that
-    covers all but the rarest of some draws which are. Where nothing is solved, it is by how much the way
-    back differs. Dequantised columns get the values of their cells back, and such rows are scored like any.
-    `restore` rounds rows to what their table can hold, and they are scored as they are then.
-    Raises `IntegrationError` if a solve fails.
+    `refined: (n,)` marks the k rows that were solved one level `finer: (k,)`.
     """
-    options = ladder.options
-    exact = ladder.model.for_evaluation(options.integrator)
-    if ladder.dequantiser:
-        drawn = ladder.dequantiser.restore(exact.draw(n, generator)[0].numpy())
-        x = torch.from_numpy(drawn if restore is None else restore(drawn))
-        return x, _likelihoods_of_draws(ladder, x)
-    parts = []
-    done = 0
-    for size in chunk_sizes(n, exact.chunk):
-        parts.append(exact.draw(size, generator))
-        done += size
-        ladder.on_rows(done, n)
-    x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])
-    if restore is not None:
-        x = torch.from_numpy(restore(x.numpy()))
-        # A draw that is no number, as a flow may make, is none of a solve's rows.
-        scores = ladder.solve(x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), 0)
-    error = ladder.arithmetic("float64") + _last_digits(scores.log_prob)
-    if scores.nfe is None:
-        # Of rows that were rounded nothing is known from the way there.
-        error += 0.0 if restore else ladder.way_back()
-    else:
-        error += ladder.factor_of_draws() * local_error(scores) + ROUNDING
-    # Of a draw that is no number, as a flow may make, nothing is known.
-    lost = ~torch.isfinite(x).all(1)
-    log_prob, error = scores.log_prob.masked_fill(lost, math.nan), error.masked_fill(lost, math.inf)
-    return x, Likelihoods(log_prob, error, _above(error, options.max_error), scores.nfe)
+    solver = torch.empty_like(first.log_prob)
+    solver[refined] = budget.solver.bound(first.of(refined), finer, 0)
+    if not bool(refined.all()):
+        scale = local_error(first)
+        change = budget.solver.change(first.log_prob[refined], finer, 0)
+        factor = covering_factor(change, scale[refined])
+        if int((change > ROUNDING).sum()) < TELLING:
+            factor = max(factor, budget.solver.factor_of_draws)
+        solver[~refined] = factor * scale[~refined] + ROUNDING
+    return solver
 
 
-def _likelihoods_of_draws(ladder: Ladder, x: Tensor) -> Likelihoods:
-    """Those of rows `x: (n, d)`; of one that is no number, as a flow may draw, nothing is known."""
-    finite = torch.isfinite(x).all(1)
-    log_prob, error = x.new_full((len(x),), math.nan), x.new_full((len(x),), math.inf)
-    nfe = None
-    if bool(finite.any()):
-        found = score_rows(ladder, x[finite])
-        log_prob[finite], error[finite], nfe = found.log_prob, found.error, found.nfe
-    return Likelihoods(log_prob, error, _above(error, ladder.options.max_error), nfe)
-
-
-def _tighten(ladder: Ladder, x: Tensor, log_prob: Tensor, error: Tensor, bound: Tensor) -> None:
+def _tighten(budget: ErrorBudget, x: Tensor, log_prob: Tensor, error: Tensor, bound: Tensor) -> None:
     """Solve rows whose `error: (n,)` is above `bound: (n,)` ever finer, in place, until it is not."""
+    levels: SolverLevels = budget.levels
     lost = torch.zeros_like(error, dtype=torch.bool)
     for level in range(1, MAX_REFINEMENTS):
         above = ((error > bound) & ~lost).nonzero().squeeze(1)
         if not len(above):
             return
         (coarse, failed), (finer, failed_finer) = (
-            ladder.attempt(x[above], each) for each in (level, level + 1)
+            levels.attempt(x[above], each) for each in (level, level + 1)
         )
-        # A row whose finer solve fails keeps what it has.
+        # A row whose finer solve fails keeps its number and its error.
         told = torch.ones_like(above, dtype=torch.bool)
         told[[*failed, *failed_finer]] = False
         lost[above[~told]] = True
         log_prob[above[told]] = coarse.log_prob[told]
-        error[above[told]] = ladder.error(coarse, finer.log_prob, level)[told]
+        error[above[told]] = budget.solver.bound(coarse, finer.log_prob, level)[told]
 
 
 def _chosen(n: int, count: int, chunk: int) -> Tensor:
-    """Which `count` of n rows are refined, (n,), the same ones every time.
+    """Which `count` of n rows are refined, `(n,)`; the same ones every time.
 
-    Of rows whose probes are drawn by the `chunk`, and have to be the same in both solves, the first chunks
-    that hold as many.
+    With `chunk` > 1 they are the rows of the first chunks. The probes of a row follow from its chunk, and
+    have to be the same in both solves.
     """
     place = torch.arange(n)
     if chunk > 1:
@@ -246,16 +226,68 @@ def _chosen(n: int, count: int, chunk: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(0)) < count
 
 
-def _within(bound: float | None, log_prob: Tensor, parts: Mapping[str, Tensor]) -> Likelihoods:
+@torch.no_grad()
+def draw_rows(
+    budget: ErrorBudget, n: int, generator: torch.Generator, restore: Restore | None = None
+) -> tuple[Tensor, Likelihoods]:
+    """Draw `n` rows `(n, d)`, data units, with the log-likelihood and the error of each.
+
+    The rows are not solved again. The solver's error is the sum of its local errors, times the factor that
+    covers the changes of reference draws. If the model solves nothing, the error is the difference between
+    the log-likelihood from the way there and that from the way back, on reference draws.
+
+    Values of dequantised columns are moved to the middles of their cells, and the rows are scored as
+    `score_rows` does. `restore` rounds rows to what their table can hold; they are scored as rounded.
+
+    Raises `IntegrationError` if a solve fails.
+    """
+    options, levels = budget.options, budget.levels
+    exact = levels.exact_model()
+    dequantiser = budget.averaging.dequantiser
+    if dequantiser:
+        drawn = dequantiser.restore(exact.draw(n, generator)[0].numpy())
+        x = torch.from_numpy(drawn if restore is None else restore(drawn))
+        return x, _likelihoods_of_draws(budget, x)
+    parts = []
+    done = 0
+    for size in chunk_sizes(n, exact.chunk):
+        parts.append(exact.draw(size, generator))
+        done += size
+        levels.on_rows(done, n)
+    x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])
+    if restore is not None:
+        x = torch.from_numpy(restore(x.numpy()))
+        # A draw that is not finite, as a flow may make, would stop the solve of its batch.
+        scores = levels.solve(x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), 0)
+    error = budget.rounding.part("float64") + last_digits(scores.log_prob)
+    if scores.nfe is None:
+        # Rows that were rounded have been scored on the way back.
+        error += 0.0 if restore else budget.rounding.round_trip
+    else:
+        error += budget.solver.factor_of_draws * local_error(scores) + ROUNDING
+    # A draw that is not finite has no log-likelihood.
+    lost = ~torch.isfinite(x).all(1)
+    log_prob, error = scores.log_prob.masked_fill(lost, math.nan), error.masked_fill(lost, math.inf)
+    return x, Likelihoods(log_prob, error, _above(error, options.max_error), scores.nfe)
+
+
+def _likelihoods_of_draws(budget: ErrorBudget, x: Tensor) -> Likelihoods:
+    """`score_rows` of draws `x: (n, d)`; a draw that is not finite gets NaN and an infinite error."""
+    finite = torch.isfinite(x).all(1)
+    log_prob, error = x.new_full((len(x),), math.nan), x.new_full((len(x),), math.inf)
+    nfe = None
+    if bool(finite.any()):
+        found = score_rows(budget, x[finite])
+        log_prob[finite], error[finite], nfe = found.log_prob, found.error, found.nfe
+    return Likelihoods(log_prob, error, _above(error, budget.options.max_error), nfe)
+
+
+def _add_up(bound: float | None, log_prob: Tensor, parts: Mapping[str, Tensor]) -> Likelihoods:
+    """Likelihoods whose error is the sum of `parts`, flagged above `bound`."""
     error = torch.stack(list(parts.values())).sum(0)
     return Likelihoods(log_prob, error, _above(error, bound), parts=parts)
 
 
 def _above(error: Tensor, bound: float | None) -> Tensor:
+    """Which errors `(n,)` are above `bound`, NaN among them; none without a bound."""
     return torch.zeros_like(error, dtype=torch.bool) if bound is None else ~(error <= bound)
-
-
-def _last_digits(log_prob: Tensor) -> Tensor:
-    """What a log-likelihood (n,), float64, may lose for its size alone."""
-    eps = torch.finfo(torch.float64).eps
-    return 4 * eps * log_prob.abs().nan_to_num(nan=0.0, posinf=0.0)

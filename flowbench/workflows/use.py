@@ -19,9 +19,9 @@ from flowbench.data.table_reading import read_rows
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
 from flowbench.evaluation.flags import Flag, flags_of
-from flowbench.evaluation.refinement import OnRows
 from flowbench.evaluation.reported import Likelihoods, Restore, drawn_likelihoods, reported_likelihoods
 from flowbench.evaluation.solver_ladder import climb
+from flowbench.evaluation.solver_levels import OnRows
 from flowbench.evaluation.suite import judge
 from flowbench.registry import TOYS
 from flowbench.store import Metric, Run, check_table_path, file_errors, table_format, write_table

@@ -1,0 +1,135 @@
+"""Log-likelihoods that are means over several solves, and the error of so few of them."""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.evaluation.reference_draws import COVERED, ReferenceDraws
+from flowbench.evaluation.solver_error import SolverError, local_error
+from flowbench.evaluation.solver_levels import LOOSER
+from flowbench.models.density import Scores
+from flowbench.registry import DIVERGENCES
+
+#: The error of a mean is its confidence interval's half width, at this confidence.
+CONFIDENCE = 0.99
+#: Draws of the model, and places in the cell of each, that measure what fewer places miss.
+CELLS, PLACES = 64, 16
+
+
+class Averaging:
+    """The mean of a row's log-likelihood over random solves, if there is anything to average.
+
+    An estimated divergence is averaged over its probes. A row with dequantised columns is averaged over
+    places in its cell. Places come in pairs on either side of the cell's middle (Hammersley and Morton 1956).
+    """
+
+    def __init__(self, references: ReferenceDraws, solver: SolverError, dequantiser: Dequantiser) -> None:
+        self.levels = references.levels
+        self.references = references
+        self.solver = solver
+        self.dequantiser = dequantiser
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether the divergence is estimated with random probes."""
+        return not DIVERGENCES.get(self.levels.options.divergence.name).exact
+
+    @property
+    def draws(self) -> int:
+        """The number of solves that a row's log-likelihood is the mean of."""
+        options = self.levels.options
+        draws = options.trace_draws if self.is_stochastic else 1
+        if not self.dequantiser:
+            return draws
+        return max(draws + draws % 2, options.dequantisation_draws)
+
+    @property
+    def name(self) -> str:
+        """What the solves differ by: "trace" (probes), "dequantisation" (places), both, or nothing."""
+        drawn = {"trace": self.is_stochastic, "dequantisation": bool(self.dequantiser)}
+        return "_and_".join(name for name, is_drawn in drawn.items() if is_drawn)
+
+    def place(self, x: Tensor, draw: int = 0) -> Tensor:
+        """The rows `x: (n, d)`, data units, at the places in their cells that belong to one `draw`."""
+        return self._place(x, draw, self.draws)
+
+    def solves(self, x: Tensor, first: Scores) -> list[Scores]:
+        """The scores of `x: (n, d)` in every draw; `first` are those of draw 0 at level 0.
+
+        If only places differ, the solves of all draws are looser, and the first is solved at both levels
+        (multilevel Monte Carlo, Giles 2008). If probes differ, all draws are solved at level 0.
+        """
+        if self.draws == 1:
+            return [first]
+        if self.is_stochastic:
+            others = (self.levels.solve(self.place(x, draw), 0, draw) for draw in range(1, self.draws))
+            return [first, *others]
+        return [self.levels.solve(self.place(x, draw), LOOSER, draw) for draw in range(self.draws)]
+
+    def mean(self, first: Scores, solves: Sequence[Scores]) -> Tensor:
+        """The mean log-likelihood `(n,)`, nats, over the `solves` that `solves` returned."""
+        if self.draws == 1:
+            return first.log_prob.clone()
+        each = _log_probs(solves)
+        if self.is_stochastic:
+            return each.mean(0)
+        mean = first.log_prob + (each.mean(0) - each[0])
+        # A density that is zero somewhere in the cell has no difference: -inf minus -inf.
+        return torch.where(mean.isnan(), each.mean(0), mean)
+
+    def error(self, solves: Sequence[Scores]) -> Tensor:
+        """The error `(n,)`, nats, of the mean over so few `solves`; infinite where it is unknown.
+
+        The error of a mean over places has three terms: the scatter of the places, what so few places miss
+        where a density has an edge, and the errors of the looser solves.
+        """
+        each = _log_probs(solves)
+        if self.draws == 1:
+            return torch.zeros_like(each[0])
+        if self.is_stochastic:
+            return half_width(each, paired=bool(self.dequantiser))
+        loose = torch.stack([local_error(scores) for scores in solves])
+        looseness = self.solver.looser_factor * (loose.mean(0) + loose[0])
+        error = half_width(each, paired=True) + self._missed + looseness
+        return error.nan_to_num(nan=math.inf)
+
+    @cached_property
+    def _missed(self) -> float:
+        """By how much the scatter of so few places understates their error, in cells of the model's draws."""
+        x = torch.from_numpy(self.dequantiser.restore(self.references.x[:CELLS].numpy()))
+        x = x[torch.isfinite(x).all(1)]
+        if not len(x):
+            return 0.0
+        few, many = (
+            torch.stack([self._score_loosely(self._place(x, draw, draws)) for draw in range(draws)])
+            for draws in (self.draws, PLACES)
+        )
+        off = (few.mean(0) - many.mean(0)).abs() - half_width(few, paired=True)
+        return max(torch.quantile(off.nan_to_num(nan=0.0), COVERED).item(), 0.0)
+
+    def _score_loosely(self, x: Tensor) -> Tensor:
+        return self.levels.score_draws(self.levels.model_at(LOOSER, torch.float64), x).log_prob
+
+    def _place(self, x: Tensor, draw: int, draws: int) -> Tensor:
+        return torch.from_numpy(self.dequantiser.spread(x.numpy(), draw, draws))
+
+
+def half_width(each: Tensor, *, paired: bool) -> Tensor:
+    """Half the width `(n,)` of Student's confidence interval of the mean of k draws `each: (k, n)`.
+
+    `paired` draws 2i and 2i + 1 depend on each other, so that the means of pairs are taken for independent.
+    """
+    if paired:
+        each = (each[::2] + each[1::2]) / 2
+    quantile = float(student.ppf(0.5 + CONFIDENCE / 2, len(each) - 1))
+    return quantile / math.sqrt(len(each)) * each.std(0)
+
+
+def _log_probs(solves: Sequence[Scores]) -> Tensor:
+    """The log-likelihoods `(k, n)` of k solves."""
+    return torch.stack([scores.log_prob for scores in solves])

@@ -1,0 +1,53 @@
+"""Draws of a model by which the errors of its log-likelihoods are calibrated."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from flowbench.evaluation.solver_levels import SolverLevels
+from flowbench.models.density import Scores
+
+#: How many rows are drawn, whatever rows are scored.
+REFERENCES = 200
+#: Share of draws, or of other rows with a known change, that an error found on them has to cover.
+COVERED = 0.993
+
+
+class ReferenceDraws:
+    """Rows drawn from a model, and their scores at each level of its solver.
+
+    The rows are the same for every use of one model, so that what they tell does not depend on the rows that
+    are scored.
+    """
+
+    def __init__(self, levels: SolverLevels) -> None:
+        self.levels = levels
+        self._scores: dict[tuple[int, torch.dtype], Scores] = {}
+
+    @cached_property
+    def _drawn(self) -> tuple[Tensor, Scores]:
+        model = self.levels.exact_model()
+        x, scores = self.levels.draw(model, REFERENCES, torch.Generator().manual_seed(0))
+        finite = torch.isfinite(x).all(1) & torch.isfinite(scores.log_prob)
+        return x[finite], scores.of(finite)
+
+    @property
+    def x(self) -> Tensor:
+        """The draws `(m, d)`, data units, but for those that are not finite or have no finite density."""
+        return self._drawn[0]
+
+    @property
+    def as_drawn(self) -> Scores:
+        """The scores `(m,)` that the draws come with, from the way there, with the exact divergence."""
+        return self._drawn[1]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def scores_at(self, level: int, dtype: torch.dtype | None = None) -> Scores:
+        """Scores `(m,)` of the draws at a level, in `dtype` or in that of the level."""
+        key = level, dtype or self.levels.dtype_at(level)
+        if key not in self._scores:
+            self._scores[key] = self.levels.score_draws(self.levels.model_at(*key), self.x)
+        return self._scores[key]
