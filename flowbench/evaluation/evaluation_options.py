@@ -14,15 +14,19 @@ COARSE = 1e-3
 class EvaluationOptions(Options):
     """Solver and sizes of the evaluation that ends a fit.
 
-    Reported log-likelihoods are solved by `integrator`, in float64 and with the exact divergence unless
-    `dtype` and `divergence` say otherwise (those of draws are always so, unless columns are dequantised). An
-    estimated divergence is averaged over `trace_draws` solves, the log-density of a row with dequantised
-    columns over `dequantisation_draws` places in its cell, an even number. At most `test_rows` test rows are
-    scored; `error_rows` rows (at most 500 where a row's number is the mean of several solves, which leave far
-    more open) are solved again at a tenth of the tolerance, for the error of each, and those above
-    `max_error`, nats, ever finer until they are not, where there is nothing to average. `samples` rows are
-    drawn, `paths` of them with their way from the base; the density is tabulated on `grid` x `grid` points
-    where there are two columns. `certificates` are checks of the model's likelihoods
+    `integrator` solves for the log-likelihoods that are reported. `dtype` is their floating-point type and
+    `divergence` the estimator of the divergence. Draws of a model without dequantised columns are always
+    scored in float64 with the exact divergence. An estimated divergence is averaged over `trace_draws`
+    solves. The log-density of a row with dequantised columns is averaged over `dequantisation_draws` places
+    in its cell, an even number.
+
+    At most `test_rows` test rows are scored. `error_rows` of them are solved again at a tenth of the
+    tolerance, to find their errors. They are at most 500 if a row's number is a mean of several solves, since
+    the error of the mean is far larger. A row whose error is above `max_error`, nats, is solved ever finer
+    until it is not, unless its number is such a mean.
+
+    `samples` rows are drawn. `paths` of them are followed from the base. A density of two columns is
+    tabulated on `grid` x `grid` points. `certificates` says whether the model's likelihoods are checked
     (`flowbench.evaluation.certificates`).
     """
 

@@ -1,4 +1,4 @@
-"""Going on past rows whose solve fails."""
+"""Scoring the other rows of a batch in which some solves fail."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -11,19 +11,19 @@ from flowbench.models.density import Scores
 
 T = TypeVar("T")
 
-#: So many parts of a batch at most are taken apart any further in the search for rows that fail.
+#: A search for the rows that fail stops once more parts of a batch than these fail.
 MOST_PARTS = 8
 
 
 def past_failures(n: int, work: Callable[[Tensor], T]) -> tuple[Tensor, T | None, dict[int, str]]:
-    """What `work` makes of those of `n` rows that it does not fail on.
+    """The result of `work` for those of `n` rows that it does not fail on.
 
-    `work` gets the numbers of rows, `(m,)`, ascending. Where it raises an `IntegrationError` that names rows,
-    by their places among these, it is asked again without them: what it makes of the others is what it would
-    have made had the failing ones never been there. Returns the numbers of the rows that are left, `(k,)`,
-    what was made of them, None if there are none, and why each of the others failed.
+    `work` gets the numbers of rows, `(m,)`, ascending. If it raises an `IntegrationError` that names rows, by
+    their places among these, it is called again without them. Its result is therefore the one that it would
+    have without the rows that fail.
 
-    An `IntegrationError` that names no rows is passed on.
+    Returns the numbers of the rows that are left, `(k,)`, the result for them (None if no row is left), and
+    the cause of each failure by the row's number. An `IntegrationError` that names no rows is passed on.
     """
     kept, failed = torch.arange(n), dict[int, str]()
     while len(kept):
@@ -40,11 +40,12 @@ def past_failures(n: int, work: Callable[[Tensor], T]) -> tuple[Tensor, T | None
 
 
 def failing_rows(solve: Callable[[Tensor], object], x: Tensor, error: IntegrationError) -> Mapping[int, str]:
-    """Which of the rows `x: (n, d)` make `solve` fail, which failed with `error`, and why each of them.
+    """The rows of `x: (n, d)` that make `solve` fail, by number, with the cause of each.
 
-    A solver whose rows share their steps cannot tell. Then the rows are halved until those that fail stand
-    alone, or until more than `MOST_PARTS` parts fail: a solver that fails on much is not asked for ever.
-    Parts that still hold several rows are lost whole, and so are all rows where only all together fail.
+    `error` is what `solve` raised for all rows together. A solver whose rows share their steps cannot say
+    which rows fail. The rows are then halved until each part that fails is a single row, or until more than
+    `MOST_PARTS` parts fail, so that the search ends. Every row of a part that fails counts as failed. If no
+    part fails by itself, all rows do.
     """
     if error.rows:
         return error.rows
@@ -72,7 +73,10 @@ def failing_rows(solve: Callable[[Tensor], object], x: Tensor, error: Integratio
 
 
 def spread_scores(scores: Scores | None, kept: Tensor, n: int) -> Scores:
-    """The scores of `n` rows, those of the rows `kept: (k,)` in their places and NaN in the others."""
+    """The scores of `n` rows: `scores` at the rows `kept: (k,)`, and NaN at the others.
+
+    `scores` is None if no row is kept.
+    """
     if scores is None:
         return Scores(torch.full((n,), torch.nan, dtype=torch.float64), nfe=0)
     error = scores.local_error
@@ -84,7 +88,7 @@ def spread_scores(scores: Scores | None, kept: Tensor, n: int) -> Scores:
 
 
 def spread(values: Tensor, kept: Tensor, n: int) -> Tensor:
-    """`values: (k,)` in the places `kept: (k,)` of `(n,)`, and NaN in the others."""
+    """`(n,)` with `values: (k,)` at the places `kept: (k,)`, and NaN at the others."""
     spread = values.new_full((n,), torch.nan)
     spread[kept] = values
     return spread

@@ -9,7 +9,10 @@ Box = Sequence[tuple[float, float]]
 
 
 def grid_axes(box: Box, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Midpoints of `size` x `size` equal cells of `box`, ((x low, x high), (y low, y high))."""
+    """The midpoints `(size,)` along x and along y of `size` x `size` equal cells.
+
+    The cells fill the `box` ((x low, x high), (y low, y high)).
+    """
     (x, y) = (low + (high - low) * (np.arange(size) + 0.5) / size for low, high in box)
     return x, y
 
@@ -30,7 +33,7 @@ def grid_mass(log_prob: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[
 
 
 def data_box(rows: NDArray[np.float64], margin: float = 0.25) -> Box:
-    """The range of `rows: (n, 2)`, grown on every side by `margin` of its width."""
+    """The range of `rows: (n, 2)`, extended on every side by `margin` times its width."""
     low, high = rows.min(0), rows.max(0)
     grow = margin * (high - low)
     return (

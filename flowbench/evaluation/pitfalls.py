@@ -1,4 +1,4 @@
-"""What in a table can make likelihoods say less than they seem to."""
+"""Properties of a table that make its likelihoods misleading."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,15 @@ from flowbench.encoding.dequantiser import Dequantiser
 
 Floats = NDArray[np.float64]
 
-#: Rows that relations are sought in, and columns up to which products of two are among them.
+#: The most rows in which relations are looked for, and the most columns for which products of two count.
 RELATION_ROWS = 20_000
 PRODUCT_COLUMNS = 30
-#: Standard deviation, in units of the terms that it is made of, below which a sum of terms is constant.
+#: A sum of terms, each with unit variance, is constant if its standard deviation is below this.
 CONSTANT = 1e-4
-#: Spans between the 5th and the 95th percentile that a value may be from its column's middle.
+#: A value is far from its column's median if the distance is above this many times the range from the 5th
+#: to the 95th percentile.
 FAR = 5.0
-#: Share that a term has to have in a relation for its columns to be named.
+#: The least weight, beside a largest weight of 1, with which a term belongs to a relation.
 NAMED = 1e-2
 
 
@@ -28,14 +29,15 @@ NAMED = 1e-2
 class Pitfalls:
     """Columns that determine one another, values and rows that repeat, and test rows that were trained on.
 
-    `relations` are groups of columns of which one follows exactly from the others, also when each is
-    dequantised; `repeating` gives, for each column in which most rows share their value with another and that
-    is not dequantised, or in cells of which hardly any holds a value, how many different values there are;
-    `atoms` gives, for each column that is not dequantised and in which single values hold many rows while the
-    others do not, pairs of such a value and its share of the rows. Neither these nor copies of rows, which no
-    split tears apart, count for `repeating`;
-    `repeated_test_rows` counts the scored test rows that are, digit by digit, also train rows, and
-    `copied_rows` all that repeat another although its values are not to be expected twice.
+    `relations` are groups of columns of which one follows exactly from the others, even if each is
+    dequantised. `repeating` holds the number of different values of a column in which most rows share their
+    value with another row. The column is not dequantised, or hardly any of its cells holds a value. Copies of
+    rows, which stay in one part of a split, and atoms do not count.
+
+    `atoms` belong to a column that is not dequantised, in which single values hold many rows and the other
+    values do not. They are pairs of such a value and its share of the rows. `repeated_test_rows` is the
+    number of scored test rows that equal a train row in every digit. `copied_rows` is the number of rows that
+    repeat another row whose values are not expected twice.
     """
 
     relations: tuple[tuple[str, ...], ...]
@@ -46,7 +48,7 @@ class Pitfalls:
 
 
 def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test_rows: int) -> Pitfalls:
-    """What there is of them in `dataset`, of whose `split` the first `test_rows` test rows are scored."""
+    """The pitfalls of `dataset`, of whose `split` the first `test_rows` test rows are scored."""
     names = dataset.column_names
     train = dataset.rows[split.train][:RELATION_ROWS]
     found = find_relations(dequantiser.jitter(train, np.random.default_rng(0)))
@@ -61,16 +63,17 @@ def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test
 
 
 def find_relations(rows: Floats) -> list[tuple[int, ...]]:
-    """Groups of columns of `rows: (n, d)` of which a sum of multiples, squares and products is constant.
+    """Groups of columns of `rows: (n, d)` that satisfy an equation of degree one or two.
 
-    A column that is a sum, a difference, a product or a quotient of others gives one, also where each of
-    them was shifted or scaled. Where there are many columns or few rows, products are left out.
+    A weighted sum of columns, and of their squares and products, is then constant. A column that is a sum, a
+    difference, a product or a quotient of others makes such a group, even if each is shifted or scaled.
+    Products are left out for many columns or few rows.
     """
     rows = rows[_ordinary(rows)]
     n, d = rows.shape
     spread = rows.std(0)
     columns = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1)
-    # The square of a column of two values is a multiple of it, which is no matter of other columns.
+    # The square of a column of two values follows from the column itself, not from other columns.
     squared = [i for i in range(d) if len(np.unique(rows[:, i])) > 2]
     pairs = [(i, j) for i in range(d) for j in range(i, d) if i != j or i in squared]
     sets: list[list[tuple[int, ...]]] = [[(i,) for i in range(d)]]
@@ -88,24 +91,27 @@ def find_relations(rows: Floats) -> list[tuple[int, ...]]:
         for weights in _constant_sums(values):
             heavy = [term for term, weight in zip(kept, weights, strict=True) if abs(weight) > NAMED]
             group = tuple(sorted({i for term in heavy for i in term}))
-            # With a known relation in it, a further one says nothing new.
+            # A group that contains a known relation says nothing new.
             if len(group) > 1 and not any(set(known) <= set(group) for known in found):
                 found.append(group)
     return found
 
 
 def _ordinary(rows: Floats) -> NDArray[np.bool_]:
-    """Rows `(n,)` without a value that is far from its column's others: beside it these are all alike."""
+    """Which rows `(n,)` have no value far from its column's median.
+
+    Beside a far value, the others have next to no variance.
+    """
     low, middle, high = np.quantile(rows, [0.05, 0.5, 0.95], axis=0)
     reach = np.where(high > low, high - low, np.inf)
     return np.asarray((np.abs(rows - middle) <= FAR * reach).all(1))
 
 
 def _constant_sums(values: Floats) -> Floats:
-    """Weights `(k, m)` of the sums of the columns of `values: (n, m)` that are constant.
+    """Weights `(k, m)` of the k weighted sums of the columns of `values: (n, m)` that are constant.
 
-    In reduced echelon form, each scaled to a largest weight of 1, so that relations of different columns stay
-    apart where there are several.
+    They are in reduced echelon form, so that relations of different columns stay apart. Each is scaled to a
+    largest weight of 1.
     """
     variances, vectors = np.linalg.eigh(values.T @ values / len(values))
     null = vectors[:, variances < CONSTANT**2].T
@@ -137,7 +143,7 @@ def _repeated(train: Floats, test: Floats) -> int:
 
 
 def _without_copies(dataset: Dataset) -> Floats:
-    # Draws of a density are never the same, and there may be a million of them.
+    # Draws of a density never repeat, and there may be a million of them.
     if dataset.density is not None:
         return dataset.rows
     return dataset.rows[np.unique(find_copies(dataset.rows))]

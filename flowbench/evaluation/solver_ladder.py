@@ -1,4 +1,4 @@
-"""What a solver costs and what it gets wrong: a ladder of methods and tolerances on the same rows."""
+"""The cost and the error of many solvers, each with several tolerances, on the same rows."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from flowbench.statistics.paired import compare_paired
 from flowbench.store.rung import Rung
 
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
-#: By engine and method: tolerances, or numbers of steps.
+#: Engine, method, dtype, and the tolerances or numbers of steps to try.
 LADDER: tuple[tuple[str, str, str, tuple[float, ...]], ...] = (
     ("per-row", "dopri5", "float64", TOLERANCES),
     ("per-row", "dopri5", "float32", TOLERANCES[:5]),
@@ -32,10 +32,11 @@ REFERENCE = {"name": "per-row", "atol": 1e-10, "rtol": 1e-10, "max_nfe": 100_000
 def climb(
     model: DensityModel, x: Tensor, on_solver: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Rung]:
-    """Score `x: (n, d)`, data units, with every solver of `LADDER`, against one at 1e-10.
+    """Score `x: (n, d)`, data units, with every solver of `LADDER`, and compare each with `REFERENCE`.
 
-    `on_solver` hears how many solvers are done, of how many. Raises `ConfigurationError` for a model that
-    solves no equation, `IntegrationError` if the reference fails.
+    `on_solver` gets the number of solvers that are done and of all solvers. A solver that fails has a rung
+    that says so. Raises `ConfigurationError` for a model that solves no equation, and `IntegrationError` if
+    the reference fails.
     """
     reference = _evaluated(model, REFERENCE, "float64").score(x)
     if reference.nfe is None:
@@ -57,7 +58,7 @@ def _solvers() -> Iterator[Rung]:
 def _measure(model: DensityModel, x: Tensor, rung: Rung, reference: Tensor) -> Rung:
     evaluated = _evaluated(model, rung.options, rung.dtype)
     try:
-        evaluated.score(x[:16])  # what is made once
+        evaluated.score(x[:16])  # leaves what is built once out of the measured time
         began = time.process_time()
         scores = evaluated.score(x)
         spent = time.process_time() - began

@@ -1,4 +1,4 @@
-"""How good a fitted model's draws are, and how well it knows what it does not know."""
+"""Two-sample tests of a fitted model's draws, and the calibration of its density."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from flowbench.store import Calibration, Metric, Results
 Floats = NDArray[np.float64]
 Test = Callable[[Floats, Floats, np.random.Generator], two_sample.TwoSampleTest]
 
-#: Rows of either side that a test is given, at most: kernels take their square.
+#: The most rows on each side of a test: the cost of a kernel grows with their square.
 TEST_ROWS = 1000
-#: Fewer rows than these of either side tell nothing.
+#: The fewest rows on each side with which a test is made.
 LEAST_ROWS = 20
 
 TESTS: dict[str, Test] = {
@@ -33,7 +33,7 @@ TESTS: dict[str, Test] = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """Figures by name, and the quantile transforms that some of them rest on."""
+    """Metrics by name, and the quantile transforms that some of them are computed from."""
 
     metrics: dict[str, Metric]
     calibration: Calibration
@@ -43,13 +43,15 @@ class Judgement:
 def judge(
     model: DensityModel, train: Floats, results: Results, seed: int, dequantiser: Dequantiser = CONTINUOUS
 ) -> Judgement:
-    """Judge a model, in the form that reported likelihoods have, by what its run has stored.
+    """Judge a model, as prepared for reported likelihoods, by the `results` that its run has stored.
 
-    Draws, held-out rows and `train` rows (n, d), data units, meet in model space, where columns have one
-    unit; the transforms are one-to-one, so two distributions are alike there if they are in data units, and
-    so they are if each value is moved to a random place in its cell. Every
-    two-sample statistic comes with its floor: that of train rows against held-out rows, which no model can be
-    expected to beat. Raises `IntegrationError` if a solve fails.
+    Draws, held-out rows and `train` rows `(n, d)`, data units, are compared in model space, where all columns
+    have the same scale. The transforms are one-to-one, so that two distributions are equal there if they are
+    equal in data units. Each value of a dequantised column is moved to a random place in its cell, which
+    keeps equal distributions equal. Every two-sample statistic has a floor: the statistic of train rows
+    against held-out rows, which no model can be expected to beat.
+
+    `seed` draws the places and the subsets of rows. Raises `IntegrationError` if a solve fails.
     """
     rng = np.random.default_rng(seed)
     drawn, held_out, seen = (
@@ -59,7 +61,7 @@ def judge(
     finite = np.isfinite(drawn).all(1)
     drawn = drawn[finite]
     metrics = bits_per_dim(results) | {"draws_not_finite": Metric(float((~finite).sum()), "1")}
-    # No test can be made of draws that are no numbers; how many there are of them is told.
+    # Draws that are not finite are left out of the tests, and their number is a metric.
     if min(len(drawn), len(held_out), len(seen)) >= LEAST_ROWS:
         metrics |= _two_sample_metrics(drawn, held_out, seen, rng)
         metrics |= _memorisation_metrics(drawn, held_out, seen)
@@ -69,7 +71,7 @@ def judge(
 
 
 def bits_per_dim(results: Results) -> dict[str, Metric]:
-    """The test NLL in bits a column, of the density in data units."""
+    """The test NLL in bits per column, of the density in data units."""
     nll = -float(results.scored.log_prob.mean())
     return {"bits_per_dim": Metric(nll / (len(results.columns) * np.log(2)), "bits")}
 
@@ -123,10 +125,11 @@ def _calibrate(
 
 
 def _base_points(model: DensityModel, flow: Flow, x: Tensor, generator: torch.Generator) -> Tensor:
-    """Points `(n, d)`, float64, that are normal if rows `x: (n, d)`, model space, are the model's.
+    """Points `(n, d)`, float64, that are standard normal if the rows `x: (n, d)` follow the model.
 
-    Those of the rows that are the flow's, as far as rows are by chance the one's or the other's, and draws of
-    the normal in place of those that the background holds.
+    `x` is in model space. Without a background they are the base points of the rows. With one, each row is
+    assigned at random to the flow or to the background, by its posterior share. A row of the flow keeps its
+    base point, and a row of the background gets a draw of the normal instead.
     """
     mapped = flow.to_base(x.to(flow.like), generator)
     z, log_det = mapped.value.cpu().double(), mapped.log_det.cpu().double()

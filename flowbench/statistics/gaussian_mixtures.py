@@ -14,24 +14,26 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-#: Hears where a search stands, in words.
+#: Called with a sentence about the progress of a search.
 Tell = Callable[[str], None]
 
-#: Added to variances where rows are few, in units in which columns have about unit variance.
+#: The most that is added to variances, for columns of about unit variance.
 MOST_ADDED = 1e-4
 
 
 def silent(text: str) -> None:
-    """Tell nobody."""
+    """A `Tell` that drops the sentence."""
 
 
 def fit_components(
     rows: Floats, count: int, *, threads: int, seed: int = 0, starts: int = 1, added: float | None = None
 ) -> "GaussianMixture":
-    """The best of some `starts` with `count` components on `rows: (n, d)`; `seed` draws where they start.
+    """A mixture of `count` components fitted to `rows: (n, d)`, the best of several `starts`.
 
-    `added` is added to every variance, so that no component is a spike; by default `added_variance(n)`.
-    It takes so many `threads`: the same number gives the same bytes.
+    `seed` draws the starting points. `added` is added to every variance, so that no component is a spike; by
+    default it is `added_variance(n)`. The same number of `threads` gives the same bytes.
+
+    Raises `ValueError` if rows are not finite or a covariance has no Cholesky factor.
     """
     from sklearn.mixture import GaussianMixture
 
@@ -50,10 +52,11 @@ def search_components(
     added: float | None = None,
     tell: Tell = silent,
 ) -> "GaussianMixture":
-    """The mixture of `rows: (n, d)` by Schwarz's criterion (1978), tried with ever more of the `counts`.
+    """The mixture of `rows: (n, d)` with the lowest Bayesian information criterion (Schwarz 1978).
 
-    Until the criterion has risen twice in a row, or the next fit would end after about `seconds`; the first
-    is always made, and `tell` hears of each. The rest as in `fit_components`.
+    The `counts` of components are tried in turn. The search ends when the criterion has risen twice in a row,
+    or when the next fit would end after about `seconds`. The first count is always tried. `tell` gets a
+    sentence about each fit. The other parameters are those of `fit_components`.
     """
     began, fits, scores = time.monotonic(), [], []
     for count in counts:
@@ -72,7 +75,7 @@ def search_components(
 def refine_components(
     mixture: "GaussianMixture", rows: Floats, steps: int, *, threads: int
 ) -> "GaussianMixture":
-    """`mixture` after at most so many further `steps` of expectation maximisation on `rows: (n, d)`."""
+    """`mixture` after at most `steps` further steps of expectation maximisation on `rows: (n, d)`."""
     from sklearn.mixture import GaussianMixture
 
     refined = GaussianMixture(
@@ -90,23 +93,26 @@ def _fit(mixture: "GaussianMixture", rows: Floats, threads: int) -> "GaussianMix
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    # scikit-learn would take every core that there is, and add in another order every time.
+    # By default scikit-learn uses every core, and the order of its sums depends on their number.
     with warnings.catch_warnings(), threadpool_limits(threads):
-        # Of many components some always creep on; what is found after the last step is a mixture too.
+        # Many components hardly ever converge fully. The mixture after the last step is good enough.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return mixture.fit(rows)
 
 
 def added_variance(rows: int) -> float:
-    """What is added to variances: of the distance, squared, that ten neighbours of that many rows span."""
+    """The variance that is added for a number of `rows`: that of a scale of 10 / rows, at most `MOST_ADDED`.
+
+    In one column of unit scale, ten neighbouring rows span about that distance.
+    """
     return min(MOST_ADDED, (10 / rows) ** 2)
 
 
 def parameters_of_component(features: int) -> int:
-    """The numbers that make one component: weight, mean and covariance."""
+    """The number of parameters of one component: its weight, mean and covariance."""
     return 1 + features + features * (features + 1) // 2
 
 
 def most_components(rows: int, features: int) -> int:
-    """As many as leave each parameter of a component two of the `rows` at least."""
+    """The most components for which each of their parameters has at least two of the `rows`; at least 1."""
     return max(1, rows // (2 * parameters_of_component(features)))

@@ -1,4 +1,4 @@
-"""Does a model repeat its train rows? Distances of its draws to them against those of held-out rows."""
+"""A test for draws that repeat train rows, by the distances to the nearest train rows."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Nearest train rows of draws, `(m,)`, and of held-out rows, `(n,)`, as distances.
+    """Distances to the nearest train row: of draws, `drawn: (m,)`, and of held-out rows, `held_out: (n,)`.
 
-    `closer` is the probability that a draw is closer to its nearest train row than a held-out row to its
-    own, ties counting half: 1/2 for a model that is right, above for one that repeats what it has seen.
-    `p_value` is that of a draw being no closer (Mann and Whitney 1947; Meehan et al. 2020).
+    `closer` is the probability that a draw is closer to its nearest train row than a held-out row is to its
+    own; ties count half. It is 1/2 for a model that is right and larger for one that repeats train rows.
+    `p_value` is that of the hypothesis that draws are no closer (Mann and Whitney 1947; Meehan et al. 2020).
     """
 
     drawn: Floats
@@ -25,7 +25,7 @@ class Memorisation:
 
 
 def memorisation(drawn: Floats, held_out: Floats, train: Floats) -> Memorisation:
-    """Compare draws `(m, d)` and held-out rows `(n, d)`, both by their nearest of the `train` rows (k, d)."""
+    """Compare draws `(m, d)` with held-out rows `(n, d)` by their distances to the `train` rows `(k, d)`."""
     from sklearn.neighbors import NearestNeighbors
 
     nearest = NearestNeighbors(n_neighbors=1).fit(train)

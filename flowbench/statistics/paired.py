@@ -2,8 +2,8 @@
 
 All models of a comparison are scored on the same rows, and a row that is hard for one model is hard for
 the next. The difference of two models is therefore estimated row by row, which is far sharper than the
-difference of two means with separate errors. What another seed would change is told apart: it is no
-matter of rows.
+difference of two means with separate errors. The spread over seeds is reported separately: it does not
+come from the choice of rows.
 """
 
 import math
@@ -18,10 +18,10 @@ from flowbench.errors import DataError
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
-#: Resamples of a bootstrap.
+#: Resamples of a bootstrap, and the fewest rows that are resampled.
 RESAMPLES = 2000
 LEAST_RESAMPLED = 10
-#: Resamples that are held in memory together.
+#: Resamples that are held in memory at once.
 BATCH = 100
 
 
@@ -43,10 +43,10 @@ class Estimate:
 class PairedDifference:
     """The mean of row-by-row differences, with the t interval at confidence `CONFIDENCE`.
 
-    `bootstrap_low` and `bootstrap_high` bound the interval of resampled rows, at the same confidence.
-    `p_value` is that of the t test, and `p_adjusted` what is left of it where several models are compared:
-    all pairs of them, since which is the best was not known before (Holm 1979). `seed_spread` is the standard
-    deviation of the difference over seeds that both models were fitted with, None for fewer than two.
+    `bootstrap_low` and `bootstrap_high` bound the bootstrap interval, at the same confidence. `p_value` is
+    that of the t test. `p_adjusted` corrects it for the comparison of all pairs of several models (Holm
+    1979); all pairs count, since the best model was not known before. `seed_spread` is the standard deviation
+    of the difference over the seeds that both models were fitted with; None for fewer than two.
     """
 
     mean: float
@@ -67,18 +67,18 @@ class PairedDifference:
 
     @property
     def is_resolved(self) -> bool:
-        """Whether it is more than the luck of the rows, however many models are compared.
+        """Whether the difference is significant at 1 - `CONFIDENCE`, whatever the number of models.
 
-        By the t test and by the bootstrap, where there is one: a few heavy rows deceive the one or the other.
+        The t test and the bootstrap, if there is one, have to agree. A few extreme rows can mislead either.
         """
         return self.p_adjusted < 1 - CONFIDENCE and not self.bootstrap_low <= 0 <= self.bootstrap_high
 
 
 def estimate_mean(values: Floats) -> Estimate:
-    """Mean and standard error of `values: (n,)`, taken as independent draws.
+    """The mean and its standard error of `values: (n,)`, taken as independent draws.
 
-    With fewer than two rows, or where a value is not finite, the standard error is None. Raises
-    `DataError` for no rows at all.
+    The standard error is None for fewer than two rows, or if a value is not finite. Raises `DataError` for no
+    rows.
     """
     if values.size == 0:
         raise DataError("cannot average over no test rows; score at least one")
@@ -92,8 +92,8 @@ def estimate_mean(values: Floats) -> Estimate:
 def compare_paired(first: Floats, second: Floats, *, resample: bool = True) -> PairedDifference | None:
     """The mean of `first - second`, both `(n,)` and row-aligned, with its t and its bootstrap interval.
 
-    None where it is not defined: fewer than two rows, or a value that is not finite. Raises `DataError`
-    if the two do not hold the same number of rows.
+    It is None for fewer than two rows, or if a value is not finite. `resample` says whether there is a
+    bootstrap. Raises `DataError` if the two do not hold the same number of rows.
     """
     if first.shape != second.shape:
         raise DataError(f"cannot pair {first.size} rows with {second.size}; score both on the same rows")
@@ -107,7 +107,7 @@ def compare_paired(first: Floats, second: Floats, *, resample: bool = True) -> P
     if error:
         p_value = 2 * float(student.sf(abs(mean) / error, degrees))
     else:
-        # The same for all rows; of a few, that is no proof.
+        # A difference that is the same for all rows is certain, unless the rows are few.
         p_value = float(mean == 0 or first.size < LEAST_RESAMPLED)
     low, high = _bootstrap(first - second) if resample else (math.nan, math.nan)
     return PairedDifference(
@@ -116,10 +116,10 @@ def compare_paired(first: Floats, second: Floats, *, resample: bool = True) -> P
 
 
 def _bootstrap(differences: Floats) -> tuple[float, float]:
-    """The interval of the mean by the bootstrap of t: each resample's distance in its own errors (Hall 1988).
+    """The bootstrap-t interval of the mean (Hall 1988).
 
-    Not a number for fewer than `LEAST_RESAMPLED` rows, and where resamples that do not vary set an end of it:
-    they tell nothing.
+    Each resample's distance from the mean is divided by the resample's own standard deviation. The ends are
+    NaN for fewer than `LEAST_RESAMPLED` rows, or if a resample without variance decides one of them.
     """
     if np.ptp(differences) == 0:
         return float(differences[0]), float(differences[0])
@@ -135,7 +135,7 @@ def _bootstrap(differences: Floats) -> tuple[float, float]:
         with np.errstate(divide="ignore", invalid="ignore"):
             distances[start : start + BATCH] = (resampled.mean(1) - mean) / spreads
     ends = (0.5 + CONFIDENCE / 2, 0.5 - CONFIDENCE / 2)
-    # Between two resamples of which one is infinitely far there is no middle.
+    # No interpolation: a resample without variance has an infinite distance.
     low, high = np.quantile(distances, ends, method="nearest")
     if not math.isfinite(low - high):
         return math.nan, math.nan
@@ -143,7 +143,7 @@ def _bootstrap(differences: Floats) -> tuple[float, float]:
 
 
 def adjust(p_values: Sequence[float]) -> list[float]:
-    """The same p-values for all of them together, in their order (Holm 1979)."""
+    """The `p_values` in their order, each corrected for the number of tests (Holm 1979)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, least = list(p_values), 0.0
     for rank, i in enumerate(order):
@@ -153,7 +153,7 @@ def adjust(p_values: Sequence[float]) -> list[float]:
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """The standard deviation of a few repeats; None for fewer than two, or where one is not finite."""
+    """The standard deviation of repeats; None for fewer than two, or if one is not finite."""
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
     return float(np.std(values, ddof=1))

@@ -1,4 +1,4 @@
-"""Average ranks over several data sets, and how far apart they have to be to mean something."""
+"""Average ranks of models over several data sets, and the difference that is significant."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ Floats = NDArray[np.float64]
 class AverageRanks:
     """The mean rank of each of m models, `ranks: (m,)`, over several data sets; 1 is the best.
 
-    Two models whose ranks differ by less than `critical_difference` are not told apart (Nemenyi's test, in
-    Demsar 2006). `p_value` is that of Friedman's test that all models are alike; None for two.
+    The difference of two ranks is significant if it is at least `critical_difference` (Nemenyi's test, in
+    Demsar 2006). `p_value` is that of Friedman's test that all models are equal; None for two models.
     """
 
     ranks: Floats
@@ -22,7 +22,10 @@ class AverageRanks:
 
 
 def average_ranks(losses: Floats, confidence: float) -> AverageRanks:
-    """Ranks of `losses: (k, m)`, of m models on k data sets; one that is not finite is the worst of all."""
+    """The average ranks of m models with `losses: (k, m)` on k data sets.
+
+    A loss that is not finite is worse than any other. `confidence` is that of the critical difference.
+    """
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
     ranks = np.array([rankdata(row) for row in np.where(np.isfinite(losses), losses, np.inf)])

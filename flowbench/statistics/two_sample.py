@@ -1,4 +1,4 @@
-"""Are two sets of rows drawn from one distribution? Four statistics, each with its p-value."""
+"""Four tests of the hypothesis that two sets of rows have one distribution."""
 
 import math
 from dataclasses import dataclass
@@ -12,21 +12,22 @@ from scipy.stats import binom
 
 Floats = NDArray[np.float64]
 
-#: Relabelled data sets that a permutation's p-value is counted over.
+#: Random relabellings of a permutation test.
 PERMUTATIONS = 500
 #: Directions of the sliced distance.
 DIRECTIONS = 100
 #: Widths of the kernels, in units of the median distance of the pooled rows.
 WIDTHS = (0.25, 0.5, 1.0, 2.0)
-#: Parts of the rows of a classifier's test.
+#: Parts that the rows of a classifier's test are split into.
 PARTS = 5
 
 
 @dataclass(frozen=True)
 class TwoSampleTest:
-    """A statistic of two samples and the probability, were they alike, of one as large or larger.
+    """A statistic of two samples, and its p-value under the hypothesis that they have one distribution.
 
-    Of `c2st`, an equal one counts half. `band` holds 95 in 100 such statistics, where it is known beforehand.
+    The p-value is the probability of a statistic at least as large; for `c2st` an equal one counts half.
+    `band` holds 95% of the statistics under the hypothesis; None if it is not known in advance.
     """
 
     statistic: float
@@ -35,15 +36,17 @@ class TwoSampleTest:
 
 
 def c2st(x: Floats, y: Floats, rng: np.random.Generator, classifier: Any = None) -> TwoSampleTest:
-    """The accuracy at which a classifier tells `x: (n, d)` from `y: (m, d)` (Lopez-Paz and Oquab 2017).
+    """The accuracy of a classifier that separates `x: (n, d)` from `y: (m, d)` (Lopez-Paz and Oquab 2017).
 
-    The rows of both, but a few and in an order that a fair coin decides, fall into five parts; each part
-    but the first is told by a classifier that has seen all parts before it (Blum et al. 1999). Of rows that
-    are alike every answer is then right with probability 1/2 whatever came before, and the number of right
-    ones binomial; answers of crossed folds depend on one another, and a test that takes them for
-    independent rejects 9 in 100 at a level of 5. Half of the probability of the accuracy itself counts,
-    since accuracies come in steps. The classifier is scikit-learn's gradient boosting unless another is
-    given, and guesses while it has seen one side only.
+    Nearly all rows of both are put into an order that a fair coin decides, and split into five parts. Each
+    part but the first is predicted by a classifier that was fitted to all parts before it (Blum et al. 1999).
+    If both have one distribution, each prediction is right with probability 1/2, whatever came before. The
+    number of right ones is then binomial. Predictions of cross-validation depend on one another: a test that
+    takes them for independent rejects 9% at a level of 5%.
+
+    The p-value counts the accuracy itself half, since accuracies come in steps. `rng` draws the order.
+    `classifier` is scikit-learn's gradient boosting by default. While it has seen one side only, predictions
+    are random.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -70,9 +73,10 @@ def c2st(x: Floats, y: Floats, rng: np.random.Generator, classifier: Any = None)
 
 
 def _coins(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Throws of a fair coin, so many that neither side is likely to come up more than `n` times; it does not.
+    """Throws of a fair coin, 0 and 1, of which neither side comes up more than `n` times.
 
-    How many is not left to the coin: where one side was used up early, the other would be the better guess.
+    Their number is fixed in advance, so low that this is likely. They are thrown again until it holds. If
+    throws ended when one side was used up, the last ones would be predictable.
     """
     count = 2 * n - math.ceil(2 * math.sqrt(2 * n))
     while True:
@@ -82,10 +86,10 @@ def _coins(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def mmd(x: Floats, y: Floats, rng: np.random.Generator, permutations: int = PERMUTATIONS) -> TwoSampleTest:
-    """The squared maximum mean discrepancy of `x: (n, d)` and `y: (m, d)` (Gretton et al. 2012), unbiased.
+    """The unbiased squared maximum mean discrepancy of `x: (n, d)` and `y: (m, d)` (Gretton et al. 2012).
 
-    The kernel is a mean of Gaussians, whose widths are multiples of the pooled rows' median distance, so
-    that relabelling leaves it as it is.
+    The kernel is a mean of Gaussians. Their widths are multiples of the median distance of the pooled rows,
+    which relabelling does not change.
     """
     rows = np.concatenate([x, y])
     distances = cdist(rows, rows, "sqeuclidean")
@@ -103,11 +107,14 @@ def energy_distance(
 
 
 def _kernel_test(kernel: Floats, n: int, rng: np.random.Generator, permutations: int) -> TwoSampleTest:
-    """E k(x, x') + E k(y, y') - 2 E k(x, y), the first `n` rows of `kernel` being x, over distinct pairs."""
+    """The permutation test of E k(x, x') + E k(y, y') - 2 E k(x, y), over pairs of distinct rows.
+
+    `kernel: (n + m, n + m)` holds k of all pairs; its first `n` rows are those of x.
+    """
     size = len(kernel)
     m = size - n
     kernel = kernel - np.diag(kernel.diagonal())
-    # Each column marks the rows that count as x: those that are, then those of each relabelling.
+    # Each column marks the rows that count as x: the true ones first, then those of each relabelling.
     marked = np.zeros((size, permutations + 1))
     marked[:n, 0] = 1
     for column in range(1, permutations + 1):
@@ -127,9 +134,10 @@ def sliced_wasserstein(
     permutations: int = PERMUTATIONS,
     directions: int = DIRECTIONS,
 ) -> TwoSampleTest:
-    """The mean over directions of the Wasserstein-1 distance of the projections (Rabin et al. 2012).
+    """The mean Wasserstein-1 distance of projections of `x: (n, d)` and `y: (m, d)` (Rabin et al. 2012).
 
-    In one dimension it is the area between the two distribution functions.
+    The projections are on random directions. In one dimension the distance is the area between the two
+    distribution functions.
     """
     rows = np.concatenate([x, y])
     n, m, size = len(x), len(y), len(rows)
@@ -148,8 +156,8 @@ def sliced_wasserstein(
 
 
 def _permutation_test(statistics: Floats) -> TwoSampleTest:
-    """The first of the `statistics` is that of the samples, the others those of relabellings."""
+    """The test whose `statistics` are that of the samples, then those of relabellings."""
     observed, others = statistics[0], statistics[1:]
-    # The samples are themselves one of the ways to label them, so that no p-value is 0.
+    # The true labels are one of the possible labellings, so that no p-value is 0.
     as_large = (others >= observed - 1e-12 * abs(observed)).sum()
     return TwoSampleTest(float(observed), (1 + int(as_large)) / (1 + len(others)))
