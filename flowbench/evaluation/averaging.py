@@ -9,7 +9,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from flowbench.encoding.dequantiser import Dequantiser
-from flowbench.evaluation.reference_draws import COVERED, ReferenceDraws
+from flowbench.evaluation.reference_draws import ReferenceDraws, covering_quantile
 from flowbench.evaluation.solver_error import SolverError, local_error
 from flowbench.evaluation.solver_levels import LOOSER
 from flowbench.models.density import Scores
@@ -91,26 +91,32 @@ class Averaging:
         each = _log_probs(solves)
         if self.draws == 1:
             return torch.zeros_like(each[0])
-        if self.is_stochastic:
-            return half_width(each, paired=bool(self.dequantiser))
-        loose = torch.stack([local_error(scores) for scores in solves])
-        looseness = self.solver.looser_factor * (loose.mean(0) + loose[0])
-        error = half_width(each, paired=True) + self._missed + looseness
-        return error.nan_to_num(nan=math.inf)
+        error = half_width(each, paired=bool(self.dequantiser))
+        if not self.is_stochastic:
+            loose = torch.stack([local_error(scores) for scores in solves])
+            error = error + self._missed + self.solver.looser_factor * (loose.mean(0) + loose[0])
+        return error.nan_to_num(nan=math.inf, posinf=math.inf)
 
     @cached_property
     def _missed(self) -> float:
-        """By how much the scatter of so few places understates their error, in cells of the model's draws."""
+        """By how much the scatter of so few places understates their error, in cells of the model's draws.
+
+        A cell whose solves fail at these places is left out, as rows that fail are not reported.
+        """
         x = torch.from_numpy(self.dequantiser.restore(self.references.x[:CELLS].numpy()))
         x = x[torch.isfinite(x).all(1)]
-        if not len(x):
-            return 0.0
         few, many = (
             torch.stack([self._score_loosely(self._place(x, draw, draws)) for draw in range(draws)])
             for draws in (self.draws, PLACES)
         )
+        scored = ~few.isnan().any(0)
+        if not bool(scored.any()):
+            return math.inf
+        few, many = few[:, scored], many[:, scored]
         off = (few.mean(0) - many.mean(0)).abs() - half_width(few, paired=True)
-        return max(torch.quantile(off.nan_to_num(nan=0.0), COVERED).item(), 0.0)
+        # Where the density is zero at some of the few places and at some of the many, both means are -inf.
+        both_zero = few.mean(0).isneginf() & many.mean(0).isneginf()
+        return max(covering_quantile(off.masked_fill(both_zero, 0.0)), 0.0)
 
     def _score_loosely(self, x: Tensor) -> Tensor:
         return self.levels.score_draws(self.levels.model_at(LOOSER, torch.float64), x).log_prob

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowbench.errors import FlowbenchError
+from flowbench.errors import IntegrationError
 from flowbench.evaluation.evaluation_options import COARSE, EvaluationOptions
 from flowbench.evaluation.normalisation import DRAWS, Mass, bridge_mass, quadrature_mass
 from flowbench.evaluation.reported import Likelihoods
@@ -18,26 +18,35 @@ from flowbench.models.density_model import DensityModel
 from flowbench.ode.native_engine import NativeIntegrator, NativeOptions
 from flowbench.store import Certificate
 
-#: How far from 1 the integral of a density may be, beside the error of the integral itself.
+#: The failures of a check that are the model's own: a solve that fails, draws that are not finite, a number
+#: that overflows, a matrix without a factor. Anything else is a fault of the code and is raised.
+MODEL_FAILURES = (
+    IntegrationError,
+    FloatingPointError,
+    OverflowError,
+    torch.linalg.LinAlgError,  # type: ignore[attr-defined]
+)
+
+#: How far from 1 the integral of a density may be, beside three standard errors of the integral.
 MASS_BOUND = 0.01
-#: Standard errors of an integral: at the first a density that is off by 0.02 is told 97 times in 100; beyond
-#: the second nothing is certified.
+#: Standard errors of an integral. At the first, a density that is off by 0.02 is found 97 times in 100.
+#: Beyond the second, no density is certified.
 SURE, UNSURE = 0.002, 0.03
-#: As many times the draws are taken where a bridge is less sure than that, if they may settle it.
+#: How many times as many draws a bridge takes if its standard error is between the two.
 MORE = 4
 #: Rows that go to the base and back, and how far from their start they may end, standard deviations.
 ROUND_TRIP_ROWS = 200
 ROUND_TRIP_BOUND = 1e-2
-#: Rows whose Jacobian is taken, and how far log|det| may be from the integral of the divergence, nats.
+#: Rows whose Jacobian is computed, and how far log|det| may be from the integral of the divergence, nats.
 JACOBIAN_ROWS = 8
 JACOBIAN_BOUND = 1e-3
-#: Columns up to which a Jacobian is taken: it costs a pass backwards for each.
+#: The most columns for which a Jacobian is computed: each column costs one backward pass.
 JACOBIAN_FEATURES = 128
 #: Rows that are scored together and one by one, and how far the two may differ, nats.
 INVARIANCE_ROWS = 16
 INVARIANCE_BOUND = {torch.float64: 1e-9, torch.float32: 1e-4}
-#: By as many of the last digit's units a row is moved to see what rounding does to it, and as many times the
-#: largest of that its batch-mates may move it.
+#: A row is moved by these multiples of the machine epsilon, to measure how much rounding can change its
+#: log-likelihood. The rows beside it may change it by `LEEWAY` times the largest such change.
 NUDGES, LEEWAY = (1, 4, 16), 4
 #: How far the mean log-likelihood may move when the solver is refined, nats.
 REGIME_BOUND = 1e-3
@@ -50,11 +59,13 @@ def certify(
     options: EvaluationOptions,
     generator: torch.Generator,
 ) -> dict[str, Certificate]:
-    """The certificates of `model` by name, with held-out rows `x: (n, d)`, data units, and their likelihoods.
+    """The certificates of `model` by name.
 
-    What does not apply is left out: a density without a map has no round trip and no Jacobian, one without a
-    solver no regime, and one whose divergence is estimated is judged with the exact one. A check that breaks
-    down is a failed one.
+    `x: (n, d)` are held-out rows, data units, and `scored` their likelihoods. `generator` draws rows of the
+    model. A density without a map to a base has no round trip and no Jacobian. A density without a solver has
+    no regime and no arithmetic. A density whose divergence is estimated is judged with the exact one.
+
+    A check that one of `MODEL_FAILURES` stops is a failed certificate, whose text is the failure's.
     """
     judged = model.for_evaluation(options.integrator, dtype=getattr(torch, options.dtype))
     flow = judged.flow
@@ -74,10 +85,10 @@ def certify(
 
 
 def _attempt(check: Callable[[], Certificate]) -> Certificate:
-    """What a check finds, or that it broke down: a fit is not lost for a model that cannot be judged."""
+    """What a check finds, or a failed certificate if the model stops it: a fit is not lost for that."""
     try:
         return check()
-    except (FlowbenchError, ValueError, ArithmeticError, RuntimeError) as error:
+    except MODEL_FAILURES as error:
         return Certificate(
             math.inf, 0.0, "1", False, f"the check broke down: {' '.join(str(error).split()).rstrip('.')}"
         )
@@ -91,40 +102,39 @@ def _normalisation(
     options: EvaluationOptions,
     generator: torch.Generator,
 ) -> Certificate:
-    # An integral to two digits needs no solves to six.
+    # An integral to two digits needs no solves to six digits.
     coarse = model.for_evaluation(options.integrator.coarsened(COARSE), dtype=torch.float32)
     if x.shape[1] <= 2:
         mass = quadrature_mass(coarse, x, generator)
-        # A density thinner than a cell slips through any grid, so that a grid alone does not condemn it, nor
-        # does one that tells little acquit it.
+        # A grid misses a density that is thinner than its cells. So a grid does not fail a density by itself,
+        # and a grid with a large standard error does not pass one.
         if mass.standard_error <= SURE and abs(mass.value - 1) <= MASS_BOUND:
             return _mass_certificate(mass)
-    mass = _bridge(coarse, x, generator)
+    mass = _bridge(coarse, generator)
     if abs(mass.value - 1) > _reach(mass):
-        # Draws of a coarse solve lie beside a density that is as thin as a surface, and condemn only
-        # themselves.
-        mass = _bridge(judged, x, generator)
+        # Draws of a coarse solve miss a density that is as thin as a surface. That is a fault of the draws.
+        mass = _bridge(judged, generator)
     return _mass_certificate(mass)
 
 
-def _bridge(model: DensityModel, x: Tensor, generator: torch.Generator) -> Mass:
-    """The mass by as many draws as usual, or by more where these say too little and more may settle it."""
-    mass = bridge_mass(model, x, generator)
+def _bridge(model: DensityModel, generator: torch.Generator) -> Mass:
+    """The mass by the usual number of draws, or by more if those leave it open and more may settle it."""
+    mass = bridge_mass(model, generator)
     is_plain = abs(mass.value - 1) > 2 * _reach(mass)
     if is_plain or not SURE < mass.standard_error < UNSURE * MORE**0.5:
         return mass
-    return bridge_mass(model, x, generator, draws=MORE * DRAWS)
+    return bridge_mass(model, generator, draws=MORE * DRAWS)
 
 
 def _reach(mass: Mass) -> float:
-    """How far from 1 an integral may be before it tells of a fault."""
+    """How far from 1 an integral may be if the density has no fault."""
     return MASS_BOUND + 3 * mass.standard_error
 
 
 def _mass_certificate(mass: Mass) -> Certificate:
     off, reach = abs(mass.value - 1), _reach(mass)
     sure = mass.standard_error <= UNSURE
-    # Too uncertain to certify anything, it may still tell of a fault.
+    # An integral that is too uncertain to pass a density may still be far enough off to fail it.
     says = "" if sure else ", too uncertain to certify anything"
     return Certificate(
         off,
@@ -132,7 +142,8 @@ def _mass_certificate(mass: Mass) -> Certificate:
         "1",
         off <= reach and sure,
         f"the density adds up to {mass.value:.4f} ± {mass.standard_error:.4f}, by {mass.how}{says}",
-        settled=sure or off > reach,
+        # An integral that is NaN is a fault.
+        settled=sure or not off <= reach,
     )
 
 
@@ -143,8 +154,8 @@ def _round_trip(model: DensityModel, flow: Flow, x: Tensor) -> Certificate:
     base = flow.to_base(z, generator).value
     back = flow.to_data(base, generator).value
     again = flow.to_base(back, generator).value
-    # Between two spikes of a density the least error in the base is a large one in the data, and on a spike
-    # the other way round: a map that is wrong is so in both.
+    # Between two spikes of a density, a tiny error in the base is a large one in the data. On a spike it is
+    # the other way round. A map that is wrong is off in both.
     apart = torch.minimum((back - z).abs().amax(1), (again - base).abs().amax(1))
     off = apart.max().item()
     return Certificate(
@@ -158,7 +169,7 @@ def _round_trip(model: DensityModel, flow: Flow, x: Tensor) -> Certificate:
 
 
 def _jacobian(model: DensityModel, flow: Flow, x: Tensor) -> Certificate:
-    """log|det| of the map by autodiff, through every step of the solver, against what the model adds up."""
+    """log|det| of the map by autodiff through every step of the solver, against the model's own."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         z, log_det = model.to_model(x)
@@ -206,8 +217,8 @@ def _batch_invariance(model: DensityModel, x: Tensor) -> Certificate:
     off = torch.maximum((together - apart).abs(), (together - score(x.flip(0)).flip(0)).abs())
     bound = torch.full_like(off, INVARIANCE_BOUND[dtype])
     if (off > bound).any():
-        # Batches of other sizes are added up in another order, and a density as thin as a surface makes much
-        # of the last digit. A row that is scored otherwise the second time has no such excuse.
+        # Sums over batches of other sizes round differently, and a density as thin as a surface magnifies
+        # that. Rounding does not excuse a row that gets another number when the same call is repeated.
         eps = torch.finfo(dtype).eps
         moved = torch.stack([(alone(x * (1 + units * eps)) - apart).abs() for units in NUDGES]).amax(0)
         bound = torch.where(alone(x) == apart, bound.maximum(LEEWAY * moved), bound)
@@ -237,7 +248,13 @@ def _solver_regime(shift: float, regime: Regime) -> Certificate:
 def _arithmetic(regime: Regime) -> Certificate:
     bound = max(regime.error, ROUNDING)
     if not math.isfinite(regime.rounding):
-        return Certificate(math.inf, bound, "nats", False, "rounding could not be measured: float32 fails")
+        return Certificate(
+            math.inf,
+            bound,
+            "nats",
+            False,
+            "rounding could not be measured: float32 fails, or the model has no finite draws",
+        )
     return Certificate(
         regime.rounding,
         bound,

@@ -39,8 +39,8 @@ def compute_results(
 ) -> Results:
     """Score test rows, draw samples, tabulate the density, follow paths and certify, all in data units.
 
-    Raises `IntegrationError` if a solve fails, unless it is one for a picture, which is left out then;
-    `warn` hears of it.
+    Raises `IntegrationError` if a solve fails. If it is a solve for a picture, the picture is left out
+    instead and `warn` gets a sentence about it.
     """
     began = time.process_time()
     rows = split.test[: options.test_rows]
@@ -59,7 +59,7 @@ def compute_results(
         trajectory = _trajectory(exact, options, generator)
     certificates = {}
     if options.certificates:
-        # What is certified is the density of the places in the cells.
+        # The density that is certified is that of places in cells.
         x = torch.from_numpy(dequantiser.spread(dataset.rows[rows], 0))
         certificates = certify(model, x, likelihoods, options, generator)
     metrics["evaluation_cpu_seconds"] = Metric(time.process_time() - began, "seconds")
@@ -78,7 +78,7 @@ def compute_results(
 
 @contextmanager
 def _left_out(what: str, warn: Callable[[str], None]) -> Iterator[None]:
-    """Do without `what`, and say so, where a solve for it fails."""
+    """Leave `what` out, and say so, if a solve for it fails."""
     try:
         yield
     except IntegrationError as error:
@@ -92,17 +92,21 @@ def _describe_scores(
     likelihoods: Likelihoods,
     max_error: float | None,
 ) -> tuple[ScoredRows, dict[str, Metric]]:
-    """What is stored of the test rows with these ids and their likelihoods."""
+    """The stored form of the test rows with the ids `rows: (n,)`, and the metrics of their likelihoods."""
     x = dataset.rows[rows]
     log_prob, error = likelihoods.log_prob.numpy(), likelihoods.error.numpy()
+    # The error of a density that is not positive and finite means nothing.
+    scored = np.isfinite(log_prob)
     metrics = _mean_metrics("test_nll", -log_prob)
     metrics["parameters"] = Metric(model.flow.parameter_count, "1")
     if model.background is not None:
         metrics["background_share"] = Metric(model.background.whole_share, "1")
-    metrics["log_prob_error_median"] = Metric(float(np.median(error)), "nats")
-    metrics["log_prob_error_largest"] = Metric(float(error.max()), "nats")
-    for name, part in likelihoods.parts.items():
-        metrics[f"log_prob_error_{name}_median"] = Metric(part.median().item(), "nats")
+    if scored.any():
+        metrics["log_prob_error_median"] = Metric(float(np.median(error[scored])), "nats")
+        metrics["log_prob_error_largest"] = Metric(float(error[scored].max()), "nats")
+        for name, part in likelihoods.parts.items():
+            median = part[torch.from_numpy(scored)].median().item()
+            metrics[f"log_prob_error_{name}_median"] = Metric(median, "nats")
     if max_error is not None:
         metrics["rows_above_max_error"] = Metric(float(likelihoods.flagged.sum()), "1")
     if likelihoods.nfe is not None:
@@ -119,7 +123,7 @@ def _describe_scores(
 
 
 def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:
-    """The mean of per-row values and its standard error (none for a single row)."""
+    """The mean of `values: (n,)` and its standard error, which a single row does not have."""
     estimate = estimate_mean(values)
     metrics = {name: Metric(estimate.mean, "nats")}
     if estimate.standard_error is not None:
@@ -133,7 +137,7 @@ def _grid(
     density = dataset.density
     box = density.box if density else dequantiser.whole_cells(data_box(dataset.rows))
     x, y = grid_axes(box, options.grid)
-    # A picture needs no sixth digit; the stated likelihoods above are solved at the full tolerance.
+    # A picture needs no sixth digit. The likelihoods of rows are solved at the full tolerance.
     coarse = model.for_evaluation(options.integrator.coarsened(COARSE), dtype=torch.float32)
     log_prob = tabulate(lambda points: coarse.log_prob(torch.from_numpy(points)).numpy(), x, y)
     return Grid(x, y, log_prob, tabulate(density.log_prob, x, y) if density else None)

@@ -1,4 +1,4 @@
-"""What is wrong with a row's log-likelihood, in words."""
+"""Faults of a row's log-likelihood, in words."""
 
 from dataclasses import dataclass
 
@@ -16,24 +16,23 @@ ABOVE = "may be off by more than the largest error asked for"
 
 @dataclass(frozen=True)
 class Flag:
-    """What is wrong with a row: a `kind`, the same for all rows alike, and the `text` of this row."""
+    """A fault of a row: its `kind`, which many rows share, and its `text`, with the cause for this row."""
 
     kind: str
     text: str
 
     @classmethod
     def of(cls, kind: str, cause: str = "") -> "Flag":
-        """The flag of this kind, with a cause behind it where there is one."""
+        """The flag of this kind, with the cause appended if there is one."""
         return cls(kind, f"{kind}: {cause}" if cause else kind)
 
 
 def flags_of(found: Likelihoods) -> dict[int, Flag]:
-    """The rows of `found: (n,)`, by number, with which something is wrong; of several things the worst."""
+    """The flag of each row of `found: (n,)` that has a fault, by the row's number; the worst of several."""
     flags = {row: Flag.of(ABOVE) for row in _numbers(found.flagged)}
-    # Where the density is not positive and finite, what its error is says nothing.
+    # The error of a density that is not positive and finite means nothing.
     for row in _numbers(found.log_prob.isfinite() & ~found.error.isfinite()):
-        cause = found.unrefined.get(row)
-        flags[row] = Flag.of(UNKNOWN_ERROR, f"the finer solve failed: {cause}" if cause else "")
+        flags[row] = Flag.of(UNKNOWN_ERROR, _why_unknown(found, row))
     for which, kind in (
         (found.log_prob.isposinf(), INFINITE_DENSITY),
         (found.log_prob.isneginf(), ZERO_DENSITY),
@@ -41,6 +40,14 @@ def flags_of(found: Likelihoods) -> dict[int, Flag]:
     ):
         flags |= {row: Flag.of(kind) for row in _numbers(which)}
     return flags | {row: Flag.of(SOLVE_FAILED, cause) for row, cause in found.failed.items()}
+
+
+def _why_unknown(found: Likelihoods, row: int) -> str:
+    """Why the error of a row is not known; empty if nothing tells."""
+    if cause := found.unrefined.get(row):
+        return f"the finer solve failed: {cause}"
+    unknown = [name.replace("_", " ") for name, part in found.parts.items() if not part[row].isfinite()]
+    return f"its {' and its '.join(unknown)} part could not be measured" if unknown else ""
 
 
 def _numbers(which: Tensor) -> list[int]:

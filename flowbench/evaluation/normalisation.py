@@ -1,4 +1,4 @@
-"""Does a density integrate to one? By quadrature in one or two columns, by bridge sampling in more."""
+"""The integral of a density: by quadrature in one or two columns, by bridge sampling in more."""
 
 import math
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from flowbench.models.density import base_log_prob
 from flowbench.models.density_model import DensityModel
 from flowbench.models.mixture import Mixture
 
-#: Points a side of the grid, by columns.
+#: Points along each side of the grid, by the number of columns.
 GRID = {1: 2000, 2: 150}
-#: By how much of its width the box around rows and samples grows on every side.
+#: The box around rows and samples is extended on every side by this share of its width.
 MARGIN = 0.25
-#: Draws of the model that find the box, and draws of either side of the bridge if nobody says.
+#: Draws of the model that the box is put around, and default number of draws on each side of a bridge.
 DRAWS = 2000
-#: Shares of the proposal: a Gaussian mixture and kernels around draws, and a standard normal, to reach where
-#: no draw lies. The mixture suits many columns, kernels suit needles.
+#: Shares of the proposal's parts. A Gaussian mixture suits many columns, kernels around draws suit thin
+#: densities, and a standard normal reaches where no draw lies.
 MIXTURE_SHARE, KERNEL_SHARE, NORMAL_SHARE = 0.45, 0.45, 0.1
 
 
 @dataclass(frozen=True)
 class Mass:
-    """An integral of a density, its standard error, and how it was found."""
+    """An integral of a density, its standard error, and the method in words."""
 
     value: float
     standard_error: float
@@ -33,12 +33,15 @@ class Mass:
 
 @torch.no_grad()
 def quadrature_mass(model: DensityModel, x: Tensor, generator: torch.Generator) -> Mass:
-    """The midpoint rule over a box in model space around the rows `x: (n, d)`, data units, and draws.
+    """The integral by the midpoint rule over a box in model space, for one or two columns.
 
-    One or two columns. Every other point, in each column, gives a coarser grid: the standard error is how
-    far the coarser integrals scatter, which is far more than the error of the finer one.
+    The box holds the rows `x: (n, d)`, data units, and draws of the model. Every second point along each
+    column makes a coarser grid. The standard error is the standard deviation of the coarser integrals, which
+    is far larger than the error of the fine one.
+
+    Raises `FloatingPointError` if a draw is not finite, and `IntegrationError` if a solve fails.
     """
-    z = torch.cat([model.to_model(x)[0], model.to_model(_draws(model, DRAWS, generator))[0]])
+    z = torch.cat([model.to_model(x)[0], _draws(model, DRAWS, generator)])
     low, high = z.amin(0), z.amax(0)
     low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
     size = GRID[x.shape[1]]
@@ -55,15 +58,18 @@ def quadrature_mass(model: DensityModel, x: Tensor, generator: torch.Generator) 
 
 
 @torch.no_grad()
-def bridge_mass(model: DensityModel, x: Tensor, generator: torch.Generator, *, draws: int = DRAWS) -> Mass:
-    """The optimal bridge of Meng and Wong (1996) between `draws` of the model and a density fitted to others.
+def bridge_mass(model: DensityModel, generator: torch.Generator, *, draws: int = DRAWS) -> Mass:
+    """The integral by the optimal bridge of Meng and Wong (1996), for any number of columns.
 
-    With weights that are bounded wherever the two overlap, where those of importance sampling are not. The
-    standard error is that of Frühwirth-Schnatter (2004) for independent draws, of each part of the fitted
-    density by itself.
+    The bridge lies between `draws` of the model and as many of a density that is fitted to further draws.
+    Its weights are bounded wherever the two densities overlap; those of importance sampling are not. The
+    standard error is that of Frühwirth-Schnatter (2004) for independent draws, stratified by the parts of the
+    fitted density.
+
+    Raises `FloatingPointError` if a draw is not finite, and `IntegrationError` if a solve fails.
     """
-    z = model.to_model(_draws(model, draws, generator))[0]
-    proposal = _Proposal(model.to_model(_draws(model, draws, generator))[0])
+    z = _draws(model, draws, generator)
+    proposal = _Proposal(_draws(model, draws, generator))
     proposed = proposal.sample(len(z), generator)
     # log p - log q at draws of the model and at draws of the proposal.
     ours, theirs = (
@@ -89,12 +95,16 @@ def bridge_mass(model: DensityModel, x: Tensor, generator: torch.Generator, *, d
 
 
 class _Proposal:
-    """A density that is close to that of rows `z: (n, d)`, and can be drawn from."""
+    """A density that is fitted to rows `z: (n, d)` and can be drawn from."""
 
     def __init__(self, z: Tensor) -> None:
         features = z.shape[1]
         mixture = Mixture(features).double()
-        mixture.fit(z)
+        try:
+            mixture.fit(z)
+        except ValueError as error:
+            # scikit-learn's error for a component whose covariance has no Cholesky factor.
+            raise FloatingPointError(f"no Gaussian mixture fits the model's draws: {error}") from error
         kernels = KernelDensity(features, KernelOptions(), torch.Generator()).double()
         kernels.initialise(z)
         self._mixture, self._kernels = mixture, kernels
@@ -109,12 +119,12 @@ class _Proposal:
         return torch.stack([math.log(share) + log_prob for share, log_prob in parts]).logsumexp(0)
 
     def sizes(self, n: int) -> list[int]:
-        """How many of `n` draws are those of each part."""
+        """The number of draws of each part among `n` draws."""
         sizes = [round(MIXTURE_SHARE * n), round(KERNEL_SHARE * n)]
         return [*sizes, n - sum(sizes)]
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw `n` rows `(n, d)`, of each part exactly its share."""
+        """Draw `n` rows `(n, d)`, with exactly its share from each part."""
         sizes = self.sizes(n)
         rest = torch.randn(sizes[2], self._mixture.features, generator=generator, dtype=torch.float64)
         drawn = (self._mixture.sample(sizes[0], generator), self._kernels.sample(sizes[1], generator), rest)
@@ -122,10 +132,11 @@ class _Proposal:
 
 
 def _draws(model: DensityModel, n: int, generator: torch.Generator) -> Tensor:
-    x = model.sample_and_log_prob(n, generator)[0]
-    if lost := int((~torch.isfinite(x).all(1)).sum()):
-        raise ArithmeticError(f"{lost:,} of {n:,} draws of the model are not finite")
-    return x
+    """`n` draws `(n, d)` of the model, in model space; raises `FloatingPointError` if one is not finite."""
+    z = model.to_model(model.sample_and_log_prob(n, generator)[0])[0]
+    if lost := int((~torch.isfinite(z).all(1)).sum()):
+        raise FloatingPointError(f"{lost:,} of {n:,} draws of the model are not finite")
+    return z
 
 
 def _log_prob_in_model_space(model: DensityModel, z: Tensor) -> Tensor:
@@ -138,7 +149,10 @@ def _log_mean(log_values: Tensor) -> float:
 
 
 def _relative_variance(log_values: Tensor, sizes: list[int]) -> float:
-    """Of the mean of the values, of which so many each come from one part, relative to its square."""
+    """The variance of the mean of exp(`log_values`: (n,)), divided by the squared mean.
+
+    `sizes` are the numbers of consecutive values that come from each part of a stratified sample.
+    """
     scaled = (log_values - log_values.max()).exp()
     total = sum(len(part) * part.var() for part in torch.split(scaled, sizes))
     return float(total / len(scaled) ** 2 / scaled.mean().square())

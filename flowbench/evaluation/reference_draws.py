@@ -1,5 +1,6 @@
 """Draws of a model by which the errors of its log-likelihoods are calibrated."""
 
+import math
 from functools import cached_property
 
 import torch
@@ -51,3 +52,20 @@ class ReferenceDraws:
         if key not in self._scores:
             self._scores[key] = self.levels.score_draws(self.levels.model_at(*key), self.x)
         return self._scores[key]
+
+
+def covering_quantile(errors: Tensor) -> float:
+    """The value that all but the rarest of `errors: (n,)` are below, by the share `COVERED`.
+
+    An error that is NaN is unknown and counts as infinite. So does the quantile of no errors at all.
+    """
+    if not len(errors):
+        return math.inf
+    quantile = torch.quantile(errors.nan_to_num(nan=math.inf, posinf=math.inf), COVERED).item()
+    # Between a finite error and an infinite one, or two infinite ones, interpolation makes NaN.
+    return math.inf if math.isnan(quantile) else quantile
+
+
+def median(errors: Tensor) -> float:
+    """The median of `errors: (n,)`; NaN among them counts as infinite, and so does the median of none."""
+    return errors.nan_to_num(nan=math.inf, posinf=math.inf).median().item() if len(errors) else math.inf

@@ -166,11 +166,11 @@ def _score_rows(budget: ErrorBudget, x: Tensor) -> Likelihoods:
     kept[list(causes)] = False
     shift = (finer.log_prob - first.log_prob[refined])[kept].mean().item()
     if options.max_error is not None and averaging.draws == 1:
-        _tighten(budget, places, log_prob, solver, options.max_error - parts["arithmetic"])
+        lost = torch.zeros_like(refined)
+        lost[refined.nonzero().squeeze(1)[list(causes)]] = True
+        _tighten(budget, places, log_prob, solver, options.max_error - parts["arithmetic"], lost)
     # A refined solve is in float64, so that its change includes the rounding of float32.
     name = "solver" if options.dtype == "float64" else "solver_and_arithmetic"
-    if not levels.strict:
-        solver = solver.masked_fill(solver.isnan() & log_prob.isfinite(), math.inf)
     found = _add_up(options.max_error, log_prob, parts | {name: solver})
     numbers = refined.nonzero().squeeze(1).tolist()
     unrefined = {numbers[place]: cause for place, cause in causes.items()}
@@ -188,17 +188,24 @@ def _solver_part(budget: ErrorBudget, first: Scores, refined: Tensor, finer: Ten
     if not bool(refined.all()):
         scale = local_error(first)
         change = budget.solver.change(first.log_prob[refined], finer, 0)
-        factor = covering_factor(change, scale[refined])
+        # A row of zero density has no change. One whose finer solve failed has a change that is not known.
+        scored = first.log_prob[refined].isfinite()
+        change = change[scored]
+        factor = covering_factor(change, scale[refined][scored])
         if int((change > ROUNDING).sum()) < TELLING:
             factor = max(factor, budget.solver.factor_of_draws)
         solver[~refined] = factor * scale[~refined] + ROUNDING
     return solver
 
 
-def _tighten(budget: ErrorBudget, x: Tensor, log_prob: Tensor, error: Tensor, bound: Tensor) -> None:
-    """Solve rows whose `error: (n,)` is above `bound: (n,)` ever finer, in place, until it is not."""
+def _tighten(
+    budget: ErrorBudget, x: Tensor, log_prob: Tensor, error: Tensor, bound: Tensor, lost: Tensor
+) -> None:
+    """Solve rows whose `error: (n,)` is above `bound: (n,)` ever finer, in place, until it is not.
+
+    `lost: (n,)` marks rows whose finer solve has failed before; they keep their number and their error.
+    """
     levels: SolverLevels = budget.levels
-    lost = torch.zeros_like(error, dtype=torch.bool)
     for level in range(1, MAX_REFINEMENTS):
         above = ((error > bound) & ~lost).nonzero().squeeze(1)
         if not len(above):
@@ -257,8 +264,8 @@ def draw_rows(
     x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])
     if restore is not None:
         x = torch.from_numpy(restore(x.numpy()))
-        # A draw that is not finite, as a flow may make, would stop the solve of its batch.
-        scores = levels.solve(x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), 0)
+        # A draw that is not finite would stop the solve of its batch. Its score is dropped below.
+        scores = levels.solve_exactly(x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
     error = budget.rounding.part("float64") + last_digits(scores.log_prob)
     if scores.nfe is None:
         # Rows that were rounded have been scored on the way back.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import IntegrationError
-from flowbench.evaluation.reference_draws import COVERED, ReferenceDraws
+from flowbench.evaluation.reference_draws import ReferenceDraws, covering_quantile
 
 #: A difference of two solves up to this, nats, is taken for rounding, which no refinement can lessen.
 ROUNDING = 1e-9
@@ -26,10 +26,9 @@ class RoundingError:
         """What rounding adds to the error of every row that is scored in `dtype`, nats.
 
         For float32 it is 0: a refined solve is in float64, so that the change counts as the solver's error.
+        It is infinite if it could not be measured.
         """
-        if dtype == "float32":
-            return 0.0
-        return self.in_float64 if math.isfinite(self.in_float64) else ROUNDING
+        return 0.0 if dtype == "float32" else self.in_float64
 
     @cached_property
     def in_float64(self) -> float:
@@ -38,13 +37,13 @@ class RoundingError:
         It is measured at a coarse tolerance if float32 cannot be solved at that of the options. It is
         infinite if float32 fails there as well, or if there are no draws.
         """
-        if not len(self.references):
-            return math.inf
         for solve in (self._scored, self._scored_coarsely):
             with suppress(IntegrationError):
-                moved = (solve(torch.float32) - solve(torch.float64)).abs().max().item()
-                if math.isfinite(moved):
-                    return moved * FLOAT64_FINER
+                single, double = solve(torch.float32), solve(torch.float64)
+                # A draw that fails in float64 is like a row that fails, of which nothing is reported.
+                moved = (single - double)[double.isfinite()].abs()
+                if len(moved) and bool(moved.isfinite().all()):
+                    return moved.max().item() * FLOAT64_FINER
         return math.inf
 
     @cached_property
@@ -53,10 +52,9 @@ class RoundingError:
 
         It is the error of draws of a model that solves nothing; infinite if there are no draws.
         """
-        if not len(self.references):
-            return math.inf
-        scored = self.references.levels.exact_model().score(self.references.x).log_prob
-        return torch.quantile((self.references.as_drawn.log_prob - scored).abs(), COVERED).item()
+        levels = self.references.levels
+        scored = levels.score_draws(levels.exact_model(), self.references.x).log_prob
+        return covering_quantile((self.references.as_drawn.log_prob - scored).abs())
 
     def _scored(self, dtype: torch.dtype) -> Tensor:
         return self.references.scores_at(0, dtype).log_prob
@@ -67,6 +65,9 @@ class RoundingError:
 
 
 def last_digits(log_prob: Tensor) -> Tensor:
-    """The rounding error `(n,)`, nats, of `log_prob: (n,)`, float64, that follows from its size alone."""
+    """The rounding error `(n,)`, nats, of `log_prob: (n,)`, float64, that follows from its size alone.
+
+    It is infinite or NaN where `log_prob` is.
+    """
     eps = torch.finfo(torch.float64).eps
-    return 4 * eps * log_prob.abs().nan_to_num(nan=0.0, posinf=0.0)
+    return 4 * eps * log_prob.abs()

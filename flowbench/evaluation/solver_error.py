@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from flowbench.evaluation.reference_draws import COVERED, ReferenceDraws
+from flowbench.evaluation.reference_draws import ReferenceDraws, covering_quantile, median
 from flowbench.evaluation.rounding import ROUNDING, RoundingError
 from flowbench.evaluation.solver_levels import LOOSER
 from flowbench.models.density import Scores
@@ -48,6 +48,9 @@ class SolverError:
     The change of a row from one level to the next finer one estimates the row's error, as in Richardson
     extrapolation. A row without a finer solve has the sum of the solver's local errors instead. Its unit is
     unknown, so that it is multiplied by the factor that covers the changes of other rows.
+
+    A draw whose solve fails at the level itself is left out, as rows that fail are not reported. One whose
+    finer solve fails has an unknown error, which counts as infinite.
     """
 
     def __init__(self, references: ReferenceDraws, rounding: RoundingError) -> None:
@@ -58,14 +61,17 @@ class SolverError:
         """The error `(n,)`, nats, of `scores` at a level, from the log-likelihoods one level `finer: (n,)`.
 
         It is a multiple of the row's change, and at least what is typical of the model's draws for a row
-        with such local errors.
+        with such local errors. It is infinite where the change is not known.
         """
-        reference = self.references.scores_at(level)
-        moved = (reference.log_prob - self.references.scores_at(level + 1).log_prob).abs()
-        typical = moved.nanmedian() / local_error(reference).nanmedian()
         change = self.change(scores.log_prob, finer, level)
-        bound: Tensor = SAFETY * change + FLOOR * typical * local_error(scores)
-        return bound
+        bound: Tensor = SAFETY * change + FLOOR * self._typical(level) * local_error(scores)
+        return bound.nan_to_num(nan=math.inf, posinf=math.inf)
+
+    def _typical(self, level: int) -> float:
+        """The median change of the draws from a level to one finer, over their median local error."""
+        own, finer = self.references.scores_at(level), self.references.scores_at(level + 1)
+        moved, scored = _differences(own.log_prob, finer.log_prob)
+        return median(moved) / local_error(own)[scored].median().item() if len(moved) else math.inf
 
     def change(self, log_prob: Tensor, finer: Tensor, level: int) -> Tensor:
         """The change `(n,)`, nats, from `log_prob: (n,)` at a level to the limit of ever finer solves.
@@ -82,12 +88,15 @@ class SolverError:
         coarse, fine, finest = (
             self.references.scores_at(level + k, torch.float64).log_prob for k in range(3)
         )
-        errors = [(one - finest).abs().nanmedian().clamp_min(1e-300).item() for one in (coarse, fine)]
+        scored = coarse.isfinite()
+        errors = [max(median((one - finest).abs()[scored]), 1e-300) for one in (coarse, fine)]
         if self.references.levels.options.dtype == "float32":
-            rounding = (self.references.scores_at(level).log_prob - coarse).abs().nanmedian().item()
+            rounding = median((self.references.scores_at(level).log_prob - coarse).abs()[scored])
         else:
             rounding = self.rounding.in_float64
-        return Regime(math.log10(errors[0] / errors[1]), errors[0], rounding)
+        ratio = errors[0] / errors[1]
+        # Of errors that are not known nothing shows that they shrink.
+        return Regime(math.log10(ratio) if ratio > 0 else -math.inf, errors[0], rounding)
 
     @cached_property
     def factor_of_draws(self) -> float:
@@ -105,7 +114,8 @@ class SolverError:
         if loose.nfe is None:
             return 0.0
         reference = self.references.scores_at(0, torch.float64)
-        return covering_factor((loose.log_prob - reference.log_prob).abs(), local_error(loose))
+        moved, scored = _differences(loose.log_prob, reference.log_prob)
+        return covering_factor(moved, local_error(loose)[scored])
 
     def _order(self, level: int) -> float:
         """The digits that one refinement removes, within the limits of what is believed."""
@@ -119,19 +129,26 @@ def local_error(scores: Scores) -> Tensor:
     """
     if scores.local_error is None:
         return torch.ones_like(scores.log_prob)
-    return scores.local_error.clamp_min(torch.finfo(torch.float64).tiny)
+    return scores.local_error.clamp_min(torch.finfo(scores.local_error.dtype).tiny)
 
 
 def covering_factor(change: Tensor, local: Tensor) -> float:
     """The factor f for which f * local + `ROUNDING` is at least the change of all but the rarest rows.
 
     `change: (n,)`, nats, and `local: (n,)` are the changes and local errors of the rows. A row that changes
-    by rounding alone, as one that the background holds does, says nothing about the factor. It is NaN if no
-    change is known.
+    by rounding alone, as one that the background holds does, says nothing about the factor. A change that is
+    NaN is unknown and counts as infinite. The factor of no rows is infinite.
     """
-    tells = change > ROUNDING
-    if len(change) and bool(change.isnan().all()):
-        return math.nan
+    if not len(change):
+        return math.inf
+    tells = ~(change <= ROUNDING)
     if not bool(tells.any()):
-        return 0.0
-    return torch.quantile((change - ROUNDING)[tells] / local[tells], COVERED).item()
+        # A larger factor would have shown in the row with the largest local error.
+        return ROUNDING / local.max().item()
+    return covering_quantile((change - ROUNDING)[tells] / local[tells])
+
+
+def _differences(own: Tensor, finer: Tensor) -> tuple[Tensor, Tensor]:
+    """|own - finer|, `(k,)`, of those rows `(m,)` whose own log-likelihood is finite, and which these are."""
+    scored = own.isfinite()
+    return (own - finer).abs()[scored], scored

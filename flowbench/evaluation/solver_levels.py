@@ -85,7 +85,13 @@ class SolverLevels:
         Raises `IntegrationError` if a solve fails. Its `rows` are places in `x`: those of the first batch
         that fails if strict, all those that fail if not.
         """
-        model = self.model_at(level)
+        return self._solve(self.model_at(level), x, seed)
+
+    def solve_exactly(self, x: Tensor) -> Scores:
+        """`solve` at level 0, but in float64 and with the exact divergence."""
+        return self._solve(self.exact_model(), x)
+
+    def _solve(self, model: DensityModel, x: Tensor, seed: int = 0) -> Scores:
         parts, failed = [], dict[int, str]()
         for start in range(0, len(x), model.chunk):
             rows = x[start : start + model.chunk]
@@ -131,6 +137,8 @@ class SolverLevels:
 
         A draw whose solve fails gets NaN if not strict; if strict, `IntegrationError` is raised.
         """
+        if not len(x):
+            return spread_scores(None, torch.arange(0), 0)
         solve = partial(_score_with_seed, model, 1)
         if self.strict:
             return solve(x)

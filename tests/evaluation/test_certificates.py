@@ -223,7 +223,7 @@ def test_a_bridge_takes_more_draws_where_they_may_settle_it(
 ) -> None:
     taken = []
 
-    def found(model: DensityModel, x: Tensor, generator: torch.Generator, *, draws: int = 2000) -> Mass:
+    def found(model: DensityModel, generator: torch.Generator, *, draws: int = 2000) -> Mass:
         taken.append(draws)
         return Mass(value, standard_error, "a stand-in")
 
@@ -281,12 +281,7 @@ def test_a_last_digit_that_a_thin_density_makes_much_of_is_no_fault(digits: int,
 
 def test_float32_at_a_tolerance_that_it_cannot_follow_is_caught() -> None:
     tight = {"name": "per-row", "atol": 1e-9, "rtol": 1e-9}
-    try:
-        found = certificates(fitted("cnf", 2), integrator=tight, dtype="float32")
-    except IntegrationError as error:
-        assert "integrate in float64" in str(error)
-    else:
-        assert "arithmetic" in failed(found)
+    assert "arithmetic" in failed(certificates(fitted("cnf", 2), integrator=tight, dtype="float32"))
     loose = {"name": "per-row", "atol": 1e-4, "rtol": 1e-4}
     assert certificates(fitted("cnf", 2), integrator=loose, dtype="float32")["arithmetic"].passed
 
@@ -300,18 +295,18 @@ def normal(features: int, factor: float = 1.0) -> DensityModel:
 
 @pytest.mark.parametrize("features", [1, 2, 3, 9])
 def test_masses_of_a_known_density(features: int) -> None:
+    rows = (cloud(500, features) - 10,) if features <= 2 else ()
     integrate = quadrature_mass if features <= 2 else bridge_mass
-    x = cloud(500, features) - 10
     generator = torch.Generator().manual_seed(0)
-    mass, scaled = (integrate(normal(features, factor), x, generator) for factor in (1.0, 1.02))
+    mass, scaled = (integrate(normal(features, factor), *rows, generator) for factor in (1.0, 1.02))
     assert mass.value == pytest.approx(1, abs=3 * mass.standard_error + 1e-3)
     assert scaled.value == pytest.approx(1.02, abs=3 * scaled.standard_error + 1e-3)
     assert mass.standard_error < 0.02
 
 
 def test_the_error_of_a_bridge_is_how_far_it_scatters() -> None:
-    model, x = normal(4), cloud(500, 4) - 10
-    found = [bridge_mass(model, x, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    model = normal(4)
+    found = [bridge_mass(model, torch.Generator().manual_seed(seed)) for seed in range(20)]
     values = np.array([each.value for each in found])
     assert values.std(ddof=1) == pytest.approx(np.mean([each.standard_error for each in found]), rel=0.5)
     assert abs(values.mean() - 1) < 3 * values.std() / 20**0.5
