@@ -53,10 +53,9 @@ def fitted(features: int) -> tuple[DensityModel, Tensor, Tensor]:
     return prepared.model, x, reference.log_prob(x)
 
 
-@pytest.mark.parametrize("error_rows", [ROWS, 500])
-@pytest.mark.parametrize("tolerance", [1e-3, 1e-4, 1e-5, 1e-6])
-@pytest.mark.parametrize("features", [2, 9, 30])
-def test_the_stated_error_holds_for_99_in_100_rows(features: int, tolerance: float, error_rows: int) -> None:
+@cache
+def measured(features: int, tolerance: float, error_rows: int) -> tuple[float, float]:
+    """The share of rows whose error covers them, and the median stated error over the median true one."""
     model, x, reference = fitted(features)
     solver = PerRowOptions(atol=tolerance, rtol=tolerance)
     reported = reported_likelihoods(model, x, EvaluationOptions(integrator=solver, error_rows=error_rows))
@@ -66,8 +65,24 @@ def test_the_stated_error_holds_for_99_in_100_rows(features: int, tolerance: flo
     print(
         f"d={features} tolerance={tolerance:g} refined={error_rows}: {covered:.4f} covered, {wide:.1f} wide"
     )
+    return covered, wide
+
+
+CASES = [
+    (features, tolerance, error_rows)
+    for features in (2, 9, 30)
+    for tolerance in (1e-3, 1e-4, 1e-5, 1e-6)
+    for error_rows in (ROWS, 500)
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_stated_error_holds_for_99_in_100_rows(case: tuple[int, float, int]) -> None:
+    covered, _ = measured(*case)
     assert covered >= 0.99
-    if wide > 10 and error_rows < ROWS:
-        # They have the solver's local errors alone, which hardly tell one row from another.
-        pytest.xfail(f"rows that are not refined have errors {wide:.1f} times too wide in the median")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_stated_error_is_at_most_ten_times_too_wide(case: tuple[int, float, int]) -> None:
+    _, wide = measured(*case)
     assert wide <= 10

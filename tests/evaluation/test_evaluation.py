@@ -74,12 +74,16 @@ def test_stated_errors_hold_and_are_no_larger_than_they_need(tolerance: float, e
     x = torch.tensor(NORMAL.rvs(300, random_state=2))
     bent = model(bent_flow())
     reported = reported_likelihoods(bent, x, options(tolerance, error_rows=error_rows))
-    errors = true_errors(reported, bent, x)
+    reference = bent.for_evaluation(PerRowOptions(atol=1e-12, rtol=1e-12)).log_prob(x)
+    errors = (reported.log_prob - reference).abs()
     # Few refined rows tell the others' errors only roughly.
     assert (errors <= reported.error).double().mean() >= (0.99 if error_rows == 300 else 0.97)
     assert reported.error.median() <= 10 * errors.median()
     assert reported.regime is not None and reported.regime.is_convergent
-    assert reported.shift == pytest.approx(0, abs=errors.max().item())
+    refined = torch.randperm(300, generator=torch.Generator().manual_seed(0)) < error_rows
+    off = (reference - reported.log_prob)[refined]
+    # The finer solve removes most of the error: about a tenth of it is left.
+    assert reported.shift == pytest.approx(off.mean().item(), abs=0.3 * off.abs().mean().item())
 
 
 def test_a_rows_error_does_not_depend_on_the_rows_beside_it() -> None:
