@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from flowbench.errors import ConfigurationError, DamagedFileError, RunFailedError, RunLockedError
+from flowbench.registry import MODELS
 from flowbench.report import ReportPaths, write_report
 from flowbench.store import Run, list_runs
 from flowbench.training.trainer import make_objectives
-from flowbench.workflows.config import DataOptions, RunConfig, SplitOptions, Values
+from flowbench.workflows.config import DataOptions, RunConfig, SplitOptions, Values, resolve
 from flowbench.workflows.fit import asked_configuration, fit, resume, split_sizes
 from flowbench.workflows.home import Home
 from flowbench.workflows.preparation import Watch, build_model, find_dequantiser, load_rows
@@ -25,6 +27,47 @@ class Comparison:
     runs: tuple[Run, ...]
     report: ReportPaths | None
     failures: tuple[str, ...] = ()
+
+
+def comparison_configs(
+    datasets: Sequence[str],
+    models: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    preset: str = "default",
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+) -> list[RunConfig]:
+    """One configuration for each data set, model and seed, in this order.
+
+    The options are those of `flowbench.workflows.config.resolve`. A model without the `preset` gets the
+    default one. Raises `ConfigurationError` as `resolve` does, if no model has the `preset`, and if
+    `settings` choose another data set, model or seed.
+    """
+    if preset != "default" and not any(preset in MODELS.get(model).presets for model in models):
+        raise ConfigurationError(f"none of the models has a preset `{preset}`; leave `--preset` out")
+    chosen = [
+        (dataset, model, seed) for dataset in dict.fromkeys(datasets) for model in models for seed in seeds
+    ]
+    configs = [
+        resolve(
+            dataset,
+            model,
+            preset=preset if preset in MODELS.get(model).presets else "default",
+            file=file,
+            overrides={**(overrides or {}), "seed": seed},
+            settings=settings,
+        )
+        for dataset, model, seed in chosen
+    ]
+    # A single fit may be of whatever `settings` say.
+    if [(one.data.dataset, one.flow.name, one.seed) for one in configs] != chosen and len(chosen) > 1:
+        raise ConfigurationError(
+            "`--set` changes the data set, the model or the seed of a comparison, which the arguments, "
+            "`--models` and `--seeds` choose; leave it out"
+        )
+    return configs
 
 
 def compare(

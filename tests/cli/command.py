@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,3 +34,19 @@ def write_csv(path: Path, columns: tuple[str, ...] = ("a", "b"), n: int = 60) ->
     rows = np.random.default_rng(0).normal(size=(n, len(columns)))
     np.savetxt(path, rows, delimiter=",", header=",".join(columns), comments="")
     return path
+
+
+def start_long_fit(home: Path, name: str, command: Sequence[str] = ()) -> "subprocess.Popen[str]":
+    """A fit of minutes in another process, as soon as it trains; `command` if that is not `fit`."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [
+        sys.executable, "-m", "flowbench", *(command or ["fit", "table.csv", "--name", name]),
+        *TINY_CNF, *SMALL, "--steps", "100000",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (home / "runs" / name / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process

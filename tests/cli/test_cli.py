@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from command import SMALL, TINY_CNF, flowbench, write_csv
+from command import SMALL, TINY_CNF, flowbench, start_long_fit, write_csv
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from flowbench.cli import terminal
+from flowbench.cli import progress_line
 from flowbench.workflows import doctor
 
 Run = Callable[..., tuple[int, str, str]]
@@ -415,8 +414,10 @@ def test_a_warning_outlasts_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True)
     fields = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
-    monkeypatch.setattr(terminal, "_make_bar", lambda: Progress(*fields, console=console, transient=True))
-    with terminal.ProgressLine("moons cnf") as line:
+    monkeypatch.setattr(
+        progress_line, "_make_bar", lambda: Progress(*fields, console=console, transient=True)
+    )
+    with progress_line.ProgressLine("moons cnf") as line:
         line.stage("evaluating")
         line.warn("calibration is left out: the solve failed")
     assert "moons cnf: calibration is left out: the solve failed\n" in screen.getvalue()
@@ -457,7 +458,7 @@ def test_rows_are_the_same_however_many_are_drawn_or_scored_at_once(
     assert run("sample", "g", "-n", "30", "-o", "whole.csv")[0] == 0
     assert run("score", "g", "table.csv", "-o", "whole_score.csv")[0] == 0
     monkeypatch.setattr("flowbench.models.density_model.CHUNK", 7)
-    monkeypatch.setattr("flowbench.cli.terminal.PLAIN_INTERVAL", 0)
+    monkeypatch.setattr("flowbench.cli.progress_line.PLAIN_INTERVAL", 0)
     code, _, err = run("sample", "g", "-n", "30", "-o", "parts.csv")
     assert code == 0
     assert err.splitlines()[0] == "sampling g: 7 of 30 rows"
@@ -554,22 +555,6 @@ def test_an_answer_that_cannot_be_written_is_a_failure(home: Path) -> None:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err == "error: cannot write the answer to stdout: No space left on device\n"
-
-
-def start_long_fit(home: Path, name: str, command: Sequence[str] = ()) -> "subprocess.Popen[str]":
-    """A fit of minutes in another process, as soon as it trains; `command` if that is not `fit`."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    command = [
-        sys.executable, "-m", "flowbench", *(command or ["fit", "table.csv", "--name", name]),
-        *TINY_CNF, *SMALL, "--steps", "100000",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 60
-    while not (home / "runs" / name / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return process
 
 
 def test_ctrl_c_keeps_what_was_learnt(run: Run, home: Path) -> None:

@@ -1,7 +1,6 @@
-"""The commands that use a fitted run: sample, score, evaluate, tradeoff."""
+"""The commands that use the model of a run: sample, score, evaluate, tradeoff."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,23 +8,15 @@ import typer
 
 from flowbench.cli import parameters as opt
 from flowbench.cli import terminal
+from flowbench.cli.option_groups import ONLY_FOR_FITS, ReadingOptions, with_options
+from flowbench.cli.progress_line import ProgressLine
+from flowbench.cli.remarks import MOST_NAMED, say_dequantised
+from flowbench.cli.standard_input import lent_stdin
+from flowbench.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from flowbench.store import Run
     from flowbench.workflows.use import DrawnRows, ScoredTable
-
-#: Columns that are named one by one.
-NAMED = 5
-
-
-def say_dequantised(names: Sequence[str]) -> None:
-    """Tell which columns were dequantised, if any were, and what a log-likelihood is then."""
-    if names:
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        terminal.say(
-            f"values of {', '.join(names[:NAMED])}{more} stand for cells: a log-likelihood is the mean over "
-            "the row's cell, a lower bound of the log of its mass by its volume"
-        )
 
 
 def _say_above(flagged: int, rows: int) -> None:
@@ -40,10 +31,10 @@ def _say_flagged(scored: "ScoredTable") -> None:
     rows = len(scored.row)
     if lost := scored.counts(scored=False):
         kinds = [f"{kind} ({count:,})" for kind, count in lost.items()]
-        more = f" and {len(kinds) - NAMED} more" if len(kinds) > NAMED else ""
+        more = f" and {len(kinds) - MOST_NAMED} more" if len(kinds) > MOST_NAMED else ""
         terminal.say(
             f"{sum(lost.values()):,} of {rows:,} rows have no log-likelihood: "
-            f"{', '.join(kinds[:NAMED])}{more}; the column `flagged` says which"
+            f"{', '.join(kinds[:MOST_NAMED])}{more}; the column `flagged` says which"
         )
     for kind, count in scored.counts(scored=True).items():
         terminal.say(f"{count:,} of {rows:,} rows{'' if kind == ABOVE else ':'} {kind}")
@@ -69,7 +60,7 @@ def sample(
     opened = Home(home).run(run)
     _refuse_two_answers(output, json)
     path = use.check_output(output or opened.path / "samples.h5", opened, home=Home(home))
-    with terminal.ProgressLine(f"sampling {opened.name}") as line:
+    with ProgressLine(f"sampling {opened.name}") as line:
         drawn = use.sample(opened, n, seed=seed, settings=settings or (), on_rows=line.count)
     _save(drawn, path, opened)
     _say_above(drawn.above, n)
@@ -81,11 +72,10 @@ def sample(
         "mean_log_prob": float(drawn.log_prob.mean()),
     }
     if path != use.STDOUT:
-        terminal.answer(answer, str(path), json)
+        terminal.print_answer(answer, str(path), json)
 
 
 def _refuse_two_answers(output: Path | None, json: bool) -> None:
-    from flowbench.errors import ConfigurationError
     from flowbench.workflows.use import STDOUT
 
     if output == STDOUT and json:
@@ -104,17 +94,18 @@ def _save(table: "DrawnRows | ScoredTable", path: Path, run: "Run") -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "table.csv"
         table.save(file, run)
-        terminal.write_file(file)
+        terminal.print_file(file)
 
 
-@opt.with_reading(*opt.OF_A_FIT, "keep")
+@with_options(without=(*ONLY_FOR_FITS, "keep"))
 def score(
     run: opt.RunArgument,
     table: opt.TableArgument,
     output: opt.OutputOption = None,
     max_error: opt.MaxErrorOption = None,
     strict: opt.StrictOption = False,
-    reading: opt.Reading = opt.NOTHING,
+    *,
+    reading: ReadingOptions,
     settings: opt.EvaluationSetOption = None,
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
@@ -134,12 +125,12 @@ def score(
     _refuse_two_answers(output, json)
     path = use.check_output(output or opened.path / "scores.h5", opened, table, home=Home(home))
     name = "standard input" if table == "-" else Path(table).name
-    with opt.lent_stdin(table) as lent, terminal.ProgressLine(f"scoring {name}") as line:
+    with lent_stdin(table) as lent, ProgressLine(f"scoring {name}") as line:
         scored = use.score(
             opened,
             lent,
             settings=given,
-            reading=reading,
+            reading=reading.given(),
             strict=strict,
             home=Home(home),
             on_rows=line.count,
@@ -168,7 +159,7 @@ def score(
         "reasons": scored.counts(),
     }
     if path != use.STDOUT:
-        terminal.answer(answer, str(path), json)
+        terminal.print_answer(answer, str(path), json)
     if not len(told):
         terminal.say(f"error: no row of {name} could be scored; `flagged` in {path} says why")
     return 0 if len(told) else 1
@@ -189,14 +180,14 @@ def evaluate(
     from flowbench.workflows.home import Home
 
     opened = Home(home).run(run)
-    with terminal.ProgressLine(f"evaluating {opened.name}") as line:
+    with ProgressLine(f"evaluating {opened.name}") as line:
         line.stage("tests and calibration")
         metrics = use.evaluate(opened, seed=seed, home=Home(home))
     values = {name: metric.value for name, metric in metrics.items()}
     if json:
-        terminal.write_json({"run": str(opened.path), "metrics": values})
+        terminal.print_json({"run": str(opened.path), "metrics": values})
     else:
-        terminal.write_table(("figure", "value"), [(name, f"{value:.4g}") for name, value in values.items()])
+        terminal.print_table(("figure", "value"), [(name, f"{value:.4g}") for name, value in values.items()])
 
 
 def tradeoff(
@@ -213,7 +204,6 @@ def tradeoff(
 
     Prints every solver and the cheapest that is good enough; writes a page with the figure.
     """
-    from flowbench.errors import ConfigurationError
     from flowbench.report.tradeoff import describe_choice, tradeoff_table, write_tradeoff
     from flowbench.store.rung import recommend
     from flowbench.workflows import use
@@ -224,7 +214,7 @@ def tradeoff(
     place = Home(home)
     opened = place.run(run)
     folder = output or place.report_path(None, [f"{opened.name}-tradeoff"])
-    with terminal.ProgressLine(f"solvers for {opened.name}") as line:
+    with ProgressLine(f"solvers for {opened.name}") as line:
         rungs, used = use.tradeoff(
             opened, rows=rows, on_solver=lambda done, total: line.count(done, total, "solvers")
         )
@@ -233,9 +223,9 @@ def tradeoff(
     if json:
         solvers = [vars(rung) | {"settings": rung.settings} for rung in rungs]
         recommended = solvers[rungs.index(chosen)] if chosen else None
-        terminal.write_json({"page": str(page), "recommended": recommended, "solvers": solvers})
+        terminal.print_json({"page": str(page), "recommended": recommended, "solvers": solvers})
         return
     table = tradeoff_table(rungs, chosen, used)
-    terminal.write_table(table.header, table.rows)
+    terminal.print_table(table.header, table.rows)
     terminal.say(describe_choice(chosen, error))
-    terminal.write_path(str(page))
+    terminal.print_path(str(page))

@@ -1,0 +1,115 @@
+"""The command `flowbench fit`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from flowbench.cli import parameters as opt
+from flowbench.cli import terminal
+from flowbench.cli.fit_display import INTERRUPTED, command_line, label_of, print_config, watch_fit
+from flowbench.cli.interruption import stop_on_signals
+from flowbench.cli.option_groups import FitOptions, with_options
+from flowbench.cli.progress_line import ProgressLine
+from flowbench.cli.remarks import resume_command, say_dequantised
+from flowbench.cli.standard_input import kept_stdin
+from flowbench.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from flowbench.store import Run
+
+
+@with_options()
+def fit(
+    context: typer.Context,
+    dataset: opt.OptionalDatasetArgument = None,
+    model: opt.ModelOption = None,
+    *,
+    options: FitOptions,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> int:
+    """Learn the density of a data set.
+
+    Prints the folder of the new run. Ctrl-C stops training and keeps the best so far; `--resume` goes on.
+    """
+    from flowbench.workflows import config as configuration
+    from flowbench.workflows import fit as fitting
+    from flowbench.workflows.home import Home
+
+    place, settings = Home(home), options.settings or ()
+    if options.resume is not None:
+        _refuse_others(context, "resume", "settings", "json", "home")
+        run = place.run(options.resume)
+        with ProgressLine(run.name) as line, stop_on_signals() as stop:
+            watch = watch_fit(line, stop, lambda run: _how_to_resume(run, home))
+            run = fitting.resume(run, settings=settings, home=place, watch=watch)
+        return _report_fit(run, home, json)
+    overrides = options.overrides()
+    dataset = kept_stdin(dataset, place.datasets) if dataset else None
+    resolved = configuration.resolve(
+        dataset, model, preset=options.preset, file=options.config, overrides=overrides, settings=settings
+    )
+    if options.dry_run:
+        print_config(resolved, json)
+        return 0
+    with ProgressLine(label_of(resolved)) as line, stop_on_signals() as stop:
+        watch = watch_fit(line, stop, lambda run: _how_to_resume(run, home))
+        run = fitting.fit(resolved, home=place, name=options.name, command=command_line(), watch=watch)
+    return _report_fit(run, home, json)
+
+
+def _refuse_others(context: typer.Context, *allowed: str) -> None:
+    """Refuse the options beside `--resume` that have no effect on it."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in allowed:
+            given = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.opts[0].upper()
+            raise ConfigurationError(f"`--resume` goes on with a run as it was; it takes no {given}")
+
+
+def _report_fit(run: "Run", home: Path, json: bool) -> int:
+    """Say how the fit ended and print the run's folder; returns the exit code."""
+    info = run.info
+    results = run.read_results() if run.has_results else None
+    values = {name: metric.value for name, metric in results.metrics.items()} if results else {}
+    certificates = results.certificates if results else {}
+    if values:
+        terminal.say(_summary(values))
+        if "estimated" in (divergence := str(info.get("divergence", ""))):
+            terminal.say(f"likelihoods while training, of validation too, had a divergence {divergence}")
+        say_dequantised(list(run.dataset.get("lattices", {})))
+    for name, each in certificates.items():
+        if not each.passed:
+            verb = "fails" if each.settled else "cannot settle"
+            terminal.say(f"{verb} the certificate {name}: {each.text}")
+    answer = {
+        "run": str(run.path),
+        "status": info["status"],
+        "metrics": values,
+        "certificates": {name: vars(each) for name, each in certificates.items()},
+    }
+    terminal.print_answer(answer, str(run.path), json)
+    if info["status"] != "interrupted":
+        return 0
+    terminal.say(_how_to_resume(run, home))
+    return INTERRUPTED
+
+
+def _how_to_resume(run: "Run", home: Path) -> str:
+    return f"interrupted; go on with `{resume_command(run, home)}`"
+
+
+def _summary(metrics: dict[str, float]) -> str:
+    """The figures that matter most, in one line."""
+    error = metrics.get("test_nll_standard_error", float("nan"))
+    parts = [f"test NLL {metrics['test_nll']:.4f} ± {error:.4f} nats"]
+    if "kl_to_truth" in metrics:
+        error = metrics.get("kl_to_truth_standard_error", float("nan"))
+        parts.append(f"KL(true || model) {metrics['kl_to_truth']:.4f} ± {error:.4f} nats")
+    if "nfe" in metrics:
+        error = metrics.get("log_prob_error_largest", float("nan"))
+        parts.append(f"nfe {metrics['nfe']:.0f}, largest error of a row {error:.1e} nats")
+    if metrics.get("rows_above_max_error"):
+        parts.append(f"{metrics['rows_above_max_error']:,.0f} rows may be off by more than `max_error`")
+    return "; ".join(parts)

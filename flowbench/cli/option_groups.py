@@ -1,0 +1,224 @@
+"""Options that several commands share, as one object for each group.
+
+A command takes a group as a parameter, such as `options: FitOptions`, and `with_options` tells typer about
+the options in it. A new option is one field here; every command with that group then has it.
+"""
+
+import csv
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, TypeGuard, get_type_hints
+
+import typer
+
+from flowbench.cli.completion import complete_run
+from flowbench.cli.parameters import ColumnsOption
+from flowbench.errors import ConfigurationError
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How a table's file is read; the fields have the names of `flowbench.data.ReadOptions`.
+
+    None stands for an option that was not given.
+    """
+
+    header: Annotated[str | None, typer.Option(help="Whether the first line holds names: yes or no.")] = None
+    separator: Annotated[
+        str | None,
+        typer.Option(help="What separates cells: a character, or comma, semicolon, tab, pipe, blanks."),
+    ] = None
+    decimal: Annotated[str | None, typer.Option(help="The decimal sign: a point or a comma.")] = None
+    thousands: Annotated[
+        str | None,
+        typer.Option(help="What stands between thousands: a character, or comma, point, blank, apostrophe."),
+    ] = None
+    encoding: Annotated[str | None, typer.Option(help="The encoding of the text, such as cp1252.")] = None
+    date_format: Annotated[
+        list[str] | None, typer.Option(help="How dates are written, such as %d.%m.%Y; repeatable.")
+    ] = None
+    missing_values: Annotated[
+        list[str] | None,
+        typer.Option("--missing-value", help="A cell that holds nothing, such as -999; repeatable."),
+    ] = None
+    missing: Annotated[
+        str | None,
+        typer.Option(help="Rows with missing cells: refuse (the default) the table, or drop them."),
+    ] = None
+    keep: Annotated[
+        str | None,
+        typer.Option(help="Columns whose values are numbers as they stand, whatever they look like."),
+    ] = None
+    group: Annotated[
+        str | None, typer.Option(help="Keep rows that agree in this column in one part of the split.")
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given, as `flowbench.data.ReadOptions` takes them.
+
+        Raises `ConfigurationError` if `keep` is no list of names.
+        """
+        values = vars(self) | {"keep": split_names(self.keep, "--keep")}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+#: Reading options that a command has only if it fits: the others split no table and drop no rows of it.
+ONLY_FOR_FITS = ("missing", "group")
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How models are fitted.
+
+    `compare` makes many runs, so it leaves out what belongs to a single one: `seed`, `name` and `resume`.
+    """
+
+    preset: Annotated[str, typer.Option(help="A recipe: default, or ffjord for cnf.")] = "default"
+    time_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Training time: 60s, 5m, 1h (default: 60s, unless --steps or the preset sets steps)."
+        ),
+    ] = None
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None
+    columns: ColumnsOption = None
+    reading: ReadingOptions = ReadingOptions()
+    dequantise: Annotated[
+        str | None,
+        typer.Option(
+            help="Spread columns of evenly spaced values over their cells: auto (the default: where most "
+            "values repeat), none, or spacings such as age=1,height=0.1.",
+        ),
+    ] = None
+    rows: Annotated[int | None, typer.Option(help="Rows to draw of a toy density.")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and samples.")] = None
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder in runs/.")] = None
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on with this interrupted run, as it was, or with --set evaluation.option=value.",
+            autocompletion=complete_run,
+        ),
+    ] = None
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with options, such as a run's config.toml.")
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="part.option=value, such as flow.field.width=128; repeatable."),
+    ] = None
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: 1).")] = None
+    device: Annotated[str | None, typer.Option(help="cpu (the default) or cuda.")] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = (
+        False
+    )
+
+    def overrides(self) -> dict[str, Any]:
+        """The options that stand for one value of the configuration, by its name there.
+
+        Raises `ConfigurationError` for a text that cannot be read, such as a time without digits.
+        """
+        return {
+            "plan.seconds": None if self.time_budget is None else parse_duration(self.time_budget),
+            "plan.steps": self.steps,
+            "data.columns": split_names(self.columns, "--columns"),
+            "data.dequantise": self.dequantise,
+            "data.rows": self.rows,
+            "threads": self.threads,
+            "device": self.device,
+            "seed": self.seed,
+            **{f"data.{name}": value for name, value in self.reading.given().items()},
+        }
+
+
+def with_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Let a command take groups of options: parameters whose annotation is a dataclass of this module.
+
+    typer reads a command's options off its signature. The decorated command shows typer the fields of each
+    group in place of the group. Called by typer, it makes the groups from the values of these fields. Fields
+    named in `without` are no options of this command, and keep their defaults.
+    """
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command)
+        groups = {
+            name: parameter.annotation
+            for name, parameter in signature.parameters.items()
+            if _is_group(parameter.annotation)
+        }
+
+        @wraps(command)
+        def call(**values: Any) -> Any:
+            made = {name: _make(group, values, without) for name, group in groups.items()}
+            return command(**made, **values)
+
+        parameters: list[inspect.Parameter] = []
+        for name, parameter in signature.parameters.items():
+            # A group's fields may come before a parameter without a default, which by place is not allowed.
+            own = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            parameters += _parameters(groups[name], without) if name in groups else [own]
+        call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {each.name: each.annotation for each in parameters}
+        return call
+
+    return decorate
+
+
+def _is_group(kind: object) -> TypeGuard[type]:
+    return isinstance(kind, type) and is_dataclass(kind)
+
+
+def _options(group: type, without: Collection[str]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, type and default of each field of a group."""
+    kinds = get_type_hints(group, include_extras=True)
+    for field in fields(group):
+        if field.name not in without:
+            yield field.name, kinds[field.name], field.default
+
+
+def _parameters(group: type, without: Collection[str]) -> Iterator[inspect.Parameter]:
+    """The fields of a group, and of the groups in it, as parameters of a command."""
+    for name, kind, default in _options(group, without):
+        if _is_group(kind):
+            yield from _parameters(kind, without)
+        else:
+            yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _make(group: type, values: dict[str, Any], without: Collection[str]) -> Any:
+    """A group of options; takes their values out of `values`."""
+    return group(
+        **{
+            name: _make(kind, values, without) if _is_group(kind) else values.pop(name)
+            for name, kind, _ in _options(group, without)
+        }
+    )
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in "90", "90s", "1.5m" or "2h"; raises `ConfigurationError` for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", text.strip())
+    if not match or float(match[1]) == 0:
+        raise ConfigurationError(f"`--time-budget` takes a time such as 60s, 5m or 1h; got `{text}`")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def split_names(text: str | None, option: str) -> list[str] | None:
+    """The names in "a, b", or None for None; a name with a comma in it stands in quotes.
+
+    Raises `ConfigurationError`, which names the `option`, if there is no name or a name stands twice.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for line in csv.reader([text], skipinitialspace=True) for name in line]
+    if not names or not all(names):
+        raise ConfigurationError(f"`{option}` takes names with commas between them; got `{text}`")
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"`{option}` names one thing twice; got `{text}`")
+    return names

@@ -1,0 +1,109 @@
+"""One line that shows how a long task comes along."""
+
+import math
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from flowbench.cli.terminal import cleaned, say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from flowbench.training.progress import Progress as TrainingProgress
+
+#: Seconds between progress lines where there is no terminal to redraw.
+PLAIN_INTERVAL = 5.0
+
+
+class ProgressLine:
+    """One line that follows a long task: redrawn on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._bar = _make_bar()
+        self._task: Any = None
+        self._last = -math.inf
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> "ProgressLine":
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task(cleaned(self._label), total=1.0, text="preparing")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def begin(self, label: str) -> None:
+        """Follow another fit from here on."""
+        self._label, self._last, self._begun = label, -math.inf, time.monotonic()
+        if self._bar:
+            self._bar.update(self._task, description=cleaned(label), completed=0.0, text="preparing")
+
+    def prepare(self, text: str) -> None:
+        """Show what is done before training, if that takes long."""
+        if self._bar or time.monotonic() - self._begun >= PLAIN_INTERVAL:
+            self._show(0.0, text)
+
+    def update(self, progress: "TrainingProgress") -> None:
+        """Show where training stands."""
+        self._show(progress.fraction, describe(progress))
+
+    def count(self, done: int, total: int, noun: str = "rows") -> None:
+        """Show how many rows, or what else there are many of, are done."""
+        if done < total:
+            self._show(done / total, f"{done:,} of {total:,} {noun}")
+
+    def stage(self, name: str) -> None:
+        """Show what is being done after training."""
+        if self._bar:
+            self._bar.update(self._task, completed=1.0, text=cleaned(name))
+        else:
+            say(f"{self._label}: {name}")
+
+    def warn(self, text: str) -> None:
+        """Say what has to be known when the line is gone."""
+        say(f"{self._label}: {text}")
+
+    def _show(self, fraction: float, text: str) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=fraction, text=cleaned(text))
+        elif time.monotonic() - self._last >= PLAIN_INTERVAL:
+            self._last = time.monotonic()
+            say(f"{self._label}: {text}")
+
+
+def _make_bar() -> "Progress | None":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
+
+    console = Console(stderr=True, highlight=False)
+    # rich believes variables such as FORCE_COLOR, which CI sets and which make no terminal of a log.
+    if not sys.stderr.isatty() or not console.is_terminal or console.is_dumb_terminal:
+        return None
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(12, table_column=Column(no_wrap=True)),
+        # Where the terminal is narrow, the rest goes on the next line instead of being cut.
+        TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=False)),
+        console=console,
+        transient=True,
+    )
+
+
+def describe(progress: "TrainingProgress") -> str:
+    """Step, objective, validation NLL, nfe, rows a second and time left, in one line."""
+    parts = [f"step {progress.step:,}", progress.objective]
+    if math.isfinite(progress.validation_nll):
+        best = f" (best {progress.best_nll:.4f})" if progress.best_nll < progress.validation_nll else ""
+        parts.append(f"validation NLL {progress.validation_nll:.4f}{best}")
+    elif progress.step:
+        parts.append("validation NLL not finite")
+    if progress.nfe is not None:
+        parts.append(f"nfe {progress.nfe}")
+    if progress.step:
+        parts += [f"{progress.rows_per_second:,.0f} rows/s", f"{progress.seconds_left:.0f} s left"]
+    return ", ".join(parts)

@@ -1,0 +1,104 @@
+"""The commands that write a report on several runs: compare, report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowbench.cli import parameters as opt
+from flowbench.cli import terminal
+from flowbench.cli.fit_display import INTERRUPTED, command_line, label_of, print_config, watch_fit
+from flowbench.cli.interruption import stop_on_signals
+from flowbench.cli.option_groups import FitOptions, split_names, with_options
+from flowbench.cli.progress_line import ProgressLine
+from flowbench.cli.standard_input import kept_stdin
+
+if TYPE_CHECKING:
+    from flowbench.workflows.config import RunConfig
+    from flowbench.workflows.preparation import Watch
+
+
+@with_options(without=("seed", "name", "resume"))
+def compare(
+    datasets: opt.DatasetsArgument,
+    models: opt.ModelsOption = "cnf,planar,gaussian",
+    seeds: Annotated[int, typer.Option(min=1, help="Fits of each model, with seeds 0, 1, ...")] = 1,
+    name: opt.ReportNameOption = None,
+    *,
+    options: FitOptions,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> int:
+    """Fit what is missing, then report on all.
+
+    Prints the path of the report. A preset applies to the models that have it.
+    """
+    from flowbench.data import TableFile, table_stem
+    from flowbench.workflows.compare import compare as compare_runs
+    from flowbench.workflows.compare import comparison_configs
+    from flowbench.workflows.home import Home
+
+    place = Home(home)
+    overrides, chosen = options.overrides(), split_names(models, "--models") or []
+    datasets = [kept_stdin(dataset, place.datasets) for dataset in datasets]
+    configs = comparison_configs(
+        datasets,
+        chosen,
+        range(seeds),
+        preset=options.preset,
+        file=options.config,
+        overrides=overrides,
+        settings=options.settings or (),
+    )
+    folder = place.report_path(name, [table_stem(TableFile.of(dataset)) for dataset in datasets])
+    if options.dry_run:
+        return _print_configs(configs, json)
+    farewell = "interrupted before the report; the same command goes on from here"
+    with ProgressLine(folder.name) as line, stop_on_signals() as stop:
+
+        def watch(config: "RunConfig") -> "Watch":
+            line.begin(label_of(config))
+            return watch_fit(line, stop, lambda run: farewell)
+
+        stop.farewell = farewell
+        compared = compare_runs(configs, folder, home=place, command=command_line(), watch=watch)
+    if compared.report is None:
+        terminal.say(farewell)
+        return INTERRUPTED
+    for failure in compared.failures:
+        terminal.say(f"failed, and is not compared: {failure}")
+    page = str(compared.report.html)
+    terminal.print_answer({"report": page, "runs": [str(run.path) for run in compared.runs]}, page, json)
+    return 1 if compared.failures else 0
+
+
+def report(
+    runs: opt.RunsArgument,
+    output: opt.OutputFolderOption = None,
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> None:
+    """Write a report on runs that are there.
+
+    Prints the path of its page, beside which the same is found as Markdown and JSON.
+    """
+    from flowbench.report import write_report
+    from flowbench.workflows.home import Home
+
+    place = Home(home)
+    opened = [place.run(run) for run in dict.fromkeys(runs)]
+    paths = write_report(opened, output or place.report_path(None, [run.name for run in opened]))
+    page = str(paths.html)
+    terminal.print_answer({"report": page, "runs": [str(run.path) for run in opened]}, page, json)
+
+
+def _print_configs(configs: Sequence["RunConfig"], json: bool) -> int:
+    """Print the configurations of a comparison: a JSON list, or TOML under a headline each."""
+    if json:
+        terminal.print_json([config.to_values() for config in configs])
+        return 0
+    for number, config in enumerate(configs):
+        terminal.print_text(("\n" if number else "") + f"# {terminal.cleaned(label_of(config))}")
+        print_config(config, json)
+    return 0
