@@ -62,7 +62,9 @@ def compare(
             return watch_fit(line, stop, lambda run: farewell)
 
         stop.farewell = farewell
-        compared = compare_runs(configs, folder, home=place, command=command_line(), watch=watch)
+        compared = compare_runs(
+            configs, folder, home=place, command=command_line(), watch=watch, on_warning=terminal.warn
+        )
     if compared.report is None:
         terminal.say(farewell)
         return INTERRUPTED

@@ -1,11 +1,17 @@
-"""Fit what is missing, then set the models side by side."""
+"""Compare models: fit those that are missing, then write a report on all."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flowbench.errors import ConfigurationError, DamagedFileError, RunFailedError, RunLockedError
+from flowbench.errors import (
+    ConfigurationError,
+    DamagedFileError,
+    FlowbenchError,
+    RunFailedError,
+    RunLockedError,
+)
 from flowbench.registry import MODELS
 from flowbench.report import ReportPaths, write_report
 from flowbench.store import Run, list_runs
@@ -16,12 +22,14 @@ from flowbench.workflows.home import Home
 from flowbench.workflows.preparation import Watch, build_model, find_dequantiser, load_rows
 from flowbench.workflows.use import evaluate
 
+Tell = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """The `runs` that are finished, the `report` on them, and a line on each fit that failed in `failures`.
+    """The finished `runs`, the `report` on them, and a line on each fit that failed in `failures`.
 
-    `report` is None where a fit was interrupted; what there is by then is found again next time.
+    `report` is None if a fit was interrupted. The same comparison later takes up what was fitted by then.
     """
 
     runs: tuple[Run, ...]
@@ -77,22 +85,35 @@ def compare(
     home: Home | None = None,
     command: Sequence[str] = (),
     watch: Callable[[RunConfig], Watch] = lambda config: Watch(),
+    on_warning: Tell = lambda text: None,
 ) -> Comparison:
-    """A report in `folder` on one run for each configuration.
+    """Write a report into `folder` on one run for each configuration.
 
-    A finished run of the same configuration on the same data is taken as it is, one that was interrupted, was
-    killed or failed goes on from its last state, the others are fitted, and those that were not evaluated
-    are. Every data set is read, and every model built, before the first fit, so that a mistake in the last
-    one is not told hours later. Raises as `fit` and `write_report` do, but for a fit that fails beside others
-    that do not: it is in the report as one without results.
+    A finished run of the same configuration on the same data is taken as it is. One that was interrupted,
+    was killed or failed goes on from its last state. The other configurations are fitted. Then each run is
+    evaluated, unless it was before. `on_warning` is told once of each folder among the runs that cannot be
+    read, and so is passed over.
+
+    Every data set is read, and every model built, before the first fit, so that a mistake in the last one
+    shows at once. Raises as `fit` and `write_report` do, and `RunLockedError` if another process is fitting
+    one of the configurations. If a fit fails and another does not, nothing is raised: the report names the
+    one that failed as a run without results.
     """
     home = home or Home()
     checked = {cut: _check(*cut, configs, home) for cut in dict.fromkeys(map(_cut, configs))}
+    passed_over: set[str] = set()
 
     def find(config: RunConfig) -> dict[str, Run]:
         sha256, sizes = checked[_cut(config)]
-        return find_runs(config, sha256, home, sizes)
+        found, warnings = find_runs(config, sha256, home, sizes)
+        for text in warnings:
+            if text not in passed_over:
+                passed_over.add(text)
+                on_warning(text)
+        return found
 
+    for config in configs:
+        _refuse_held(find(config), config)
     runs: list[Run] = []
     failures: list[tuple[RunConfig, RunFailedError]] = []
     told: set[tuple[DataOptions, str]] = set()
@@ -100,8 +121,9 @@ def compare(
         found = find(config)
         run = found.get("finished")
         if run is None:
+            _refuse_held(found, config)
             try:
-                run = _go_on(found, home, watch(config)) or fit(
+                run = _go_on(found, config, home, watch(config)) or fit(
                     config, home=home, command=command, watch=_telling_once(watch(config), config.data, told)
                 )
             except RunFailedError as error:
@@ -116,14 +138,29 @@ def compare(
         raise failures[0][1]
     failed = [find(config).get("failed") for config, _ in failures]
     report = write_report([*runs, *filter(None, failed)], folder)
-    lines = [
-        f"{config.flow.name} (seed {config.seed}) on {config.data.dataset}: {e}" for config, e in failures
-    ]
+    lines = [f"{_describe(config)}: {error}" for config, error in failures]
     return Comparison(tuple(runs), report, tuple(lines))
 
 
+def _describe(config: RunConfig) -> str:
+    return f"{config.flow.name} (seed {config.seed}) on {config.data.dataset}"
+
+
+def _refuse_held(found: Mapping[str, Run], config: RunConfig) -> None:
+    """Raise `RunLockedError` if another process is at work on the only fit there is of a configuration."""
+    if "running" in found and "finished" not in found:
+        raise RunLockedError(_held(found["running"], config))
+
+
+def _held(run: Run, config: RunConfig) -> str:
+    return (
+        f"another process is fitting {_describe(config)}, in the run `{run.name}` ({run.path}); wait for it "
+        "to end, then compare again: what was fitted is not fitted twice"
+    )
+
+
 def _telling_once(watch: Watch, data: DataOptions, told: set[tuple[DataOptions, str]]) -> Watch:
-    """`watch`, but for what is wrong with a table and was `told` of it for another model already."""
+    """`watch`, except that it is told what is wrong with a table only for the first model on that table."""
 
     def tell(text: str) -> None:
         if (data, text) not in told:
@@ -141,9 +178,9 @@ def _cut(config: RunConfig) -> tuple[DataOptions, SplitOptions]:
 def _check(
     data: DataOptions, split: SplitOptions, configs: Sequence[RunConfig], home: Home
 ) -> tuple[str, dict[str, int]]:
-    """The sum of a data set, and the sizes of the parts that it is split into.
+    """The sha256 of a data set, and how many rows each part of its split has.
 
-    Raises if it cannot be read, or if a model that it is for cannot be trained.
+    Raises if the data set cannot be read, or if a model of `configs` cannot be trained on it.
     """
     alike = [config for config in configs if _cut(config) == (data, split)]
     dataset, parts = load_rows(alike[0], home.datasets)
@@ -153,18 +190,24 @@ def _check(
     return dataset.provenance.sha256, split_sizes(parts)
 
 
-def _go_on(found: Mapping[str, Run], home: Home, watch: Watch) -> Run | None:
-    """Of the runs `found`, by status, one that was interrupted, killed or failed, resumed, if one can be."""
-    for run in (found[status] for status in ("interrupted", "running", "failed") if status in found):
+def _go_on(found: Mapping[str, Run], config: RunConfig, home: Home, watch: Watch) -> Run | None:
+    """Resume the first of the runs `found` that can be: one interrupted, killed or failed.
+
+    Returns None if there is none, or if each is damaged. Raises `RunLockedError` if another process has
+    taken one up.
+    """
+    for run in (found[status] for status in ("interrupted", "killed", "failed") if status in found):
         try:
             return resume(run, home=home, watch=watch)
-        except (RunLockedError, DamagedFileError) as error:  # under way, or of another version
+        except RunLockedError as error:
+            raise RunLockedError(_held(run, config)) from error
+        except DamagedFileError as error:  # it may be of another version
             watch.on_warning(f"fitting anew: {error}")
     return None
 
 
 def _evaluate(run: Run, home: Home, watch: Watch) -> None:
-    """Judge a run's draws, unless that fails or somebody else is writing to it: the report does without."""
+    """Judge a run's draws; if that fails or another process holds the run, the report goes without."""
     watch.on_stage("evaluating samples and calibration")
     try:
         evaluate(run, home=home)
@@ -174,28 +217,40 @@ def _evaluate(run: Run, home: Home, watch: Watch) -> None:
 
 def find_runs(
     config: RunConfig, sha256: str, home: Home, sizes: Mapping[str, int] | None = None
-) -> dict[str, Run]:
-    """By the status in which it is, the newest run of exactly this configuration on data with this sum.
+) -> tuple[dict[str, Run], list[str]]:
+    """The newest run of exactly this configuration and data for each status, and what was passed over.
 
-    A finished one that has lost its results is left out, and so is one whose split had other `sizes`: its
-    test rows are not those that the data set has now.
+    `sha256` is that of the data. The statuses are those of `Run.status`. A finished run that has lost its
+    results is left out, and so is one whose split has other `sizes`: its test rows are not those that the
+    data set has now. For each folder that cannot be read, there is a line that names it and says why.
     """
     values = config.to_values()
     found: dict[str, Run] = {}
-    for run in list_runs(home.runs)[0]:
-        status = _status_of(run, values, sha256, sizes)
-        if status is not None:
-            found.setdefault(status, run)
-    return found
+    runs, warnings = list_runs(home.runs)
+    for run in runs:
+        try:
+            status = _status_of(run, values, sha256, sizes)
+        except FlowbenchError as error:
+            warnings.append(str(error))
+        else:
+            if status is not None:
+                found.setdefault(status, run)
+    return found, [f"passed over: {warning}" for warning in warnings]
 
 
 def _status_of(run: Run, values: Values, sha256: str, sizes: Mapping[str, int] | None) -> str | None:
-    """The status of a run, if it is of these values, data and, where they are given, sizes of its parts."""
-    try:
-        info = run.info
-        same = asked_configuration(run) == values and info["dataset"]["sha256"] == sha256
-        same = same and (sizes is None or info.get("split") in (None, sizes))
-        usable = info["status"] != "finished" or run.has_results
-        return str(info["status"]) if same and usable else None
-    except (DamagedFileError, KeyError, TypeError):  # somebody else's folder, or another version's
+    """The status of a run, if it has these values and data and its parts have these sizes; None otherwise.
+
+    Raises `DamagedFileError` if the folder does not tell.
+    """
+    if asked_configuration(run) != values:
         return None
+    recorded, status = run.dataset.get("sha256"), run.status
+    if not isinstance(recorded, str) or not status:
+        raise DamagedFileError(
+            f"{run.path / 'run.json'} does not say which data the run is of, or how it ended: it was "
+            "changed, or is of another version of flowbench"
+        )
+    if recorded != sha256 or (sizes is not None and run.info.get("split") not in (None, sizes)):
+        return None
+    return None if status == "finished" and not run.has_results else status
