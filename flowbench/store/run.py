@@ -301,15 +301,15 @@ def _locked(folder: Path, run: Path) -> Iterator[None]:
     with file_errors("write", run / LOCK):
         try:
             lock.acquire(timeout=PATIENCE)
-        except Timeout:
+        except Timeout as error:
             raise RunLockedError(
                 f"another process is writing to the run `{Run(run).name}` ({run}); wait for it to end, "
                 "or use another name"
-            ) from None
+            ) from error
         except NotImplementedError as error:
             raise ConfigurationError(
                 f"{run} is on a file system without locks ({error}); work in another folder"
-            ) from None
+            ) from error
     try:
         yield
     finally:
@@ -327,7 +327,7 @@ def _move_new(partial: Path, path: Path) -> None:
         if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR} and path.exists():
             raise RunExistsError(
                 f"{path} is already there and not empty; choose another name or remove it"
-            ) from None
+            ) from error
         raise
 
 

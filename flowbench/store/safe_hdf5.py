@@ -7,7 +7,7 @@ file that does any of it is refused before the data are touched.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,8 +24,8 @@ MAX_CHUNK_BYTES = 16 * 1024**2
 
 _CLASSES = {np.float64: h5py.h5t.FLOAT, np.int64: h5py.h5t.INTEGER}
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
-#: Everything that h5py has been seen to raise on a damaged file.
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError, AttributeError)
+#: What h5py raises where the HDF5 library finds damage. It has no error class of its own.
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
 
 
 class UntrustedFile:
@@ -41,48 +41,58 @@ class UntrustedFile:
 
     def members(self, group: str = "") -> list[str]:
         """The names directly inside `group`; the root is ""."""
-        opened = self._open(group)
-        if not isinstance(opened, h5py.h5g.GroupID):
-            self.refuse(group, "must be a group")
-        return list(h5py.Group(opened))
+        with self._reading(group):
+            opened = self._open(group)
+            if not isinstance(opened, h5py.h5g.GroupID):
+                self.refuse(group, "must be a group")
+            return list(h5py.Group(opened))
 
     def array(self, member: str, dtype: type[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
         """The values of a dataset of float64 or int64; None in `shape` stands for any length."""
-        dataset = self._dataset(member, _CLASSES[dtype])
-        if dataset.dtype.newbyteorder("=") != np.dtype(dtype):
-            self.refuse(member, f"must hold {np.dtype(dtype)}, and holds {dataset.dtype}")
-        found = dataset.shape
-        if len(found) != len(shape) or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
-            wanted = ", ".join("any" if n is None else str(n) for n in shape)
-            self.refuse(member, f"must have the shape ({wanted}), and has {found}")
-        return self._read(member, dataset).astype(dtype, copy=False)
+        with self._reading(member):
+            dataset = self._dataset(member, _CLASSES[dtype])
+            if dataset.dtype.newbyteorder("=") != np.dtype(dtype):
+                self.refuse(member, f"must hold {np.dtype(dtype)}, and holds {dataset.dtype}")
+            found = dataset.shape
+            if len(found) != len(shape) or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
+                wanted = ", ".join("any" if n is None else str(n) for n in shape)
+                self.refuse(member, f"must have the shape ({wanted}), and has {found}")
+            return self._values(member, dataset).astype(dtype, copy=False)
 
     def texts(self, member: str) -> tuple[str, ...]:
         """The values of a one-dimensional dataset of fixed-length strings."""
-        dataset = self._dataset(member, h5py.h5t.STRING)
-        if len(dataset.shape) != 1:
-            self.refuse(member, f"must have one axis, and has the shape {dataset.shape}")
-        return tuple(value.decode() for value in self._read(member, dataset))
+        with self._reading(member):
+            dataset = self._dataset(member, h5py.h5t.STRING)
+            if len(dataset.shape) != 1:
+                self.refuse(member, f"must have one axis, and has the shape {dataset.shape}")
+            return tuple(value.decode() for value in self._values(member, dataset))
 
     def has(self, member: str, attribute: str) -> bool:
         """Whether `member` has that attribute."""
-        return bool(h5py.h5a.exists(self._open(member), attribute.encode()))
+        with self._reading(member):
+            return bool(h5py.h5a.exists(self._open(member), attribute.encode()))
 
     def text(self, member: str, attribute: str) -> str:
         """A fixed-length string attribute of `member`."""
-        return bytes(self._attribute(member, attribute, h5py.h5t.STRING)).decode()
+        with self._reading(member):
+            return bytes(self._attribute(member, attribute, h5py.h5t.STRING)).decode()
 
     def integer(self, member: str, attribute: str) -> int:
         """An integer attribute of `member`."""
-        return int(self._attribute(member, attribute, h5py.h5t.INTEGER))
+        with self._reading(member):
+            return int(self._attribute(member, attribute, h5py.h5t.INTEGER))
 
     def real(self, member: str, attribute: str) -> float:
         """A floating-point attribute of `member`."""
-        return float(self._attribute(member, attribute, h5py.h5t.FLOAT))
+        with self._reading(member):
+            return float(self._attribute(member, attribute, h5py.h5t.FLOAT))
 
     def refuse(self, member: str, complaint: str) -> NoReturn:
         """Raise the error that `member` of this file is not as it must be."""
         raise DamagedFileError(f"{self._path}: `{member or '/'}` {complaint}")
+
+    def _reading(self, member: str) -> AbstractContextManager[None]:
+        return _library_errors(self._path, f"{self._path}: `{member or '/'}` cannot be read")
 
     def _open(self, member: str) -> Any:
         node = self._file.id
@@ -96,14 +106,9 @@ class UntrustedFile:
             node = h5py.h5o.open(node, encoded)
         return node if member else h5py.h5g.open(node, b"/")
 
-    def _read(self, member: str, dataset: h5py.Dataset) -> NDArray[Any]:
+    def _values(self, member: str, dataset: h5py.Dataset) -> NDArray[Any]:
         self._spend(member, math.prod(dataset.shape) * dataset.dtype.itemsize)
-        try:
-            return np.asarray(dataset[()])
-        except _DAMAGE as error:
-            if is_of_the_system(error):
-                raise
-            self.refuse(member, f"cannot be read: {error}")
+        return np.asarray(dataset[()])
 
     def _dataset(self, member: str, type_class: int) -> h5py.Dataset:
         opened = self._open(member)
@@ -157,14 +162,23 @@ def _has_class(stored: Any, type_class: int) -> bool:
 
 @contextmanager
 def open_untrusted(path: Path) -> Iterator[UntrustedFile]:
-    """Open `path` for checked reading; anything that h5py stumbles over becomes a `DamagedFileError`."""
-    with file_errors("read", path):
+    """Open `path` for checked reading; raises `DamagedFileError` if it is not a whole HDF5 file."""
+    with _library_errors(path, f"{path} is not a whole HDF5 file"):
+        # What Python says of a file that cannot be opened is clearer than what the library says.
         path.open("rb").close()
+        # Files are replaced whole and never written in place, so there is nothing to lock against.
+        file = h5py.File(path, "r", locking=False)
+    with file:
+        yield UntrustedFile(file, path)
+
+
+@contextmanager
+def _library_errors(path: Path, complaint: str) -> Iterator[None]:
+    """Turn what h5py raises in the block into a `DamagedFileError`, or into what the system refused."""
+    with file_errors("read", path):
         try:
-            # Files are replaced whole and never written in place, so there is nothing to lock against.
-            with h5py.File(path, "r", locking=False) as file:
-                yield UntrustedFile(file, path)
+            yield
         except _DAMAGE as error:
             if is_of_the_system(error):
                 raise
-            raise DamagedFileError(f"{path} is not a whole HDF5 file: {error}") from error
+            raise DamagedFileError(f"{complaint}: {error}") from error

@@ -1,5 +1,6 @@
 """Arrays in safetensors files: what goes in comes out, and damage is noticed."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +86,18 @@ def test_a_file_from_elsewhere_is_refused(tmp_path: Path) -> None:
     save_file({"w": np.ones(3)}, tmp_path / "m")
     with pytest.raises(DamagedFileError, match="was not written by flowbench"):
         read_tensors(tmp_path / "m")
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3"])
+def test_a_type_that_numpy_does_not_have_is_refused(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "m"
+    write_tensors(path, {"w": np.ones(4, np.uint8)}, {})
+    size = 2 if dtype == "BF16" else 1
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["w"] = {"dtype": dtype, "shape": [4], "data_offsets": [0, 4 * size]}
+    changed = json.dumps(header).encode()
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + bytes(4 * size))
+    with pytest.raises(DamagedFileError, match=f"the array `w` is of the type {dtype}"):
+        read_tensors(path)
