@@ -59,7 +59,7 @@ def bfloat16_units() -> list[str]:
 
 def source_commit() -> str | None:
     """The commit of the checkout that flowbench runs from, or None if it is not a checkout."""
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
     try:
