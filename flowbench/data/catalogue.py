@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flowbench.data.column_type import ColumnType
 from flowbench.data.dataset import Column, Dataset, Provenance
 from flowbench.data.files import TableFile, table_suffix
-from flowbench.data.formats import file_errors, read_raw_table
+from flowbench.data.formats import read_raw_table, reading_errors
 from flowbench.data.markers import find_markers
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
 from flowbench.data.sklearn_tables import SKLEARN_TABLES
@@ -159,7 +159,7 @@ def _load_file(
 ) -> Dataset:
     table = read_table(file, columns, reading=reading, may_leave_out=for_fit, types=types)
     if for_fit:
-        with file_errors(file):
+        with reading_errors(file):
             _check_can_be_fitted(table, reading.keep or ())
     return Dataset(
         table_stem(file),
@@ -174,7 +174,7 @@ def _load_file(
 
 def file_provenance(file: TableFile) -> Provenance:
     """Where a table file comes from; raises `DataError` if it cannot be read."""
-    with file_errors(file), file.path.open("rb") as content:
+    with reading_errors(file), file.path.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     facts = _KNOWN_FILES.get(sha256, _Facts(str(file), "", ""))
     return Provenance(facts.source, sha256, facts.licence, facts.description)
@@ -243,7 +243,7 @@ def _find_file(name: str, folder: Path) -> TableFile:
 def _table_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    with file_errors(folder):
+    with reading_errors(folder):
         return sorted(path for path in folder.iterdir() if table_suffix(path) and path.is_file())
 
 
@@ -252,7 +252,7 @@ def _summarise_file(path: Path) -> DatasetSummary:
     description = f"{path.stat().st_size / 2**20:.1f} MiB"
     if path.stat().st_size <= _QUICK_TO_READ_BYTES:
         try:
-            with file_errors(path):
+            with reading_errors(path):
                 content = path.read_bytes()
                 raw = read_raw_table(TableFile(path), AUTOMATIC)
             rows, columns = raw.n_rows, len(raw.names)

@@ -31,7 +31,7 @@ Wanted = Sequence[str] | None
 
 
 @contextmanager
-def file_errors(path: object) -> Iterator[None]:
+def reading_errors(path: object) -> Iterator[None]:
     """Make every error of reading `path` a `DataError` that names the file.
 
     The package's other errors pass unchanged, and so do a library that is not installed and a lack of memory.
@@ -42,8 +42,8 @@ def file_errors(path: object) -> Iterator[None]:
         raise DataError(f"{path}: {error}") from None
     except (FlowbenchError, ImportError, MemoryError):
         raise
-    except PermissionError:
-        raise DataError(f"{path}: no permission to read it") from None
+    except PermissionError as error:
+        raise DataError(f"{path}: no permission to read it") from error
     # What the formats' libraries raise for a damaged file is no closed list: numpy alone raises ValueError,
     # SyntaxError and tokenize.TokenError.
     except Exception as error:
@@ -52,7 +52,7 @@ def file_errors(path: object) -> Iterator[None]:
 
 
 def read_raw_table(file: TableFile, reading: ReadOptions, wanted: Wanted = None) -> RawTable:
-    """Read a file by its ending; to be called within `file_errors`.
+    """Read a file by its ending; to be called within `reading_errors`.
 
     Columns that are not `wanted` may be passed over. Raises `DataError` if it is missing, no file, of an
     unknown ending or too large, and whatever the format's library raises if it is damaged.
@@ -112,9 +112,10 @@ def _pandas_index(schema: "pa.Schema", names: Sequence[str]) -> dict[int, str]:
     """Which of the columns called `names` pandas wrote for an index."""
     try:
         described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-        index = [name for name in described.get("index_columns", []) if isinstance(name, str)]
-    except (ValueError, AttributeError):
-        index = []
+    except ValueError:
+        described = None
+    found = described.get("index_columns") if isinstance(described, dict) else None
+    index = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
     return {
         number: "it is the index of a pandas table"
         for number, name in enumerate(names)

@@ -16,7 +16,7 @@ from flowbench.data.cells import Cells
 from flowbench.data.column_type import FLOAT64, ColumnType
 from flowbench.data.dialect import COMMENTS
 from flowbench.data.files import TableFile
-from flowbench.data.formats import file_errors, read_raw_table
+from flowbench.data.formats import read_raw_table, reading_errors
 from flowbench.data.header import is_date, is_plain_number
 from flowbench.data.raw_table import RawTable
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
@@ -66,7 +66,7 @@ def read_table(
     """
     file = path if isinstance(path, TableFile) else TableFile.of(path)
     chosen = read_columns(file, columns, reading, types)
-    with file_errors(file):
+    with reading_errors(file):
         return _checked_table(chosen, reading, may_leave_out)
 
 
@@ -90,7 +90,7 @@ def read_columns(
     Raises as `read_table` does, but for cells.
     """
     file = path if isinstance(path, TableFile) else TableFile(path)
-    with file_errors(file):
+    with reading_errors(file):
         wanted = None if columns is None else [*columns, *([reading.group] if reading.group else [])]
         raw = read_raw_table(file, reading, wanted)
         names, named = _named(raw)

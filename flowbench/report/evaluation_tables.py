@@ -2,7 +2,7 @@
 
 from flowbench.report.grouping import ModelGroup, Section
 from flowbench.report.numbers import DASH, fixed, probability
-from flowbench.report.tables import Table
+from flowbench.report.tables import TextTable
 
 #: Two-sample statistics by the name of their metric.
 STATISTICS = {
@@ -14,7 +14,7 @@ STATISTICS = {
 FLOOR = "train rows (floor)"
 
 
-def sample_table(section: Section) -> Table | None:
+def sample_table(section: Section) -> TextTable | None:
     """Each model's draws against held-out rows, and the train rows; None where no run was evaluated."""
     models = _evaluated(section, "mmd")
     if not models:
@@ -41,10 +41,10 @@ def sample_table(section: Section) -> Table | None:
         *_which_run(models),
     ]
     numeric = (False, *(True for _ in header[1:]))
-    return Table("Samples against held-out rows", header, tuple(rows), numeric, tuple(notes))
+    return TextTable("Samples against held-out rows", header, tuple(rows), numeric, tuple(notes))
 
 
-def calibration_table(section: Section) -> Table | None:
+def calibration_table(section: Section) -> TextTable | None:
     """Coverage of highest-density regions, and p-values of uniform quantiles; None where nothing is known."""
     models = _evaluated(section, "hdr_coverage_90")
     if not models:
@@ -75,7 +75,7 @@ def calibration_table(section: Section) -> Table | None:
         "of the base. A dash: a density without a base.",
         *_which_run(models),
     )
-    return Table("Calibration", header, rows, (False, *(True for _ in header[1:])), notes)
+    return TextTable("Calibration", header, rows, (False, *(True for _ in header[1:])), notes)
 
 
 def _evaluated(section: Section, metric: str) -> list[ModelGroup]:

@@ -18,7 +18,7 @@ from flowbench.report.numbers import listed, moment
 from flowbench.report.ranking import rank_models
 from flowbench.report.records import LOST, RunRecord, read_runs
 from flowbench.report.tables import (
-    Table,
+    TextTable,
     certificate_table,
     cost_table,
     facts,
@@ -52,12 +52,12 @@ class SectionText:
     verdict: str
     cautions: Sequence[str]
     facts: Sequence[tuple[str, str]]
-    likelihood: Table
-    cost: Table
-    certificates: Table | None
-    samples: Table | None
-    calibration: Table | None
-    runs: Table
+    likelihood: TextTable
+    cost: TextTable
+    certificates: TextTable | None
+    samples: TextTable | None
+    calibration: TextTable | None
+    runs: TextTable
 
     @property
     def title(self) -> str:

@@ -28,7 +28,7 @@ COLUMNS_SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A table of texts: `rows` as wide as `header`, the first cell of each being its name.
 
     `numeric` tells for each column whether it holds numbers; `marked` is the index of the row to
@@ -43,7 +43,7 @@ class Table:
     marked: int | None = None
 
 
-def likelihood_table(section: Section) -> Table:
+def likelihood_table(section: Section) -> TextTable:
     """Test NLL of each model, its distance to the best, and on toys to the truth."""
     repeated = any(len(model.runs) > 1 for model in section.models)
     toy = any(model.kl is not None for model in section.models)
@@ -73,7 +73,7 @@ def likelihood_table(section: Section) -> Table:
     if section.entropy is not None:
         floor = {"model": "entropy (floor)", "test NLL (nats)": fixed(section.entropy, nll_decimals)}
         rows.append(tuple(floor.get(name, "") for name in columns))
-    return Table(
+    return TextTable(
         title="Held-out likelihood",
         header=tuple(columns),
         rows=tuple(rows),
@@ -93,7 +93,7 @@ def _plain(name: str) -> str:
     return name.replace("_", " ")
 
 
-def certificate_table(section: Section) -> Table | None:
+def certificate_table(section: Section) -> TextTable | None:
     """The figures that the models' certificates rest on, the worst of the runs; None where there are none."""
     names = dict.fromkeys(
         name for model in section.models for run in model.runs for name in run.results.certificates
@@ -112,7 +112,7 @@ def certificate_table(section: Section) -> Table | None:
         "uncertain to certify anything, or to accuse. A dash: it does not apply.",
     )
     header = ("model", *map(_plain, names))
-    return Table("Certificates", header, rows, (False, *(True for _ in names)), notes)
+    return TextTable("Certificates", header, rows, (False, *(True for _ in names)), notes)
 
 
 def _certificate_cell(certificate: Certificate | None) -> str:
@@ -162,7 +162,7 @@ def _likelihood_notes(section: Section, repeated: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def cost_table(section: Section) -> Table:
+def cost_table(section: Section) -> TextTable:
     """What each model cost, and how well its likelihoods were solved; means over the runs."""
     gridded = any(model.mean_metric("grid_mass") is not None for model in section.models)
     backed = any(model.max_metric("background_share") is not None for model in section.models)
@@ -208,7 +208,7 @@ def cost_table(section: Section) -> Table:
             "Mass on the grid: the model's density summed over the pictured grid. It should equal the share "
             "of the model's samples there, and be 1 where the grid holds them all."
         )
-    return Table("Cost and checks", header, rows, (False, *(True for _ in header[1:])), tuple(notes))
+    return TextTable("Cost and checks", header, rows, (False, *(True for _ in header[1:])), tuple(notes))
 
 
 def _grid_cells(model: ModelGroup) -> tuple[str, str]:
@@ -216,7 +216,7 @@ def _grid_cells(model: ModelGroup) -> tuple[str, str]:
     return fixed(model.mean_metric("grid_mass"), 4), fixed(share.mean if share else None, 4)
 
 
-def run_table(section: Section) -> Table:
+def run_table(section: Section) -> TextTable:
     """Every run behind the section, one row each."""
     header = (
         "run",
@@ -232,7 +232,7 @@ def run_table(section: Section) -> Table:
     runs = [(model.label, run) for model in section.models for run in model.runs]
     decimals = shared_decimals(run.nll.standard_error for _, run in runs)
     rows = tuple(_run_row(label, run, decimals) for label, run in runs)
-    return Table("Runs", header, rows, (False, False, True, False, True, True, True, True, False))
+    return TextTable("Runs", header, rows, (False, False, True, False, True, True, True, True, False))
 
 
 def _run_row(label: str, run: FittedRun, decimals: int) -> tuple[str, ...]:
@@ -250,7 +250,7 @@ def _run_row(label: str, run: FittedRun, decimals: int) -> tuple[str, ...]:
     )
 
 
-def unfinished_table(unfinished: Sequence[RunRecord]) -> Table:
+def unfinished_table(unfinished: Sequence[RunRecord]) -> TextTable:
     """Runs without results, with what is known of them."""
     header = (
         "run",
@@ -281,10 +281,10 @@ def unfinished_table(unfinished: Sequence[RunRecord]) -> Table:
             )
         )
     numeric = (False, False, False, True, False, True, True, False, False)
-    return Table("Runs without results", header, tuple(rows), numeric)
+    return TextTable("Runs without results", header, tuple(rows), numeric)
 
 
-def rank_table(ranking: Ranking) -> Table:
+def rank_table(ranking: Ranking) -> TextTable:
     """Average ranks over the data sets of a report."""
     rows = tuple((model, fixed(rank, 2)) for model, rank in zip(ranking.models, ranking.ranks, strict=True))
     friedman = "" if ranking.p_value is None else f" That all are alike: p = {significant(ranking.p_value)}."
@@ -296,7 +296,7 @@ def rank_table(ranking: Ranking) -> Table:
     ]
     if ranking.uneven:
         notes.append(f"Not trained for as long on all of the data sets: {', '.join(ranking.uneven)}.")
-    return Table("Over all data sets", ("model", "average rank"), rows, (False, True), tuple(notes))
+    return TextTable("Over all data sets", ("model", "average rank"), rows, (False, True), tuple(notes))
 
 
 def facts(section: Section) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flowbench.report.numbers import DASH, count, significant
 from flowbench.report.pages import html_environment, write_text
-from flowbench.report.tables import Table
+from flowbench.report.tables import TextTable
 from flowbench.store.atomic import file_errors
 from flowbench.store.documents import write_json
 from flowbench.store.rung import Rung
@@ -68,7 +68,7 @@ def describe_choice(chosen: Rung | None, error: float) -> str:
     )
 
 
-def tradeoff_table(rungs: Sequence[Rung], chosen: Rung | None, rows: int) -> Table:
+def tradeoff_table(rungs: Sequence[Rung], chosen: Rung | None, rows: int) -> TextTable:
     """Every solver with its figures."""
     header = (
         "solver",
@@ -92,7 +92,7 @@ def tradeoff_table(rungs: Sequence[Rung], chosen: Rung | None, rows: int) -> Tab
         "row by row; a dash: the solve fails. nfe is that of the slowest row. Errors are in nats.",
     )
     marked = rungs.index(chosen) if chosen else None
-    return Table("Solvers", header, lines, (False, True, True, True, True), notes, marked)
+    return TextTable("Solvers", header, lines, (False, True, True, True, True), notes, marked)
 
 
 def _bias(rung: Rung) -> str:

@@ -6,7 +6,6 @@ from typing import Literal
 
 from flowbench.report.figures.corner import MAX_COLUMNS, corner_limits, draw_corner
 from flowbench.report.figures.curves import Curve, draw_curves, draw_differences
-from flowbench.report.figures.paths import draw_paths, path_plane
 from flowbench.report.figures.planes import (
     MAX_DOTS,
     Plane,
@@ -17,6 +16,7 @@ from flowbench.report.figures.planes import (
 )
 from flowbench.report.figures.quantiles import Quantiles, draw_calibration
 from flowbench.report.figures.rank_lines import draw_ranks
+from flowbench.report.figures.sample_paths import draw_paths, path_plane
 from flowbench.report.figures.style import TOLD_APART, Picture, short
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
 from flowbench.report.numbers import plural

@@ -138,7 +138,7 @@ def write_results(path: Path, results: Results) -> None:
     image = io.BytesIO()
     with h5py.File(image, "w", libver=LIBRARY_VERSIONS) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
-        write_text(file, "provenance", to_json(results.provenance))
+        write_attribute(file, "provenance", to_json(results.provenance))
         column = _write_columns(file, results.columns)
         for name, part in parts.items():
             if part is not None:
@@ -202,7 +202,7 @@ def write_array(
             chunks = chunk_shape(values.shape, values.dtype.itemsize)
             filters = {"chunks": chunks, "compression": "gzip", "shuffle": True, "fletcher32": True}
         dataset = group.create_dataset(name, data=values, **filters)
-    write_text(dataset, "units", units)
+    write_attribute(dataset, "units", units)
     for axis, (dim, scale) in enumerate(dims.items()):
         if scale is None:
             dataset.make_scale(dim)
@@ -216,11 +216,11 @@ def write_texts(
 ) -> h5py.Dataset:
     """As `write_array`, for `texts: (n,)`; raises `ConfigurationError` for text that HDF5 cannot hold."""
     dataset = write_array(group, name, _fixed_length(texts), dims, units)
-    write_text(dataset, "_Encoding", "utf-8")  # tells xarray to show text, not bytes
+    write_attribute(dataset, "_Encoding", "utf-8")  # tells xarray to show text, not bytes
     return dataset
 
 
-def write_text(owner: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
+def write_attribute(owner: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
     """Set the attribute `name` to `text`; raises `ConfigurationError` for text that HDF5 cannot hold."""
     value = _fixed_length([text])
     owner.attrs.create(name, value[0], dtype=value.dtype)
@@ -249,7 +249,7 @@ def _create_scalar(group: h5py.Group, name: str, value: NDArray[Any]) -> h5py.Da
 
 def _write_columns(file: h5py.File, columns: tuple[str, ...]) -> h5py.Dataset:
     dataset = file.create_dataset("column", data=_fixed_length(columns), fletcher32=True)
-    write_text(dataset, "_Encoding", "utf-8")  # tells xarray to show text, not bytes
+    write_attribute(dataset, "_Encoding", "utf-8")  # tells xarray to show text, not bytes
     dataset.make_scale("column")
     return dataset
 
@@ -261,7 +261,7 @@ def _fixed_length(texts: Sequence[str]) -> NDArray[Any]:
     except UnicodeEncodeError as error:
         raise ConfigurationError(
             f"{error.object!r} cannot be stored in HDF5: it is not valid Unicode"
-        ) from None
+        ) from error
     if unfit := [text for text in texts if "\0" in text]:
         raise ConfigurationError(f"{unfit[0]!r} cannot be stored in HDF5: there is a zero byte in it")
     length = max(1, *map(len, encoded)) if encoded else 1
@@ -340,7 +340,7 @@ def _write_certificates(group: h5py.Group, certificates: Mapping[str, Certificat
         dataset.attrs["bound"] = np.float64(each.bound)
         dataset.attrs["passed"] = int(each.passed)
         dataset.attrs["settled"] = int(each.settled)
-        write_text(dataset, "text", each.text)
+        write_attribute(dataset, "text", each.text)
 
 
 def _read_certificates(file: UntrustedFile) -> dict[str, Certificate]:

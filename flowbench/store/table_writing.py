@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from flowbench.errors import ConfigurationError
 from flowbench.store.atomic import atomic_write
 from flowbench.store.documents import to_json
-from flowbench.store.hdf5 import LIBRARY_VERSIONS, write_array, write_image, write_text, write_texts
+from flowbench.store.hdf5 import LIBRARY_VERSIONS, write_array, write_attribute, write_image, write_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,7 +120,7 @@ def _write_hdf5(path: Path, table: _Table) -> None:
     with h5py.File(image, "w", libver=LIBRARY_VERSIONS, track_order=True) as file:
         for name, value in table.attributes.items():
             if isinstance(value, str):
-                write_text(file, name, value)
+                write_attribute(file, name, value)
             else:
                 file.attrs[name] = value
         numbers = columns.get(name_of_rows, np.arange(rows, dtype=np.int64))
