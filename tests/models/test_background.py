@@ -60,8 +60,10 @@ def test_a_mixture_of_many_rows_is_as_good_as_all_of_them_make_it() -> None:
     assert len(mixture.means) == 2
     offset = held_out[..., None] - torch.tensor([0.0, 3.0], dtype=torch.float64)
     true = torch.logsumexp(-0.5 * offset.square().sum(1), 1) - 9 * math.log(2 * math.pi) - math.log(2)
-    # Half a parameter a row.
-    assert (true - mixture.log_prob(held_out)).mean() < 2 * 379 / (2 * 50_000)
+    divergence = true - mixture.log_prob(held_out)
+    error = divergence.std() / len(held_out) ** 0.5
+    # Half a parameter a row; a divergence below zero would be that of no density.
+    assert -4 * error < divergence.mean() < 2 * 379 / (2 * 50_000)
 
 
 def test_a_mixture_against_scikit_learn(as_sklearn: Callable[[Mixture], GaussianMixture]) -> None:

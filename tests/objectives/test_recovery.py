@@ -88,7 +88,8 @@ def test_reverse_kl_of_the_untrained_flow_is_a_closed_form() -> None:
     with torch.no_grad():
         loss = objective(flow, torch.zeros(20_000, 2), seed(2)).total
         again = objective(flow, torch.full((20_000, 2), 9.0), seed(2)).total
-    assert loss.item() == pytest.approx(2.5, abs=0.1)
+    # Of 20,000 draws: the divergence of one row has the standard deviation |m|.
+    assert loss.item() == pytest.approx(2.5, abs=4 * (5 / 20_000) ** 0.5)
     assert torch.equal(loss, again)
 
 

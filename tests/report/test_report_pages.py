@@ -93,6 +93,7 @@ def test_page_markdown_and_json_agree(compared: tuple[list[Run], ReportPaths]) -
     assert page.rows == markdown_rows(paths.markdown)
     markdown = paths.markdown.read_text(encoding="utf-8")
     sections = group_runs(read_runs(runs))
+    compared_with_the_best = 0
     assert [each["name"] for each in written["datasets"]] == ["8gaussians", "faithful"]
     for each, section in zip(written["datasets"], sections, strict=True):
         assert each["verdict"] in page.text
@@ -105,12 +106,14 @@ def test_page_markdown_and_json_agree(compared: tuple[list[Run], ReportPaths]) -
             nll = fixed(model["test_nll"], decimals)
             assert row[1] == f"{nll} ± {fixed(model['test_nll_standard_error'], decimals)}"
             if model["difference_to_best"] is not None:
+                compared_with_the_best += 1
                 low = model["difference_to_best"]["low"]
                 assert float(re.split(r"[\[,]", row[2])[1]) == pytest.approx(low, abs=6e-3)
+    assert compared_with_the_best == 3
 
 
 def test_json_holds_what_the_runs_hold(compared: tuple[list[Run], ReportPaths]) -> None:
-    _, paths = compared
+    runs, paths = compared
 
     def refuse(constant: str) -> float:
         raise AssertionError(f"{constant} is no JSON")
@@ -120,7 +123,7 @@ def test_json_holds_what_the_runs_hold(compared: tuple[list[Run], ReportPaths]) 
     assert written["schema_version"] == 1
     assert toy["columns"] == ["x", "y"]
     assert toy["test_rows"] == 1000
-    assert toy["entropy"] == pytest.approx(2.834, abs=0.7)
+    assert toy["entropy"] == runs[0].read_results().metrics["entropy"].value
     assert [model["label"] for model in toy["models"]] == ["cnf", "planar", "gaussian"]
     cnf, planar, _ = toy["models"]
     assert cnf["seeds"] == [0, 1]
@@ -170,8 +173,9 @@ def test_page_needs_nothing_else(compared: tuple[list[Run], ReportPaths]) -> Non
 def test_ids_in_the_page_are_unique(compared: tuple[list[Run], ReportPaths]) -> None:
     page = Page(compared[1].html)
     ids = [value for name, value in page.attributes if name == "id"]
-    assert len(ids) == len(set(ids))
+    assert len(ids) == len(set(ids)) > 5
     links = [value[1:] for name, value in page.attributes if name == "href" and value and value[0] == "#"]
+    assert links
     assert set(links) <= set(ids)
 
 
