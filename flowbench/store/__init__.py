@@ -1,4 +1,4 @@
-"""The run folder and the tables that users ask for: atomic writes, checked reads, no torch."""
+"""Files: the run folder, and the tables that users ask for. Writes are atomic, reads are checked."""
 
 from flowbench.store.atomic import atomic_write, file_errors
 from flowbench.store.condition import Condition, condition_of

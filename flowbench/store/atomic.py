@@ -1,4 +1,4 @@
-"""Files that are seen whole or not at all, and what to say when the disk refuses."""
+"""Atomic writes of files, and errors that say what to do when the system refuses."""
 
 import errno
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from flowbench.errors import ConfigurationError, FlowbenchError, RunFailedError
 
-#: Characters of a file's name in that of its partial, whose own may not be too long.
+#: The name of an unfinished file has this many characters of the final name, as names may not be long.
 _NAME_SHOWN = 40
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-#: What to do, where the system's own word for what is wrong suggests something.
+#: What to do about an error of the system, by its number.
 _ADVICE = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions"),
     **dict.fromkeys(
@@ -32,11 +32,11 @@ _ADVICE = {
 
 @contextmanager
 def atomic_write(path: Path, verify: Callable[[Path], object] | None = None) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; when the block ends well, that file becomes `path`.
+    """Yield a path beside `path` to write to; when the block ends without an error, that file becomes `path`.
 
-    The new file is passed to `verify`, which raises if it is not as it should be, flushed to the disk and
-    renamed, so that whatever happens a reader sees the old file or the new one. Raises
-    `ConfigurationError` when `path` cannot be written to and `RunFailedError` when the disk is full.
+    The new file is flushed to the disk, checked by `verify`, which raises if something is wrong, and renamed.
+    A reader therefore sees the old file or the new one, whatever happens. Raises `ConfigurationError` when
+    `path` cannot be written to and `RunFailedError` when the disk is full.
     """
     partial = partial_beside(path)
     try:
@@ -54,12 +54,15 @@ def atomic_write(path: Path, verify: Callable[[Path], object] | None = None) -> 
 
 
 def partial_beside(path: Path) -> Path:
-    """A fresh hidden name in the folder of `path`, on the same file system, so that renaming is atomic."""
+    """A new hidden name in the folder of `path`: on the same file system a rename is atomic."""
     return path.with_name(f".{path.name[:_NAME_SHOWN]}.{secrets.token_hex(6)}.partial")
 
 
 def remove_partials(folder: Path, names: Iterable[str]) -> None:
-    """Remove what killed writers of the files called `names` left in `folder`; no writer may be at work."""
+    """Remove the unfinished files that killed writers of `names` left in `folder`.
+
+    No writer may be at work there.
+    """
     with file_errors("write", folder):
         for name in names:
             for partial in folder.glob(f".{escape(name[:_NAME_SHOWN])}.*.partial"):
@@ -67,14 +70,14 @@ def remove_partials(folder: Path, names: Iterable[str]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` outlast a power cut, where the system can."""
+    """Write the names in `folder` to the disk, where the system can: a rename then outlasts a power cut."""
     if hasattr(os, "O_DIRECTORY"):
         _sync(folder)
 
 
 @contextmanager
 def file_errors(action: str, path: Path) -> Iterator[None]:
-    """Turn the `OSError`s of the block into errors that say what to do; `action` is "read" or "write"."""
+    """Turn each `OSError` of the block into an error that says what to do; `action` is "read" or "write"."""
     try:
         yield
     except OSError as error:
@@ -82,9 +85,9 @@ def file_errors(action: str, path: Path) -> Iterator[None]:
 
 
 def is_of_the_system(error: Exception) -> bool:
-    """Whether the system refused, as it does where a file is held or may not be read.
+    """Whether an error comes from the operating system, as for a file that is locked or may not be read.
 
-    What a library finds wrong inside a file has no number of an error of the system.
+    Libraries also raise `OSError` for damage inside a file. Such an error has no `errno`.
     """
     return isinstance(error, OSError) and error.errno is not None
 

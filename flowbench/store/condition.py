@@ -1,4 +1,4 @@
-"""How a run stands: what it says of itself, held against the files that are there."""
+"""Whether a run is whole: the status in its run.json, checked against the files that are there."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from flowbench.store.run import CONFIG, METRICS, MODEL, RESULTS, RESUME, Run
 from flowbench.store.safe_hdf5 import open_untrusted
 from flowbench.store.tensors import check_tensors
 
-#: What a finished run has.
+#: Files that every finished run has.
 _KEPT = (MODEL, RESULTS)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """`status` is that of `Run.status`, or "damaged" or "incomplete" where `faults` say why it is not whole.
+    """The `status` of a run, and what is wrong with its files, a line each, in `faults`.
 
-    A file that only cannot be read, as one without permission, is a fault, and says nothing of the status.
+    The status is that of `Run.status`, or "damaged" if a file is, or "incomplete" if a finished run has lost
+    a file. A file that cannot be opened, for lack of permission say, is a fault that leaves the status alone.
     """
 
     status: str
@@ -26,16 +27,16 @@ class Condition:
 
 
 def condition_of(run: Run, *, thorough: bool = False) -> Condition:
-    """Look at the files of a run: whether they are there and as long as they say.
+    """Check the files of a run: whether they are there, and as long as their headers say.
 
-    A `thorough` look reads them, and compares their checksums. Raises as `Run.info` does.
+    With `thorough`, the files are read and their checksums compared. Raises as `Run.info` does.
     """
     status = run.status
     faults: list[str] = []
     is_damaged = False
     missing: list[str] = []
     for name, check in _checks(run, thorough).items():
-        if name == RESUME and status == "finished":  # nobody will ask for it
+        if name == RESUME and status == "finished":  # a finished run is not resumed
             continue
         try:
             with file_errors("read", run.path / name):
@@ -72,6 +73,6 @@ def _checks(run: Run, thorough: bool) -> Mapping[str, Callable[[], object]]:
 
 
 def _open(path: Path) -> None:
-    """The HDF5 library compares a file's length with what it says."""
+    """Open a file, for which the HDF5 library compares its length with what its header says."""
     with open_untrusted(path):
         pass

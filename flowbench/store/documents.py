@@ -1,4 +1,4 @@
-"""Small text files: JSON and TOML, written atomically and read with care."""
+"""JSON and TOML files, written atomically; a file that is neither raises a clear error."""
 
 import json
 import math
@@ -15,22 +15,22 @@ from flowbench.store.atomic import atomic_write, file_errors
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Strict JSON, on one line unless `indent` is given.
+    """`value` as strict JSON, on one line unless `indent` is given.
 
-    numpy values become plain ones, NaN and infinities null, and text that is not valid Unicode (as a file's
-    name may be) gets question marks. Characters that would do something to a terminal are escaped. Raises
-    `ConfigurationError` for values of other types.
+    numpy values become plain ones. NaN and infinities become null. Text that is not valid Unicode, as a
+    file's name may be, gets question marks. Control characters are escaped, so that the text is safe to
+    print. Raises `ConfigurationError` for values of other types.
     """
     try:
         text = json.dumps(_plain(value), allow_nan=False, ensure_ascii=False, indent=indent)
     except TypeError as error:
         raise ConfigurationError(f"cannot be stored as JSON: {error}") from error
-    # JSON itself escapes no more than the controls below U+0020.
+    # json.dumps escapes only the control characters below U+0020.
     return "\n".join(map(_escaped, text.split("\n")))
 
 
 def from_json(text: bytes | str, where: str) -> dict[str, Any]:
-    """The object that `text` holds; raises `DamagedFileError`, saying `where`, if it holds none."""
+    """The JSON object in `text`; raises `DamagedFileError`, which says `where`, if there is none."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

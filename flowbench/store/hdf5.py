@@ -1,7 +1,7 @@
-"""The layout of `results.h5`: one table of members, from which the file is written and checked.
+"""The layout of `results.h5`: one table, from which the file is both written and checked.
 
 Every axis has a dimension scale, so that xarray shows `row`, `sample`, `column`, `x`, `y`, `time` and
-`particle` as dimensions; the scale `column` is shared by all groups and lies in the root.
+`particle` as dimensions. All groups share the scale `column`, which lies in the root.
 """
 
 import io
@@ -34,7 +34,7 @@ from flowbench.store.safe_hdf5 import UntrustedFile, open_untrusted
 
 SCHEMA_VERSION = 1
 MAX_CHUNK_BYTES = 1024**2
-#: The format of HDF5 1.10, the first whose own structures carry checksums everywhere.
+#: The file format of HDF5 1.10, the first with checksums on all of its own structures.
 LIBRARY_VERSIONS = ("v110", "v110")
 
 _NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
@@ -42,9 +42,10 @@ _NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Member:
-    """A dataset of a group; one whose only dimension has its own name is that dimension's scale.
+    """One dataset of a group.
 
-    `numbers` names the member and the axis that a scale does no more than number from 0.
+    A member whose only dimension has the member's own name is the scale of that dimension. A scale that only
+    counts from 0 has no field in the dataclass: `numbers` is the member and the axis that it counts along.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Layout:
-    """The members of a group, scales first, and the dataclass whose fields they are."""
+    """The members of a group, scales first, and the dataclass that has them as fields."""
 
     part: type[Any]
     members: tuple[Member, ...]
@@ -178,10 +179,9 @@ def read_results(path: Path) -> Results:
 
 
 def write_image(path: Path, image: io.BytesIO, *, verify: bool = False) -> None:
-    """Write an HDF5 file that was made in memory to `path`, atomically.
+    """Write an HDF5 file that was made in memory to `path`, atomically; `verify` reads it back as results.
 
-    In memory, because the HDF5 library cannot close a file whose disk is full and takes the process down
-    with it.
+    It is made in memory because the HDF5 library crashes the process when it closes a file on a full disk.
     """
     with atomic_write(path, verify=read_results if verify else None) as partial:
         partial.write_bytes(image.getbuffer())
@@ -190,9 +190,10 @@ def write_image(path: Path, image: io.BytesIO, *, verify: bool = False) -> None:
 def write_array(
     group: h5py.Group, name: str, values: NDArray[Any], dims: Mapping[str, h5py.Dataset | None], units: str
 ) -> h5py.Dataset:
-    """Store `values` compressed and with checksums, its axes tied to `dims`: name -> scale.
+    """Store `values` compressed and with checksums.
 
-    A scale of None says that this array is itself the scale of that dimension.
+    `dims` has for each axis the name of its dimension and the dataset that is its scale. None in place of a
+    scale means that this array becomes the scale.
     """
     if values.ndim == 0:
         dataset = _create_scalar(group, name, values)
@@ -214,7 +215,7 @@ def write_array(
 def write_texts(
     group: h5py.Group, name: str, texts: Sequence[str], dims: Mapping[str, h5py.Dataset | None], units: str
 ) -> h5py.Dataset:
-    """As `write_array`, for `texts: (n,)`; raises `ConfigurationError` for text that HDF5 cannot hold."""
+    """Store `texts: (n,)`, as `write_array` does; raises `ConfigurationError` for what HDF5 cannot hold."""
     dataset = write_array(group, name, _fixed_length(texts), dims, units)
     write_attribute(dataset, "_Encoding", "utf-8")  # tells xarray to show text, not bytes
     return dataset
@@ -227,7 +228,7 @@ def write_attribute(owner: h5py.Group | h5py.Dataset, name: str, text: str) -> N
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """The whole array where it is small; otherwise its leading axes halved until a chunk is at most 1 MiB."""
+    """The shape of a chunk: that of the array, its leading axes halved until a chunk has at most 1 MiB."""
     chunk = list(shape)
     while math.prod(chunk) * itemsize > MAX_CHUNK_BYTES:
         axis = next(i for i, n in enumerate(chunk) if n > 1)
@@ -236,7 +237,7 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 def _create_scalar(group: h5py.Group, name: str, value: NDArray[Any]) -> h5py.Dataset:
-    """A number kept in its own header, whose checksum covers it: what is not chunked has no other."""
+    """A dataset of one number, kept in the header: only there does a checksum cover what is not chunked."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.COMPACT)
     properties.set_obj_track_times(False)  # the same results give the same bytes
@@ -255,7 +256,7 @@ def _write_columns(file: h5py.File, columns: tuple[str, ...]) -> h5py.Dataset:
 
 
 def _fixed_length(texts: Sequence[str]) -> NDArray[Any]:
-    """Fixed length, because HDF5 keeps strings of variable length where no checksum covers them."""
+    """`texts` as strings of fixed length: HDF5 keeps those of variable length where no checksum is."""
     try:
         encoded = [text.encode() for text in texts]
     except UnicodeEncodeError as error:
@@ -332,7 +333,7 @@ def _read_metrics(file: UntrustedFile) -> dict[str, Metric]:
 
 
 def _write_certificates(group: h5py.Group, certificates: Mapping[str, Certificate]) -> None:
-    """Each one's figure, and beside it as attributes its bound, how it ended, and what it says."""
+    """Write each certificate's value, with its bound, its outcome and its text as attributes."""
     for name, each in certificates.items():
         if not _NAME.fullmatch(name):
             raise ConfigurationError(f"a certificate cannot be called `{name}`")
@@ -353,7 +354,7 @@ def _read_certificates(file: UntrustedFile) -> dict[str, Certificate]:
             units=file.text(member, "units"),
             passed=bool(file.integer(member, "passed")),
             text=file.text(member, "text"),
-            # In files of old every certificate is.
+            # Older files hold settled certificates only, and do not say so.
             settled=not file.has(member, "settled") or bool(file.integer(member, "settled")),
         )
     return found

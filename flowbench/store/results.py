@@ -1,4 +1,4 @@
-"""What `results.h5` holds, as plain numpy: no torch, so that reports can be made anywhere."""
+"""The contents of `results.h5`, as dataclasses of numpy arrays; without torch, for reports."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +20,9 @@ class Metric:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A check of a model's likelihoods: its figure and the bound on it, in `units`, and what it says.
+    """A check of a model's likelihoods: a measured `value`, the `bound` on it, both in `units`, and a `text`.
 
-    One that is not `passed` and not `settled` either could not tell: it neither certifies nor accuses.
+    A certificate that is neither `passed` nor `settled` is undecided: the value is too uncertain to tell.
     """
 
     value: float
@@ -34,17 +34,17 @@ class Certificate:
 
     @property
     def failed(self) -> bool:
-        """Whether it tells of a fault."""
+        """Whether the check found a fault."""
         return self.settled and not self.passed
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """Held-out rows and what the model says of them.
+    """Held-out rows and their log-likelihoods under the model.
 
     `row: (n,)` ids in the source table; `x: (n, d)` data units; `log_prob: (n,)` nats, data units;
-    `true_log_prob: (n,)` or None, for data whose density is known; `log_prob_error: (n,)`, nats, how far
-    `log_prob` may be off, or None in files of old.
+    `true_log_prob: (n,)`, or None unless the true density is known; `log_prob_error: (n,)`, nats, how far
+    `log_prob` may be off, or None in older files.
     """
 
     row: Integers
@@ -58,7 +58,7 @@ class ScoredRows:
 class Samples:
     """Rows drawn from the model: `x: (m, d)` data units, `log_prob: (m,)` nats, data units.
 
-    `log_prob_error: (m,)`, nats, how far `log_prob` may be off, is None in files of old.
+    `log_prob_error: (m,)`, nats, how far `log_prob` may be off, is None in older files.
     """
 
     x: Floats
@@ -93,11 +93,11 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Quantile transforms of the scored rows, each uniform on [0, 1] where the model is right.
+    """Quantile transforms of the scored rows; each is uniform on [0, 1] if the model is right.
 
-    `row: (n,)` ids as in `ScoredRows`; `density_rank: (n,)`, the share of the model's draws that are
-    likelier than the row; `column_quantile: (n, d)` and `radial_quantile: (n,)`, those of the row's base
-    point and of its distance from the middle, or None for a density without a base.
+    `row: (n,)` are ids as in `ScoredRows`. `density_rank: (n,)` is the share of the model's draws that are
+    likelier than the row. `column_quantile: (n, d)` are the quantiles of the columns of the row's base point,
+    and `radial_quantile: (n,)` that of its distance from the origin; None for a density without a base.
     """
 
     row: Integers
@@ -117,9 +117,9 @@ class RowSplit:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything a finished run knows; `columns` names the d columns of every `x`.
+    """All results of a finished run; `columns` names the d columns of every `x`.
 
-    `certificates` by name are empty in files of old; there is a `calibration` once a run was evaluated.
+    `certificates`, by name, are empty in older files. `calibration` is None until the run is evaluated.
     """
 
     columns: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""A run: one folder with everything that a fit was told, did and found."""
+"""A run: one folder with the configuration, the log, the weights and the results of a fit."""
 
 import errno
 import os
@@ -36,9 +36,9 @@ MODEL = "model.safetensors"
 RESUME = "resume.safetensors"
 RESULTS = "results.h5"
 LOCK = ".lock"
-#: Seconds for which a writer waits for the lock: longer than anybody needs who only looks whether it is held.
+#: Seconds for which a writer waits for the lock: longer than a look at whether it is held takes.
 PATIENCE = 1.0
-#: What only the holder of the lock writes.
+#: Files that only the holder of the lock writes.
 LOCKED = (CONFIG, INFO, METRICS, MODEL, RESUME, RESULTS)
 
 #: Characters that separate paths or mean something to a shell or another system's files.
@@ -77,13 +77,13 @@ class Run:
     ) -> "Run":
         """Make a run folder that holds `config` and `info`, to which `created` (UTC) is added.
 
-        The new run's lock goes into `held`, if it is given, before anybody can see the run, so that it is
-        never taken for one that was killed. Raises `RunExistsError` if there is a folder that is not empty,
-        `ConfigurationError` for a name that `check_run_name` refuses.
+        If `held` is given, the new run's lock goes into it before other processes can see the run, which
+        would otherwise take it for one that was killed. Raises `RunExistsError` if there is a folder that is
+        not empty, and `ConfigurationError` for a name that `check_run_name` refuses.
         """
         path = Path(path)
         check_run_name(path.name)
-        # The folder is made under another name, so that no other process ever sees half of it.
+        # The folder is made under another name first, so that no other process sees an unfinished one.
         partial = partial_beside(path)
         with ExitStack() as made:
             made.callback(shutil.rmtree, partial, ignore_errors=True)
@@ -134,7 +134,7 @@ class Run:
     def is_locked(self) -> bool:
         """Whether a process, which may be this one, holds `lock()`; True where the system does not tell.
 
-        Makes no file, and keeps nobody from the lock for longer than they wait for it.
+        Makes no file, and holds no writer up for longer than `PATIENCE`.
         """
         import fcntl  # which some systems do not have
 
@@ -145,7 +145,7 @@ class Run:
         except OSError:
             return True
         try:
-            # Shared, so that two who look at once do not take one another for a writer.
+            # A shared lock, so that two processes that look at once do not take one another for a writer.
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
@@ -158,7 +158,7 @@ class Run:
         """The status in run.json, or "killed" where that says "running" and nobody holds the lock."""
         status = str(self.info.get("status", ""))
         if status == "running" and not self.is_locked:
-            # It may have come to its end between the two looks.
+            # The run may have ended between the two reads.
             status = str(self.info.get("status", ""))
             return "killed" if status == "running" else status
         return status
@@ -179,7 +179,10 @@ class Run:
 
     @property
     def dataset(self) -> Mapping[str, Any]:
-        """What run.json says of the data set, such as its name and columns; empty if that is nothing."""
+        """The data set's entry in run.json, with its name and columns; empty if there is none.
+
+        Raises `DamagedFileError` if the entry is not as flowbench writes it.
+        """
         found: Mapping[str, Any] = self.info.get("dataset", {})
         columns = found.get("columns", []) if isinstance(found, Mapping) else None
         if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
@@ -189,7 +192,7 @@ class Run:
         return found
 
     def update_info(self, **fields: Any) -> None:
-        """Set `fields` in run.json, without those that are None, and keep the others."""
+        """Set `fields` in run.json, remove those that are None, and keep the other entries."""
         info = self.info | fields
         write_json(self.path / INFO, {name: info[name] for name in info if fields.get(name, "") is not None})
 
@@ -202,7 +205,7 @@ class Run:
             _write_all(file.fileno(), line)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl, oldest first; a last line that a crash tore is left out."""
+        """The records of metrics.jsonl, oldest first, without an unfinished last line."""
         path = self.path / METRICS
         if not self._has(METRICS):
             return []
@@ -211,7 +214,7 @@ class Run:
         return [from_json(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
     def truncate_metrics(self, step: int) -> None:
-        """Drop the records whose `step` is above `step`, so that a resumed fit logs them anew."""
+        """Remove the records of later steps, which a resumed fit logs again."""
         kept = [record for record in self.metrics() if record.get("step", step) <= step]
         with atomic_write(self.path / METRICS) as partial:
             partial.write_text("".join(to_json(record) + "\n" for record in kept), encoding="utf-8")
@@ -261,7 +264,7 @@ class Run:
             return (self.path / name).exists()
 
 
-#: Of a run of some status that has no model, no state or no results.
+#: By status, why a run may have no model, no state to resume from or no results.
 _WHY_MISSING = {
     "running": "it is still being fitted; wait for it to end",
     "finished": "it is missing, though the run is finished; put it back, or fit anew",
@@ -296,7 +299,7 @@ def list_runs(folder: Path) -> tuple[list[Run], list[str]]:
 
 @contextmanager
 def _locked(folder: Path, run: Path) -> Iterator[None]:
-    """Hold the lock of the run that is called `run`, and lies in `folder`."""
+    """Hold the lock in `folder`, which is or becomes the folder `run`."""
     lock = FileLock(folder / LOCK)
     with file_errors("write", run / LOCK):
         try:
@@ -337,7 +340,7 @@ def _no_such_run(path: Path) -> str:
 
 
 def _drop_torn_line(descriptor: int) -> None:
-    """Cut the file after its last newline: what follows is half a line, left by a writer that was killed."""
+    """Cut the file after its last newline: a writer that was killed may leave an unfinished line."""
     size = end = os.fstat(descriptor).st_size
     while end > 0 and os.pread(descriptor, 1, end - 1) != b"\n":
         end -= 1

@@ -1,4 +1,4 @@
-"""One solver of a ladder, and the cheapest that is good enough; without torch, so that it can be drawn."""
+"""One solver of a comparison of solvers, and the choice of one; without torch, for reports."""
 
 import json
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rung:
-    """A solver, what it costs and what it gets wrong.
+    """A solver with its cost and its errors.
 
-    `bias` is by how much it raises the mean log-likelihood, nats, with the interval from `low` to `high`;
-    99 in 100 rows are off by less than `row_error`, nats. `rows_per_second` are of CPU time, and `nfe` is
-    that of the slowest row. The figures are None where the solve fails, which `failure` tells of.
+    `setting` is the tolerance, below 1, or the number of steps. `bias` is by how much the solver raises the
+    mean log-likelihood, nats, and `low` and `high` are the ends of its interval. 99 in 100 rows are off by
+    less than `row_error`, nats. `rows_per_second` counts CPU seconds, and `nfe` is that of the slowest row.
+    If the solve fails, these are None and `failure` says why.
     """
 
     engine: str
@@ -54,7 +55,7 @@ class Rung:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """What `score` takes with `--set` to use it, whatever the run's own evaluation is."""
+        """The values of `--set` with which `score` uses this solver, whatever the run's own evaluation is."""
         options = ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.options.items())
         return (
             f"evaluation.integrator={{{options}}}",
@@ -64,6 +65,6 @@ class Rung:
 
 
 def recommend(rungs: list[Rung], error: float) -> Rung | None:
-    """The fastest solver whose bias is surely below `error`, nats; None where there is none."""
+    """The fastest solver whose whole interval of the bias is within `error`, nats; None if there is none."""
     good = [rung for rung in rungs if rung.worst_bias <= error]
     return max(good, key=lambda rung: rung.rows_per_second or 0.0, default=None)

@@ -1,8 +1,8 @@
 """Reading HDF5 files that may come from anywhere.
 
-HDF5 can point outside itself (soft and external links, external storage, virtual datasets), declare more
-data than any memory holds, ask for filter plug-ins and carry types that are rebuilt as Python objects. A
-file that does any of it is refused before the data are touched.
+An HDF5 file can point outside itself (soft and external links, external storage, virtual datasets). It can
+declare more data than any memory holds, ask for filter plug-ins, and have types that are rebuilt as Python
+objects. A file that does any of this is refused before its data are read.
 """
 
 import math
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from flowbench.errors import DamagedFileError
 from flowbench.store.atomic import file_errors, is_of_the_system
 
-#: Bytes that the members which are read from one file may hold, all of them together.
+#: The most bytes that are read from one file.
 MAX_BYTES = 2 * 1024**3
 MAX_CHUNK_BYTES = 16 * 1024**2
 
@@ -29,9 +29,10 @@ _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError
 
 
 class UntrustedFile:
-    """An open HDF5 file whose members are checked, then read; a member is named by its path, "samples/x".
+    """An open HDF5 file whose members are checked before they are read.
 
-    Every method raises `DamagedFileError` that names the file and the member.
+    A member is named by its path, such as "samples/x". Every method raises `DamagedFileError`, which names
+    the file and the member.
     """
 
     def __init__(self, file: h5py.File, path: Path) -> None:
@@ -88,7 +89,7 @@ class UntrustedFile:
             return float(self._attribute(member, attribute, h5py.h5t.FLOAT))
 
     def refuse(self, member: str, complaint: str) -> NoReturn:
-        """Raise the error that `member` of this file is not as it must be."""
+        """Raise a `DamagedFileError` with a `complaint` about `member`."""
         raise DamagedFileError(f"{self._path}: `{member or '/'}` {complaint}")
 
     def _reading(self, member: str) -> AbstractContextManager[None]:
@@ -98,7 +99,7 @@ class UntrustedFile:
         node = self._file.id
         for name in filter(None, member.split("/")):
             encoded = name.encode()
-            # The link is looked at, not followed: following an external one would open another file.
+            # To follow an external link would open another file, so the kind of the link is checked first.
             if not isinstance(node, h5py.h5g.GroupID) or not node.links.exists(encoded):
                 self.refuse(member, "is missing")
             if node.links.get_info(encoded).type != h5py.h5l.TYPE_HARD:
@@ -150,9 +151,9 @@ class UntrustedFile:
 
 
 def _has_class(stored: Any, type_class: int) -> bool:
-    """Whether a dataset or an attribute is of this class, and strings are of fixed length.
+    """Whether a dataset or an attribute is of this class; strings have to be of fixed length.
 
-    Damage in the heap where values of variable length are kept can send the library into an endless loop.
+    The library can loop for ever over damage in the heap, where it keeps values of variable length.
     """
     found = stored.get_type()
     if found.get_class() != type_class:

@@ -29,7 +29,7 @@ Types = Mapping[str, str]
 
 @dataclass(frozen=True)
 class _Table:
-    """What is written: the arguments of `write_table`."""
+    """The arguments of `write_table`."""
 
     columns: Columns
     attributes: Attributes
@@ -49,13 +49,14 @@ def write_table(
 ) -> None:
     """Write equally long `columns: (n,)` of numbers or of `str` to `path`, atomically, every float64 exactly.
 
-    The ending chooses the format, as `FORMATS` has it. `attributes` describe the file and `units` the
-    columns, data units unless they say otherwise; HDF5, Parquet and Arrow keep both, text has no place for
-    either. Parquet and Arrow get columns of `types`, Arrow's names of them, where their values allow it, and
-    take dates and times (`datetime64`) too. In HDF5 each column is a dataset on the dimension that the
-    column `index` is, or else on one that numbers the rows from 0, called `row` unless a column is, and text
-    is of fixed length. Raises `ConfigurationError` for another ending, and for a column that the format
-    cannot hold.
+    The ending of the path chooses the format; `FORMATS` lists them. `attributes` describe the file, and
+    `units` the columns, which are in data units by default. HDF5, Parquet and Arrow keep both; text does not.
+
+    Parquet and Arrow also take dates and times (`datetime64`). `types` has Arrow's names of the types that
+    columns get there, if their values allow it. In HDF5, the column `index` is the scale of the rows. Without
+    an `index`, a scale called `row` counts them from 0; the name gets underscores if a column has it.
+
+    Raises `ConfigurationError` for another ending, and for a column that the format cannot hold.
     """
     path = Path(path)
     check_table_path(path, columns)
@@ -84,7 +85,7 @@ def check_table_path(path: Path, columns: Iterable[str] = ()) -> None:
 
 
 def table_format(path: Path) -> str:
-    """The format that the ending of `path` means, one of the values of `FORMATS`.
+    """The format that the ending of `path` stands for, one of the values of `FORMATS`.
 
     Raises `ConfigurationError` for another ending.
     """
@@ -106,7 +107,7 @@ def _check_columns(columns: Columns) -> None:
 
 
 def _is_text(values: NDArray[Any]) -> bool:
-    """Whether these are all texts, of numpy's own type or Python's."""
+    """Whether all `values` are text, of numpy's own type or Python's."""
     if values.dtype.kind == "O":
         return all(isinstance(each, str) for each in values)
     return values.dtype.kind == "U"
@@ -143,7 +144,7 @@ def _write_text(path: Path, table: _Table) -> None:
     separator = "\t" if ".tsv" in path.name.lower()[-7:] else ","
     with atomic_write(path) as partial, partial.open("wb") as file:
         if path.name.lower().endswith(".gz"):
-            # Neither a time stamp nor a name inside: the same table gives the same bytes.
+            # Without a time stamp and a name inside, the same table gives the same bytes.
             with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
                 write_csv(cast(BinaryIO, compressed), table.columns, separator)
         else:
@@ -176,16 +177,16 @@ def _to_arrow(table: _Table) -> "pa.Table":
 
 
 def _array(values: NDArray[Any], wanted: str | None) -> "pa.Array":
-    """An Arrow array, of the type that is `wanted` where its values allow it."""
+    """`values` as an Arrow array, of the type that is `wanted` if the values allow it."""
     import pyarrow as pa
 
     array = pa.array(values, pa.string() if _is_text(values) else None)
     kind = _type(wanted) if wanted else None
-    # Numbers have their type by now: that of their column may be too narrow for a draw.
+    # Numbers keep the type that they have: a draw may lie beyond the type of its column.
     if kind is None or not (pa.types.is_temporal(kind) or pa.types.is_decimal(kind)):
         return array
     try:
-        if pa.types.is_time(kind):  # of which the values are seconds
+        if pa.types.is_time(kind):  # the values are seconds
             return pa.array(np.rint(values * 1e6).astype(np.int64)).cast(pa.time64("us")).cast(kind)
         return array.cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -193,7 +194,7 @@ def _array(values: NDArray[Any], wanted: str | None) -> "pa.Array":
 
 
 def _type(name: str) -> "pa.DataType | None":
-    """The type that Arrow calls `name`; None if it is none that tables have."""
+    """The type that Arrow calls `name`; None if no column of a table can have it."""
     import pyarrow as pa
 
     if match := re.fullmatch(r"decimal(128|256)\((\d+), (\d+)\)", name):
@@ -206,7 +207,7 @@ def _type(name: str) -> "pa.DataType | None":
         return None
 
 
-#: By ending, the format of a table.
+#: The format of a table, by the ending of its path.
 FORMATS = {
     ".h5": "hdf5",
     ".hdf5": "hdf5",

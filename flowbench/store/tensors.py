@@ -18,7 +18,8 @@ from flowbench.store.documents import from_json
 
 Tensors = dict[str, NDArray[Any]]
 
-#: The format keeps metadata in no fixed order, so all of ours is one entry: the same content, the same bytes.
+#: The name of the one entry that holds all metadata: the format keeps several in no fixed order, and the
+#: same content has to give the same bytes.
 _ENTRY = "flowbench"
 #: The format's names of the types that numpy has.
 _DTYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"}
@@ -29,7 +30,7 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
 
     Raises `ConfigurationError` for an array that is not numeric.
     """
-    # The library stores the memory of an array as it lies, so a transposed view would come back scrambled.
+    # The library stores the memory of an array as it is, so a transposed view would come back scrambled.
     dense = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     entry = json.dumps({"metadata": dict(metadata), "sha256": _digest(dense, metadata)}, sort_keys=True)
     try:
@@ -41,7 +42,10 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Map
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """The arrays and the metadata in `path`; raises `DamagedFileError` unless it is whole and was ours."""
+    """The arrays and the metadata in `path`.
+
+    Raises `DamagedFileError` if the file is not whole, or was not written by `write_tensors`.
+    """
     with _opened(path) as file:
         entry = _entry(file, path)
         tensors = {name: _tensor(file, name, path) for name in file.keys()}  # noqa: SIM118
@@ -53,7 +57,10 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
 
 
 def check_tensors(path: Path) -> None:
-    """Raise `DamagedFileError` unless `path` is ours and as long as its header says; reads no values."""
+    """Raise `DamagedFileError` if `path` is not as long as its header says, or was not written by flowbench.
+
+    No values are read, so a changed value is not noticed.
+    """
     with _opened(path) as file:
         _entry(file, path)
 
