@@ -1,4 +1,4 @@
-"""Tables of what `flowbench evaluate` found: samples against held-out rows, and calibration."""
+"""Tables of the results of `flowbench evaluate`: two-sample tests and calibration."""
 
 from flowbench.report.grouping import ModelGroup, Section
 from flowbench.report.numbers import DASH, fixed, probability
@@ -15,7 +15,10 @@ FLOOR = "train rows (floor)"
 
 
 def sample_table(section: Section) -> TextTable | None:
-    """Each model's draws against held-out rows, and the train rows; None where no run was evaluated."""
+    """Two-sample tests of each model's draws against held-out rows; None if no run was evaluated.
+
+    A last row tests train rows in place of draws.
+    """
     models = _evaluated(section, "mmd")
     if not models:
         return None
@@ -45,7 +48,7 @@ def sample_table(section: Section) -> TextTable | None:
 
 
 def calibration_table(section: Section) -> TextTable | None:
-    """Coverage of highest-density regions, and p-values of uniform quantiles; None where nothing is known."""
+    """Coverage of highest-density regions, and p-values of uniform quantiles; None without an evaluation."""
     models = _evaluated(section, "hdr_coverage_90")
     if not models:
         return None

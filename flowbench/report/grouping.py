@@ -1,4 +1,4 @@
-"""Runs that may be compared: by data set and identical test rows, then by model and options."""
+"""Groups of runs that may be compared: by data set and identical test rows, then by model and options."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def cell_edges(centres: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class FittedRun:
-    """A run with results, its test rows in ascending order of their ids.
+    """A run with results; its test rows are in ascending order of their ids.
 
     `x: (n, d)` data units; `log_prob: (n,)` and `true_log_prob: (n,)` or None, nats, data units.
     """
@@ -59,7 +59,7 @@ class FittedRun:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal for two runs whose likelihoods can be paired: same data, columns, cells and test rows."""
+        """A hash of data set, columns, cells and test rows: likelihoods of equal ones can be paired."""
         digest = hashlib.sha256()
         dataset = self.record.dataset
         lattices = json.dumps(dataset.get("lattices", {}), sort_keys=True)
@@ -71,7 +71,7 @@ class FittedRun:
 
     @cached_property
     def on_grid(self) -> NDArray[np.bool_] | None:
-        """For each sample whether it lies on the grid: `(m,)`; None where there is no grid."""
+        """Whether each sample lies on the grid: `(m,)`; None if there is no grid."""
         grid = self.results.grid
         if grid is None:
             return None
@@ -81,7 +81,7 @@ class FittedRun:
 
     @property
     def configuration(self) -> tuple[str, str]:
-        """Equal for two runs that differ in their seeds alone."""
+        """The model and its options: equal for two runs that differ only in their seeds."""
         return self.record.model, repr(sorted(self.record.options.items()))
 
 
@@ -89,8 +89,8 @@ class FittedRun:
 class ModelGroup:
     """The runs of one model with the same options, which differ in their seeds.
 
-    Row by row the log-likelihoods are averaged over the runs first. Every standard error therefore speaks
-    of the test rows alone, and what the seed does is told apart, by `nll_spread`.
+    The log-likelihood of each row is first averaged over the runs. Standard errors are therefore over the
+    test rows alone. How far the seed moves the NLL is a figure of its own, `nll_spread`.
     """
 
     label: str
@@ -119,7 +119,7 @@ class ModelGroup:
 
     @cached_property
     def kl(self) -> Estimate | None:
-        """KL(truth || model) in nats, estimated on the test rows; None where the truth is unknown."""
+        """KL(truth || model) in nats, estimated on the test rows; None if the truth is unknown."""
         truth = self.runs[0].true_log_prob
         if truth is None:
             return None
@@ -133,23 +133,23 @@ class ModelGroup:
 
     @cached_property
     def samples_on_grid(self) -> Estimate | None:
-        """Share of the samples of all runs that lie on the grid; None where there is no grid or no sample."""
+        """Share of the samples of all runs that lie on the grid; None without a grid or samples."""
         inside = [run.on_grid for run in self.runs if run.on_grid is not None]
         together = np.concatenate(inside).astype(np.float64) if inside else np.empty(0)
         return estimate_mean(together) if together.size else None
 
     @cached_property
     def failed_certificates(self) -> dict[str, str]:
-        """What failed in at least one of the runs, by name, with what the first of them says of it."""
+        """Certificates that failed in a run, by name, with the text of the first such run."""
         return self._certificates_that(lambda each: each.failed)
 
     @cached_property
     def unsettled_certificates(self) -> dict[str, str]:
-        """What could not be told of at least one of the runs, by name, with what the first says of it."""
+        """Certificates that are undecided in a run, by name, with the text of the first such run."""
         return self._certificates_that(lambda each: not each.settled)
 
     def certificate(self, name: str) -> Certificate | None:
-        """The worst of the runs' certificates of this name, by how much of its bound it takes."""
+        """The worst of the runs' certificates of this name: failed, undecided, or closest to its bound."""
         found = [each for run in self.runs if (each := run.results.certificates.get(name))]
         return max(
             found,
@@ -167,7 +167,7 @@ class ModelGroup:
         return max(self._values(name), default=None)
 
     def _certificates_that(self, hold: Callable[[Certificate], bool]) -> dict[str, str]:
-        """By name, what the first of the runs says of which that is true."""
+        """Certificates for which `hold` is true in a run, by name, with the text of the first such run."""
         found: dict[str, str] = {}
         for run in self.runs:
             for name, each in run.results.certificates.items():
@@ -183,8 +183,8 @@ class ModelGroup:
 class Section:
     """Models scored on the same rows of one data set, best first.
 
-    `x: (n, d)` are those rows in data units. `superseded` runs were left out for a newer one with the same
-    model, options and seed.
+    `x: (n, d)` are these rows, in data units. A run in `superseded` is left out, because there is a newer
+    one with the same model, options and seed.
     """
 
     columns: tuple[str, ...]
@@ -199,7 +199,7 @@ class Section:
 
     @property
     def record(self) -> RunRecord:
-        """The run that speaks for the data set."""
+        """The run from which the description of the data set is taken."""
         return self.best.runs[0].record
 
     @property
@@ -209,25 +209,25 @@ class Section:
 
     @property
     def sha256(self) -> str:
-        """The data set's fingerprint; empty where it is unknown."""
+        """The sha256 of the data set; empty if it is unknown."""
         return str(self.record.dataset.get("sha256", ""))
 
     @cached_property
     def entropy(self) -> float | None:
-        """Entropy of the true density in nats: the floor of every NLL; None where it is unknown."""
+        """Entropy of the true density in nats, below which no expected NLL lies; None if it is unknown."""
         return next(
             (value for each in self.models if (value := each.mean_metric("entropy")) is not None), None
         )
 
     @property
     def pitfalls(self) -> object:
-        """What is known to be wrong with the table; runs from before atoms were sought know less."""
+        """What is wrong with the table, from a run that looked for atoms: older runs did not."""
         known = [run.record.info.get("pitfalls") for model in self.models for run in model.runs]
         return next((each for each in known if "atoms" in typed(dict, each)), known[0])
 
     @cached_property
     def objection(self) -> Objection | None:
-        """What keeps likelihoods from ranking models on this table, if there is anything."""
+        """The reason for which likelihoods do not rank models on this table; None if they do."""
         return find_objection(self.pitfalls, self.record.dataset, len(self.x))
 
     @cached_property
@@ -245,13 +245,13 @@ class Section:
         return tuple(differences)
 
     def _compare(self, first: int, second: int) -> PairedDifference | None:
-        """How much worse the `second` model is than the `first`; resampled only against the best."""
+        """How much worse the `second` model is than the `first`, with a bootstrap if that is the best one."""
         worse, better = -self.models[second].log_prob, -self.models[first].log_prob
         return compare_paired(worse, better, resample=first == 0)
 
 
 def group_runs(records: Iterable[RunRecord]) -> tuple[Section, ...]:
-    """Group the records that have results; the order of first appearance decides that of the sections.
+    """Group the records that have results; sections come in the order in which their first runs do.
 
     Raises `DataError` if a run holds no scored rows.
     """
@@ -286,7 +286,7 @@ def _section(runs: Sequence[FittedRun]) -> Section:
 
 
 def _newest_per_seed(runs: Sequence[FittedRun]) -> list[FittedRun]:
-    # A repeat with the same seed is not another draw: counted as one, it would fake a small spread.
+    # A repeat with the same seed is no new draw. Counted as one, it would make the spread too small.
     newest: dict[tuple[tuple[str, str], int | None], FittedRun] = {}
     for run in runs:
         key = (run.configuration, run.record.seed)
@@ -300,7 +300,7 @@ def _seed_order(run: FittedRun) -> tuple[int, str]:
 
 
 def _labels(records: Sequence[RunRecord]) -> list[str]:
-    """A name for each configuration: the model's, with the options that tell it from its namesakes."""
+    """A label for each configuration: the model's name, and the options in which its namesakes differ."""
     labels = []
     for record in records:
         namesakes = [each.options for each in records if each.model == record.model]
@@ -316,13 +316,21 @@ def _labels(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _tells(key: str, namesakes: Sequence[Mapping[str, str]]) -> bool:
-    """Whether an option differs, other than by being of a part that only some of them have."""
+    """Whether the option `key` belongs into the labels of these configurations of one model.
+
+    It does if two configurations that could have the option set it differently. An option of a part that a
+    configuration does not use, such as `solver.rtol` beside `solver.name = "rk4"`, could not be set there.
+    """
     have = [options for options in namesakes if _is_part(key) or _applies(key, options)]
     return len({options.get(key) for options in have}) > 1
 
 
 def _applies(key: str, options: Mapping[str, str]) -> bool:
-    """Whether an option is there, or left unset other than by having another part in its place."""
+    """Whether a configuration sets the option `key`, or leaves it unset though it could set it.
+
+    It could not if `key` is the name of a part, or if its place holds a part by name: a part that is used
+    has a name and lists all of its options.
+    """
     return key in options or not (_is_part(key) or f"{key.rpartition('.')[0]}.name" in options)
 
 
@@ -331,5 +339,5 @@ def _named(key: str, options: Mapping[str, str]) -> str:
 
 
 def _is_part(key: str) -> bool:
-    """Whether an option names a part, as `transforms.0.name` does, beside which that part's own stand."""
+    """Whether an option is the name of a part, such as `transforms.0.name`."""
     return key.endswith(".name")

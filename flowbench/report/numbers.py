@@ -1,4 +1,4 @@
-"""How numbers are written: the uncertainty decides the digits."""
+"""Numbers as text, with as many digits as their uncertainty allows."""
 
 import math
 from collections.abc import Iterable
@@ -10,9 +10,9 @@ DASH = "–"
 MINUS = "−"
 DEFAULT_DECIMALS = 3
 MAX_DECIMALS = 8
-#: From here on a number is written with a power of ten, since nobody counts so many digits.
+#: Numbers from here on are written with a power of ten, to be readable.
 TOO_LONG = 1e7
-#: No p-value is 0: what rounds to it is below this.
+#: A p-value that float64 rounds to 0 is written as being below this.
 LEAST_P_VALUE = 1e-300
 
 
@@ -20,7 +20,7 @@ def decimals_for(uncertainty: float | None) -> int:
     """Decimals that show two significant digits of `uncertainty`."""
     if uncertainty is None or not math.isfinite(uncertainty) or uncertainty <= 0:
         return DEFAULT_DECIMALS
-    # Through the rounded text, so that 0.0996 counts as 0.10 and not as 0.0996.
+    # From the rounded text, so that 0.0996 counts as 0.10.
     exponent = int(f"{uncertainty:.1e}".partition("e")[2])
     return min(max(1 - exponent, 0), MAX_DECIMALS)
 
@@ -51,7 +51,7 @@ def fixed(value: float | None, decimals: int) -> str:
 
 
 def with_error(estimate: Estimate | None, decimals: int | None = None) -> str:
-    """ "2.834 ± 0.012", a mean and its standard error, which decides the digits unless they are given."""
+    """ "2.834 ± 0.012": a mean and its standard error, which decides the digits unless `decimals` does."""
     if estimate is None:
         return DASH
     if decimals is None:
@@ -100,7 +100,7 @@ def _with_power(value: float, digits: int) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A time in seconds: tenths below a hundred, whole seconds above."""
+    """A time in seconds: with tenths below a hundred, in whole seconds above."""
     if value is not None and 0 < value < 0.1:
         return significant(value, 1)
     return fixed(value, 1 if value is not None and abs(value) < 100 else 0)
@@ -114,9 +114,9 @@ def count(value: float | None) -> str:
 
 
 def moment(text: str, unknown: str = DASH) -> str:
-    """An ISO time to the minute, in UTC: "2026-05-01 12:30"; `unknown` where it is none.
+    """An ISO time to the minute, in UTC: "2026-05-01 12:30"; `unknown` if `text` is no such time.
 
-    A time that does not say where it is from is taken to be in UTC.
+    A time without an offset is taken to be in UTC.
     """
     try:
         told = datetime.fromisoformat(text)
@@ -126,7 +126,7 @@ def moment(text: str, unknown: str = DASH) -> str:
 
 
 def listed(parts: Iterable[str]) -> str:
-    """`parts`, of which there is one at least, as "a, b and c"."""
+    """ "a, b and c": `parts`, at least one, as a list in a sentence."""
     *first, last = parts
     return f"{', '.join(first)} and {last}" if first else last
 

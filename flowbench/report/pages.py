@@ -1,4 +1,4 @@
-"""Writes a report: one page that needs nothing else, its tables in Markdown, its numbers in JSON."""
+"""Writes a report: a self-contained page, its tables as Markdown, and its numbers as JSON."""
 
 import shlex
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class ReportPaths:
 
 @dataclass(frozen=True, eq=False)
 class SectionText:
-    """What is written about one data set; `key` names it within the page."""
+    """The texts and tables on one data set; `key` is its id in the page."""
 
     key: str
     section: Section
@@ -128,12 +128,12 @@ def _describe(
 
 
 def _render_markdown(context: dict[str, Any]) -> str:
-    # `finalize` is to Markdown what autoescape is to HTML: every value passes through it.
+    # jinja2 escapes values for HTML only. `finalize` is called with every value, and escapes for Markdown.
     return environment(finalize=escape_markdown).get_template("report.md.j2").render(context)
 
 
 def _render_html(context: dict[str, Any]) -> str:
-    # Drawing needs seaborn, which takes seconds to import.
+    # Drawing needs seaborn, whose import takes seconds.
     from flowbench.report.figures.style import figure_style
     from flowbench.report.views import galleries, rank_gallery
 
@@ -145,25 +145,25 @@ def _render_html(context: dict[str, Any]) -> str:
 
 
 def html_environment() -> Environment:
-    """Where the templates of pages are; every value is escaped, and shown letter by letter."""
+    """The templates of pages, which escape every value for HTML and mark control characters."""
     return environment(autoescape=True, finalize=visible)
 
 
 def environment(**options: Any) -> Environment:
-    """Where the templates are; a value that they do not get is an error."""
+    """The package's templates; a template that uses a value which it was not given is an error."""
     options |= {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     return Environment(loader=PackageLoader("flowbench.report"), **options)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, atomically."""
-    # A name from a foreign file may hold half a surrogate pair, which UTF-8 cannot.
+    # A name from a foreign file may hold half of a surrogate pair, which UTF-8 cannot encode.
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="replace")
 
 
 def _made_with(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
-    """Pairs (term, different values) of what the runs were made with and on."""
+    """Versions, machines and commands of the runs, as pairs (term, distinct values)."""
     versions, hosts, commands = [], [], []
     for record in records:
         versions.append(_pairs(record.info.get("versions")))

@@ -1,4 +1,4 @@
-"""Models over several data sets: average ranks, and how far apart they have to be to mean something."""
+"""Models over several data sets: average ranks, and the least difference of ranks that is significant."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from flowbench.report.grouping import ModelGroup, Section
 from flowbench.statistics.paired import CONFIDENCE
 from flowbench.statistics.ranks import average_ranks
 
-#: Fewer data sets than these rank nothing.
+#: Models are ranked over at least this many data sets.
 LEAST_DATASETS = 3
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The `models` by their average `ranks` by test NLL over `datasets`, best first; 1 is the best.
+    """The average `ranks` by test NLL of `models` over `datasets`, best first; rank 1 is the best.
 
     Two models whose ranks differ by less than `critical_difference` are not told apart (Nemenyi's test, in
-    Demsar 2006). `p_value` is Friedman's, that all models are alike; None for two. `uneven` are models that
-    had not the same budget on all data sets.
+    Demsar 2006). `p_value` is that of Friedman's test that all models are alike, or None for two models.
+    `uneven` names the models whose training budget was not the same on all data sets.
     """
 
     models: tuple[str, ...]
@@ -31,7 +31,7 @@ class Ranking:
 
     @property
     def groups(self) -> list[tuple[int, int]]:
-        """The longest runs of models, as first and last index, that are not told apart."""
+        """First and last index of each longest sequence of models that are not told apart."""
         found: list[tuple[int, int]] = []
         for first in range(len(self.ranks)):
             within = [
@@ -47,8 +47,8 @@ class Ranking:
 def rank_models(sections: Sequence[Section]) -> Ranking | None:
     """Rank the models that all sections have; None for fewer than two, or for few data sets.
 
-    Of a data set that was split or cut in several ways, and of several draws of a toy, the first counts; one
-    on which likelihoods rank no models does not.
+    If a data set has several sections, by other splits or columns or as draws of a toy, the first one counts.
+    A data set on which likelihoods do not rank models is left out.
     """
     first = {_data_set(section): section for section in reversed(sections) if section.objection is None}
     sections = [section for section in sections if section in first.values()]
@@ -71,12 +71,12 @@ def rank_models(sections: Sequence[Section]) -> Ranking | None:
 
 
 def _data_set(section: Section) -> str:
-    # Only a toy's entropy is known, and its rows are drawn anew for every size.
+    # A known entropy means a toy. Its sha256 differs with the number of rows that were drawn.
     return section.sha256 or section.name if section.entropy is None else section.name
 
 
 def _budget(model: ModelGroup) -> tuple[str | None, ...]:
-    """Seconds and steps; none for a density in closed form."""
+    """Seconds and steps of training; both are None for a fit in closed form."""
     record = model.runs[0].record
     trained = any(each.get("step") for each in record.history)
     return tuple(record.options.get(f"plan.{name}") if trained else None for name in ("seconds", "steps"))

@@ -1,7 +1,7 @@
-"""What the report takes from a run folder.
+"""What a report reads from a run folder.
 
-`run.json` and `config.toml` may come from elsewhere or from another version, so nothing in them is
-relied upon: what is missing or of the wrong type is unknown, and every text is shown escaped.
+Another program or version may have written `run.json` and `config.toml`. An entry that is missing or of the
+wrong type therefore counts as unknown, and every text is shown escaped.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 from flowbench.store import Results, Run
 
-#: Options that say which random numbers a run used, or what a data set was called; not what was fitted.
+#: Options that do not decide what was fitted: the seed, and the name of the data set.
 NOT_OPTIONS = ("seed", "data.dataset")
 #: What is wrong with a finished run that has no results.
 LOST = "results.h5 is missing"
@@ -20,7 +20,7 @@ LOST = "results.h5 is missing"
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """One run: what its folder says of it, and its `results` unless it has none."""
+    """One run: the contents of its folder; `results` is None if there are none."""
 
     name: str
     info: Mapping[str, Any]
@@ -41,7 +41,7 @@ class RunRecord:
 
     @property
     def dataset(self) -> Mapping[str, Any]:
-        """What is known of the table: name, source, sha256, licence, description, rows, columns."""
+        """The description of the table: name, source, sha256, licence, description, rows, columns."""
         dataset = self.info.get("dataset")
         return dataset if isinstance(dataset, Mapping) else {}
 
@@ -52,19 +52,19 @@ class RunRecord:
 
     @property
     def has_lost_results(self) -> bool:
-        """Whether there were results once, and are none."""
+        """Whether the run is finished and its results are gone."""
         return self.results is None and self.text("status") == "finished"
 
     def metric(self, name: str) -> float | None:
-        """A metric of the results; None where it is absent or not finite."""
+        """A metric of the results; None if it is absent or not finite."""
         metric = self.results.metrics.get(name) if self.results else None
         return metric.value if metric and math.isfinite(metric.value) else None
 
     def series(self, key: str, objective: str | None = None) -> list[tuple[float, float]]:
         """Pairs (training wall seconds, value of `key`) from the training log, finite ones only.
 
-        With `objective`, only those of its phases. What was logged before the first step is left out,
-        unless it is all there is, as for a fit in closed form.
+        With `objective`, only those of its phases. The record of step 0 is left out, unless there is no
+        other, as for a fit in closed form.
         """
         trained = [each for each in self.history if each.get("step") != 0] or self.history
         records = (each for each in trained if objective is None or each.get("objective") == objective)
@@ -88,7 +88,7 @@ def read_runs(runs: Iterable[Run]) -> list[RunRecord]:
 
 
 def _status(run: Run) -> dict[str, str]:
-    """The status of a run, where it has one: of one that was killed, run.json says that it is running."""
+    """The status of a run, if it has one. A killed run's is "killed", where its run.json says "running"."""
     return {"status": status} if (status := run.status) else {}
 
 

@@ -1,7 +1,7 @@
-"""What of a table itself keeps likelihoods from meaning what they seem to, in plain words.
+"""Sentences on what is wrong with a table, such as many equal values, that distorts likelihoods.
 
-The words are the same where a fit begins and in its report. They are made of what `run.json` says of the
-table, which may be anybody's, so nothing in it is relied upon.
+A fit says them when it begins, and its report repeats them. They are made from `run.json`, which another
+program or version may have written, so every entry is checked before it is used.
 """
 
 import math
@@ -13,24 +13,27 @@ from flowbench.report.numbers import count, listed, plural, significant
 
 T = TypeVar("T")
 
-#: Rows for each different value of a column from which on its spikes may outweigh what else is learnt.
+#: With this many rows or more for each distinct value of a column, spikes at the values decide its NLL.
 SPIKY = 20
-#: Columns, or values of them, that a sentence names.
+#: A sentence names at most this many columns or values.
 NAMED_COLUMNS = 6
-#: Share of the test rows that may also be train rows while a comparison still tells fits apart.
+#: Up to this share of the test rows may also be train rows without spoiling a comparison.
 REPEATED_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Objection:
-    """Why likelihoods rank no models, and what the lowest of them says instead."""
+    """Why likelihoods do not rank models, and what the lowest NLL means instead."""
 
     reason: str
     meaning: str
 
 
 def about_table(pitfalls: object, dataset: Mapping[str, object]) -> list[str]:
-    """What reading a table guessed and what is wrong with it, a line each, as `run.json` has them."""
+    """Sentences on what the reader of a table guessed, and on what is wrong with the table.
+
+    `pitfalls` and `dataset` are the entries of these names in `run.json`.
+    """
     known = typed(dict, pitfalls)
     notes = [f"{note[:1].upper()}{note[1:]}." for note in map(str, _sequence(dataset.get("notes"))) if note]
     notes += [
@@ -68,7 +71,7 @@ def about_table(pitfalls: object, dataset: Mapping[str, object]) -> list[str]:
 
 
 def about_cells(dataset: Mapping[str, object]) -> list[str]:
-    """What a log-likelihood is where columns of a table are dequantised."""
+    """A sentence on what a log-likelihood means if columns are dequantised; empty if none is."""
     lattices = typed(dict, dataset.get("lattices"))
     if not lattices:
         return []
@@ -81,7 +84,7 @@ def about_cells(dataset: Mapping[str, object]) -> list[str]:
 
 
 def find_objection(pitfalls: object, dataset: Mapping[str, object], test_rows: int) -> Objection | None:
-    """The first thing that keeps likelihoods of so many `test_rows` from ranking models, if there is one."""
+    """The first reason for which likelihoods on `test_rows` rows do not rank models; None if they do."""
     known = typed(dict, pitfalls)
     if relations := _relations(known):
         return Objection(
@@ -104,7 +107,7 @@ def find_objection(pitfalls: object, dataset: Mapping[str, object], test_rows: i
         return Objection(f"values repeat in {where}, and a likelihood grows with every spike on one", spikes)
     repeated = typed(int, known.get("repeated_test_rows"))
     names, lattices = typed(list, dataset.get("columns")), typed(dict, dataset.get("lattices"))
-    # Rows of cells are the same by chance, and their cells are what is learnt.
+    # Dequantised rows are equal by chance, and the model learns the cells, not the values.
     by_chance = bool(names) and all(name in lattices for name in names)
     if repeated > REPEATED_SHARE * test_rows and not by_chance:
         share = _percent(repeated / max(test_rows, 1))
@@ -115,7 +118,7 @@ def find_objection(pitfalls: object, dataset: Mapping[str, object], test_rows: i
 
 
 def typed(kind: type[T], value: object) -> T:
-    """`value` if it is of this kind, and else an empty one."""
+    """`value` if it is of this kind, otherwise an empty value of the kind."""
     return value if isinstance(value, kind) else kind()
 
 
@@ -125,7 +128,7 @@ def _relations(pitfalls: Mapping[str, object]) -> list[list[str]]:
 
 
 def _atoms(pitfalls: Mapping[str, object]) -> list[tuple[str, float, float]]:
-    """Column, value and share of the rows of each."""
+    """Column, value and share of the rows, for each value that many rows share."""
     found: list[tuple[str, float, float]] = []
     for name, atoms in typed(dict, pitfalls.get("atoms")).items():
         for atom in map(_sequence, _sequence(atoms)):
@@ -136,7 +139,7 @@ def _atoms(pitfalls: Mapping[str, object]) -> list[tuple[str, float, float]]:
 
 
 def _sequence(value: object) -> Sequence[object]:
-    """A list of JSON, or a tuple that will be one."""
+    """`value` if it is a list or a tuple, otherwise nothing."""
     return value if isinstance(value, list | tuple) else ()
 
 

@@ -1,4 +1,4 @@
-"""The tables of a report as text, the same for the page and for Markdown."""
+"""The tables of a report as text; the page and the Markdown file show the same ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ COLUMNS_SHOWN = 12
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of texts: `rows` as wide as `header`, the first cell of each being its name.
+    """A table of text: `rows` are as wide as `header`, and the first cell of a row names it.
 
-    `numeric` tells for each column whether it holds numbers; `marked` is the index of the row to
-    emphasise, if any; `notes` stand below.
+    `numeric` says for each column whether it holds numbers. `marked` is the index of the row to emphasise,
+    if any. `notes` are printed below the table.
     """
 
     title: str
@@ -44,7 +44,7 @@ class TextTable:
 
 
 def likelihood_table(section: Section) -> TextTable:
-    """Test NLL of each model, its distance to the best, and on toys to the truth."""
+    """Test NLL of each model, its difference to the best one, and the KL divergence from a known truth."""
     repeated = any(len(model.runs) > 1 for model in section.models)
     toy = any(model.kl is not None for model in section.models)
     models = section.models
@@ -58,7 +58,7 @@ def likelihood_table(section: Section) -> TextTable:
         columns["bootstrap"] = _bootstrap_cells(section)
         columns["p (Holm)"] = [probability(each.p_adjusted) if each else "" for each in section.differences]
     if toy:
-        # The smallest is the one that matters, so it decides.
+        # The smallest divergence matters most, so its error decides the digits.
         errors = [model.kl.standard_error for model in models if model.kl and model.kl.standard_error]
         decimals = decimals_for(min(errors, default=None))
         columns["KL(true || model)"] = [with_error(model.kl, decimals) for model in models]
@@ -84,7 +84,7 @@ def likelihood_table(section: Section) -> TextTable:
 
 
 def _label(model: ModelGroup) -> str:
-    """A model's label, which says so where its likelihoods are not to be trusted."""
+    """A model's label, with the certificates that it fails."""
     failed = ", ".join(_plain(name) for name in model.failed_certificates)
     return f"{model.label} (fails: {failed})" if failed else model.label
 
@@ -94,7 +94,7 @@ def _plain(name: str) -> str:
 
 
 def certificate_table(section: Section) -> TextTable | None:
-    """The figures that the models' certificates rest on, the worst of the runs; None where there are none."""
+    """The values of the models' certificates, for each the worst of the runs; None if there are none."""
     names = dict.fromkeys(
         name for model in section.models for run in model.runs for name in run.results.certificates
     )
@@ -121,7 +121,7 @@ def _certificate_cell(certificate: Certificate | None) -> str:
     figures = significant(certificate.value)
     if not certificate.failed:
         return figures if certificate.settled else f"{figures}, not settled"
-    # A solve that does not converge fails below the bound as well: the text says so.
+    # A solve that does not converge fails even below the bound; the certificate's text says so.
     above = f": above {significant(certificate.bound)}" if certificate.value > certificate.bound else ""
     return f"{figures}, fails{above}"
 
@@ -163,7 +163,7 @@ def _likelihood_notes(section: Section, repeated: bool) -> tuple[str, ...]:
 
 
 def cost_table(section: Section) -> TextTable:
-    """What each model cost, and how well its likelihoods were solved; means over the runs."""
+    """The cost of each model and the numerical errors of its likelihoods; costs are means over the runs."""
     gridded = any(model.mean_metric("grid_mass") is not None for model in section.models)
     backed = any(model.max_metric("background_share") is not None for model in section.models)
     header = (
@@ -251,7 +251,7 @@ def _run_row(label: str, run: FittedRun, decimals: int) -> tuple[str, ...]:
 
 
 def unfinished_table(unfinished: Sequence[RunRecord]) -> TextTable:
-    """Runs without results, with what is known of them."""
+    """Runs without results: their status, how far they came, and why they ended."""
     header = (
         "run",
         "data set",
@@ -300,7 +300,7 @@ def rank_table(ranking: Ranking) -> TextTable:
 
 
 def facts(section: Section) -> list[tuple[str, str]]:
-    """What was fitted, as pairs (term, value); what is unknown is left out."""
+    """The data set and its split, as pairs (term, value), without those that are unknown."""
     dataset, record = section.record.dataset, section.record
     split = record.info.get("split")
     parts = split if isinstance(split, dict) else {}

@@ -1,4 +1,4 @@
-"""Writes what a ladder of solvers costs and gets wrong: one page that needs nothing else, and its numbers."""
+"""Writes a comparison of solvers: a self-contained page, and its numbers as JSON."""
 
 import shlex
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ def write_tradeoff(
 ) -> Path:
     """Write index.html and tradeoff.json into `folder`, which is made; returns the page's path.
 
-    `chosen` is the recommended solver of those whose NLL is off by no more than `error`, nats, over `rows`
-    rows of the run called `name`. Raises `ConfigurationError` if `folder` cannot be written to.
+    `rungs` were measured on `rows` rows of the run `name`. `chosen` is the recommended one: its NLL is off by
+    at most `error`, nats. Raises `ConfigurationError` if `folder` cannot be written to.
     """
     from flowbench.report.figures.solver_costs import draw_tradeoff
     from flowbench.report.figures.style import figure_style
@@ -54,7 +54,7 @@ def write_tradeoff(
 
 
 def describe_choice(chosen: Rung | None, error: float) -> str:
-    """What to take, in a sentence."""
+    """The recommendation in a sentence."""
     if chosen is None:
         return (
             f"No solver of the ladder is sure to move the NLL by less than {error:g} nat; raise `--error`, "
@@ -69,7 +69,7 @@ def describe_choice(chosen: Rung | None, error: float) -> str:
 
 
 def tradeoff_table(rungs: Sequence[Rung], chosen: Rung | None, rows: int) -> TextTable:
-    """Every solver with its figures."""
+    """The table of all solvers, with their costs and errors."""
     header = (
         "solver",
         "nfe",

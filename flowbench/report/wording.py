@@ -1,4 +1,4 @@
-"""The verdict on each data set, and what it does not settle, in plain words."""
+"""The verdict on each data set, and its caveats, in sentences."""
 
 from collections.abc import Sequence
 
@@ -16,23 +16,23 @@ from flowbench.report.records import RunRecord
 from flowbench.report.table_cautions import Objection, about_cells, about_table, typed
 from flowbench.statistics.paired import CONFIDENCE, PairedDifference
 
-#: With fewer test rows than this an interval from their mean and spread is a rough one.
+#: With fewer test rows than this, an interval from their mean and spread is rough.
 FEW_ROWS = 100
-#: A density's mass on its grid may differ this much from the share of its samples there, beside the
-#: sampling error of the latter.
+#: A density's mass on its grid may differ by this much from the share of its samples there, on top of the
+#: sampling error of that share.
 MASS_TOLERANCE = 0.01
-#: A share of a density, not the flow's, that a reader should know of.
+#: From this share of the density on, the background beside the flow is worth a caution.
 LARGE_BACKGROUND = 0.05
-#: Beaten models that a sentence names.
+#: A sentence names at most this many beaten models.
 NAMED_MODELS = 5
-#: As many models get a sentence each on the same certificate; more share one.
+#: Up to this many models get a sentence each on the same undecided certificate; more share one.
 TOLD_ONE_BY_ONE = 2
 
 
 def verdict(section: Section) -> str:
-    """Which model is best, by how much, and whether that is more than the luck of the test rows.
+    """Which model is best, by how much, and whether the test rows suffice to tell.
 
-    Where something makes the comparison meaningless, that instead of a winner.
+    If the likelihoods do not rank the models, the verdict says why and names no winner.
     """
     best = section.best
     if not best.nll.is_finite:
@@ -48,7 +48,7 @@ def verdict(section: Section) -> str:
 
 
 def _void(section: Section, objection: Objection | None) -> str:
-    """The verdict where the best model has won nothing."""
+    """The verdict if the lowest NLL makes no winner."""
     best = section.best
     rows = plural(best.nll.rows, "shared test row")
     scores = f"{best.label} scores lowest, {with_error(best.nll)} nats per row (± standard error, {rows})"
@@ -110,7 +110,7 @@ def _by_seeds(difference: PairedDifference) -> str:
 
 
 def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence[RunRecord]) -> list[str]:
-    """What a reader has to know before leaning on the verdict; empty where nothing stands against it."""
+    """What a reader has to know before relying on the verdict, a sentence each."""
     return [
         *about_table(section.pitfalls, section.record.dataset),
         *about_cells(section.record.dataset),
@@ -123,7 +123,7 @@ def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence
 
 
 def _lattices(section: Section) -> dict[str, object]:
-    """The dequantised columns by name, with what is known of their cells."""
+    """The dequantised columns, by name, with the step and the origin of their cells."""
     return typed(dict, section.record.dataset.get("lattices"))
 
 
@@ -153,7 +153,7 @@ def _about_seeds(section: Section) -> list[str]:
     difference = section.differences[1]
     if difference is None or first.nll_spread is None or second.nll_spread is None:
         return []
-    # The standard error that the seeds alone put on the difference of the two means.
+    # The standard error of the difference of the two means that comes from the seeds alone.
     error = (first.nll_spread**2 / len(first.runs) + second.nll_spread**2 / len(second.runs)) ** 0.5
     if not difference.is_resolved or difference.mean > 2 * error:
         return []
@@ -178,7 +178,7 @@ def _about_likelihoods(section: Section) -> list[str]:
         ]
         error = model.max_metric("log_prob_error_largest")
         reach = finest or model.nll.standard_error
-        # What places in cells leave open is independent from row to row, and in the uncertainty already.
+        # The random places in cells are independent from row to row, and part of the uncertainty already.
         if error is not None and reach is not None and error > reach and not _lattices(section):
             notes.append(
                 f"A row's log-likelihood under {model.label} may be off by up to {significant(error)} nat, "
@@ -205,7 +205,7 @@ def _about_likelihoods(section: Section) -> list[str]:
 
 
 def _about_unsettled(section: Section) -> list[str]:
-    """The certificates that could not be told, one by one where there are few."""
+    """The undecided certificates: a sentence for each model, or one for all if there are many."""
     notes = []
     by_name: dict[str, list[tuple[str, str]]] = {}
     for model in section.models:

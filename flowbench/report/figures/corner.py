@@ -26,9 +26,9 @@ from flowbench.statistics.paired import Floats
 MAX_COLUMNS = 6
 MAX_DOTS = 200
 BINS = 28
-#: How long a dot is, as a share of the axis: too little to be seen.
+#: Length of a dot as a share of the axis, too short to be seen.
 DOT = 2e-3
-#: Share of the data in each column that may lie beyond the frame, at either end.
+#: Share of the data of each column that may lie outside the frame, at either end.
 BEYOND = 0.005
 
 Limits = tuple[float, float]
@@ -112,9 +112,9 @@ def _draw_pair(axes: Axes, data: Floats, samples: Floats, x: Limits, y: Limits) 
 
 
 def _dots(points: Floats, length: float) -> PathPatch:
-    """Dots at `points: (n, 2)`, as one path: an element for each would be two thirds of the page.
+    """Dots at `points: (n, 2)` as a single path; an SVG element for each would make the page far larger.
 
-    They are lines with round ends, and of a `length`, since matplotlib draws none without one.
+    Each dot is a line with round ends. It needs a `length`, as matplotlib draws no line without one.
     """
     codes = np.tile([Path.MOVETO, Path.LINETO], len(points))
     outline = Path(np.repeat(points, 2, axis=0) + np.tile([[0, 0], [length, 0]], (len(points), 1)), codes)

@@ -1,4 +1,4 @@
-"""Numbers that are read faster as a picture: learning curves, and distances to the best model."""
+"""Learning curves, and the differences of models to the best one."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from flowbench.report.numbers import significant
 from flowbench.statistics.paired import CONFIDENCE, PairedDifference
 
 WIDTH, HEIGHT = 4.4, 3.1
-#: The NLL axis reaches up to this quantile of all values, since the first ones are arbitrarily bad.
+#: The NLL axis ends at this quantile of all values, since the first values can be arbitrarily bad.
 TOP = 0.9
 #: The time axis spans at most this ratio.
 TIME_SPAN = 300
 MAX_LABEL = 28
-#: A model that is as many times as far behind as half of the others stands at the edge, with its figure.
+#: A model that is this many times as far behind as the median one is drawn at the edge, with its figure.
 FAR = 25
 
 
@@ -52,7 +52,7 @@ def draw_curves(
         labelled.add(curve.label)
         x, y = np.array(curve.points).T
         if len(x) == 1:
-            # A closed-form fit: it is done before the first step, and stays.
+            # A fit in closed form has one value.
             axes.axhline(y[0], color=style["color"], linestyle=style["linestyle"], label=label)
         else:
             axes.plot(x, y, **style, markersize=4, markevery=max(len(x) // 8, 1), label=label)
@@ -71,8 +71,8 @@ def draw_differences(
 ) -> Picture:
     """Distance to the best model with its interval, one (label, series, difference) each, best on top.
 
-    The difference of the best itself is None: it is the zero of the axis. A model far behind the others is
-    an arrow at the edge with its distance, so that the others can be told apart.
+    The difference of the best model is None, and drawn at zero. A model far behind the others is an arrow at
+    the edge with its figure, so that the axis can tell the others apart.
     """
     reach = _reach([difference for _, _, difference in models if difference])
     figure = new_figure(WIDTH, 0.75 + 0.36 * len(models))
@@ -109,13 +109,13 @@ def draw_differences(
 
 
 def _reach(differences: Sequence[PairedDifference]) -> tuple[float, float]:
-    """From where to where an axis shows distances: all of them, unless one is far beyond the others."""
+    """The limits of the axis of differences; infinite unless one model is far behind the others."""
     means = np.array([difference.mean for difference in differences])
     typical = np.median(means[means > 0]) if (means > 0).any() else np.inf
     near = [each for each in differences if each.mean <= FAR * typical]
     if len(near) == len(differences):
         return -np.inf, np.inf
-    # An interval may be as far beyond the others as a distance.
+    # The end of an interval may be far out, too.
     farthest = max(each.mean for each in near)
     low, high = min(each.low for each in near), max(each.high for each in near)
     return max(min(low, 0.0), -farthest) - 0.05 * farthest, 1.1 * min(high, 2 * farthest)
@@ -135,7 +135,7 @@ def _set_time_axis(axes: Axes, curves: Iterable[Curve]) -> None:
     times = [x for curve in curves for x, _ in curve.points if len(curve.points) > 1 and x > 0]
     if times:
         axes.set_xscale("log")
-        # What happens in the first moments would otherwise take half of the axis.
+        # Without this limit, the first moments would take half of the axis.
         axes.set_xlim(max(min(times), max(times) / TIME_SPAN) / 1.1, max(times) * 1.1)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
         axes.xaxis.set_minor_locator(NullLocator())

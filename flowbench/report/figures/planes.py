@@ -1,4 +1,4 @@
-"""Two columns: densities and samples side by side, in one frame and on one colour scale."""
+"""Densities and samples of two columns, side by side with the same limits and colour scale."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ from flowbench.statistics.paired import Floats
 from flowbench.store import Grid
 
 COLOUR_MAP = "viridis"
-#: At most this many dots in a panel: more of them hide the density that they show.
+#: The most dots in a panel; more would hide one another.
 MAX_DOTS = 2000
 WIDTH = 2.6
 SMALL_WIDTH = 1.75
-#: Of the densest cells this share may be brighter than the scale, so that one spike does not darken the rest.
+#: This share of the cells may be brighter than the colour scale, so that one spike does not darken the rest.
 CLIPPED = 0.001
 
 Limits = tuple[float, float]
@@ -39,7 +39,7 @@ Limits = tuple[float, float]
 
 @dataclass(frozen=True)
 class Plane:
-    """The frame that all panels of a data set share: column names, limits, top of the colour scale."""
+    """What all panels of a data set share: column names, limits, and the top of the colour scale."""
 
     names: tuple[str, str]
     x: Limits
@@ -53,10 +53,10 @@ class Plane:
 
 
 def shared_plane(names: tuple[str, str], grids: Sequence[Grid]) -> Plane:
-    """A frame around all `grids`, with a colour scale up to the brightest cell.
+    """The plane of all `grids`, with a colour scale up to the brightest cell.
 
-    That is the brightest cell of the true density where it is known, which a spike of a model cannot
-    stretch, and otherwise of the models, all but `CLIPPED` of their cells.
+    If the true density is known, its brightest cell counts, so that no spike of a model stretches the scale.
+    Otherwise it is that of the models, without the brightest share `CLIPPED` of their cells.
     """
     truths = [_density(grid.true_log_prob) for grid in grids if grid.true_log_prob is not None]
     if truths:
@@ -71,9 +71,9 @@ def shared_plane(names: tuple[str, str], grids: Sequence[Grid]) -> Plane:
 def draw_density(
     plane: Plane, grid: Grid, log_prob: Floats, *, what: str, key: str, rows: Floats | None = None
 ) -> Picture:
-    """One density on the grid, with the `rows: (n, 2)` that it should explain as open dots on top."""
+    """A density on the grid, with `rows: (n, 2)` of data as open dots on top."""
     figure, axes = new_panel(plane)
-    # The ground of the scale, where a density was not tabulated.
+    # The darkest colour of the scale, where the grid ends.
     axes.set_facecolor(colormaps[COLOUR_MAP](0.0))
     axes.imshow(
         _density(log_prob).T,
@@ -131,7 +131,7 @@ def draw_colour_bar(plane: Plane, *, key: str) -> Picture:
 def new_panel(plane: Plane, panel_width: float = WIDTH, *, named: bool = True) -> tuple[Figure, Axes]:
     """An empty panel in the shape of the plane, with its limits, its ticks and, if `named`, its names."""
     width, height = plane.x[1] - plane.x[0], plane.y[1] - plane.y[0]
-    # Columns of like range keep their shape; others fill a square.
+    # Columns of similar range keep their proportions; others fill a square.
     ratio = height / width if 0.5 <= height / width <= 2 else 1.0
     figure = new_figure(panel_width, 0.45 + (panel_width - 0.6) * ratio)
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""Calibration as a picture: how far quantile transforms of held-out rows are from uniform."""
+"""Calibration curves: the distance of quantile transforms of held-out rows from uniform."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from flowbench.statistics.paired import Floats
 
 WIDTH, HEIGHT = 4.4, 3.1
 MAX_LABEL = 28
-#: Points of a curve: as many as can be told apart.
+#: Points of a curve.
 POINTS = 200
 
 
@@ -35,7 +35,7 @@ class Quantiles:
 def draw_calibration(
     models: Sequence[Quantiles], *, band: float, xlabel: str, ylabel: str, alt: str, key: str
 ) -> Picture:
-    """Each model's distribution function less that of the uniform, with the `band` that chance allows."""
+    """Each model's distribution function minus the uniform one, with the `band` within which chance lies."""
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.add_subplot()
     at = np.linspace(0, 1, POINTS)

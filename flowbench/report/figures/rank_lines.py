@@ -1,4 +1,4 @@
-"""A critical-difference diagram: average ranks on a line, models that are not told apart joined below it."""
+"""A critical-difference diagram: average ranks on a line, with bars below that join equal models."""
 
 from flowbench.report.figures.style import INK, MUTED, Picture, finish, new_figure, series_style, short
 from flowbench.report.ranking import Ranking

@@ -1,4 +1,4 @@
-"""What solvers cost against what they get wrong."""
+"""The error of solvers against their speed."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from flowbench.report.figures.style import INK, Picture, finish, new_figure, ser
 from flowbench.store.rung import Rung
 
 WIDTH, HEIGHT = 9.0, 4.8
-#: Biases below this are drawn here: they are rounding.
+#: Biases below this are rounding, and are drawn at this value.
 LEAST = 1e-9
 
 
 def draw_tradeoff(rungs: Sequence[Rung], chosen: Rung | None, error: float, *, alt: str, key: str) -> Picture:
-    """The far end of each bias's interval against speed, both logarithmic; one line a family of solvers."""
+    """The largest bias within its interval against speed, both logarithmic; a line for each family."""
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.add_subplot()
     families = list(dict.fromkeys(rung.family for rung in rungs))

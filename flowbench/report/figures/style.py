@@ -1,4 +1,4 @@
-"""How every figure looks, and how it becomes a piece of the page."""
+"""The style of all figures, and their conversion to SVG inside a page."""
 
 import io
 import re
@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-# Stand-ins that the finished SVG trades for the page's own colours, so that a figure is as readable on a
-# dark screen as on paper.
+# Placeholders, which the finished SVG replaces by the page's own colours: a figure then follows the page's
+# light or dark theme.
 INK, MUTED, RULE = "#010203", "#040506", "#070809"
 _THEME = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"}
 
@@ -36,7 +36,7 @@ _DASHES: tuple[Any, ...] = (
     (0, (8, 2)),
     (0, (3, 1, 1, 1, 1, 1)),
 )
-#: Series that lines, colours and markers tell apart.
+#: The number of series that have a line style, a colour and a marker of their own.
 TOLD_APART = len(_COLOURS)
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -46,7 +46,7 @@ _COORDINATES = {"d", "x", "y", "width", "height", "points"}
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as an inline SVG, which also says what a reader who cannot see it is told."""
+    """A figure as an inline SVG with a text for readers who cannot see it."""
 
     svg: Markup
 
@@ -62,7 +62,7 @@ def series_style(index: int) -> dict[str, Any]:
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Matplotlib's settings for the figures of a report; they are put back afterwards."""
+    """Matplotlib's settings for the figures of a report, restored after the block."""
     settings = {
         **seaborn.axes_style("ticks"),
         "axes.edgecolor": MUTED,
@@ -83,7 +83,7 @@ def figure_style() -> Iterator[None]:
         "lines.linewidth": 1.6,
         "svg.fonttype": "none",
         "text.color": INK,
-        # Names come from the data: a dollar sign in one is not mathematics.
+        # Names come from the data, where a dollar sign does not begin mathematics.
         "text.parse_math": False,
         "text.usetex": False,
         "xtick.color": MUTED,
@@ -94,7 +94,7 @@ def figure_style() -> Iterator[None]:
         "ytick.labelsize": 9,
     }
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        # The reader's browser may have the letters that the font used for measuring lacks.
+        # The font only measures text here; the reader's browser may have the letters that it lacks.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         yield
 
@@ -133,7 +133,7 @@ def finish(figure: Figure, alt: str, key: str) -> Picture:
 
 
 def _inline(svg: bytes, alt: str, key: str) -> Markup:
-    """`svg` as an element of the page: no namespaces, no ids that others use, no size of its own."""
+    """`svg` as an element of the page: without namespaces, with unique ids, sized by the page."""
     root = ElementTree.fromstring(svg)
     for parent in list(root.iter()):
         for child in list(parent):
@@ -154,7 +154,7 @@ def _inline(svg: bytes, alt: str, key: str) -> Markup:
     width, height = root.attrib.pop("width"), root.attrib.pop("height")
     root.attrib.pop("version", None)
     root.attrib |= {"role": "img", "style": f"--width: {width}; aspect-ratio: {width[:-2]} / {height[:-2]}"}
-    # ElementTree escapes whatever text from data the figure holds.
+    # ElementTree escapes text from the data in the figure.
     body = ElementTree.tostring(root, encoding="unicode").removeprefix("<svg")
     return Markup('<svg aria-label="{}"').format(escape(alt)) + Markup(body)
 
@@ -169,5 +169,5 @@ def _adapt(value: str, used: set[str], key: str) -> str:
 
 
 def _shortened(name: str, value: str) -> str:
-    """Coordinates cut to a hundredth of a point, which nobody sees and which makes pages smaller."""
+    """Coordinates cut to a hundredth of a point, which is invisible and makes pages smaller."""
     return re.sub(r"(\.\d\d)\d+", r"\1", value) if name in _COORDINATES else value
