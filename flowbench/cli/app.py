@@ -18,7 +18,7 @@ from flowbench.cli.model_commands import evaluate, sample, score, tradeoff
 from flowbench.cli.report_commands import compare, report
 from flowbench.cli.run_commands import runs_app
 
-#: Most specific first.
+#: The exit code for each class of errors; the first match counts.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (errors.RunFailedError, 1),
     (errors.ConfigurationError, 2),
@@ -39,7 +39,7 @@ app.add_typer(runs_app, name="runs")
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
-    # A path need not be text that the terminal's encoding has.
+    # A path may hold characters that the terminal's encoding lacks.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run_app(sys.argv[1:]))
 

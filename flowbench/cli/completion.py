@@ -1,4 +1,4 @@
-"""What the shell is offered when the user presses Tab behind half a name."""
+"""Completion of names and paths in the shell."""
 
 import os
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ def _complete_path(incomplete: str) -> list[str]:
     above = f"{folder}{os.sep}" if os.sep in incomplete else ""
     try:
         found = sorted(os.scandir(above or "."), key=lambda entry: entry.name)
-    except OSError:  # a shell that completes a name has no place for an error
+    except OSError:  # completion has no way to report an error
         return []
     names = [entry.name + os.sep * entry.is_dir() for entry in found if not entry.name.startswith(".")]
     return [above + name for name in _starting(names, start)]

@@ -1,4 +1,4 @@
-"""What the user sees of fits: their configurations, and how they come along."""
+"""What the user sees of fits: their configurations and their progress."""
 
 import sys
 from collections.abc import Callable
@@ -19,9 +19,9 @@ INTERRUPTED = 130
 
 
 def watch_fit(line: ProgressLine, stop: StopRequest, farewell: Callable[["Run"], str]) -> "Watch":
-    """A `Watch` that shows a fit on `line` and ends it on `stop`.
+    """A `Watch` that shows a fit on `line` and stops it when `stop` is set.
 
-    `farewell` gives the message for an interruption, once the run is there.
+    `farewell` makes the message of an interruption from the run.
     """
     from flowbench.workflows.preparation import Watch
 

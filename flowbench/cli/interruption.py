@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a request to a fit to stop, or an interruption at once."""
+"""Ctrl-C and SIGTERM: the first asks a fit to stop, the second interrupts it."""
 
 import signal
 from collections.abc import Iterator
@@ -9,13 +9,17 @@ from flowbench.cli import terminal
 
 
 class StopRequest:
-    """Set by the first Ctrl-C or SIGTERM while a fit trains; a second, or one at other times, interrupts."""
+    """A request to stop, which a fit asks for between steps by calling the object.
+
+    The first Ctrl-C or SIGTERM while a fit trains sets it. A second one, or one at another time, raises
+    `KeyboardInterrupt`.
+    """
 
     def __init__(self) -> None:
         self.asked = False
-        #: Whether there is a fit that hears the request.
+        #: Whether a fit is training, and so asks for the request.
         self.training = False
-        #: What to say when interrupting.
+        #: The message of an interruption.
         self.farewell = ""
 
     def __call__(self) -> bool:
@@ -34,7 +38,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM inside the block into a request to stop, if it can be heard."""
+    """Yield a request to stop, which SIGINT and SIGTERM set inside the block."""
     request = StopRequest()
     earlier = {number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -25,7 +25,7 @@ def _say_above(flagged: int, rows: int) -> None:
 
 
 def _say_flagged(scored: "ScoredTable") -> None:
-    """Tell how many rows have no log-likelihood, and why, and with how many others something is wrong."""
+    """Say how many rows have no log-likelihood and why, and how many others have a flag."""
     from flowbench.evaluation.flags import ABOVE
 
     rows = len(scored.row)

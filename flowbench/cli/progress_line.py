@@ -1,4 +1,4 @@
-"""One line that shows how a long task comes along."""
+"""A line that shows the progress of a long task."""
 
 import math
 import sys
@@ -17,7 +17,10 @@ PLAIN_INTERVAL = 5.0
 
 
 class ProgressLine:
-    """One line that follows a long task: redrawn on a terminal, a plain line every few seconds elsewhere."""
+    """Shows the progress of a long task.
+
+    On a terminal, it is one line that is redrawn. Elsewhere, it is a new line every few seconds.
+    """
 
     def __init__(self, label: str) -> None:
         self._label = label
@@ -37,22 +40,22 @@ class ProgressLine:
             self._bar.stop()
 
     def begin(self, label: str) -> None:
-        """Follow another fit from here on."""
+        """Show another fit from now on."""
         self._label, self._last, self._begun = label, -math.inf, time.monotonic()
         if self._bar:
             self._bar.update(self._task, description=cleaned(label), completed=0.0, text="preparing")
 
     def prepare(self, text: str) -> None:
-        """Show what is done before training, if that takes long."""
+        """Show what is done before training; elsewhere than on a terminal, only once it has taken long."""
         if self._bar or time.monotonic() - self._begun >= PLAIN_INTERVAL:
             self._show(0.0, text)
 
     def update(self, progress: "TrainingProgress") -> None:
-        """Show where training stands."""
+        """Show the progress of training."""
         self._show(progress.fraction, describe(progress))
 
     def count(self, done: int, total: int, noun: str = "rows") -> None:
-        """Show how many rows, or what else there are many of, are done."""
+        """Show how many rows, or other things called `noun`, are done."""
         if done < total:
             self._show(done / total, f"{done:,} of {total:,} {noun}")
 
@@ -64,7 +67,7 @@ class ProgressLine:
             say(f"{self._label}: {name}")
 
     def warn(self, text: str) -> None:
-        """Say what has to be known when the line is gone."""
+        """Write a message that stays when the line is gone."""
         say(f"{self._label}: {text}")
 
     def _show(self, fraction: float, text: str) -> None:
@@ -81,13 +84,13 @@ def _make_bar() -> "Progress | None":
     from rich.table import Column
 
     console = Console(stderr=True, highlight=False)
-    # rich believes variables such as FORCE_COLOR, which CI sets and which make no terminal of a log.
+    # rich takes stderr for a terminal if FORCE_COLOR is set, as it is in CI, where stderr is a log.
     if not sys.stderr.isatty() or not console.is_terminal or console.is_dumb_terminal:
         return None
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(12, table_column=Column(no_wrap=True)),
-        # Where the terminal is narrow, the rest goes on the next line instead of being cut.
+        # On a narrow terminal, the text is wrapped and not cut.
         TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=False)),
         console=console,
         transient=True,
@@ -95,7 +98,7 @@ def _make_bar() -> "Progress | None":
 
 
 def describe(progress: "TrainingProgress") -> str:
-    """Step, objective, validation NLL, nfe, rows a second and time left, in one line."""
+    """Progress in one line: step, objective, validation NLL, nfe, rows per second and time left."""
     parts = [f"step {progress.step:,}", progress.objective]
     if math.isfinite(progress.validation_nll):
         best = f" (best {progress.best_nll:.4f})" if progress.best_nll < progress.validation_nll else ""

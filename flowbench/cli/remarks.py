@@ -1,4 +1,4 @@
-"""What commands tell beside their answers: how to go on with a run, what a likelihood stands for."""
+"""Remarks that several commands make: how to resume a run, what the likelihood of a cell means."""
 
 import shlex
 from collections.abc import Sequence

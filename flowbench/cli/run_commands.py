@@ -34,7 +34,7 @@ def print_runs(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> N
     for run in runs:
         try:
             found.append((run, run.info, condition_of(run)))
-        except FlowbenchError as error:  # it may be gone by now
+        except FlowbenchError as error:  # the run may have been removed
             warnings.append(str(error))
     warnings += [f"{run.name}: {fault}" for run, _, condition in found for fault in condition.faults]
     for warning in warnings:
@@ -66,7 +66,7 @@ def print_run(run: opt.RunArgument, json: opt.JsonOption = False, home: opt.Home
     info, condition = opened.info, condition_of(opened, thorough=True)
     metrics: dict[str, Any] = {}
     config = None
-    with suppress(FlowbenchError):  # its text is among the faults
+    with suppress(FlowbenchError):  # the faults say so
         metrics = opened.read_results().metrics if opened.has_results else {}
     with suppress(FlowbenchError):
         config = opened.config
@@ -103,12 +103,12 @@ def _advice(status: str, run: "Run", home: Path) -> str:
 
 
 def _honest(info: dict[str, Any], condition: "Condition") -> dict[str, Any]:
-    """What run.json says, with the status that the files bear out."""
+    """The contents of run.json, with the status and the faults that the files show."""
     return info | {"status": condition.status or None, "faults": list(condition.faults)}
 
 
 def _described(info: dict[str, Any]) -> tuple[str, str]:
-    """Model and data set; a dash for what a foreign run does not say."""
+    """Model and data set; a dash for one that a foreign run does not name."""
     dataset = info.get("dataset")
     name = dataset.get("name", "-") if isinstance(dataset, dict) else "-"
     return str(info.get("model", "-")), str(name)

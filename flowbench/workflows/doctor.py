@@ -1,4 +1,4 @@
-"""Is this machine fit for work? Versions, devices, write access and a short fit whose answer is known."""
+"""Checks of a machine: versions, devices, write access, and a short fit whose result is known."""
 
 import tempfile
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from flowbench.workflows.preparation import Watch
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """The outcome of one check."""
 
     name: str
     passed: bool
@@ -44,7 +44,7 @@ def examine(home: Home) -> list[Check]:
 def _check(name: str, attempt: Callable[[], str]) -> Check:
     try:
         return Check(name, True, attempt())
-    # What a driver or a library raises on a machine that is not fit for work is what is asked for here.
+    # Drivers and libraries raise errors of any kind on a faulty machine, and the check has to report them.
     except Exception as error:
         return Check(name, False, str(error) if isinstance(error, FlowbenchError | OSError) else repr(error))
 
@@ -55,7 +55,7 @@ def _devices() -> str:
 
 
 def _try_writing(folder: Path) -> str:
-    """Write into `folder`, or into the nearest folder above it that is there."""
+    """Write into `folder`, or into the nearest folder above it that exists."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise FlowbenchError(f"{there} is a file where a folder is needed; move it, or give another `--home`")
@@ -64,7 +64,7 @@ def _try_writing(folder: Path) -> str:
 
 
 def _fit_and_integrate() -> str:
-    """Fit a small continuous flow, and integrate its density over the plane."""
+    """Fit a small continuous flow; check the integral of its density, and its likelihoods after reloading."""
     settings = (
         "flow.field.width=32",
         "evaluation.grid=80",

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, host and source commit."""
+"""The environment of a run: versions, host and source commit."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def describe_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on."""
+    """Versions of Python and of the packages that results depend on."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -35,7 +35,7 @@ def describe_versions() -> dict[str, str]:
 
 
 def describe_host() -> dict[str, str | int]:
-    """The machine, as far as speed depends on it."""
+    """The properties of the machine on which speed depends."""
     return {
         "platform": platform.platform(),
         "machine": platform.machine(),
@@ -47,18 +47,18 @@ def describe_host() -> dict[str, str | int]:
 
 
 def processor_name() -> str:
-    """The processor as it calls itself."""
+    """The processor's own name."""
     return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor())
 
 
 def bfloat16_units() -> list[str]:
-    """The processor's units that multiply in bfloat16, with which `cnf` takes more steps a second."""
+    """The processor's units for bfloat16 products; with one, `cnf` takes more steps a second."""
     capabilities = torch.cpu.get_capabilities()
     return [name for name in ("avx512_bf16", "amx_bf16") if capabilities.get(name)]
 
 
 def source_commit() -> str | None:
-    """The commit of the checkout that flowbench runs from, or None if it is not a checkout."""
+    """The commit of the checkout that flowbench runs from; None if it is none, or git cannot tell."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None

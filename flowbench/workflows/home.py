@@ -1,4 +1,4 @@
-"""The folder that runs, reports and tables are taken from."""
+"""The working folder, with runs, reports and tables in it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,23 +20,23 @@ class Home:
 
     @property
     def runs(self) -> Path:
-        """Where runs are kept."""
+        """The folder of the runs."""
         return self.path / "runs"
 
     @property
     def reports(self) -> Path:
-        """Where reports are written."""
+        """The folder of the reports."""
         return self.path / "reports"
 
     @property
     def datasets(self) -> Path:
-        """Where tables are found by name."""
+        """The folder in which tables are found by name."""
         return self.path / "datasets"
 
     def run(self, name: str) -> Run:
         """Open a run by its name in `runs/`, or by its folder; raises as `Run.open` does."""
         inside, beside = self.runs / name, Path(name)
-        # os.path.isdir answers where Path.is_dir raises: for names that no file system would take.
+        # For a name that no file system takes, Path.is_dir raises and os.path.isdir says no.
         return Run.open(beside if isdir(beside) and not isdir(inside) else inside)
 
     def create_run(
@@ -47,10 +47,10 @@ class Home:
         info: Mapping[str, Any],
         held: ExitStack | None = None,
     ) -> Run:
-        """Make the folder of a new run as `Run.create` does, which says what `held` is and what it raises.
+        """Make the folder of a new run; `held` and the errors are those of `Run.create`.
 
-        It is called `name`, or the first free of stem, stem-2, stem-3, ..., where the `stem` is made easy to
-        type first.
+        The folder is called `name`. Without one, it gets the first free name of stem, stem-2, stem-3, ...;
+        characters of the `stem` that are hard to type are replaced.
         """
         if name is not None:
             return Run.create(self.runs / check_run_name(name), config, info, held)
@@ -58,14 +58,14 @@ class Home:
         number = 1
         while True:
             path = self.runs / (stem if number == 1 else f"{stem}-{number}")
-            # Another process may take a name that is free now.
+            # Another process may take the name in between.
             with suppress(RunExistsError):
                 if not path.exists():
                     return Run.create(path, config, info, held)
             number += 1
 
     def report_path(self, name: str | None, stems: Sequence[str]) -> Path:
-        """The folder of a report: `name` as given, or the `stems` of what it is about, joined.
+        """The folder of a report: called `name`, or else by the `stems` of its data sets or runs.
 
         Raises `ConfigurationError` for a `name` that cannot be used.
         """
@@ -77,12 +77,12 @@ class Home:
         return self.reports / (joined if fits else f"{first}-and-{len(others)}-more")
 
 
-# Of bytes, which is what file systems count.
+# In bytes, as file systems count.
 _LONGEST_STEM = 80
 _LONGEST_JOINED = 100
 
 
 def _easy_to_type(stem: str) -> str:
-    """`stem`, such as a file's name, without what a shell or `check_run_name` would stumble over."""
+    """`stem`, such as a file's name, without characters that a shell or `check_run_name` objects to."""
     plain = re.sub(r"[^\w.+]+", "-", stem).lstrip(".-")
     return plain.encode()[:_LONGEST_STEM].decode(errors="ignore").rstrip(".-") or "unnamed"
