@@ -31,7 +31,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("fit", "moons", "--columns", ""), 2, "`--columns` takes names"),
     (("fit", "moons", "--columns", "x,x"), 2, "`--columns` names one thing twice"),
     (("fit", "moons", "--home", "table.csv"), 2, "'--home'"),
-    (("fit", "moons", "--home", "/proc"), 2, "cannot write /proc/runs"),
+    (("fit", "moons", "--rows", "99", "--home", "/proc"), 2, "cannot write /proc/runs"),
     (("fit", "moons", "--threads", "100000"), 2, "`threads`"),
     (("fit", "moons", "--set", "data=3"), 2, "data set"),
     (("fit", "moons", "--set", "flow.name=3"), 2, "`flow`"),

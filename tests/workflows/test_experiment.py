@@ -209,11 +209,11 @@ def test_a_comparison_goes_on_with_a_run_that_was_interrupted_or_killed(home: Ho
 
 def test_a_comparison_leaves_runs_alone_that_it_cannot_go_on_with(home: Home) -> None:
     (stopped,) = compared(home, stop=True).runs
-    with stopped.lock():
-        assert compared(home).runs[0].path.name == "iris-planar-2"
+    with stopped.lock(), pytest.raises(RunLockedError, match="another process is fitting planar"):
+        compared(home)
     assert stopped.info["status"] == "interrupted"
+    assert [path.name for path in home.runs.iterdir()] == ["iris-planar"]
     (stopped.path / "resume.safetensors").write_bytes(b"something else")
-    (home.runs / "iris-planar-2").rename(home.path / "finished")
     assert compared(home).runs[0].path.name == "iris-planar-2"
 
 
