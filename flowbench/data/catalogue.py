@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flowbench.data.column_type import ColumnType
 from flowbench.data.dataset import Column, Dataset, Provenance
-from flowbench.data.files import TableFile, table_suffix
+from flowbench.data.files import TableFile, table_suffix, unchanged
 from flowbench.data.formats import read_raw_table, reading_errors
 from flowbench.data.markers import find_markers
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
@@ -157,7 +157,9 @@ def _load_file(
     reading: ReadOptions,
     types: Mapping[str, ColumnType] | None,
 ) -> Dataset:
-    table = read_table(file, columns, reading=reading, may_leave_out=for_fit, types=types)
+    with unchanged(file.path):
+        table = read_table(file, columns, reading=reading, may_leave_out=for_fit, types=types)
+        provenance = file_provenance(file)
     if for_fit:
         with reading_errors(file):
             _check_can_be_fitted(table, reading.keep or ())
@@ -165,7 +167,7 @@ def _load_file(
         table_stem(file),
         tuple(Column(name, type=table.types[name]) for name in table.names),
         table.rows,
-        file_provenance(file),
+        provenance,
         notes=table.notes,
         row_numbers=table.row_numbers,
         groups=table.groups,

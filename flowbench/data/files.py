@@ -7,7 +7,8 @@ import lzma
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -161,6 +162,28 @@ class TableFile:
             raise DataError(f"`{names[0]}` is not read inside of an archive; unpack it")
         check_size(next(member.file_size for member in tables if member.filename == names[0]))
         return names[0]
+
+
+@contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Raise `DataError` if the file at `path` is not the same at the end as at the beginning.
+
+    A format's library may open a file several times, and read its bytes in any order. So long as nobody
+    writes to it meanwhile, all of them, and whoever hashes it, see the same bytes.
+    """
+    before = _state(path)
+    yield
+    if _state(path) != before:
+        raise DataError(f"{path}: the file changed while it was read; try again when nobody writes to it")
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What differs between two files, or two states of one; None where there is no file to be read."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # of which reading tells
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _listed(names: list[str]) -> str:

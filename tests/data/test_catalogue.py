@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowbench.data import describe_dataset, list_datasets, load_dataset
+from flowbench.data import catalogue, describe_dataset, list_datasets, load_dataset
+from flowbench.data.files import TableFile
 from flowbench.data.sklearn_tables import SKLEARN_TABLES
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError
 from flowbench.registry import TOYS
@@ -161,6 +163,32 @@ def test_names_that_lead_nowhere(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     (folder / "sub").mkdir()
     with pytest.raises(DataError, match="it is a folder"):
         load_dataset("sub", folder=folder)
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_the_sum_is_that_of_the_rows_that_were_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, replace: bool
+) -> None:
+    """Whoever writes to a file while it is read, the rows of one state never get the sum of another."""
+    path = folder / "mine.csv"
+    assert (
+        load_dataset("mine", folder=folder).provenance.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    )
+    whole = catalogue.read_table
+
+    def read_and_change(file: TableFile, *arguments: object, **options: object) -> object:
+        table = whole(file, *arguments, **options)
+        changed = path.read_bytes().replace(b"1", b"2")
+        if replace:
+            (folder / "other").write_bytes(changed)
+            os.replace(folder / "other", path)
+        else:
+            path.write_bytes(changed)
+        return table
+
+    monkeypatch.setattr(catalogue, "read_table", read_and_change)
+    with pytest.raises(DataError, match=r"mine\.csv: the file changed while it was read; try again"):
+        load_dataset("mine", folder=folder)
 
 
 def test_one_name_for_two_files(folder: Path) -> None:
