@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowbench.data import load_dataset
     from flowbench.estimator import FlowDensity
-    from flowbench.workflows.fit import fit, load_model
+    from flowbench.workflows.fit import fit
+    from flowbench.workflows.stored_run import load_model
 
     __version__: str
 
@@ -19,7 +20,7 @@ _HOMES = {
     "FlowDensity": "flowbench.estimator",
     "fit": "flowbench.workflows.fit",
     "load_dataset": "flowbench.data",
-    "load_model": "flowbench.workflows.fit",
+    "load_model": "flowbench.workflows.stored_run",
 }
 
 

@@ -10,12 +10,12 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from flowbench.encoding.dequantiser import CONTINUOUS, choose_dequantiser
+from flowbench.encoding.dequantiser import choose_dequantiser
 from flowbench.errors import ConfigurationError
 from flowbench.evaluation.error_budget import ErrorBudget
 from flowbench.evaluation.reported import mean_log_prob, score_rows
 from flowbench.workflows.config import RunConfig, resolve
-from flowbench.workflows.preparation import DEQUANTISATION, Watch, make_trainer, prepare
+from flowbench.workflows.preparation import DEQUANTISATION, Watch, build_encoder, make_trainer, prepare
 
 Floats = NDArray[np.float64]
 
@@ -51,9 +51,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
     ----------
     model_ : flowbench.models.density_model.DensityModel
         The fitted model, float64, with exact divergence; `model_.as_distribution(generator)` is a
-        `torch.distributions.Distribution`. Of dequantised columns it knows places in cells.
-    dequantiser_ : flowbench.encoding.dequantiser.Dequantiser
-        What spreads rows over their cells and puts them back.
+        `torch.distributions.Distribution`. Its `encoder` has the dequantiser.
     config_ : flowbench.workflows.config.RunConfig
         The resolved configuration.
     n_features_in_ : int
@@ -98,13 +96,14 @@ class FlowDensity(DensityMixin, BaseEstimator):
         held_out = min(max(1, round(self.validation_fraction * len(rows))), len(rows) - 1)
         columns = tuple(f"x{i}" for i in range(rows.shape[1]))
         train, validation = rows[order[held_out:]], rows[order[:held_out]]
-        dequantiser = choose_dequantiser(columns, train) if self.dequantise else CONTINUOUS
-        places = np.random.default_rng((config.seed, DEQUANTISATION))
-        train, validation = (dequantiser.jitter(x, places) for x in (train, validation))
-        prepared = prepare(config, columns, train, validation)
+        dequantiser = choose_dequantiser(columns, train) if self.dequantise else None
+        encoder = build_encoder(config, columns, dequantiser)
+        random_places = np.random.default_rng((config.seed, DEQUANTISATION))
+        learnt, judged = (encoder.jitter(torch.tensor(x), random_places) for x in (train, validation))
+        prepared = prepare(config, encoder, learnt, judged)
         make_trainer(prepared, Watch()).run()
-        # Together and at the end: a fit that fails must not give an earlier fit's model other cells.
-        self.config_, self.dequantiser_ = config, dequantiser
+        # Together and at the end: a fit that fails must leave an earlier one as it was.
+        self.config_ = config
         self.model_ = prepared.model.cpu().for_evaluation(config.evaluation.integrator)
         return self
 
@@ -132,14 +131,14 @@ class FlowDensity(DensityMixin, BaseEstimator):
             raise ConfigurationError(f"`n_samples` must be at least 1; got {n_samples}")
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         with torch.no_grad():
-            x, _ = self.model_.sample_and_log_prob(n_samples, torch.Generator().manual_seed(seed))
-        return self.dequantiser_.restore(x.numpy())
+            drawn: Floats = self.model_.sample(n_samples, torch.Generator().manual_seed(seed)).numpy()
+        return drawn
 
     def _to_score(self, X: ArrayLike) -> tuple[ErrorBudget, torch.Tensor]:
         """The error budget of the model, and the rows `(n, d)`."""
         check_is_fitted(self)
         x = torch.tensor(validate_data(self, X, dtype=np.float64, reset=False))
-        return ErrorBudget(self.model_, self.config_.evaluation, self.dequantiser_), x
+        return ErrorBudget(self.model_, self.config_.evaluation), x
 
     def _configure(self, seed: int) -> RunConfig:
         for name in self.options or {}:

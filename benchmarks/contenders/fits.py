@@ -26,12 +26,12 @@ from flowbench.workflows.config import resolve
 from flowbench.workflows.preparation import (
     Prepared,
     Watch,
-    find_dequantiser,
-    load_rows,
+    build_encoder,
     make_trainer,
+    place_rows,
     prepare,
-    rows_to_learn,
 )
+from flowbench.workflows.rows import find_dequantiser, load_rows
 
 #: Test rows that are solved twice, for the errors of all.
 ERROR_ROWS = 200
@@ -81,9 +81,12 @@ def load(dataset: str, model: str, seconds: float, seed: int, test_rows: int, se
     }
     config = resolve(dataset, model, overrides=overrides, settings=settings)
     table, split = load_rows(config, Path("datasets"))
-    rows = rows_to_learn(config, table, find_dequantiser(config, table, split))
-    prepared = prepare(config, table.column_names, rows[split.train], rows[split.validation])
-    return Task(table, rows, split, prepared, test_rows)
+    cells = build_encoder(config, table.column_names, find_dequantiser(config, table, split))
+    rows = place_rows(cells, table, config.data.seed)
+    # Every contender is given places, and judged by its density there.
+    encoder = build_encoder(config, table.column_names)
+    prepared = prepare(config, encoder, rows[split.train], rows[split.validation])
+    return Task(table, rows.numpy(), split, prepared, test_rows)
 
 
 def flowbench(

@@ -6,6 +6,7 @@ import torch
 
 from benchmarks.problem import carried, gradients, load_problem, perturbed_flow
 from benchmarks.worker import Answer, Contender
+from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.models.density_model import CHUNK, DensityModel
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.registry import INTEGRATORS
@@ -56,7 +57,7 @@ def many(rows: int, direction: str) -> Contender:
     """A table of `rows` rows through a small model, for its memory."""
     flow = perturbed_flow(2, {"name": "time-mlp", "width": 16, "scales": 0}, 0.05)
     per_row = INTEGRATORS.get("per-row").Options(atol=1e-2, rtol=1e-2)
-    model = DensityModel(("x", "y"), [], flow).for_evaluation(per_row)
+    model = DensityModel(TableEncoder(("x", "y")), flow).for_evaluation(per_row)
     generator = torch.Generator().manual_seed(0)
 
     @torch.no_grad()

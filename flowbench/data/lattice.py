@@ -24,15 +24,6 @@ class Lattice:
     step: float
     origin: float = 0.0
 
-    def cells(self, values: Floats) -> Floats:
-        """The numbers of the cells that `values: (n,)` fall in."""
-        return np.rint((values - self.origin) / self.step)
-
-    def middles(self, cells: Floats) -> Floats:
-        """The values of `cells: (n,)`, without noise in digits that do not tell cells apart."""
-        digits = min(max(0, 10 - int(np.floor(np.log10(self.step)))), 300)
-        return np.round(self.origin + self.step * cells, digits)
-
     def off(self, values: Floats) -> Floats:
         """How far `values: (n,)` are from their places, as shares of `step`."""
         places = (values - self.origin) / self.step

@@ -1,11 +1,13 @@
 """Columns of evenly spaced values, such as whole numbers, spread over the cells that these stand for."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from flowbench.data.lattice import LOOSE, SAME, Lattice, find_lattice, is_repeating, share_in_place
 from flowbench.data.row_hashes import hash_rows, uniform_of_hashes
@@ -13,24 +15,44 @@ from flowbench.errors import ConfigurationError, unknown_name
 
 Floats = NDArray[np.float64]
 
+#: Places in a row's cell over which its log-density is averaged, unless somebody says otherwise. Even.
+PLACES = 8
 
-@dataclass(frozen=True)
-class Dequantiser:
+
+class Dequantiser(nn.Module):
     """Rows with evenly spaced values as rows that have a density, and back (Uria et al. 2013).
 
-    A value v of a column with the spacing s stands for the cell from v - s/2 to v + s/2, and what lies
-    between such values for the cell that it is in. A model learns the density of values spread evenly over
-    their cells. What it says of a row is the mean of its log-density over the cell: a lower bound of the
-    logarithm of the cell's mass by its volume (Theis et al. 2016), so that nothing is gained by spikes that
-    are narrower than a cell. Columns without a lattice are left as they are.
+    A value v of a column with the spacing s stands for the cell from v - s/2 to v + s/2. A value between such
+    values stands for the cell that it falls in. A model learns the density of values that are spread evenly
+    over their cells. The log-likelihood of a row is then the mean of its log-density over the cell. That is
+    a lower bound of the logarithm of the cell's mass by its volume (Theis et al. 2016), so nothing is gained
+    by spikes narrower than a cell.
+
+    `columns` names the d columns, and `lattices` gives the spacing of those that are dequantised. The others
+    are continuous and stay as they are. `steps` and `origins`, `(d,)` float64, are saved with the model's
+    weights; both are NaN where a column is continuous.
+
+    Rows are float64. Raises `ConfigurationError` for a lattice of a column that is not there.
     """
 
-    columns: tuple[str, ...]
-    lattices: Mapping[str, Lattice]
+    steps: Tensor
+    origins: Tensor
+
+    def __init__(self, columns: Sequence[str], lattices: Mapping[str, Lattice] | None = None) -> None:
+        super().__init__()
+        self.columns = tuple(columns)
+        given = lattices or {}
+        _check_known(given, self.columns)
+        each = [given.get(name, Lattice(np.nan, np.nan)) for name in self.columns]
+        for buffer, values in {
+            "steps": [lattice.step for lattice in each],
+            "origins": [lattice.origin for lattice in each],
+        }.items():
+            self.register_buffer(buffer, torch.tensor(values, dtype=torch.float64))
 
     @classmethod
-    def of_values(cls, columns: tuple[str, ...], values: Mapping[str, Any]) -> Self:
-        """The dequantiser that `values` stand for, as `to_values` gave them.
+    def of_values(cls, columns: Sequence[str], values: Mapping[str, Any]) -> Self:
+        """The dequantiser that plain `values` stand for, as `to_values` gives them.
 
         Raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` if they are none of these.
         """
@@ -47,75 +69,97 @@ class Dequantiser:
         """Plain values: by column, `step` and `origin`."""
         return {name: asdict(lattice) for name, lattice in self.lattices.items()}
 
+    @property
+    def lattices(self) -> dict[str, Lattice]:
+        """The lattice of each dequantised column, in the order of the columns."""
+        each = zip(self.columns, self.steps.tolist(), self.origins.tolist(), strict=True)
+        return {name: Lattice(step, origin) for name, step, origin in each if not np.isnan(step)}
+
     def __bool__(self) -> bool:
-        """Whether any column has a lattice."""
-        return bool(self.lattices)
+        """Whether any column is dequantised."""
+        return bool((~self.steps.isnan()).any())
 
-    def jitter(self, rows: Floats, generator: np.random.Generator) -> Floats:
-        """Rows `(n, d)`, each value at a random place in its cell."""
-        return self._moved(rows, generator.random((len(rows), len(self.lattices)))) if self else rows
+    def jitter(self, rows: Tensor, generator: np.random.Generator) -> Tensor:
+        """Rows `(n, d)`, each dequantised value at a random place in its cell."""
+        if not self:
+            return rows
+        chosen = self._chosen()
+        places = torch.from_numpy(generator.random((len(rows), len(chosen))))
+        return self._put(rows, chosen, self._cells(rows, chosen), places)
 
-    def spread(self, rows: Floats, draw: int, draws: int = 2) -> Floats:
-        """Rows `(n, d)` at the place in their cells that number `draw` of `draws`, an even number, has.
+    def spread(self, rows: Tensor, draw: int, draws: int = 2) -> Tensor:
+        """Rows `(n, d)` at place number `draw` of `draws`, an even number, in their cells.
 
-        It follows from the cell alone, whatever rows are beside it. Draws 2k and 2k + 1 lie on either side
-        of the middle, so that in their mean the slope of a function cancels (Hammersley and Morton 1956);
-        all draws together fill each column of a cell evenly, in an order that is random from column to column
-        (McKay, Beckman and Conover 1979).
+        The place follows from the cell alone, whatever rows are beside it. Places 2k and 2k + 1 lie on either
+        side of the middle, so that in their mean the slope of a function cancels (Hammersley and Morton
+        1956). All places together fill each column of a cell evenly, in an order that is random from column
+        to column (McKay, Beckman and Conover 1979).
         """
         if not self:
             return rows
         pairs, pair = draws // 2, draw // 2
-        whole = hash_rows(self._cells(rows))
+        chosen = self._chosen()
+        cells = self._cells(rows, chosen)
+        numbered = rows.double() + 0.0  # no negative zeros, of which the hash would be another
+        numbered[:, chosen] = cells + 0.0
+        # Whole numbers of 64 bits without a sign, which torch cannot shift: numpy sees the same memory.
+        hashes = hash_rows(numbered.detach().numpy())
         order, inside, side = (
-            uniform_of_hashes(whole, number, len(self.lattices)) for number in (0, 2 * pair + 1, 2 * pair + 2)
+            torch.from_numpy(uniform_of_hashes(hashes, number, len(chosen)))
+            for number in (0, 2 * pair + 1, 2 * pair + 2)
         )
-        places = ((pair + np.floor(order * pairs)) % pairs + inside) / (2 * pairs)
-        return self._moved(rows, np.where((side < 0.5) == (draw % 2 == 0), places, 1 - places))
+        places = ((pair + torch.floor(order * pairs)) % pairs + inside) / (2 * pairs)
+        places = torch.where((side < 0.5) == (draw % 2 == 0), places, 1 - places)
+        return self._put(rows, chosen, cells, places)
 
-    def restore(self, rows: Floats) -> Floats:
-        """Rows `(n, d)` with each value in the middle of the cell that it lies in."""
-        restored = np.array(rows)
-        for column, lattice in self._each():
-            restored[:, column] = lattice.middles(lattice.cells(rows[:, column]))
-        return restored
+    def restore(self, rows: Tensor) -> Tensor:
+        """Rows `(n, d)`, each dequantised value in the middle of the cell that it lies in."""
+        chosen = self._chosen()
+        return self._put(rows, chosen, self._cells(rows, chosen)) if self else rows
 
-    def out_of_place(self, rows: Floats) -> dict[str, int]:
+    def out_of_place(self, rows: Tensor) -> dict[str, int]:
         """By column, where there are any, how many values of `rows: (n, d)` only fall into a cell."""
-        counts = {
-            self.columns[column]: int((lattice.off(rows[:, column]) > LOOSE).sum())
-            for column, lattice in self._each()
-        }
-        return {name: count for name, count in counts.items() if count}
+        chosen = self._chosen()
+        places = self._in_steps(rows, chosen)
+        counts = ((places - torch.round(places)).abs() > LOOSE).sum(0).tolist()
+        names = (self.columns[column] for column in chosen.tolist())
+        return {name: count for name, count in zip(names, counts, strict=True) if count}
 
     def whole_cells(self, box: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
         """A `box`, low and high of each of the d columns, grown until it cuts no cell."""
-        grown = list(box)
-        for column, lattice in self._each():
-            low, high = lattice.cells(np.array(box[column]))
-            grown[column] = tuple(lattice.origin + lattice.step * end for end in (low - 0.5, high + 0.5))
-        return tuple(grown)
+        chosen = self._chosen()
+        ends = torch.tensor(box, dtype=torch.float64).T.clone()
+        halves = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
+        numbers = self._cells(ends, chosen) + halves
+        ends[:, chosen] = self.origins[chosen] + self.steps[chosen] * numbers
+        return tuple((low, high) for low, high in ends.T.tolist())
 
-    def _cells(self, rows: Floats) -> Floats:
-        """Rows `(n, d)` with the number of its cell in the place of each value that has one."""
-        cells = rows + 0.0  # no negative zeros
-        for column, lattice in self._each():
-            cells[:, column] = lattice.cells(rows[:, column]) + 0.0
-        return cells
+    def _chosen(self) -> Tensor:
+        """The numbers `(k,)` of the columns that are dequantised."""
+        return (~self.steps.isnan()).nonzero().squeeze(1)
 
-    def _moved(self, rows: Floats, places: Floats) -> Floats:
-        """Rows at `places: (n, k)`, from 0 to 1, in the cells of the k columns that have any."""
-        moved = self.restore(rows)
-        for place, (column, lattice) in zip(places.T, self._each(), strict=True):
-            moved[:, column] += lattice.step * (place - 0.5)
+    def _in_steps(self, rows: Tensor, chosen: Tensor) -> Tensor:
+        """The values of the `chosen: (k,)` columns in units of their steps: `(n, k)`, whole at middles."""
+        return (rows[:, chosen] - self.origins[chosen]) / self.steps[chosen]
+
+    def _cells(self, rows: Tensor, chosen: Tensor) -> Tensor:
+        """The numbers of the cells that the values of the `chosen: (k,)` columns lie in: `(n, k)`."""
+        return torch.round(self._in_steps(rows, chosen))
+
+    def _put(self, rows: Tensor, chosen: Tensor, cells: Tensor, places: Tensor | None = None) -> Tensor:
+        """Rows in the middle of the `cells: (n, k)` of `chosen` columns, or at `places` from 0 to 1 there."""
+        steps = self.steps[chosen]
+        # A middle has no noise in digits that do not tell cells apart.
+        scale = torch.tensor([_digits_that_tell(step) for step in steps.tolist()], dtype=torch.float64)
+        values = torch.round((self.origins[chosen] + steps * cells) * scale) / scale
+        moved = rows.to(torch.float64, copy=True)
+        moved[:, chosen] = values if places is None else values + steps * (places - 0.5)
         return moved
 
-    def _each(self) -> list[tuple[int, Lattice]]:
-        return [(self.columns.index(name), lattice) for name, lattice in self.lattices.items()]
 
-
-#: Leaves all columns as they are.
-CONTINUOUS = Dequantiser((), {})
+def _digits_that_tell(step: float) -> float:
+    """Ten to the power of the digits after the point that tell multiples of `step` apart."""
+    return float(10.0 ** min(max(0, 10 - int(np.floor(np.log10(step)))), 300))
 
 
 def parse_spacings(text: str) -> dict[str, float]:
@@ -140,17 +184,15 @@ def parse_spacings(text: str) -> dict[str, float]:
 def choose_dequantiser(
     names: tuple[str, ...], rows: Floats, spacings: Mapping[str, float] | None = None
 ) -> Dequantiser:
-    """That of the columns whose `spacings` are given; without them, of those whose values tell.
+    """The dequantiser of the columns `names`, chosen by train `rows: (n, d)`.
 
-    These are the columns, called `names`, in which most of the train `rows: (n, d)` share their value with
-    another and the values are evenly spaced. Raises `ConfigurationError` for a column that is not there, and
-    a spacing that its values cannot have.
+    It is for the columns whose `spacings` are given. Without `spacings` it is for the columns in which most
+    rows share their value with another and the values are evenly spaced. Raises `ConfigurationError` for a
+    column that is not there, and for a spacing that its values cannot have.
     """
     columns = dict(zip(names, rows.T, strict=True))
     if spacings:
-        for name in spacings:
-            if name not in names:
-                raise ConfigurationError(f"`dequantise`: {unknown_name('column', name, names)}")
+        _check_known(spacings, names)
         return Dequantiser(
             names, {name: _anchored(name, columns[name], step) for name, step in spacings.items()}
         )
@@ -160,6 +202,13 @@ def choose_dequantiser(
         if is_repeating(values) and (lattice := find_lattice(values))
     }
     return Dequantiser(names, found)
+
+
+def _check_known(given: Iterable[str], columns: tuple[str, ...]) -> None:
+    """Raise `ConfigurationError` if a `given` name is none of the `columns`."""
+    for name in given:
+        if name not in columns:
+            raise ConfigurationError(f"`dequantise`: {unknown_name('column', name, columns)}")
 
 
 def _anchored(name: str, values: Floats, step: float) -> Lattice:

@@ -8,7 +8,6 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.evaluation.reference_draws import ReferenceDraws, covering_quantile
 from flowbench.evaluation.solver_error import SolverError, local_error
 from flowbench.evaluation.solver_levels import LOOSER
@@ -28,11 +27,11 @@ class Averaging:
     places in its cell. Places come in pairs on either side of the cell's middle (Hammersley and Morton 1956).
     """
 
-    def __init__(self, references: ReferenceDraws, solver: SolverError, dequantiser: Dequantiser) -> None:
+    def __init__(self, references: ReferenceDraws, solver: SolverError) -> None:
         self.levels = references.levels
         self.references = references
         self.solver = solver
-        self.dequantiser = dequantiser
+        self.encoder = references.levels.model.encoder
 
     @property
     def is_stochastic(self) -> bool:
@@ -44,14 +43,14 @@ class Averaging:
         """The number of solves that a row's log-likelihood is the mean of."""
         options = self.levels.options
         draws = options.trace_draws if self.is_stochastic else 1
-        if not self.dequantiser:
+        if not self.encoder.dequantiser:
             return draws
         return max(draws + draws % 2, options.dequantisation_draws)
 
     @property
     def name(self) -> str:
         """What the solves differ by: "trace" (probes), "dequantisation" (places), both, or nothing."""
-        drawn = {"trace": self.is_stochastic, "dequantisation": bool(self.dequantiser)}
+        drawn = {"trace": self.is_stochastic, "dequantisation": bool(self.encoder.dequantiser)}
         return "_and_".join(name for name, is_drawn in drawn.items() if is_drawn)
 
     def place(self, x: Tensor, draw: int = 0) -> Tensor:
@@ -91,7 +90,7 @@ class Averaging:
         each = _log_probs(solves)
         if self.draws == 1:
             return torch.zeros_like(each[0])
-        error = half_width(each, paired=bool(self.dequantiser))
+        error = half_width(each, paired=bool(self.encoder.dequantiser))
         if not self.is_stochastic:
             loose = torch.stack([local_error(scores) for scores in solves])
             error = error + self._missed + self.solver.looser_factor * (loose.mean(0) + loose[0])
@@ -103,7 +102,7 @@ class Averaging:
 
         A cell whose solves fail at these places is left out, as rows that fail are not reported.
         """
-        x = torch.from_numpy(self.dequantiser.restore(self.references.x[:CELLS].numpy()))
+        x = self.encoder.restore(self.references.x[:CELLS])
         x = x[torch.isfinite(x).all(1)]
         few, many = (
             torch.stack([self._score_loosely(self._place(x, draw, draws)) for draw in range(draws)])
@@ -122,7 +121,7 @@ class Averaging:
         return self.levels.score_draws(self.levels.model_at(LOOSER, torch.float64), x).log_prob
 
     def _place(self, x: Tensor, draw: int, draws: int) -> Tensor:
-        return torch.from_numpy(self.dequantiser.spread(x.numpy(), draw, draws))
+        return self.encoder.spread(x, draw, draws)
 
 
 def half_width(each: Tensor, *, paired: bool) -> Tensor:

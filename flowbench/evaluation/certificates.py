@@ -207,7 +207,7 @@ def _differentiable(flow: Flow) -> Flow:
 @torch.no_grad()
 def _batch_invariance(model: DensityModel, x: Tensor) -> Certificate:
     def score(rows: Tensor) -> Tensor:
-        return model.score(rows, torch.Generator().manual_seed(0)).log_prob
+        return model.score_places(rows, torch.Generator().manual_seed(0)).log_prob
 
     def alone(rows: Tensor) -> Tensor:
         return torch.cat([score(row[None]) for row in rows])

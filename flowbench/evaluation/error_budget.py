@@ -1,6 +1,5 @@
 """The sources of error of one model's log-likelihoods, under one choice of options."""
 
-from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.evaluation.averaging import Averaging
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.reference_draws import ReferenceDraws
@@ -21,7 +20,6 @@ class ErrorBudget:
         self,
         model: DensityModel,
         options: EvaluationOptions,
-        dequantiser: Dequantiser,
         on_rows: OnRows = lambda done, total: None,
         *,
         strict: bool = True,
@@ -31,4 +29,4 @@ class ErrorBudget:
         self.references = ReferenceDraws(self.levels)
         self.rounding = RoundingError(self.references)
         self.solver = SolverError(self.references, self.rounding)
-        self.averaging = Averaging(self.references, self.solver, dequantiser)
+        self.averaging = Averaging(self.references, self.solver)

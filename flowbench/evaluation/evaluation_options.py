@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from flowbench.encoding.dequantiser import PLACES
 from flowbench.options import Options, part_of
 from flowbench.registry import DIVERGENCES, INTEGRATORS
 
@@ -37,7 +38,7 @@ class EvaluationOptions(Options):
     }
     divergence: part_of(DIVERGENCES, "exact") = {"name": "exact"}  # type: ignore[valid-type]
     trace_draws: int = Field(default=8, ge=2)
-    dequantisation_draws: int = Field(default=8, ge=4, multiple_of=2)
+    dequantisation_draws: int = Field(default=PLACES, ge=4, multiple_of=2)
     dtype: Literal["float64", "float32"] = "float64"
     test_rows: PositiveInt = 5000
     error_rows: PositiveInt = 5000

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from flowbench.data import Dataset, Split
-from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.error_budget import ErrorBudget
@@ -29,7 +28,6 @@ def compute_results(
     model: DensityModel,
     dataset: Dataset,
     split: Split,
-    dequantiser: Dequantiser,
     options: EvaluationOptions,
     generator: torch.Generator,
     *,
@@ -45,7 +43,7 @@ def compute_results(
     began = time.process_time()
     rows = split.test[: options.test_rows]
     x = torch.from_numpy(dataset.rows[rows])
-    budget = ErrorBudget(model, options, dequantiser)
+    budget = ErrorBudget(model, options)
     likelihoods = score_rows(budget, x)
     scored, metrics = _describe_scores(model, dataset, rows, likelihoods, options.max_error)
     exact = model.for_evaluation(options.integrator)
@@ -53,14 +51,14 @@ def compute_results(
     grid = trajectory = None
     if dataset.features == 2:
         with _left_out("the picture of the density", warn):
-            grid = _grid(model, dataset, dequantiser, options)
+            grid = _grid(model, dataset, options)
             metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
     with _left_out("the picture of the paths", warn):
         trajectory = _trajectory(exact, options, generator)
     certificates = {}
     if options.certificates:
         # The density that is certified is that of places in cells.
-        x = torch.from_numpy(dequantiser.spread(dataset.rows[rows], 0))
+        x = model.encoder.spread(x, 0)
         certificates = certify(model, x, likelihoods, options, generator)
     metrics["evaluation_cpu_seconds"] = Metric(time.process_time() - began, "seconds")
     return Results(
@@ -131,15 +129,13 @@ def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:
     return metrics
 
 
-def _grid(
-    model: DensityModel, dataset: Dataset, dequantiser: Dequantiser, options: EvaluationOptions
-) -> Grid:
+def _grid(model: DensityModel, dataset: Dataset, options: EvaluationOptions) -> Grid:
     density = dataset.density
-    box = density.box if density else dequantiser.whole_cells(data_box(dataset.rows))
+    box = density.box if density else model.encoder.dequantiser.whole_cells(data_box(dataset.rows))
     x, y = grid_axes(box, options.grid)
     # A picture needs no sixth digit. The likelihoods of rows are solved at the full tolerance.
     coarse = model.for_evaluation(options.integrator.coarsened(COARSE), dtype=torch.float32)
-    log_prob = tabulate(lambda points: coarse.log_prob(torch.from_numpy(points)).numpy(), x, y)
+    log_prob = tabulate(lambda points: coarse.score_places(torch.from_numpy(points)).log_prob.numpy(), x, y)
     return Grid(x, y, log_prob, tabulate(density.log_prob, x, y) if density else None)
 
 

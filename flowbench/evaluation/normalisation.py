@@ -133,7 +133,7 @@ class _Proposal:
 
 def _draws(model: DensityModel, n: int, generator: torch.Generator) -> Tensor:
     """`n` draws `(n, d)` of the model, in model space; raises `FloatingPointError` if one is not finite."""
-    z = model.to_model(model.sample_and_log_prob(n, generator)[0])[0]
+    z = model.to_model(model.draw_places(n, generator)[0])[0]
     if lost := int((~torch.isfinite(z).all(1)).sum()):
         raise FloatingPointError(f"{lost:,} of {n:,} draws of the model are not finite")
     return z
@@ -141,7 +141,7 @@ def _draws(model: DensityModel, n: int, generator: torch.Generator) -> Tensor:
 
 def _log_prob_in_model_space(model: DensityModel, z: Tensor) -> Tensor:
     x, log_det = model.to_data(z)
-    return model.score(x, torch.Generator().manual_seed(0)).log_prob + log_det
+    return model.score_places(x, torch.Generator().manual_seed(0)).log_prob + log_det
 
 
 def _log_mean(log_values: Tensor) -> float:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
@@ -51,7 +52,8 @@ def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test
     """The pitfalls of `dataset`, of whose `split` the first `test_rows` test rows are scored."""
     names = dataset.column_names
     train = dataset.rows[split.train][:RELATION_ROWS]
-    found = find_relations(dequantiser.jitter(train, np.random.default_rng(0)))
+    jittered = dequantiser.jitter(torch.tensor(train), np.random.default_rng(0))
+    found = find_relations(jittered.numpy())
     originals = _without_copies(dataset)
     return Pitfalls(
         relations=tuple(tuple(names[i] for i in group) for group in found),

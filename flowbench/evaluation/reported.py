@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowbench.encoding.dequantiser import CONTINUOUS, Dequantiser
 from flowbench.evaluation.error_budget import ErrorBudget
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.failures import past_failures, spread
@@ -65,7 +64,6 @@ def reported_likelihoods(
     x: Tensor,
     options: EvaluationOptions,
     *,
-    dequantiser: Dequantiser = CONTINUOUS,
     on_rows: OnRows = lambda done, total: None,
     strict: bool = True,
 ) -> Likelihoods:
@@ -73,7 +71,7 @@ def reported_likelihoods(
 
     If not `strict`, rows whose solve fails are named in the result and the others are scored.
     """
-    return score_rows(ErrorBudget(model, options, dequantiser, on_rows, strict=strict), x)
+    return score_rows(ErrorBudget(model, options, on_rows, strict=strict), x)
 
 
 @torch.no_grad()
@@ -83,12 +81,11 @@ def drawn_likelihoods(
     options: EvaluationOptions,
     generator: torch.Generator,
     *,
-    dequantiser: Dequantiser = CONTINUOUS,
     restore: Restore | None = None,
     on_rows: OnRows = lambda done, total: None,
 ) -> tuple[Tensor, Likelihoods]:
     """Draw `n` rows `(n, d)`, data units, with their log-likelihoods and errors, as `draw_rows` does."""
-    return draw_rows(ErrorBudget(model, options, dequantiser, on_rows), n, generator, restore)
+    return draw_rows(ErrorBudget(model, options, on_rows), n, generator, restore)
 
 
 @torch.no_grad()
@@ -250,15 +247,16 @@ def draw_rows(
     """
     options, levels = budget.options, budget.levels
     exact = levels.exact_model()
-    dequantiser = budget.averaging.dequantiser
-    if dequantiser:
-        drawn = dequantiser.restore(exact.draw(n, generator)[0].numpy())
-        x = torch.from_numpy(drawn if restore is None else restore(drawn))
+    encoder = levels.model.encoder
+    if encoder.dequantiser:
+        x = encoder.restore(exact.draw_places(n, generator)[0])
+        if restore is not None:
+            x = torch.from_numpy(restore(x.numpy()))
         return x, _likelihoods_of_draws(budget, x)
     parts = []
     done = 0
     for size in chunk_sizes(n, exact.chunk):
-        parts.append(exact.draw(size, generator))
+        parts.append(exact.draw_places(size, generator))
         done += size
         levels.on_rows(done, n)
     x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])

@@ -38,7 +38,7 @@ def climb(
     that says so. Raises `ConfigurationError` for a model that solves no equation, and `IntegrationError` if
     the reference fails.
     """
-    reference = _evaluated(model, REFERENCE, "float64").score(x)
+    reference = _evaluated(model, REFERENCE, "float64").score_places(x)
     if reference.nfe is None:
         raise ConfigurationError("the model solves no equation, so there is nothing to trade off")
     rungs: list[Rung] = []
@@ -58,9 +58,9 @@ def _solvers() -> Iterator[Rung]:
 def _measure(model: DensityModel, x: Tensor, rung: Rung, reference: Tensor) -> Rung:
     evaluated = _evaluated(model, rung.options, rung.dtype)
     try:
-        evaluated.score(x[:16])  # leaves what is built once out of the measured time
+        evaluated.score_places(x[:16])  # leaves what is built once out of the measured time
         began = time.process_time()
-        scores = evaluated.score(x)
+        scores = evaluated.score_places(x)
         spent = time.process_time() - began
     except IntegrationError as error:
         return replace(rung, failure=str(error))

@@ -121,7 +121,7 @@ class SolverLevels:
     def draw(self, model: DensityModel, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
         """`n` draws `(n, d)` of `model` with their scores; fewer if some fail and it is not strict."""
         try:
-            return model.draw(n, generator)
+            return model.draw_places(n, generator)
         except IntegrationError:
             if self.strict:
                 raise
@@ -129,7 +129,7 @@ class SolverLevels:
         parts = [(nothing, Scores(nothing[:, 0]))]
         for size in chunk_sizes(n, FEW_DRAWS):
             with suppress(IntegrationError):
-                parts.append(model.draw(size, generator))
+                parts.append(model.draw_places(size, generator))
         return torch.cat([x for x, _ in parts]), Scores.join([scores for _, scores in parts])
 
     def score_draws(self, model: DensityModel, x: Tensor) -> Scores:
@@ -154,7 +154,7 @@ class SolverLevels:
 
 
 def _score_with_seed(model: DensityModel, seed: int, x: Tensor) -> Scores:
-    return model.score(x, torch.Generator().manual_seed(seed))
+    return model.score_places(x, torch.Generator().manual_seed(seed))
 
 
 def _naming_rows(error: IntegrationError, start: int, n: int) -> IntegrationError:

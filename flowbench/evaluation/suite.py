@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowbench.encoding.dequantiser import CONTINUOUS, Dequantiser
 from flowbench.models.density import Flow, base_log_prob
 from flowbench.models.density_model import DensityModel
 from flowbench.statistics import calibration, two_sample
@@ -40,10 +39,8 @@ class Judgement:
 
 
 @torch.no_grad()
-def judge(
-    model: DensityModel, train: Floats, results: Results, seed: int, dequantiser: Dequantiser = CONTINUOUS
-) -> Judgement:
-    """Judge a model, as prepared for reported likelihoods, by the `results` that its run has stored.
+def judge(model: DensityModel, train: Floats, results: Results, seed: int) -> Judgement:
+    """Judge a model, in the form that reported likelihoods have, by what its run has stored.
 
     Draws, held-out rows and `train` rows `(n, d)`, data units, are compared in model space, where all columns
     have the same scale. The transforms are one-to-one, so that two distributions are equal there if they are
@@ -55,7 +52,7 @@ def judge(
     """
     rng = np.random.default_rng(seed)
     drawn, held_out, seen = (
-        _in_model_space(model, dequantiser.jitter(x, rng))
+        _in_model_space(model, model.encoder.jitter(torch.tensor(x), rng))
         for x in (results.samples.x, results.scored.x, train)
     )
     finite = np.isfinite(drawn).all(1)
@@ -76,8 +73,8 @@ def bits_per_dim(results: Results) -> dict[str, Metric]:
     return {"bits_per_dim": Metric(nll / (len(results.columns) * np.log(2)), "bits")}
 
 
-def _in_model_space(model: DensityModel, x: Floats) -> Floats:
-    z: Floats = model.to_model(torch.tensor(x))[0].numpy()
+def _in_model_space(model: DensityModel, x: Tensor) -> Floats:
+    z: Floats = model.to_model(x)[0].numpy()
     return z
 
 

@@ -154,6 +154,8 @@ def evaluation_with(config: RunConfig, settings: Sequence[str]) -> EvaluationOpt
 
     Raises `ConfigurationError` for those of another part, and for anything unknown or impossible.
     """
+    if not settings:
+        return config.evaluation
     values = config.to_values()
     for setting in settings:
         given = parse_setting(setting)

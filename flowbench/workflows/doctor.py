@@ -12,9 +12,10 @@ import torch
 from flowbench.errors import FlowbenchError
 from flowbench.workflows.config import resolve
 from flowbench.workflows.environment import describe_versions
-from flowbench.workflows.fit import fit, load_model
+from flowbench.workflows.fit import fit
 from flowbench.workflows.home import Home
 from flowbench.workflows.preparation import Watch
+from flowbench.workflows.stored_run import load_model
 
 
 @dataclass(frozen=True)

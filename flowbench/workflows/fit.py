@@ -1,4 +1,4 @@
-"""From a configuration to a run: prepare, train, evaluate, store; and back from what is stored."""
+"""From a configuration to a run: train, evaluate, store; and on from what was stored."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,40 +11,37 @@ from typing import Any, Self
 import torch
 
 from flowbench.data import Dataset, Split
-from flowbench.data.column_type import FLOAT64, ColumnType
-from flowbench.encoding.dequantiser import Dequantiser
-from flowbench.errors import (
-    ConfigurationError,
-    DamagedFileError,
-    DataError,
-    IntegrationError,
-    RunExistsError,
-    RunFailedError,
-)
+from flowbench.encoding.table_encoder import TableEncoder
+from flowbench.errors import DamagedFileError, IntegrationError, RunExistsError, RunFailedError
 from flowbench.evaluation.fit_results import compute_results
-from flowbench.evaluation.pitfalls import Pitfalls, find_pitfalls
+from flowbench.evaluation.pitfalls import Pitfalls
 from flowbench.models.continuous.flow import ContinuousFlow
-from flowbench.models.density_model import DensityModel
-from flowbench.report.table_cautions import about_table
 from flowbench.store import Metric, Run, check_run_name, is_run_folder
 from flowbench.training.progress import Progress
-from flowbench.training.state import TrainingState, from_arrays, to_arrays
+from flowbench.training.state import TrainingState
 from flowbench.training.trainer import Trainer
 from flowbench.workflows.config import RunConfig, evaluation_with
 from flowbench.workflows.environment import describe_host, describe_versions, source_commit
 from flowbench.workflows.home import Home
+from flowbench.workflows.machine import check_device, cpu_threads
 from flowbench.workflows.preparation import (
     EVALUATION,
     Prepared,
     Watch,
-    build_model,
-    find_dequantiser,
-    load_rows,
+    build_encoder,
     make_trainer,
+    place_rows,
     prepare,
     random_stream,
-    rows_to_learn,
 )
+from flowbench.workflows.rows import (
+    describe_dataset,
+    find_dequantiser,
+    load_rows,
+    split_sizes,
+    tell_pitfalls,
+)
+from flowbench.workflows.stored_run import StoredRun
 
 
 def fit(
@@ -58,21 +55,25 @@ def fit(
     """Fit a model and store everything it says in a new run folder, which is returned.
 
     The run's status tells how it ended: "finished", or "interrupted" where `watch.should_stop` asked for
-    an end (the best weights are kept, and `resume` goes on from the last validation).
-    Raises `DataError`, `ConfigurationError`,
-    `RunExistsError` before anything is written; `RunFailedError` if training diverges.
+    an end (the best weights are kept, and `resume` goes on from the last validation). Raises `DataError`,
+    `ConfigurationError` and `RunExistsError` before anything is written, and `RunFailedError` if training
+    diverges.
     """
     home, watch = home or Home(), watch or Watch()
-    _use_machine(config)
+    check_device(config.device)
     if name is not None and (path := home.runs / check_run_name(name)).exists():
         if is_run_folder(path):
             raise RunExistsError(f"the run {path} exists already; choose another `--name`, or `--resume` it")
         raise RunExistsError(f"{path} is there already, and is no run; choose another `--name`, or remove it")
-    work = _Work.begin(config, home, watch)
-    stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
-    with ExitStack() as held:
-        run = home.create_run(name, stem, config.to_values(), work.describe(command), held)
-        _train_and_evaluate(run, work, None, watch)
+    with cpu_threads(config.threads), ExitStack() as held:
+        dataset, split = load_rows(config, home.datasets)
+        dequantiser = find_dequantiser(config, dataset, split)
+        pitfalls = tell_pitfalls(config, dataset, split, dequantiser, watch.on_table or watch.on_warning)
+        encoder = build_encoder(config, dataset.column_names, dequantiser)
+        work = _Work.begin(config, dataset, split, encoder, watch)
+        stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
+        run = home.create_run(name, stem, config.to_values(), work.describe(command, pitfalls), held)
+        _train_and_evaluate(StoredRun(run), work, None, watch)
     return run
 
 
@@ -92,17 +93,20 @@ def resume(
             "" if run.has_results else ", and does not bring back its results.h5, which is missing: fit anew"
         )
         raise RunExistsError(f"the run {run.path} is finished; there is nothing to resume{lost}")
-    config = read_config(run)
+    stored = StoredRun(run)
+    config = stored.config
     if settings:
         config = config.model_copy(update={"evaluation": evaluation_with(config, settings)})
-    _use_machine(config)
-    with run.lock():
-        work = _Work.begin(config, home, watch, run)
-        state = TrainingState.unpack(*run.load_resume()) if run.has_resume else None
+    check_device(config.device)
+    with cpu_threads(config.threads), run.lock():
+        dataset, split = load_rows(config, home.datasets)
+        stored.check(dataset, split)
+        saved = stored.load_state()
+        work = _Work.begin(config, dataset, split, saved.encoder, watch, saved.seconds)
         if settings:
             run.update_info(asked_evaluation=asked_configuration(run).get("evaluation", {}))
             run.write_config(config.to_values())
-        _train_and_evaluate(run, work, state, watch)
+        _train_and_evaluate(stored, work, saved.training, watch)
     return run
 
 
@@ -112,128 +116,6 @@ def asked_configuration(run: Run) -> dict[str, Any]:
     return run.config if asked is None else {**run.config, "evaluation": asked}
 
 
-def read_config(run: Run) -> RunConfig:
-    """The configuration of a run; raises `DamagedFileError` if this version cannot make sense of it."""
-    try:
-        return RunConfig(**run.config)
-    except ConfigurationError as error:
-        raise DamagedFileError(
-            f"the configuration in {run.path} was changed, or is of another version of flowbench: {error}"
-        ) from None
-
-
-def load_model(run: Run) -> DensityModel:
-    """The fitted model of a run; raises `DamagedFileError` if the weights do not fit the configuration."""
-    tensors, _ = run.load_model()
-    config = read_config(run)
-    try:
-        model = build_model(config, tuple(run.dataset["columns"]))
-        model.load_state_dict(from_arrays(tensors))
-    except (RuntimeError, KeyError, TypeError, ConfigurationError) as error:
-        raise DamagedFileError(
-            f"the model in {run.path} does not fit its configuration: one of them was changed, or the run is "
-            f"of another version of flowbench and has to be fitted again: {error}"
-        ) from None
-    return model
-
-
-def load_dequantiser(run: Run) -> Dequantiser:
-    """How a run's rows were dequantised; raises `DamagedFileError` if its description does not tell."""
-    try:
-        dataset = run.dataset
-        return Dequantiser.of_values(tuple(dataset["columns"]), dataset.get("lattices", {}))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedFileError(
-            f"{run.path / 'run.json'}: `columns` and `lattices` of the data set are not as flowbench writes "
-            f"them: {type(error).__name__}: {error}"
-        ) from None
-
-
-def load_types(run: Run) -> dict[str, ColumnType]:
-    """How a run's table has the values of its columns.
-
-    Raises `DamagedFileError` if run.json tells something else.
-    """
-    try:
-        columns, known = run.dataset["columns"], run.dataset.get("types", {})
-        return {name: ColumnType.of_values(known[name]) if name in known else FLOAT64 for name in columns}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedFileError(f"{run.path / 'run.json'}: `types` makes no sense: {error}") from None
-
-
-def load_model_on_device(run: Run) -> DensityModel:
-    """The fitted model of a run, its flow on the device that it learnt on, where there is one here."""
-    model, device = load_model(run), read_config(run).device
-    if _is_there(device):
-        model.flow.to(device)
-    return model
-
-
-def check_data(run: Run, dataset: Dataset) -> None:
-    """Raise `DataError` if `dataset` is no longer what the run recorded of it, `DamagedFileError` if that is
-    nothing.
-    """
-    recorded = run.dataset.get("sha256")
-    if not isinstance(recorded, str):
-        raise DamagedFileError(
-            f"{run.path / 'run.json'} does not say which data the run was begun with, so it cannot go on; "
-            "put back the file that it was, or fit anew"
-        )
-    if recorded != dataset.provenance.sha256:
-        raise DataError(
-            f"the data set `{dataset.name}` has changed since the run {run.path} began; put the old one "
-            "back, or fit anew"
-        )
-
-
-def check_split(run: Run, split: Split) -> None:
-    """Raise `DataError` if `split` has not the sizes that the run recorded of its own."""
-    begun, now = run.info.get("split"), split_sizes(split)
-    if begun not in (None, now):
-        raise DataError(
-            f"the run {run.path} began with other parts of its table ({_sizes(begun)}) than are drawn now "
-            f"({_sizes(now)}): it is of another version of flowbench, or the table has changed; fit anew"
-        )
-
-
-def split_sizes(split: Split) -> dict[str, int]:
-    """How many rows each part has, as `run.json` has it."""
-    return {name: len(getattr(split, name)) for name in ("train", "validation", "test")}
-
-
-def describe_dataset(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, Any]:
-    """What `run.json` says of a data set."""
-    return {
-        "name": dataset.name,
-        **asdict(dataset.provenance),
-        "rows": len(dataset.rows),
-        "columns": list(dataset.column_names),
-        "lattices": dequantiser.to_values(),
-        "types": {
-            column.name: column.type.to_values() for column in dataset.columns if column.type != FLOAT64
-        },
-        "notes": list(dataset.notes),
-    }
-
-
-def _sizes(parts: object) -> str:
-    if not isinstance(parts, dict):
-        return "unknown sizes"
-    return ", ".join(f"{name} {number}" for name, number in parts.items())
-
-
-def _is_there(device: str) -> bool:
-    return device == "cpu" or (torch.device(device).index or 0) < torch.cuda.device_count()
-
-
-def _use_machine(config: RunConfig) -> None:
-    torch.set_num_threads(config.threads)
-    if not _is_there(config.device):
-        raise ConfigurationError(
-            f"device `{config.device}` is not there; fit with `--device cpu`, or resume where there is one"
-        )
-
-
 @dataclass(frozen=True)
 class _Work:
     """What a run is made of before its first step."""
@@ -241,43 +123,37 @@ class _Work:
     config: RunConfig
     dataset: Dataset
     split: Split
-    dequantiser: Dequantiser
-    pitfalls: Pitfalls | None
     prepared: Prepared
 
     @classmethod
-    def begin(cls, config: RunConfig, home: Home, watch: Watch, run: Run | None = None) -> Self:
-        """Load, split and transform the data and build the model; with the cells of a `run` that goes on.
+    def begin(
+        cls,
+        config: RunConfig,
+        dataset: Dataset,
+        split: Split,
+        encoder: TableEncoder,
+        watch: Watch,
+        spent: tuple[float, float] | None = None,
+    ) -> Self:
+        """Fit the encoder, unless seconds were `spent` on that already, and build the model."""
+        rows = place_rows(encoder, dataset, config.data.seed)
+        train, validation = (rows[torch.from_numpy(part)] for part in (split.train, split.validation))
+        del rows  # as large as the table
+        prepared = prepare(config, encoder, train, validation, watch.on_preparation, spent=spent)
+        return cls(config, dataset, split, prepared)
 
-        What is wrong with the table is told where a run is new: it stands in `run.json` from then on.
-        """
-        dataset, split = load_rows(config, home.datasets)
-        pitfalls = None
-        if run is None:
-            dequantiser = find_dequantiser(config, dataset, split)
-            pitfalls = find_pitfalls(dataset, split, dequantiser, config.evaluation.test_rows)
-            for text in about_table(asdict(pitfalls), describe_dataset(dataset, dequantiser)):
-                (watch.on_table or watch.on_warning)(text)
-        else:
-            check_data(run, dataset)
-            check_split(run, split)
-            dequantiser = load_dequantiser(run)
-        rows = rows_to_learn(config, dataset, dequantiser)
-        train, validation = rows[split.train], rows[split.validation]
-        prepared = prepare(config, dataset.column_names, train, validation, watch.on_preparation)
-        return cls(config, dataset, split, dequantiser, pitfalls, prepared)
-
-    def describe(self, command: Sequence[str]) -> dict[str, Any]:
+    def describe(self, command: Sequence[str], pitfalls: Pitfalls) -> dict[str, Any]:
         """What `run.json` says of a run that begins."""
-        flow, device = self.prepared.model.flow, self.config.device
+        model, device = self.prepared.model, self.config.device
+        flow = model.flow
         divergence = flow.divergence.describe(flow.field) if isinstance(flow, ContinuousFlow) else None
         return {
             "status": "running",
             "command": list(command),
             "model": self.config.flow.name,
             **({"divergence": divergence} if divergence else {}),
-            "dataset": describe_dataset(self.dataset, self.dequantiser),
-            **({"pitfalls": asdict(self.pitfalls)} if self.pitfalls else {}),
+            "dataset": describe_dataset(self.dataset, model.encoder.dequantiser),
+            "pitfalls": asdict(pitfalls),
             "split": split_sizes(self.split),
             "seed": self.config.seed,
             "device": device,
@@ -289,13 +165,15 @@ class _Work:
         }
 
 
-def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watch: Watch) -> None:
+def _train_and_evaluate(stored: StoredRun, work: _Work, state: TrainingState | None, watch: Watch) -> None:
+    run, model = stored.run, work.prepared.model
+
     def keep(progress: Progress) -> None:
         run.append_metrics({key: value for key, value in asdict(progress).items() if key not in _UNLOGGED})
         # A state that could not be validated is none to return to, and going on from the one before it
         # leads here again.
         if math.isfinite(progress.validation_nll):
-            run.save_resume(*trainer.state().pack())
+            stored.save_state(trainer.state(), model.encoder, work.prepared.encoder_seconds)
         watch.on_progress(progress)
 
     with _status_on_failure(run):
@@ -308,19 +186,18 @@ def _train_and_evaluate(run: Run, work: _Work, state: TrainingState | None, watc
         try:
             outcome = trainer.run()
         finally:
-            _save_model(run, work.prepared.model)
+            stored.save_model(model)
         if outcome == "interrupted":
             run.update_info(status="interrupted")
             return
         watch.on_stage("evaluating")
-        wall_seconds = work.prepared.wall_seconds + trainer.counters.wall_seconds
-        cpu_seconds = work.prepared.cpu_seconds + trainer.counters.cpu_seconds
+        wall_seconds = work.prepared.encoder_seconds[0] + trainer.counters.wall_seconds
+        cpu_seconds = work.prepared.encoder_seconds[1] + trainer.counters.cpu_seconds
         try:
             results = compute_results(
-                work.prepared.model,
+                model,
                 work.dataset,
                 work.split,
-                work.dequantiser,
                 work.config.evaluation,
                 random_stream(work.config.seed, EVALUATION),
                 training_metrics={
@@ -351,15 +228,11 @@ def _load(trainer: Trainer, state: TrainingState, run: Run) -> None:
     try:
         trainer.load(state)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise DamagedFileError(f"the state in {run.path} does not fit its configuration: {error}") from None
+        raise DamagedFileError(f"the state in {run.path} does not fit its configuration: {error}") from error
 
 
 #: Of a `Progress`, what only the progress line needs.
 _UNLOGGED = {"fraction", "seconds_left", "best_nll"}
-
-
-def _save_model(run: Run, model: DensityModel) -> None:
-    run.save_model(to_arrays(model.state_dict()), {"columns": ",".join(model.columns)})
 
 
 @contextmanager

@@ -1,19 +1,17 @@
 """From a configuration to a model that can be trained, and the rows that it learns from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from flowbench.data import Dataset, Split, load_dataset
-from flowbench.data.repeats import find_copies, unite_groups
-from flowbench.encoding.dequantiser import CONTINUOUS, Dequantiser, choose_dequantiser, parse_spacings
-from flowbench.errors import ConfigurationError
+from flowbench.data import Dataset
+from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.models.background import Background
+from flowbench.models.density import Density
 from flowbench.models.density_model import DensityModel
 from flowbench.models.mixture import FEW_ROWS, Mixture
 from flowbench.registry import MODELS, TRANSFORMS
@@ -49,13 +47,12 @@ class Watch:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An untrained model whose transforms are fitted on the train rows, and the rows in model space.
+    """An untrained model whose encoder is fitted to the train rows, and the rows in model space.
 
     `smoother` draws around the train rows, where the plan asks for it and they are few. `reserve` are
     validation rows beyond those that training is judged by. `validation_log_det` is the mean log|det| of the
-    transforms on the `validation` rows. `wall_seconds` and `cpu_seconds` went into the transforms, and
-    `fit_wall_seconds` and `fit_cpu_seconds` into what of the model is fitted before its first step, which is
-    a part of its training.
+    encoder on the `validation` rows. `encoder_seconds`, wall and CPU, went into the encoder, and
+    `model_seconds` into what of the model is fitted before its first step, which is a part of its training.
     """
 
     config: RunConfig
@@ -65,10 +62,8 @@ class Prepared:
     validation: Tensor
     reserve: Tensor
     validation_log_det: float
-    wall_seconds: float
-    cpu_seconds: float
-    fit_wall_seconds: float
-    fit_cpu_seconds: float
+    encoder_seconds: tuple[float, float]
+    model_seconds: tuple[float, float]
 
 
 def random_stream(seed: int, purpose: int, device: str = "cpu") -> torch.Generator:
@@ -77,43 +72,64 @@ def random_stream(seed: int, purpose: int, device: str = "cpu") -> torch.Generat
     return torch.Generator(device).manual_seed(int(state[0]))
 
 
-def build_model(config: RunConfig, columns: tuple[str, ...]) -> DensityModel:
-    """A model of `columns` with unfitted transforms and the initial weights of the run's seed."""
-    transforms = [TRANSFORMS.get(options.name)(columns, options) for options in config.transforms]
-    generator = random_stream(config.seed, WEIGHTS)
-    flow = MODELS.get(config.flow.name)(len(columns), config.flow, generator)
-    background = Background(len(columns)) if config.background else None
-    return DensityModel(columns, transforms, flow, background)
+def build_encoder(
+    config: RunConfig, columns: Sequence[str], dequantiser: Dequantiser | None = None
+) -> TableEncoder:
+    """The encoder of `columns` with the transforms of a configuration, which are not fitted yet.
+
+    Without a `dequantiser` all columns are continuous.
+    """
+    names = tuple(columns)
+    transforms = [TRANSFORMS.get(options.name)(names, options) for options in config.transforms]
+    return TableEncoder(names, transforms, dequantiser)
+
+
+def build_flow(config: RunConfig, features: int) -> Density:
+    """The flow of a configuration over so many columns, with the initial weights of the run's seed."""
+    flow: Density = MODELS.get(config.flow.name)(features, config.flow, random_stream(config.seed, WEIGHTS))
+    return flow
+
+
+def build_model(config: RunConfig, encoder: TableEncoder) -> DensityModel:
+    """A model of the encoder's columns with the initial weights of the run's seed."""
+    features = len(encoder.columns)
+    background = Background(features) if config.background else None
+    return DensityModel(encoder, build_flow(config, features), background)
+
+
+def place_rows(encoder: TableEncoder, dataset: Dataset, seed: int) -> Tensor:
+    """The rows `(n, d)` of a data set that a model learns from, each at a random place in its cell."""
+    return encoder.jitter(torch.tensor(dataset.rows), np.random.default_rng((seed, DEQUANTISATION)))
 
 
 def prepare(
     config: RunConfig,
-    columns: tuple[str, ...],
-    train: NDArray[np.float64],
-    validation: NDArray[np.float64],
+    encoder: TableEncoder,
+    train: Tensor,
+    validation: Tensor,
     tell: Tell = silent,
+    *,
+    spent: tuple[float, float] | None = None,
 ) -> Prepared:
-    """A model of `columns`, ready to train on rows `(n, d)` and validate on rows `(m, d)`, data units.
+    """A model that is ready to train on rows `(n, d)` and to validate on rows `(m, d)`.
 
+    The rows are at places in their cells, as `TableEncoder.jitter` gives them. The `encoder` is fitted to the
+    train rows here, unless it is fitted already: then `spent` are the seconds, wall and CPU, that this took.
     `tell` hears where it stands.
     """
     stopwatch = Stopwatch()
-    model = build_model(config, columns)
+    model = build_model(config, encoder)
     make_objectives(config.plan, model.flow)  # refuses an impossible plan before anything is written
-    rows = torch.tensor(train)
-    for transform, chosen in zip(model.transforms, config.transforms, strict=True):
-        tell(f"fitting the transform {chosen.name}")
-        transform.fit(rows)  # type: ignore[operator]
-        rows, _ = transform.to_model(rows)  # type: ignore[operator]
+    rows = encoder.fit(train, tell) if spent is None else encoder.to_model(train)[0]
     judged, reserved = config.plan.divide(len(validation))
-    held_out, log_det = model.to_model(torch.tensor(validation[: judged + reserved]))
-    before, fitting = (stopwatch.wall(), stopwatch.cpu()), Stopwatch()
+    held_out, log_det = encoder.to_model(validation[: judged + reserved])
+    seconds, fitting = spent or (stopwatch.wall(), stopwatch.cpu()), Stopwatch()
     train_rows, held_out = (part.float().to(config.device) for part in (rows, held_out))
     model.flow.to(config.device).initialise(train_rows, config.plan.seconds, tell)
     smoothed = len(rows) <= FEW_ROWS and any(phase.smoothing for phase in config.plan.phases)
     mixture = model.flow.start
     if mixture is None:
-        mixture = Mixture(len(columns))
+        mixture = Mixture(len(encoder.columns))
         if smoothed or model.background is not None:
             mixture.fit_within(rows, config.plan.seconds, tell)
     if model.background is not None:
@@ -126,10 +142,8 @@ def prepare(
         validation=held_out[:judged],
         reserve=held_out[judged:],
         validation_log_det=log_det[:judged].mean().item(),
-        wall_seconds=before[0],
-        cpu_seconds=before[1],
-        fit_wall_seconds=fitting.wall(),
-        fit_cpu_seconds=fitting.cpu(),
+        encoder_seconds=seconds,
+        model_seconds=(fitting.wall(), fitting.cpu()),
     )
 
 
@@ -150,44 +164,5 @@ def make_trainer(
         on_progress=watch.on_progress,
         on_validation=on_validation,
         should_stop=watch.should_stop,
-        clock=Stopwatch(prepared.fit_wall_seconds, prepared.fit_cpu_seconds),
+        clock=Stopwatch(*prepared.model_seconds),
     )
-
-
-def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
-    """The data set of a configuration and its split; raises as `load_dataset` and `Split.draw` do.
-
-    Rows of one group, and of a table rows that are copies of one another, are in one part of the split: a
-    copy in the test rows would tell how well a model knows its train rows by heart.
-    """
-    data, split = config.data, config.split
-    dataset = load_dataset(
-        data.dataset, columns=data.columns, rows=data.rows, seed=data.seed, folder=datasets, reading=data
-    )
-    groups = dataset.groups
-    if dataset.density is None:  # draws of a density are never the same
-        copies = find_copies(dataset.rows)
-        groups = copies if groups is None else unite_groups(groups, copies)
-    fractions = (split.train, split.validation, split.test)
-    return dataset, Split.draw(len(dataset.rows), fractions, data.seed, groups)
-
-
-def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequantiser:
-    """The dequantiser that the configuration asks for, of a data set by its train rows.
-
-    Raises `ConfigurationError` for spacings that the columns cannot have, or of a toy.
-    """
-    wanted = config.data.dequantise
-    spacings = None if wanted in ("auto", "none") else parse_spacings(wanted)
-    if spacings and dataset.density is not None:
-        raise ConfigurationError(
-            f"`dequantise` is for tables; `{dataset.name}` is drawn from a density; leave it out"
-        )
-    if wanted == "none" or dataset.density is not None:
-        return CONTINUOUS
-    return choose_dequantiser(dataset.column_names, dataset.rows[split.train], spacings)
-
-
-def rows_to_learn(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) -> NDArray[np.float64]:
-    """The rows `(n, d)` of a data set, each value that stands for a cell at a random place in it."""
-    return dequantiser.jitter(dataset.rows, np.random.default_rng((config.data.seed, DEQUANTISATION)))

@@ -27,17 +27,11 @@ from flowbench.registry import TOYS
 from flowbench.store import Metric, Run, check_table_path, file_errors, table_format, write_table
 from flowbench.store.rung import Rung
 from flowbench.workflows.config import RunConfig, evaluation_with
-from flowbench.workflows.fit import (
-    check_data,
-    check_split,
-    load_dequantiser,
-    load_model,
-    load_model_on_device,
-    load_types,
-    read_config,
-)
 from flowbench.workflows.home import Home
-from flowbench.workflows.preparation import EVALUATION, load_rows, random_stream
+from flowbench.workflows.machine import cpu_threads
+from flowbench.workflows.preparation import EVALUATION, random_stream
+from flowbench.workflows.rows import load_rows
+from flowbench.workflows.stored_run import StoredRun
 
 Floats = NDArray[np.float64]
 Texts = NDArray[np.object_]
@@ -82,7 +76,7 @@ class DrawnRows:
         units = {name: each.unit for name, each in self.types.items() if each.unit}
         storage = {name: each.storage for name, each in self.types.items()}
         units |= dict.fromkeys(_LIKELIHOODS, "nats")
-        write_table(path, table, _attributes(run), units, types=storage)
+        write_table(path, table, _attributes(run, self.dequantised), units, types=storage)
 
 
 @dataclass(frozen=True)
@@ -129,7 +123,7 @@ class ScoredTable:
             "flagged": self.flagged,
         }
         units = dict.fromkeys(_LIKELIHOODS, "nats") | {"flagged": "1"}
-        write_table(path, table, _attributes(run), units, index="row")
+        write_table(path, table, _attributes(run, self.dequantised), units, index="row")
 
 
 @dataclass(frozen=True)
@@ -156,7 +150,7 @@ def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -
     if path == STDOUT:
         return path
     check_table_path(path, () if tables else run.dataset.get("columns", ()))
-    named = (read_config(run).data.dataset, *tables)
+    named = (StoredRun(run).config.data.dataset, *tables)
     files = [table_file(name, (home or Home()).datasets) for name in named]
     kept = [run.path / "results.h5", *(file.path for file in files if file)]
     with file_errors("write", path):
@@ -187,30 +181,27 @@ def sample(
 
     Raises `DataError` for a model of a table that has a column called `log_prob` or `log_prob_error`.
     """
-    config = read_config(run)
-    options = evaluation_with(config, settings)
-    torch.set_num_threads(config.threads)
-    model = load_model_on_device(run)
+    stored = StoredRun(run)
+    options = evaluation_with(stored.config, settings)
+    model = stored.model_on_device()
     if taken := set(_LIKELIHOODS) & set(model.columns):
         raise DataError(
             f"the table has a column called `{min(taken)}`, where samples hold theirs; rename it and fit anew"
         )
-    generator = random_stream(seed, EVALUATION)
-    dequantiser = load_dequantiser(run)
-    types = load_types(run)
-    x, found = drawn_likelihoods(
-        model,
-        n,
-        options,
-        generator,
-        dequantiser=dequantiser,
-        restore=_restore(model.columns, types, dequantiser),
-        on_rows=on_rows,
-    )
+    dequantiser = model.encoder.dequantiser
+    with cpu_threads(stored.config.threads):
+        x, found = drawn_likelihoods(
+            model,
+            n,
+            options,
+            random_stream(seed, EVALUATION),
+            restore=_restore(model.columns, stored.types, dequantiser),
+            on_rows=on_rows,
+        )
     log_prob, error = found.log_prob.numpy(), found.error.numpy()
     above = int(found.flagged.sum())
     cells = tuple(dequantiser.lattices)
-    return DrawnRows(model.columns, x.numpy(), log_prob, error, cells, above, types)
+    return DrawnRows(model.columns, x.numpy(), log_prob, error, cells, above, stored.types)
 
 
 def _restore(
@@ -258,17 +249,15 @@ def score(
     without it. If it is to be `strict`, the first such row raises `DataError` for a cell and
     `IntegrationError` for a solve. Raises `DataError` if columns are missing or the table cannot be read.
     """
-    config = read_config(run)
-    options = evaluation_with(config, settings)
-    torch.set_num_threads(config.threads)
-    model = load_model_on_device(run)
-    rows = _rows_to_score(run, table, reading or {}, (home or Home()).datasets, strict)
-    dequantiser = load_dequantiser(run)
+    stored = StoredRun(run)
+    options = evaluation_with(stored.config, settings)
+    model = stored.model_on_device()
+    rows = _rows_to_score(stored, table, reading or {}, (home or Home()).datasets, strict)
+    dequantiser = model.encoder.dequantiser
     fit = np.setdiff1d(np.arange(len(rows.x)), list(rows.unfit))
-    x = rows.x[fit]
-    found = reported_likelihoods(
-        model, torch.tensor(x), options, dequantiser=dequantiser, on_rows=on_rows, strict=strict
-    )
+    x = torch.from_numpy(rows.x[fit])
+    with cpu_threads(stored.config.threads):
+        found = reported_likelihoods(model, x, options, on_rows=on_rows, strict=strict)
     return _scored_table(rows, fit, found, dequantiser, dequantiser.out_of_place(x))
 
 
@@ -304,15 +293,13 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
     truth is known, its divergence from that. Raises `DataError` if the run has no
     results yet, or if its data set has changed; `RunLockedError` if the run is under way.
     """
-    config = read_config(run)
-    torch.set_num_threads(config.threads)
-    with run.lock():
+    stored = StoredRun(run)
+    with cpu_threads(stored.config.threads), run.lock():
         results = run.read_results()
-        dataset, split = load_rows(config, (home or Home()).datasets)
-        check_data(run, dataset)
-        check_split(run, split)
-        model = load_model_on_device(run).for_evaluation(config.evaluation.integrator)
-        found = judge(model, dataset.rows[split.train], results, seed, load_dequantiser(run))
+        dataset, split = load_rows(stored.config, (home or Home()).datasets)
+        stored.check(dataset, split)
+        model = stored.model_on_device().for_evaluation(stored.config.evaluation.integrator)
+        found = judge(model, dataset.rows[split.train], results, seed)
         metrics = {**results.metrics, **found.metrics}
         run.write_results(replace(results, metrics=metrics, calibration=found.calibration))
     return {name: metrics[name] for name in _LOSSES if name in metrics} | found.metrics
@@ -327,24 +314,25 @@ def tradeoff(
     Raises `ConfigurationError` if the run has no results yet or a single test row, or its model solves no
     equation.
     """
-    torch.set_num_threads(read_config(run).threads)
-    x = torch.tensor(load_dequantiser(run).spread(run.read_results().scored.x[:rows], 0))
+    stored = StoredRun(run)
+    x = torch.from_numpy(run.read_results().scored.x[:rows])
     if len(x) < 2:
         raise ConfigurationError(
             f"the run `{run.name}` has one test row, from which no interval of a bias follows; fit with more"
         )
-    return climb(load_model(run), x, on_solver), len(x)
+    with cpu_threads(stored.config.threads):
+        return climb(stored.model, stored.model.encoder.spread(x, 0), on_solver), len(x)
 
 
 def _rows_to_score(
-    run: Run, table: str, reading: Mapping[str, Any], folder: Path, strict: bool
+    stored: StoredRun, table: str, reading: Mapping[str, Any], folder: Path, strict: bool
 ) -> _RowsToScore:
     """The rows of `table`, which is read as that of the run was; none is unfit if `strict`."""
-    config = read_config(run)
+    config = stored.config
     if table in TOYS.entries and table == config.data.dataset:
         dataset, split = load_rows(config, folder)
         return _RowsToScore(split.test, dataset.rows[split.test])
-    types = load_types(run)
+    types = stored.types
     named = table_file(table, folder)
     options = _reading_of_score(config, reading, types)
     if named is not None and is_own_text(named):
@@ -382,12 +370,12 @@ def _reading_of_score(
     return ReadOptions(**{**told, **given})
 
 
-def _attributes(run: Run) -> dict[str, str | int | float]:
+def _attributes(run: Run, dequantised: Sequence[str]) -> dict[str, str | int | float]:
     dataset = run.dataset
     return {
         "run": run.name,
         "model": str(run.info.get("model", "")),
         "dataset": str(dataset.get("name", "")),
         "dataset_sha256": str(dataset.get("sha256", "")),
-        "dequantised": ", ".join(dataset.get("lattices", {})),
+        "dequantised": ", ".join(dequantised),
     }

@@ -245,7 +245,14 @@ def wrong_files(home: Path) -> None:
     Run.open(home / "runs" / "slash").update_info(dataset={"columns": ["km/h", "b"]})
     shutil.copytree(home / "runs" / "g", home / "runs" / "no_lattices")
     dataset = dict(Run.open(home / "runs" / "g").dataset)
-    Run.open(home / "runs" / "no_lattices").update_info(dataset=dataset | {"lattices": 5})
+    older = Run.open(home / "runs" / "no_lattices")
+    older.update_info(dataset=dataset | {"lattices": 5})
+    # As it was when run.json alone told how rows are dequantised.
+    tensors, metadata = older.load_model()
+    kept = {
+        name.removeprefix("encoder."): each for name, each in tensors.items() if "dequantiser" not in name
+    }
+    older.save_model(kept, metadata)
     shutil.copytree(home / "runs" / "g", home / "runs" / "old_data")
     Run.open(home / "runs" / "old_data").update_info(
         status="interrupted", dataset=dataset | {"sha256": "0" * 64}

@@ -4,15 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
 from flowbench.data import load_dataset
 from flowbench.data.lattice import Lattice, find_lattice, is_repeating
-from flowbench.encoding.dequantiser import CONTINUOUS, Dequantiser, choose_dequantiser, parse_spacings
+from flowbench.data.row_hashes import hash_rows, uniform_of_hashes
+from flowbench.encoding.dequantiser import Dequantiser, choose_dequantiser, parse_spacings
 from flowbench.errors import ConfigurationError
 
+CONTINUOUS = Dequantiser(("a", "b"))
 BOTH = Dequantiser(("a", "b", "c"), {"a": Lattice(1.0), "c": Lattice(0.5, 0.2)})
 steps = st.sampled_from([1.0, 2.0, 25.0, 0.1, 0.01, 0.25, 1 / 60, 1e-7, 3e5, 0.0953])
 whole = st.lists(st.integers(-300, 300), min_size=3, max_size=40)
@@ -67,7 +70,7 @@ def test_the_columns_that_are_dequantised_are_told_by_their_values(shared_data: 
         "eruptions": {"step": 0.001, "origin": 0.0},
         "waiting": {"step": 1.0, "origin": 0.0},
     }
-    assert Dequantiser.of_values(faithful.column_names, found.to_values()) == found
+    assert Dequantiser.of_values(faithful.column_names, found.to_values()).lattices == found.lattices
     protein = np.loadtxt(shared_data / "protein" / "protein.csv.gz", delimiter=",")
     # Two others repeat too, but were rounded after a change of units.
     assert [i for i, values in enumerate(protein.T) if is_repeating(values)] == [2, 7, 9]
@@ -91,46 +94,48 @@ def test_what_cannot_be_dequantised_says_so() -> None:
 @given(st.integers(0, 40), st.integers(0, 2**31))
 def test_rows_come_back_from_any_place_in_their_cells(draw: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    rows = np.stack([random.integers(-9, 9, 50), random.normal(size=50), random.integers(-9, 9, 50)], 1)
-    rows[:, 2] = np.round(rows[:, 2] * 0.5 + 0.2, 10)
+    table = np.stack([random.integers(-9, 9, 50), random.normal(size=50), random.integers(-9, 9, 50)], 1)
+    table[:, 2] = np.round(table[:, 2] * 0.5 + 0.2, 10)
+    rows = torch.tensor(table)
     for moved in (BOTH.spread(rows, draw), BOTH.jitter(rows, random)):
-        assert np.array_equal(moved[:, 1], rows[:, 1])
-        assert (np.abs(moved - rows) <= [0.5, 0, 0.25]).all()
-        assert np.array_equal(BOTH.restore(moved), rows)
+        assert torch.equal(moved[:, 1], rows[:, 1])
+        assert ((moved - rows).abs() <= torch.tensor([0.5, 0, 0.25])).all()
+        assert torch.equal(BOTH.restore(moved), rows)
 
 
 def test_places_follow_from_the_row_alone() -> None:
-    rows = np.random.default_rng(1).normal(size=(30, 3)).round(1)
+    rows = torch.tensor(np.random.default_rng(1).normal(size=(30, 3)).round(1))
     together = BOTH.spread(rows, 3)
-    assert np.array_equal(together[::-1], BOTH.spread(rows[::-1], 3))
-    assert np.array_equal(together[7:8], BOTH.spread(rows[7:8], 3))
+    assert torch.equal(together.flip(0), BOTH.spread(rows.flip(0), 3))
+    assert torch.equal(together[7:8], BOTH.spread(rows[7:8], 3))
     # Minus zero is zero.
-    zero = np.zeros((1, 3))
-    assert np.array_equal(BOTH.spread(zero, 2), BOTH.spread(-zero, 2))
+    zero = torch.zeros(1, 3, dtype=torch.float64)
+    assert torch.equal(BOTH.spread(zero, 2), BOTH.spread(-zero, 2))
 
 
 def test_cells_are_filled_evenly_over_rows_and_over_draws() -> None:
     rows = np.stack([np.arange(2000.0), np.zeros(2000), np.full(2000, 0.2)], 1)
-    over_rows = BOTH.spread(rows, 0)[:, [0, 2]] - rows[:, [0, 2]]
+    over_rows = BOTH.spread(torch.tensor(rows), 0).numpy()[:, [0, 2]] - rows[:, [0, 2]]
     for places in (over_rows / [1.0, 0.5]).T:
         assert stats.kstest(places + 0.5, "uniform").pvalue > 1e-3
     assert abs(stats.spearmanr(*over_rows.T).statistic) < 0.08
     # One place in each of as many parts of the cell as there are draws.
-    first = np.stack([BOTH.spread(rows[:50], draw, 16) - rows[:50] for draw in range(16)])
+    spread = [BOTH.spread(torch.tensor(rows[:50]), draw, 16).numpy() for draw in range(16)]
+    first = np.stack(spread) - rows[:50]
     for column, step in ((0, 1.0), (2, 0.5)):
         parts = np.sort(np.floor((first[:, :, column] / step + 0.5) * 16), axis=0)
         assert (parts == np.arange(16)[:, None]).all()
 
 
 def test_places_come_in_pairs_about_the_middle() -> None:
-    rows = BOTH.restore(np.random.default_rng(3).normal(size=(20, 3)))
+    rows = BOTH.restore(torch.tensor(np.random.default_rng(3).normal(size=(20, 3))))
     for draw in (0, 6):
         middle = (BOTH.spread(rows, draw) + BOTH.spread(rows, draw + 1)) / 2
-        assert np.allclose(middle, rows, atol=1e-12)
+        assert torch.allclose(middle, rows, atol=1e-12)
 
 
 def test_nothing_is_done_to_continuous_columns() -> None:
-    rows = np.random.default_rng(2).normal(size=(4, 2))
+    rows = torch.tensor(np.random.default_rng(2).normal(size=(4, 2)))
     assert CONTINUOUS.spread(rows, 1) is rows
     assert CONTINUOUS.jitter(rows, np.random.default_rng(0)) is rows
 
@@ -188,11 +193,35 @@ def test_spacings_that_mean_nothing_are_refused(text: str, says: str) -> None:
     assert parse_spacings(" a=1, b c = 0.5,d=e=2 ") == {"a": 1.0, "b c": 0.5, "d=e": 2.0}
 
 
+def test_places_are_those_that_numpy_computes_bit_for_bit() -> None:
+    """Written out with numpy, column by column, as the places of runs that are kept were found."""
+    cells = Dequantiser(
+        ("a", "x", "b", "c"),
+        {"b": Lattice(0.1), "a": Lattice(1 / 60, 0.003), "c": Lattice(25.0, -7.5)},
+    )
+    rows = np.random.default_rng(0).normal(size=(200, 4)) * [1, 1, 3, 900]
+    middles, numbers = rows.copy(), rows.copy()
+    for column, step, origin, digits in ((0, 1 / 60, 0.003, 12), (2, 0.1, 0.0, 11), (3, 25.0, -7.5, 9)):
+        numbers[:, column] = np.rint((rows[:, column] - origin) / step) + 0.0
+        middles[:, column] = np.round(origin + step * numbers[:, column], digits)
+    assert np.array_equal(cells.restore(torch.tensor(rows)).numpy(), middles)
+    hashes = hash_rows(numbers)
+    for draw in range(8):
+        order, inside, side = (
+            uniform_of_hashes(hashes, each, 3) for each in (0, 2 * (draw // 2) + 1, 2 * (draw // 2) + 2)
+        )
+        places = ((draw // 2 + np.floor(order * 4)) % 4 + inside) / 8
+        places = np.where((side < 0.5) == (draw % 2 == 0), places, 1 - places)
+        expected = middles.copy()
+        expected[:, [0, 2, 3]] += np.array([1 / 60, 0.1, 25.0]) * (places - 0.5)
+        assert np.array_equal(cells.spread(torch.tensor(rows), draw, 8).numpy(), expected)
+
+
 def test_values_that_are_out_of_place_are_counted() -> None:
     ages = Dequantiser(("age", "x", "height"), {"age": Lattice(1.0), "height": Lattice(0.1)})
-    rows = np.array([[30.0, 0.123, 1.7], [31.5, 2.0, 1.71], [32.2, 1.0, 1.8]])
+    rows = torch.tensor([[30.0, 0.123, 1.7], [31.5, 2.0, 1.71], [32.2, 1.0, 1.8]], dtype=torch.float64)
     assert ages.out_of_place(rows) == {"age": 2, "height": 1}
-    assert ages.out_of_place(rows[:1]) == CONTINUOUS.out_of_place(rows) == {}
+    assert ages.out_of_place(rows[:1]) == CONTINUOUS.out_of_place(rows[:, :2]) == {}
 
 
 def test_a_box_is_grown_until_it_cuts_no_cell() -> None:

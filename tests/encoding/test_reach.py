@@ -13,7 +13,7 @@ from flowbench.encoding.reach import Reach
 from flowbench.encoding.transform import Transform
 from flowbench.registry import TRANSFORMS
 from flowbench.workflows.config import resolve
-from flowbench.workflows.preparation import Watch, make_trainer, prepare
+from flowbench.workflows.preparation import Watch, build_encoder, make_trainer, prepare
 
 every_transform = pytest.mark.parametrize("name", TRANSFORMS.names())
 #: Far beyond ten thousand spans, up to where a difference of two doubles still is one.
@@ -146,8 +146,7 @@ def log_probs(model: str, transform: str, value: float | None) -> tuple[float, f
     if value is not None:
         train[777, 0] = value
     config = resolve("array", model, settings=[*OPTIONS[model], f'transforms=["{transform}"]'])
-    rows = train.numpy()
-    prepared = prepare(config, ("a", "b"), rows[500:], rows[:500])
+    prepared = prepare(config, build_encoder(config, "ab"), train[500:], train[:500])
     assert prepared.train.dtype == torch.float32 and torch.isfinite(prepared.train.square()).all()
     make_trainer(prepared, Watch()).run()
     judged = prepared.model.for_evaluation(config.evaluation.integrator)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.evaluation_options import EvaluationOptions
@@ -22,7 +23,7 @@ from flowbench.options import PartOptions
 from flowbench.registry import MODELS
 from flowbench.store import Certificate
 from flowbench.workflows.config import resolve
-from flowbench.workflows.preparation import Watch, make_trainer, prepare
+from flowbench.workflows.preparation import Watch, build_encoder, make_trainer, prepare
 
 
 def cloud(n: int, features: int, seed: int = 0) -> Tensor:
@@ -43,10 +44,10 @@ SMALL = {
 
 @cache
 def fitted(name: str, features: int) -> DensityModel:
-    rows = cloud(6000, features).numpy()
+    rows, columns = cloud(6000, features), [f"x{i}" for i in range(features)]
     overrides = {"plan.steps": 150, "plan.validation_steps": 50, **SMALL.get(name, {})}
     config = resolve("array", name, overrides=overrides)
-    prepared = prepare(config, tuple(f"x{i}" for i in range(features)), rows[1000:], rows[:1000])
+    prepared = prepare(config, build_encoder(config, columns), rows[1000:], rows[:1000])
     make_trainer(prepared, Watch()).run()
     return prepared.model
 
@@ -110,12 +111,12 @@ def broken(flow_class: type[ContinuousFlow], features: int = 2) -> DensityModel:
     healthy = fitted("cnf", features)
     flow = flow_class(features, healthy.flow.options, torch.Generator())
     flow.load_state_dict(healthy.flow.state_dict())
-    return DensityModel(healthy.columns, list(healthy.transforms), flow, healthy.background)
+    return DensityModel(healthy.encoder, flow, healthy.background)
 
 
 def test_a_density_that_is_too_large_is_caught() -> None:
     healthy = fitted("cnf", 2)
-    model = Scaled(healthy.columns, list(healthy.transforms), healthy.flow, healthy.background)
+    model = Scaled(healthy.encoder, healthy.flow, healthy.background)
     found = certificates(model)
     assert failed(found) == {"normalisation"}
     assert found["normalisation"].value == pytest.approx(0.02, abs=0.003)
@@ -147,7 +148,7 @@ def gaussian(flow_class: type[GaussianFlow], spread: float) -> DensityModel:
     with torch.no_grad():
         flow.mean.fill_(10.0)
         flow.log_diagonal.fill_(math.log(spread))
-    return DensityModel("ab", [], flow)
+    return DensityModel(TableEncoder("ab"), flow)
 
 
 def test_a_few_rows_that_do_not_come_back_are_caught() -> None:
@@ -193,13 +194,11 @@ def test_a_coarse_solve_alone_condemns_no_density() -> None:
         def for_evaluation(self, integrator: PartOptions, **chosen: object) -> DensityModel:
             kind = Scaled if integrator.atol >= 1e-3 else DensityModel
             flow = self.flow.for_evaluation(integrator, **chosen)
-            return kind(self.columns, list(self.transforms), flow)
+            return kind(self.encoder, flow)
 
     healthy = normal(4)
-    assert certificates(Coarse(healthy.columns, list(healthy.transforms), healthy.flow))[
-        "normalisation"
-    ].passed
-    always = Scaled(healthy.columns, list(healthy.transforms), healthy.flow)
+    assert certificates(Coarse(healthy.encoder, healthy.flow))["normalisation"].passed
+    always = Scaled(healthy.encoder, healthy.flow)
     assert failed(certificates(always)) == {"normalisation"}
 
 
@@ -234,13 +233,13 @@ def test_a_bridge_takes_more_draws_where_they_may_settle_it(
 
 def test_a_check_that_breaks_down_is_a_failed_one() -> None:
     class Broken(DensityModel):
-        def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-            x, scores = super().draw(n, generator)
+        def draw_places(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
+            x, scores = super().draw_places(n, generator)
             x[0, 0] = torch.inf
             return x, scores
 
     healthy = fitted("planar", 4)
-    model = Broken(healthy.columns, list(healthy.transforms), healthy.flow)
+    model = Broken(healthy.encoder, healthy.flow)
     x = cloud(300, 4, seed=1)
     found = certify(model, x, Likelihoods(x, x, x), EvaluationOptions(), torch.Generator().manual_seed(0))
     assert failed(found) == {"normalisation"}

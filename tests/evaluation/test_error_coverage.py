@@ -13,7 +13,7 @@ from flowbench.evaluation.reported import reported_likelihoods
 from flowbench.models.density_model import DensityModel
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.workflows.config import resolve
-from flowbench.workflows.preparation import Watch, make_trainer, prepare
+from flowbench.workflows.preparation import Watch, build_encoder, make_trainer, prepare
 
 pytestmark = pytest.mark.slow
 ROWS = 2000
@@ -38,13 +38,13 @@ def tables() -> dict[int, Tensor]:
 @cache
 def fitted(features: int) -> tuple[DensityModel, Tensor, Tensor]:
     """A model after a few hundred steps, rows to score, and their log-likelihoods at 1e-12."""
-    rows = tables()[features].numpy()
+    rows = tables()[features]
     config = resolve("moons" if features == 2 else "array", overrides={"plan.steps": 1500})
     held_out = len(rows) // 5
     columns = tuple(f"x{i}" for i in range(features))
-    prepared = prepare(config, columns, rows[held_out:], rows[:held_out])
+    prepared = prepare(config, build_encoder(config, columns), rows[held_out:], rows[:held_out])
     make_trainer(prepared, Watch()).run()
-    x = torch.tensor(rows[:ROWS])
+    x = rows[:ROWS]
     if len(x) < ROWS:  # a small table: the rest are drawn from the model
         exact = prepared.model.for_evaluation(PerRowOptions())
         drawn, _ = exact.sample_and_log_prob(ROWS - len(x), torch.Generator().manual_seed(0))

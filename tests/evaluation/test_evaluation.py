@@ -10,8 +10,9 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from flowbench.data.lattice import Lattice
-from flowbench.encoding.dequantiser import CONTINUOUS, Dequantiser
+from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.standardise import Standardise, StandardiseOptions
+from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.failures import failing_rows
@@ -34,7 +35,7 @@ NORMAL = multivariate_normal([3, -2], [[2.0, 0.6], [0.6, 0.5]])
 def model(flow: object) -> DensityModel:
     transform = Standardise(("a", "b"), StandardiseOptions())
     transform.fit(torch.tensor(NORMAL.rvs(500, random_state=0)))
-    return DensityModel(("a", "b"), [transform], flow)
+    return DensityModel(TableEncoder(("a", "b"), [transform]), flow)
 
 
 def normal_itself() -> DensityModel:
@@ -44,7 +45,13 @@ def normal_itself() -> DensityModel:
         flow.mean.copy_(torch.tensor(NORMAL.mean))
         flow.log_diagonal.copy_(torch.tensor(np.log(factor.diagonal())))
         flow.below_diagonal.copy_(torch.tensor(factor[1:2, 0]))
-    return DensityModel(("a", "b"), [], flow)
+    return DensityModel(TableEncoder(("a", "b")), flow)
+
+
+def in_cells(model: DensityModel, cells: Dequantiser | None) -> DensityModel:
+    """The same density, of rows whose values stand for cells."""
+    encoder = TableEncoder(model.columns, list(model.encoder.transforms), cells)
+    return DensityModel(encoder, model.flow, model.background)
 
 
 def options(tolerance: float = 1e-5, **values: object) -> EvaluationOptions:
@@ -116,12 +123,12 @@ def test_an_error_is_the_sum_of_its_parts() -> None:
     estimated = EvaluationOptions(integrator=native, divergence={"name": "hutchinson"})
     cells = Dequantiser(("a", "b"), {"a": Lattice(0.1, 0.0)})
     for given, dequantiser, names in (
-        (options(), CONTINUOUS, {"solver", "arithmetic"}),
-        (options(1e-3, max_error=1e-4), CONTINUOUS, {"solver", "arithmetic"}),
+        (options(), None, {"solver", "arithmetic"}),
+        (options(1e-3, max_error=1e-4), None, {"solver", "arithmetic"}),
         (options(), cells, {"solver", "arithmetic", "dequantisation"}),
-        (estimated, CONTINUOUS, {"solver", "arithmetic", "trace"}),
+        (estimated, None, {"solver", "arithmetic", "trace"}),
     ):
-        found = reported_likelihoods(bent, x, given, dequantiser=dequantiser)
+        found = reported_likelihoods(in_cells(bent, dequantiser), x, given)
         assert set(found.parts) == names
         assert torch.allclose(sum(found.parts.values()), found.error, rtol=1e-12)
         assert all((part >= 0).all() for part in found.parts.values())
@@ -214,7 +221,7 @@ def test_draws_have_errors_that_hold(tolerance: float) -> None:
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
 def test_rows_that_are_the_backgrounds_do_not_widen_the_errors_of_others(tolerance: float) -> None:
     def reported(background: Background | None) -> tuple[Likelihoods, Likelihoods]:
-        mixed = DensityModel(("a", "b"), bare.transforms, bare.flow, background)
+        mixed = DensityModel(bare.encoder, bare.flow, background)
         drawn = drawn_likelihoods(mixed, 1000, options(tolerance), torch.Generator().manual_seed(5))[1]
         return drawn, reported_likelihoods(mixed, x, options(tolerance, error_rows=300))
 
@@ -234,7 +241,7 @@ def test_rows_of_the_background_do_not_narrow_the_errors_of_others() -> None:
     background = Background(2)
     background.mixture.fit(12 + 0.1 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0)))
     background.share.fill_(0.1)
-    mixed = DensityModel(("a", "b"), bare.transforms, bare.flow, background)
+    mixed = DensityModel(bare.encoder, bare.flow, background)
     far, _ = bare.to_data(12 + 0.1 * torch.randn(600, 2, generator=torch.Generator().manual_seed(1)))
     x = torch.cat([far, torch.tensor(NORMAL.rvs(200, random_state=2))])
     for rows in (x, x.flip(0)):
@@ -425,10 +432,10 @@ def test_box_grows_around_the_rows() -> None:
 
 def test_dequantised_rows_get_a_bound_of_the_mass_of_their_cells() -> None:
     cells = Dequantiser(("a", "b"), {"a": Lattice(1.0)})
-    rows = cells.restore(NORMAL.rvs(300, random_state=2))
+    rows = cells.restore(torch.tensor(NORMAL.rvs(300, random_state=2))).numpy()
     exact = normal_itself()
     x = torch.tensor(rows)
-    found = reported_likelihoods(exact, x, options(), dequantiser=cells)
+    found = reported_likelihoods(in_cells(exact, cells), x, options())
     places = rows[:, None] + np.stack([np.linspace(-0.5, 0.5, 4001), np.zeros(4001)], 1)
     inside = NORMAL.logpdf(places)
     true = np.trapezoid(inside, axis=1) / 4000
@@ -438,15 +445,15 @@ def test_dequantised_rows_get_a_bound_of_the_mass_of_their_cells() -> None:
     mass = np.log(np.trapezoid(np.exp(inside), axis=1) / 4000)
     assert (true <= mass + 1e-9).all()
     # Whoever is scored beside a row, and wherever in its cell it stands.
-    alone = reported_likelihoods(exact, x[5:6], options(), dequantiser=cells)
+    alone = reported_likelihoods(in_cells(exact, cells), x[5:6], options())
     assert alone.log_prob == pytest.approx(found.log_prob[5:6], abs=1e-12)
 
 
 def test_more_places_in_a_cell_lessen_the_error() -> None:
     cells = Dequantiser(("a", "b"), {"a": Lattice(1.0), "b": Lattice(0.5)})
-    x = torch.tensor(cells.restore(NORMAL.rvs(200, random_state=2)))
+    x = cells.restore(torch.tensor(NORMAL.rvs(200, random_state=2)))
     few, many, most = (
-        reported_likelihoods(normal_itself(), x, options(dequantisation_draws=draws), dequantiser=cells)
+        reported_likelihoods(in_cells(normal_itself(), cells), x, options(dequantisation_draws=draws))
         for draws in (4, 64, 1024)
     )
     assert many.error.median() < few.error.median() / 4
@@ -456,12 +463,10 @@ def test_more_places_in_a_cell_lessen_the_error() -> None:
 
 def test_draws_of_dequantised_columns_are_their_values() -> None:
     cells = Dequantiser(("a", "b"), {"a": Lattice(1.0)})
-    bent = model(bent_flow())
-    x, drawn = drawn_likelihoods(
-        bent, 120, options(1e-3), torch.Generator().manual_seed(5), dequantiser=cells
-    )
+    bent = in_cells(model(bent_flow()), cells)
+    x, drawn = drawn_likelihoods(bent, 120, options(1e-3), torch.Generator().manual_seed(5))
     assert torch.equal(x[:, 0], x[:, 0].round()) and not torch.equal(x[:, 1], x[:, 1].round())
-    scored = reported_likelihoods(bent, x, options(1e-3), dequantiser=cells)
+    scored = reported_likelihoods(bent, x, options(1e-3))
     assert torch.equal(drawn.log_prob, scored.log_prob)
 
 
@@ -474,26 +479,24 @@ class Flawed(GaussianFlow):
         return torch.where(flawed[:, None], torch.nan, x), scores
 
 
-@pytest.mark.parametrize("cells", [Dequantiser(("a", "b"), {"a": Lattice(1.0)}), CONTINUOUS])
-def test_draws_that_are_no_numbers_cost_no_others_their_likelihood(cells: Dequantiser) -> None:
-    flawed = model(Flawed(2, GaussianOptions(), torch.Generator()))
-    _, drawn = drawn_likelihoods(
-        flawed, 50, options(max_error=10.0), torch.Generator().manual_seed(5), dequantiser=cells
-    )
+@pytest.mark.parametrize("cells", [Dequantiser(("a", "b"), {"a": Lattice(1.0)}), None])
+def test_draws_that_are_no_numbers_cost_no_others_their_likelihood(cells: Dequantiser | None) -> None:
+    flawed = in_cells(model(Flawed(2, GaussianOptions(), torch.Generator())), cells)
+    _, drawn = drawn_likelihoods(flawed, 50, options(max_error=10.0), torch.Generator().manual_seed(5))
     good = torch.arange(50) != 7
     assert torch.isfinite(drawn.log_prob[good]).all() and torch.isfinite(drawn.error[good]).all()
     assert torch.isfinite(drawn.log_prob).sum() == 49
     assert torch.isnan(drawn.log_prob[7]) and torch.isinf(drawn.error[7]) and drawn.flagged[7]
     assert not drawn.flagged[good].any()
-    _, drawn = drawn_likelihoods(flawed, 5, options(), torch.Generator().manual_seed(5), dequantiser=cells)
+    _, drawn = drawn_likelihoods(flawed, 5, options(), torch.Generator().manual_seed(5))
     assert torch.isnan(drawn.log_prob).all() and torch.isinf(drawn.error).all()
 
 
 def test_errors_of_dequantised_rows_hold_under_a_solver() -> None:
     cells = Dequantiser(("a", "b"), {"a": Lattice(1.0)})
     bent = model(bent_flow())
-    rows = cells.restore(NORMAL.rvs(60, random_state=2))
-    found = reported_likelihoods(bent, torch.tensor(rows), options(1e-5), dequantiser=cells)
+    rows = cells.restore(torch.tensor(NORMAL.rvs(60, random_state=2))).numpy()
+    found = reported_likelihoods(in_cells(bent, cells), torch.tensor(rows), options(1e-5))
     places = np.stack([np.linspace(-0.49, 0.49, 50), np.zeros(50)], 1)
     finely = bent.for_evaluation(PerRowOptions(atol=1e-6, rtol=1e-6))
     inside = finely.log_prob(torch.tensor(rows[:, None] + places).flatten(0, 1)).reshape(60, 50)
@@ -512,7 +515,7 @@ def test_a_density_that_is_zero_in_a_cell_makes_its_rows_impossible() -> None:
 
     flow = Bounded(2, GaussianOptions(), torch.Generator())
     x = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
-    found = reported_likelihoods(DensityModel(("a", "b"), [], flow), x, options(), dequantiser=cells)
+    found = reported_likelihoods(DensityModel(TableEncoder(("a", "b"), [], cells), flow), x, options())
     assert torch.isneginf(found.log_prob[0]) and torch.isinf(found.error[0])
     assert torch.isfinite(found.log_prob[1]) and torch.isfinite(found.error[1])
 
@@ -526,9 +529,9 @@ def test_errors_of_dequantised_rows_hold_where_one_of_many_cells_is_wide() -> No
     rows = np.random.default_rng(0).standard_normal((400, 16))
     for wide in (names[0], names[-1]):
         cells = Dequantiser(names, {name: Lattice(1.0 if name == wide else 1e-3) for name in names})
-        x = cells.restore(rows)
+        x = cells.restore(torch.tensor(rows)).numpy()
         found = reported_likelihoods(
-            DensityModel(names, [], flow), torch.tensor(x), options(), dequantiser=cells
+            DensityModel(TableEncoder(names, [], cells), flow), torch.tensor(x), options()
         )
         # The mean of (v + u)^2 over a cell of width s is v^2 + s^2 / 12.
         widths = np.array([cells.lattices[name].step for name in names])
@@ -542,10 +545,9 @@ def test_errors_of_dequantised_rows_hold_where_a_density_ends_in_a_cell() -> Non
     cells = Dequantiser(("a",), {"a": Lattice(1.0)})
     # A mixture of narrow normals that fills the cells evenly and ends within 2 per cent of the outer ones.
     flow = MixtureDensity(1, MixtureOptions(), torch.Generator())
-    places = cells.jitter(rows, np.random.default_rng(1))
-    flow.initialise(torch.tensor(places))
-    stepped = DensityModel(("a",), [], flow)
-    found = reported_likelihoods(stepped, torch.tensor(rows[:300]), options(), dequantiser=cells)
+    flow.initialise(cells.jitter(torch.tensor(rows), np.random.default_rng(1)))
+    stepped = DensityModel(TableEncoder(("a",)), flow)
+    found = reported_likelihoods(in_cells(stepped, cells), torch.tensor(rows[:300]), options())
     within = np.linspace(-0.5, 0.5, 2002)[1:-1] - 0.5 / 2001
     true = {
         value: stepped.log_prob(torch.tensor(value + within)[:, None]).mean().item()

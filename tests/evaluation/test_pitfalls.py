@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from flowbench.data import Dataset, Split, load_dataset
 from flowbench.data.dataset import Column, Provenance
 from flowbench.data.lattice import Lattice
-from flowbench.encoding.dequantiser import CONTINUOUS, Dequantiser
+from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.evaluation.pitfalls import find_pitfalls, find_relations
+
+#: Of no columns, so that all are left as they are.
+CONTINUOUS = Dequantiser(())
 
 
 def normal(n: int, d: int, seed: int = 0) -> np.ndarray:

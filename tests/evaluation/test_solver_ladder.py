@@ -6,6 +6,7 @@ import pytest
 import torch
 from bent import bent_flow
 
+from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError
 from flowbench.evaluation.solver_ladder import LADDER, climb
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
@@ -15,7 +16,7 @@ from flowbench.store.rung import Rung, recommend
 
 
 def bent_model() -> DensityModel:
-    return DensityModel(("a", "b"), [], bent_flow())
+    return DensityModel(TableEncoder(("a", "b")), bent_flow())
 
 
 def rows(n: int) -> torch.Tensor:
@@ -40,7 +41,7 @@ def test_every_rung_is_measured_against_a_tight_solve() -> None:
 
 
 def test_a_model_without_a_solver_is_refused() -> None:
-    model = DensityModel(("a", "b"), [], GaussianFlow(2, GaussianOptions(), torch.Generator()))
+    model = DensityModel(TableEncoder(("a", "b")), GaussianFlow(2, GaussianOptions(), torch.Generator()))
     with pytest.raises(ConfigurationError, match="solves no equation"):
         climb(model, rows(10))
 

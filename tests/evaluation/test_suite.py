@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import torch
 
+from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.evaluation.suite import TESTS, judge
 from flowbench.models.background import Background
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
@@ -24,7 +25,7 @@ def cloud(n: int, seed: int) -> np.ndarray:
 def gaussian(scale: float = 1.0) -> DensityModel:
     flow = GaussianFlow(2, GaussianOptions(), torch.Generator())
     flow.initialise(scale * torch.tensor(cloud(20_000, 9)))
-    return DensityModel(COLUMNS, [], flow).for_evaluation(PerRowOptions())
+    return DensityModel(TableEncoder(COLUMNS), flow).for_evaluation(PerRowOptions())
 
 
 def results_of(model: DensityModel, rows: int = 1000) -> Results:
@@ -61,7 +62,7 @@ def test_rows_that_the_background_holds_are_not_held_against_the_flow() -> None:
     background = Background(2)
     background.mixture.fit(torch.tensor(5 + 0.1 * cloud(500, 3)))
     background.share.fill_(0.3)
-    model = DensityModel(COLUMNS, [], gaussian().flow, background).for_evaluation(PerRowOptions())
+    model = DensityModel(TableEncoder(COLUMNS), gaussian().flow, background).for_evaluation(PerRowOptions())
     x, log_prob = model.sample_and_log_prob(1000, torch.Generator().manual_seed(7))
     scored = ScoredRows(np.arange(1000), x.numpy(), log_prob.numpy())
     found = figures(model, dataclasses.replace(results_of(model), scored=scored))
@@ -83,7 +84,7 @@ def test_a_model_that_is_too_broad_is_told_by_all_but_its_train_rows() -> None:
 def test_a_model_that_repeats_its_train_rows_is_told() -> None:
     density = KernelDensity(2, KernelOptions(), torch.Generator())
     density.rows, density.factor = torch.tensor(cloud(3000, 2)).float() / 1e-3, 1e-3 * torch.eye(2)
-    model = DensityModel(COLUMNS, [], density).for_evaluation(PerRowOptions())
+    model = DensityModel(TableEncoder(COLUMNS), density).for_evaluation(PerRowOptions())
     found = figures(model)
     assert found["memorisation_closer"] > 0.9
     assert found["memorisation_p_value"] < 1e-6

@@ -11,6 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.models.background import Background
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.density import Flow
@@ -44,7 +45,7 @@ def narrow_flow() -> GaussianFlow:
 
 def model(share: float) -> DensityModel:
     flow = narrow_flow()
-    return DensityModel("abcd", [], flow, background(share)).for_evaluation(PerRowOptions())
+    return DensityModel(TableEncoder("abcd"), flow, background(share)).for_evaluation(PerRowOptions())
 
 
 def test_a_mixture_of_many_rows_is_as_good_as_all_of_them_make_it() -> None:
@@ -177,16 +178,16 @@ def test_it_integrates_to_one() -> None:
     found.mixture.fit(iris()[:, :2])
     found.share.fill_(0.2)
     flow: Flow = GaussianFlow(2, GaussianOptions(), torch.Generator())
-    mixed = DensityModel("ab", [], flow, found).for_evaluation(PerRowOptions())
+    mixed = DensityModel(TableEncoder("ab"), flow, found).for_evaluation(PerRowOptions())
     axis = torch.linspace(-8, 8, 321, dtype=torch.float64)
     mass = mixed.log_prob(torch.cartesian_prod(axis, axis)).exp().sum().item() * 0.05**2
     assert mass == pytest.approx(1, abs=1e-6)
 
 
 def test_saved_and_loaded_with_its_components(tmp_path) -> None:
-    mixed = DensityModel("abcd", [], narrow_flow(), background(0.2))
+    mixed = DensityModel(TableEncoder("abcd"), narrow_flow(), background(0.2))
     write_tensors(tmp_path / "model.safetensors", to_arrays(mixed.state_dict()), {})
-    loaded = DensityModel("abcd", [], narrow_flow(), Background(4))
+    loaded = DensityModel(TableEncoder("abcd"), narrow_flow(), Background(4))
     loaded.load_state_dict(from_arrays(read_tensors(tmp_path / "model.safetensors")[0]))
     assert torch.equal(loaded.log_prob(iris()), mixed.log_prob(iris()))
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flowbench.encoding.standardise import Standardise, StandardiseOptions
+from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError
 from flowbench.models.density import Density, Flow
 from flowbench.models.density_model import DensityModel
@@ -79,7 +80,7 @@ def fitted(name: str, values: dict[str, object]) -> DensityModel:
     generator = torch.Generator().manual_seed(3)
     table = TrainingRows(Rows(z[:1800].float()), Rows(z[1800:].float()))
     Trainer(flow, plan, table, generator=generator).run()
-    return DensityModel(("a", "b"), [transform], flow)
+    return DensityModel(TableEncoder(("a", "b"), [transform]), flow)
 
 
 @every_flow
@@ -136,7 +137,8 @@ def test_log_det_against_autodiff(name: str, values: dict[str, object]) -> None:
 def test_fitted_density_integrates_to_one(name: str, values: dict[str, object]) -> None:
     model = fitted(name, values).for_evaluation(INTEGRATORS.get("per-row").Options(atol=1e-6, rtol=1e-6))
     # The box is fourteen standard deviations wide, and the spacing far below the density's features.
-    mean, scale = model.transforms[0].mean, model.transforms[0].scale
+    standardise = model.encoder.transforms[0]
+    mean, scale = standardise.mean, standardise.scale
     axis = torch.linspace(-7, 7, 141, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis) * scale + mean
     with torch.no_grad():
@@ -179,9 +181,8 @@ def test_global_random_state_is_left_alone(name: str, values: dict[str, object])
 def test_saved_and_loaded_alike_bit_for_bit(name: str, values: dict[str, object], tmp_path) -> None:
     model = fitted(name, values)
     write_tensors(tmp_path / "model.safetensors", to_arrays(model.state_dict()), {})
-    loaded = DensityModel(
-        ("a", "b"), [Standardise(("a", "b"), StandardiseOptions())], build(name, values, 2, seed=99)
-    )
+    encoder = TableEncoder(("a", "b"), [Standardise(("a", "b"), StandardiseOptions())])
+    loaded = DensityModel(encoder, build(name, values, 2, seed=99))
     loaded.load_state_dict(from_arrays(read_tensors(tmp_path / "model.safetensors")[0]))
     x = torch.tensor([[9.0, 0.1], [12.0, 0.5], [10.0, -0.2]])
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 
 from flowbench.data import load_dataset
 from flowbench.workflows.config import resolve
-from flowbench.workflows.preparation import Watch, make_trainer, prepare
+from flowbench.workflows.preparation import Watch, build_encoder, make_trainer, prepare
 
 
 def bent_columns(columns: int) -> np.ndarray:
@@ -22,7 +22,9 @@ def bent_columns(columns: int) -> np.ndarray:
 def test_together_one_by_one_and_shuffled(name: str, columns: int) -> None:
     rows = bent_columns(columns) if name == "array" else load_dataset(name, rows=12_000).rows
     config = resolve(name, "cnf", overrides={"plan.steps": 2000 if columns == 2 else 500})
-    prepared = prepare(config, tuple(f"x{i}" for i in range(columns)), rows[:10_000], rows[10_000:11_000])
+    encoder = build_encoder(config, [f"x{i}" for i in range(columns)])
+    train, validation = torch.tensor(rows[:10_000]), torch.tensor(rows[10_000:11_000])
+    prepared = prepare(config, encoder, train, validation)
     make_trainer(prepared, Watch()).run()
     model = prepared.model.for_evaluation(config.evaluation.integrator)
     x = torch.tensor(rows[11_000:])

@@ -14,7 +14,7 @@ from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.mixture import FEW_ROWS, Mixture
 from flowbench.training.smoothing import SmoothedBootstrap
 from flowbench.workflows.config import resolve
-from flowbench.workflows.preparation import Watch, make_trainer, prepare
+from flowbench.workflows.preparation import Watch, build_encoder, make_trainer, prepare
 
 DRAWS = 200_000
 
@@ -82,8 +82,8 @@ def test_noise_follows_a_ridge() -> None:
 @pytest.mark.parametrize("background", [True, False])
 def test_the_width_falls_to_zero_over_a_phase(background: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     config = resolve("iris", "cnf", overrides={"plan.steps": 10, "background": background})
-    rows = load_iris().data
-    prepared = prepare(config, tuple("abcd"), rows[::2], rows[1::2])
+    rows = torch.tensor(load_iris().data)
+    prepared = prepare(config, build_encoder(config, "abcd"), rows[::2], rows[1::2])
     widths: list[float] = []
     whole = SmoothedBootstrap.draw
 
@@ -98,17 +98,16 @@ def test_the_width_falls_to_zero_over_a_phase(background: bool, monkeypatch: pyt
 
 def test_many_rows_are_taken_as_they_are() -> None:
     config = resolve("iris", "cnf", overrides={"plan.steps": 1, "plan.patience": 0})
-    rows = np.random.default_rng(0).normal(size=(FEW_ROWS + 11, 2))
-    prepared = prepare(config, ("a", "b"), rows[:-10], rows[-10:])
+    rows = torch.tensor(np.random.default_rng(0).normal(size=(FEW_ROWS + 11, 2)))
+    prepared = prepare(config, build_encoder(config, "ab"), rows[:-10], rows[-10:])
     assert prepared.smoother is None
     assert make_trainer(prepared, Watch()).run() == "finished"
 
 
 def test_models_that_do_not_ask_learn_from_the_rows() -> None:
-    rows = load_iris().data
-    prepared = prepare(
-        resolve("iris", "planar", overrides={"plan.steps": 1}), tuple("abcd"), rows[::2], rows[1::2]
-    )
+    config = resolve("iris", "planar", overrides={"plan.steps": 1})
+    rows = torch.tensor(load_iris().data)
+    prepared = prepare(config, build_encoder(config, "abcd"), rows[::2], rows[1::2])
     assert prepared.smoother is None
 
 
@@ -121,10 +120,9 @@ def test_start_background_and_smoother_share_one_mixture(monkeypatch: pytest.Mon
         whole(self, x, *limits)
 
     monkeypatch.setattr(Mixture, "fit", spy)
-    rows = load_iris().data
-    model = prepare(
-        resolve("iris", "cnf", overrides={"plan.steps": 1}), tuple("abcd"), rows[::2], rows[1::2]
-    ).model
+    config = resolve("iris", "cnf", overrides={"plan.steps": 1})
+    rows = torch.tensor(load_iris().data)
+    model = prepare(config, build_encoder(config, "abcd"), rows[::2], rows[1::2]).model
     assert fits == [75]
     assert isinstance(model.flow, ContinuousFlow) and model.background is not None
     assert model.flow.start is not None

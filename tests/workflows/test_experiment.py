@@ -33,12 +33,14 @@ from flowbench.training.criterion import Criterion
 from flowbench.training.progress import Progress
 from flowbench.training.rows import Rows
 from flowbench.training.state import TrainingState
-from flowbench.workflows import preparation
+from flowbench.workflows import rows as workflow_rows
 from flowbench.workflows.compare import Comparison, compare, find_runs
 from flowbench.workflows.config import RunConfig, resolve
-from flowbench.workflows.fit import fit, load_model, resume
+from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
-from flowbench.workflows.preparation import Watch, load_rows
+from flowbench.workflows.preparation import Watch
+from flowbench.workflows.rows import load_rows
+from flowbench.workflows.stored_run import load_model
 from flowbench.workflows.use import evaluate, sample, score
 
 SMALL = [
@@ -246,21 +248,6 @@ def test_a_configuration_that_was_edited_does_not_fit_the_state(home: Home) -> N
         resume(run, home=home)
 
 
-def test_a_run_goes_on_with_the_cells_that_it_began_with(home: Home) -> None:
-    run = fit(small("iris", "planar"), home=home, watch=Watch(should_stop=lambda: True))
-    lattices = run.info["dataset"]["lattices"]
-    assert {lattice["step"] for lattice in lattices.values()} == {0.1}
-    # One from before there were any.
-    dataset = {key: value for key, value in run.info["dataset"].items() if key != "lattices"}
-    run.update_info(dataset=dataset)
-    resume(run, home=home)
-    drawn = run.read_results().samples.x
-    assert not np.allclose(drawn, drawn.round(1), atol=1e-9)
-    run.update_info(dataset={**dataset, "lattices": {"sepal length (cm)": {"step": "wide"}}})
-    with pytest.raises(DamagedFileError, match="`lattices` of the data set are not as flowbench writes them"):
-        score(run, "iris", home=home)
-
-
 def test_a_changed_table_is_not_resumed_on(home: Home, tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     rows = np.random.default_rng(0).normal(size=(50, 2))
@@ -344,7 +331,7 @@ def test_known_groups_are_united_with_copies(
     found, _ = load_rows(config, home.datasets)
     patients = np.arange(90) // 3
     known = dataclasses.replace(found, groups=patients)
-    monkeypatch.setattr(preparation, "load_dataset", lambda *arguments, **options: known)
+    monkeypatch.setattr(workflow_rows, "load_dataset", lambda *arguments, **options: known)
     dataset, split = load_rows(config, home.datasets)
     for numbers in (patients, np.unique(dataset.rows, axis=0, return_inverse=True)[1].reshape(-1)):
         parts = [set(numbers[part].tolist()) for part in vars(split).values()]

@@ -14,7 +14,8 @@ from flowbench.store import Run
 from flowbench.workflows.config import resolve
 from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
-from flowbench.workflows.preparation import Watch, load_rows
+from flowbench.workflows.preparation import Watch
+from flowbench.workflows.rows import load_rows
 from flowbench.workflows.use import ScoredTable, evaluate, sample, score
 
 SETTINGS = [

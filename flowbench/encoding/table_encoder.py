@@ -1,0 +1,104 @@
+"""The encoder of a table: named columns to model space and back, with the log-determinant."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor, nn
+
+from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.transform import Transform
+from flowbench.errors import ConfigurationError
+from flowbench.statistics.gaussian_mixtures import Tell, silent
+
+
+class TableEncoder(nn.Module):
+    """The only way from the rows of a table to a model and back.
+
+    A row goes through the `dequantiser`, which gives a value that stands for a cell a place in it, and then
+    through the `transforms`, one after another, to model space. Both are fitted on train rows, and both are
+    buffers that are saved with the model's weights. Without a `dequantiser` all columns are continuous.
+
+    `columns` names the d columns, in the order of every `x: (n, d)`, float64, data units. Rows at places in
+    their cells have a density; rows of the table have one where all columns are continuous. Methods say
+    which of the two they take.
+
+    Raises `ConfigurationError` if a part is of other columns, or if rows have another shape.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        transforms: Sequence[Transform] = (),
+        dequantiser: Dequantiser | None = None,
+    ) -> None:
+        super().__init__()
+        self.columns = tuple(columns)
+        self.dequantiser = Dequantiser(self.columns) if dequantiser is None else dequantiser
+        self.transforms = nn.ModuleList(transforms)
+        parts: list[Dequantiser | Transform] = [self.dequantiser, *self._transforms()]
+        for part in parts:
+            if part.columns != self.columns:
+                raise ConfigurationError(
+                    f"the {type(part).__name__} of the columns {', '.join(part.columns)} cannot encode "
+                    f"{', '.join(self.columns)}"
+                )
+
+    def fit(self, x: Tensor, tell: Tell = silent) -> Tensor:
+        """Fit the transforms to train rows `x: (n, d)` at places in their cells, as `jitter` gives them.
+
+        Returns the rows in model space, `(n, d)`: each transform is fitted to what those before it return.
+        `tell` hears which transform is being fitted. Raises `DataError` if the rows do not determine one.
+        """
+        self._check(x)
+        for transform in self._transforms():
+            tell(f"fitting the transform {transform.options.name}")
+            transform.fit(x)
+            x, _ = transform.to_model(x)
+        return x
+
+    def jitter(self, x: Tensor, generator: np.random.Generator) -> Tensor:
+        """Rows of the table `x: (n, d)`, each at a random place in its cell: what a model learns from."""
+        self._check(x)
+        return self.dequantiser.jitter(x, generator)
+
+    def spread(self, x: Tensor, draw: int, draws: int = 2) -> Tensor:
+        """Rows of the table `x: (n, d)` at place number `draw` of `draws` in their cells.
+
+        The places follow from the row alone (`Dequantiser.spread`).
+        """
+        self._check(x)
+        return self.dequantiser.spread(x, draw, draws)
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Rows of the table, from rows `x: (n, d)` at places in their cells."""
+        self._check(x)
+        return self.dequantiser.restore(x)
+
+    def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows `x: (n, d)` at places to `z: (n, d)` in model space, and log|det dz/dx|: `(n,)`, nats."""
+        self._check(x)
+        log_det = x.new_zeros(len(x))
+        for transform in self._transforms():
+            x, part = transform.to_model(x)
+            log_det = log_det + part
+        return x, log_det
+
+    def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo `to_model` for `z: (n, d)`: rows `x: (n, d)` at places, and log|det dx/dz|: `(n,)`, nats."""
+        self._check(z)
+        z = z.double()
+        log_det = z.new_zeros(len(z))
+        for transform in reversed(self._transforms()):
+            z, part = transform.to_data(z)
+            log_det = log_det + part
+        return z, log_det
+
+    def _transforms(self) -> list[Transform]:
+        return list(self.transforms)  # type: ignore[arg-type]
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 2 or x.shape[1] != len(self.columns):
+            raise ConfigurationError(
+                f"rows must have shape (n, {len(self.columns)}), for the columns {', '.join(self.columns)}; "
+                f"got {tuple(x.shape)}"
+            )

@@ -1,0 +1,79 @@
+"""The rows of a run: the data set, its split, its cells, and what is wrong with the table."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flowbench.data import Dataset, Split, load_dataset
+from flowbench.data.column_type import FLOAT64
+from flowbench.data.repeats import find_copies, unite_groups
+from flowbench.encoding.dequantiser import Dequantiser, choose_dequantiser, parse_spacings
+from flowbench.errors import ConfigurationError
+from flowbench.evaluation.pitfalls import Pitfalls, find_pitfalls
+from flowbench.report.table_cautions import about_table
+from flowbench.workflows.config import RunConfig
+
+
+def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
+    """The data set of a configuration and its split; raises as `load_dataset` and `Split.draw` do.
+
+    Rows of one group are in one part of the split. So are rows of a table that are copies of one another: a
+    copy in the test rows would tell how well a model knows its train rows by heart.
+    """
+    data, split = config.data, config.split
+    dataset = load_dataset(
+        data.dataset, columns=data.columns, rows=data.rows, seed=data.seed, folder=datasets, reading=data
+    )
+    groups = dataset.groups
+    if dataset.density is None:  # draws of a density are never the same
+        copies = find_copies(dataset.rows)
+        groups = copies if groups is None else unite_groups(groups, copies)
+    fractions = (split.train, split.validation, split.test)
+    return dataset, Split.draw(len(dataset.rows), fractions, data.seed, groups)
+
+
+def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequantiser:
+    """The dequantiser that the configuration asks for, of a data set by its train rows.
+
+    Raises `ConfigurationError` for spacings that the columns cannot have, or of a toy.
+    """
+    wanted = config.data.dequantise
+    spacings = None if wanted in ("auto", "none") else parse_spacings(wanted)
+    if spacings and dataset.density is not None:
+        raise ConfigurationError(
+            f"`dequantise` is for tables; `{dataset.name}` is drawn from a density; leave it out"
+        )
+    if wanted == "none" or dataset.density is not None:
+        return Dequantiser(dataset.column_names)
+    return choose_dequantiser(dataset.column_names, dataset.rows[split.train], spacings)
+
+
+def tell_pitfalls(
+    config: RunConfig, dataset: Dataset, split: Split, dequantiser: Dequantiser, tell: Callable[[str], None]
+) -> Pitfalls:
+    """What is wrong with a table, which `tell` hears in words."""
+    pitfalls = find_pitfalls(dataset, split, dequantiser, config.evaluation.test_rows)
+    for text in about_table(asdict(pitfalls), describe_dataset(dataset, dequantiser)):
+        tell(text)
+    return pitfalls
+
+
+def describe_dataset(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, Any]:
+    """What `run.json` says of a data set; the weights, and not this, tell how it is dequantised."""
+    return {
+        "name": dataset.name,
+        **asdict(dataset.provenance),
+        "rows": len(dataset.rows),
+        "columns": list(dataset.column_names),
+        "lattices": dequantiser.to_values(),
+        "types": {
+            column.name: column.type.to_values() for column in dataset.columns if column.type != FLOAT64
+        },
+        "notes": list(dataset.notes),
+    }
+
+
+def split_sizes(split: Split) -> dict[str, int]:
+    """How many rows each part has, as `run.json` has it."""
+    return {name: len(getattr(split, name)) for name in ("train", "validation", "test")}

@@ -1,0 +1,220 @@
+"""A run as the workflows see it: what its files hold, read once and made sense of."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from flowbench.data import Dataset, Split
+from flowbench.data.column_type import FLOAT64, ColumnType
+from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.table_encoder import TableEncoder
+from flowbench.errors import ConfigurationError, DamagedFileError, DataError
+from flowbench.models.density_model import DensityModel
+from flowbench.store import Run
+from flowbench.training.state import Tensors, TrainingState, from_arrays, to_arrays
+from flowbench.workflows.config import RunConfig
+from flowbench.workflows.machine import is_there
+from flowbench.workflows.preparation import build_encoder, build_model
+from flowbench.workflows.rows import split_sizes
+
+#: What to do about files that do not belong together.
+_REMEDY = "one of them was changed, or the run is of another version of flowbench and has to be fitted again"
+#: What the names of the encoder's tensors begin with, among the weights and in the state of training.
+_IN_MODEL, _IN_STATE = "encoder.", "encoder/"
+#: In the state, the seconds that went into the fit of the encoder.
+_SECONDS = "encoder_seconds"
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What a run goes on from: the state of training, if one was saved, and the encoder that it began with.
+
+    `seconds`, wall and CPU, went into the fit of the encoder; None where its transforms are not fitted yet.
+    """
+
+    training: TrainingState | None
+    encoder: TableEncoder
+    seconds: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run whose files are read when they are first asked for, each once.
+
+    Properties and methods raise `DamagedFileError` for what this version cannot make sense of.
+    """
+
+    run: Run
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The configuration."""
+        try:
+            return RunConfig(**self.run.config)
+        except ConfigurationError as error:
+            raise DamagedFileError(
+                f"the configuration in {self.run.path} was changed, or is of another version of flowbench: "
+                f"{error}"
+            ) from error
+
+    @cached_property
+    def dataset(self) -> Mapping[str, Any]:
+        """What run.json says of the data set."""
+        return self.run.dataset
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that the run was fitted on."""
+        columns = self.dataset.get("columns")
+        if not columns:
+            raise DamagedFileError(
+                f"{self.run.path / 'run.json'} does not name the columns that the run was fitted on; put "
+                "back the file that it was, or fit anew"
+            )
+        return tuple(columns)
+
+    @cached_property
+    def types(self) -> dict[str, ColumnType]:
+        """How the run's table has the values of its columns."""
+        known = self.dataset.get("types", {})
+        try:
+            return {
+                name: ColumnType.of_values(known[name]) if name in known else FLOAT64 for name in self.columns
+            }
+        except (ValueError, TypeError) as error:
+            raise DamagedFileError(
+                f"{self.run.path / 'run.json'}: `types` makes no sense: {error}"
+            ) from error
+
+    @cached_property
+    def model(self) -> DensityModel:
+        """The fitted model, on the CPU."""
+        arrays, metadata = self.run.load_model()
+        if metadata.get("columns") != ",".join(self.columns):
+            raise DamagedFileError(
+                f"the model in {self.run.path} is of the columns {metadata.get('columns')}, where run.json "
+                f"names {', '.join(self.columns)}; {_REMEDY}"
+            )
+        tensors = self._as_named_now(from_arrays(arrays))
+        try:
+            model = build_model(self.config, build_encoder(self.config, self.columns))
+        except ConfigurationError as error:
+            raise DamagedFileError(
+                f"the configuration in {self.run.path} cannot be built for {len(self.columns)} columns: "
+                f"{error}; {_REMEDY}"
+            ) from error
+        self._load(model, tensors, "the model")
+        return model
+
+    def model_on_device(self) -> DensityModel:
+        """The fitted model, its flow on the device that it learnt on, where there is one here."""
+        if is_there(self.config.device):
+            self.model.flow.to(self.config.device)
+        return self.model
+
+    def load_state(self) -> SavedState:
+        """What a run goes on from; where none was saved, the dequantiser that it was begun with alone."""
+        arrays, metadata = self.run.load_resume() if self.run.has_resume else ({}, {})
+        training = TrainingState.unpack(arrays, metadata) if arrays else None
+        own = {
+            name.removeprefix(_IN_STATE): array
+            for name, array in arrays.items()
+            if name.startswith(_IN_STATE)
+        }
+        if not own:  # none was saved yet, or by a version that did not save the encoder
+            return SavedState(
+                training, build_encoder(self.config, self.columns, self._described_dequantiser())
+            )
+        encoder = build_encoder(self.config, self.columns)
+        self._load(encoder, from_arrays(own), "the encoder in the state")
+        try:
+            wall, cpu = map(float, json.loads(metadata[_SECONDS]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise DamagedFileError(f"the saved state of {self.run.path} is incomplete; fit anew") from error
+        return SavedState(training, encoder, (wall, cpu))
+
+    def save_state(self, state: TrainingState, encoder: TableEncoder, seconds: tuple[float, float]) -> None:
+        """Replace the state to go on from; `seconds`, wall and CPU, went into the fit of the encoder."""
+        arrays, metadata = state.pack()
+        own = {_IN_STATE + name: array for name, array in to_arrays(encoder.state_dict()).items()}
+        self.run.save_resume(arrays | own, metadata | {_SECONDS: json.dumps(seconds)})
+
+    def save_model(self, model: DensityModel) -> None:
+        """Replace the fitted model."""
+        self.run.save_model(to_arrays(model.state_dict()), {"columns": ",".join(model.columns)})
+
+    def check(self, dataset: Dataset, split: Split) -> None:
+        """Raise `DataError` if data set or split are no longer those that the run recorded."""
+        recorded = self.dataset.get("sha256")
+        if not isinstance(recorded, str):
+            raise DamagedFileError(
+                f"{self.run.path / 'run.json'} does not say which data the run was begun with, so it cannot "
+                "go on; put back the file that it was, or fit anew"
+            )
+        if recorded != dataset.provenance.sha256:
+            raise DataError(
+                f"the data set `{dataset.name}` has changed since the run {self.run.path} began; put the old "
+                "one back, or fit anew"
+            )
+        begun, now = self.run.info.get("split"), split_sizes(split)
+        if begun not in (None, now):
+            raise DataError(
+                f"the run {self.run.path} began with other parts of its table ({_sizes(begun)}) than are "
+                f"drawn now ({_sizes(now)}): it is of another version of flowbench, or the table has "
+                "changed; fit anew"
+            )
+
+    def _described_dequantiser(self) -> Dequantiser:
+        """The dequantiser that run.json describes."""
+        try:
+            return Dequantiser.of_values(self.columns, self.dataset.get("lattices", {}))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DamagedFileError(
+                f"{self.run.path / 'run.json'}: `lattices` of the data set are not as flowbench writes them: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _as_named_now(self, tensors: Tensors) -> Tensors:
+        """The tensors of a model by their present names.
+
+        A run from before its encoder was saved has the transforms' by themselves, and the dequantiser's in
+        run.json alone.
+        """
+        if any(name.startswith(_IN_MODEL) for name in tensors):
+            return tensors
+        cells = self._described_dequantiser().state_dict()
+        return {
+            _IN_MODEL + name if name.startswith("transforms.") else name: tensor
+            for name, tensor in tensors.items()
+        } | {f"{_IN_MODEL}dequantiser.{name}": tensor for name, tensor in cells.items()}
+
+    def _load(self, module: nn.Module, tensors: Tensors, what: str) -> None:
+        """Give `module` these tensors; raises `DamagedFileError` if they are not its own."""
+        where = f"{what} in {self.run.path} does not fit its configuration"
+        try:
+            found = module.load_state_dict(tensors, strict=False)
+        except RuntimeError as error:  # of shapes alone, where names are not strict
+            raise DamagedFileError(f"{where}: {' '.join(str(error).split())}; {_REMEDY}") from error
+        for complaint, names in (("lacks", found.missing_keys), ("has no place for", found.unexpected_keys)):
+            if names:
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                raise DamagedFileError(f"{where}: it {complaint} the tensor `{names[0]}`{more}; {_REMEDY}")
+
+
+def load_model(run: Run) -> DensityModel:
+    """The fitted model of a run, as it learnt: float32, with the solver of its training.
+
+    `DensityModel.for_evaluation` gives the form that scores rows. Raises `DamagedFileError` if the weights
+    do not fit the configuration.
+    """
+    return StoredRun(run).model
+
+
+def _sizes(parts: object) -> str:
+    if not isinstance(parts, dict):
+        return "unknown sizes"
+    return ", ".join(f"{name} {number}" for name, number in parts.items())

@@ -1,0 +1,145 @@
+"""The encoder of a table, with every transform: there and back, its log-determinant, saved and loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flowbench.data.lattice import Lattice
+from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.table_encoder import TableEncoder
+from flowbench.encoding.transform import Transform
+from flowbench.errors import ConfigurationError, DataError
+from flowbench.registry import TRANSFORMS
+from flowbench.store.tensors import read_tensors, write_tensors
+from flowbench.training.state import from_arrays, to_arrays
+
+COLUMNS = ("count", "x", "height")
+CELLS = {"count": Lattice(1.0), "height": Lattice(0.1, 0.03)}
+#: None of them, each by itself, and one after another.
+CHAINS = [[], *([name] for name in TRANSFORMS.names()), ["standardise", "gaussianise", "standardise"]]
+every_chain = pytest.mark.parametrize("chain", CHAINS, ids="-".join)
+
+
+def table(n: int = 400, seed: int = 0) -> Tensor:
+    """Rows with a column of whole numbers, one of any, and one of tenths."""
+    random = np.random.default_rng(seed)
+    columns = [random.poisson(4.0, n), random.exponential(size=n), np.round(random.normal(9, 1, n), 1) + 0.03]
+    return torch.tensor(np.stack(columns, 1), dtype=torch.float64)
+
+
+def transform(name: str, columns: tuple[str, ...] = COLUMNS) -> Transform:
+    made: Transform = TRANSFORMS.get(name)(columns, TRANSFORMS.get(name).Options())
+    return made
+
+
+def untrained(chain: list[str], cells: Mapping[str, Lattice] = CELLS) -> TableEncoder:
+    return TableEncoder(COLUMNS, [transform(name) for name in chain], Dequantiser(COLUMNS, cells))
+
+
+def places(encoder: TableEncoder, rows: Tensor) -> Tensor:
+    return encoder.jitter(rows, np.random.default_rng(1))
+
+
+def fitted(chain: list[str]) -> TableEncoder:
+    encoder = untrained(chain)
+    encoder.fit(places(encoder, table()))
+    return encoder
+
+
+@every_chain
+def test_rows_go_to_model_space_and_back(chain: list[str]) -> None:
+    encoder, rows = fitted(chain), table(seed=2)
+    x = places(encoder, rows)
+    z, log_det = encoder.to_model(x)
+    back, back_log_det = encoder.to_data(z)
+    assert torch.allclose(back, x, rtol=1e-9) and torch.allclose(back_log_det, -log_det, atol=1e-9)
+    # And to the table: from any place of a cell to its value.
+    restored = encoder.restore(back)
+    assert torch.allclose(restored, rows, rtol=1e-9)
+    assert torch.equal(restored[:, 0], rows[:, 0])
+
+
+@every_chain
+def test_the_log_determinant_is_that_of_autodiff(chain: list[str]) -> None:
+    encoder = fitted(chain)
+    x = places(encoder, table(40, seed=3))
+    to_model, to_data = (
+        torch.func.jacrev(lambda row, go=go: go(row[None])[0][0])
+        for go in (encoder.to_model, encoder.to_data)
+    )
+    z, log_det = encoder.to_model(x)
+    for point, jacobian, claimed in ((x, to_model, log_det), (z, to_data, -log_det)):
+        expected = torch.stack([torch.linalg.slogdet(jacobian(row)).logabsdet for row in point])
+        assert torch.allclose(claimed, expected, atol=1e-9)
+
+
+@every_chain
+def test_a_fit_returns_the_rows_in_model_space(chain: list[str]) -> None:
+    encoder, told = untrained(chain), list[str]()
+    x = places(encoder, table())
+    z = encoder.fit(x, told.append)
+    assert torch.equal(z, encoder.to_model(x)[0])
+    assert told == [f"fitting the transform {name}" for name in chain]
+
+
+@every_chain
+def test_saved_and_loaded_bit_for_bit(chain: list[str], tmp_path: Path) -> None:
+    encoder = fitted(chain)
+    write_tensors(tmp_path / "encoder.safetensors", to_arrays(encoder.state_dict()), {})
+    loaded = untrained(chain, {})
+    loaded.load_state_dict(from_arrays(read_tensors(tmp_path / "encoder.safetensors")[0]))
+    assert loaded.dequantiser.lattices == CELLS
+    rows = table(seed=4)
+    for draw in range(4):
+        assert torch.equal(loaded.spread(rows, draw, 4), encoder.spread(rows, draw, 4))
+    x = places(loaded, rows)
+    assert torch.equal(x, places(encoder, rows)) and torch.equal(loaded.restore(x), encoder.restore(x))
+    for one, other in zip(loaded.to_model(x), encoder.to_model(x), strict=True):
+        assert torch.equal(one, other)
+    assert all(tensor.dtype in (torch.float64, torch.int64) for tensor in encoder.state_dict().values())
+    assert not list(encoder.parameters())
+
+
+def test_the_lattices_are_buffers_with_nothing_where_a_column_is_continuous() -> None:
+    state = untrained([]).state_dict()
+    assert list(state) == ["dequantiser.steps", "dequantiser.origins"]
+    assert torch.equal(
+        state["dequantiser.steps"].nan_to_num(-1), torch.tensor([1, -1, 0.1], dtype=torch.float64)
+    )
+    assert torch.equal(
+        state["dequantiser.origins"].nan_to_num(-1), torch.tensor([0, -1, 0.03], dtype=torch.float64)
+    )
+
+
+def test_parts_of_other_columns_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the Standardise of the columns a, b cannot encode count"):
+        TableEncoder(COLUMNS, [transform("standardise", ("a", "b"))])
+    with pytest.raises(ConfigurationError, match="the Dequantiser of the columns x, count, height cannot"):
+        TableEncoder(COLUMNS, [], Dequantiser(("x", "count", "height")))
+    with pytest.raises(ConfigurationError, match="unknown column `heigth`; did you mean `height`"):
+        Dequantiser(COLUMNS, {"heigth": Lattice(1.0)})
+
+
+@pytest.mark.parametrize("shape", [(5, 2), (5, 4), (3,), (1, 5, 3)])
+def test_rows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    encoder, x = fitted(["standardise"]), torch.zeros(shape, dtype=torch.float64)
+    says = r"rows must have shape \(n, 3\), for the columns count, x, height; got \("
+    for attempt in (
+        lambda: encoder.to_model(x),
+        lambda: encoder.to_data(x),
+        lambda: encoder.fit(x),
+        lambda: encoder.spread(x, 0),
+        lambda: encoder.restore(x),
+        lambda: encoder.jitter(x, np.random.default_rng(0)),
+    ):
+        with pytest.raises(ConfigurationError, match=says):
+            attempt()
+
+
+def test_rows_that_do_not_determine_a_transform_are_refused() -> None:
+    with pytest.raises(DataError, match="column `x` has one value"):
+        untrained(["standardise"]).fit(torch.tensor([[1.0, 5.0, 2.0], [2.0, 5.0, 3.0]]).double())
