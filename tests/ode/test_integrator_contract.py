@@ -199,8 +199,8 @@ def generator() -> torch.Generator:
 # Times ----------------------------------------------------------------------------------------------
 
 
-#: By how much states at times may be off at a tolerance of 1e-6, or by 100 steps, where not by 3e-5.
-BOUNDS = {"euler": 0.2, "heun": 1e-3, "heun2": 1e-3, "midpoint": 5e-4, "rk4": 2e-8, "fehlberg2": 1e-4}
+#: By how much states at times may be off at a tolerance of 1e-6, or by 100 steps, where not by 5e-5.
+BOUNDS = {"euler": 0.2, "heun": 1e-3, "heun2": 1e-3, "midpoint": 5e-4, "rk4": 2e-8, "fehlberg2": 3e-4}
 #: Methods that end a step on each time, as torchdiffeq has no interpolation of their order.
 STOPPING = ("dopri8", "bosh3", "fehlberg2")
 
@@ -224,7 +224,7 @@ def test_states_at_times_are_those_of_solves_that_end_there(
         assert torch.equal(got[0], begin) and torch.equal(got[-1], end)
     for number, time in enumerate(asked, start=1):
         for got, expected in zip(solution.at_times, exact(t0, time), strict=True):
-            torch.testing.assert_close(got[number], expected, atol=BOUNDS.get(method, 3e-5), rtol=0)
+            torch.testing.assert_close(got[number], expected, atol=BOUNDS.get(method, 5e-5), rtol=0)
     if method not in STOPPING:
         assert all(torch.equal(one, other) for one, other in zip(solution.state, plain.state, strict=True))
         # On a fixed grid the slope at the end is none of the method's.
