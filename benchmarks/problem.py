@@ -12,8 +12,9 @@ from torch import Tensor
 from flowbench.encoding.standardise import Standardise, StandardiseOptions
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import base_log_prob
+from flowbench.models.rows import Rows
 from flowbench.training.plan import TrainingPlan
-from flowbench.training.rows import Rows, TrainingRows
+from flowbench.training.rows import TrainingRows
 from flowbench.training.trainer import Trainer
 
 WEIGHT = "flow."

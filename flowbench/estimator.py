@@ -14,6 +14,7 @@ from flowbench.encoding.dequantiser import choose_dequantiser
 from flowbench.errors import ConfigurationError
 from flowbench.evaluation.error_budget import ErrorBudget
 from flowbench.evaluation.reported import mean_log_prob, score_rows
+from flowbench.models.rows import Rows
 from flowbench.workflows.config import RunConfig, resolve
 from flowbench.workflows.preparation import DEQUANTISATION, Watch, build_encoder, make_trainer, prepare
 
@@ -99,7 +100,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         dequantiser = choose_dequantiser(columns, train) if self.dequantise else None
         encoder = build_encoder(config, columns, dequantiser)
         random_places = np.random.default_rng((config.seed, DEQUANTISATION))
-        learnt, judged = (encoder.jitter(torch.tensor(x), random_places) for x in (train, validation))
+        learnt, judged = (Rows(encoder.jitter(torch.tensor(x), random_places)) for x in (train, validation))
         prepared = prepare(config, encoder, learnt, judged)
         make_trainer(prepared, Watch()).run()
         # Together and at the end: a fit that fails must leave an earlier one as it was.
@@ -134,11 +135,11 @@ class FlowDensity(DensityMixin, BaseEstimator):
             drawn: Floats = self.model_.sample(n_samples, torch.Generator().manual_seed(seed)).numpy()
         return drawn
 
-    def _to_score(self, X: ArrayLike) -> tuple[ErrorBudget, torch.Tensor]:
-        """The error budget of the model, and the rows `(n, d)`."""
+    def _to_score(self, X: ArrayLike) -> tuple[ErrorBudget, Rows]:
+        """The error budget of the model, and the rows."""
         check_is_fitted(self)
         x = torch.tensor(validate_data(self, X, dtype=np.float64, reset=False))
-        return ErrorBudget(self.model_, self.config_.evaluation), x
+        return ErrorBudget(self.model_, self.config_.evaluation), Rows(x)
 
     def _configure(self, seed: int) -> RunConfig:
         for name in self.options or {}:

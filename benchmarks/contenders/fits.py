@@ -85,8 +85,10 @@ def load(dataset: str, model: str, seconds: float, seed: int, test_rows: int, se
     rows = place_rows(cells, table, config.data.seed)
     # Every contender is given places, and judged by its density there.
     encoder = build_encoder(config, table.column_names)
-    prepared = prepare(config, encoder, rows[split.train], rows[split.validation])
-    return Task(table, rows.numpy(), split, prepared, test_rows)
+    prepared = prepare(
+        config, encoder, rows[torch.from_numpy(split.train)], rows[torch.from_numpy(split.validation)]
+    )
+    return Task(table, rows.x.numpy(), split, prepared, test_rows)
 
 
 def flowbench(
@@ -217,7 +219,7 @@ def classical(dataset: str, seed: int, test_rows: int, settings: list[str]) -> C
 
     task = load(dataset, "cnf", 1.0, seed, test_rows, settings)
     model, chosen = task.prepared.model, np.concatenate([task.split.train, task.split.validation])
-    rows = model.to_model(torch.from_numpy(task.rows[chosen]))[0].numpy()
+    rows = model.encoder.to_model(torch.from_numpy(task.rows[chosen]))[0].numpy()
 
     def once() -> Answer:
         widths = {"bandwidth": np.geomspace(0.03, 1.5, 25)}
@@ -230,7 +232,7 @@ def classical(dataset: str, seed: int, test_rows: int, settings: list[str]) -> C
             "mixture": min(fits, key=lambda fit: fit.bic(rows)),
             "KDE": GridSearchCV(KernelDensity(), widths, cv=5).fit(rows).best_estimator_,
         }
-        z, log_det = (part.numpy() for part in model.to_model(torch.from_numpy(task.test)))
+        z, log_det = (part.numpy() for part in model.encoder.to_model(torch.from_numpy(task.test)))
         return Answer({name: fit.score_samples(z) + log_det for name, fit in densities.items()})
 
     return once

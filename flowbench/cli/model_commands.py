@@ -8,7 +8,7 @@ import typer
 
 from flowbench.cli import parameters as opt
 from flowbench.cli import terminal
-from flowbench.cli.option_groups import ONLY_FOR_FITS, ReadingOptions, with_options
+from flowbench.cli.option_groups import ONLY_FOR_FITS, ReadingOptions, parse_given, with_options
 from flowbench.cli.progress_line import ProgressLine
 from flowbench.cli.remarks import MOST_NAMED, say_dequantised
 from flowbench.cli.standard_input import lent_stdin
@@ -16,7 +16,8 @@ from flowbench.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from flowbench.store import Run
-    from flowbench.workflows.use import DrawnRows, ScoredTable
+    from flowbench.workflows.sampling import DrawnRows
+    from flowbench.workflows.scoring import ScoredTable
 
 
 def _say_above(flagged: int, rows: int) -> None:
@@ -42,7 +43,8 @@ def _say_flagged(scored: "ScoredTable") -> None:
 
 def sample(
     run: opt.RunArgument,
-    n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw.")] = 1000,
+    n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw, for each row of givens.")] = 1000,
+    given: opt.GivenOption = None,
     output: opt.OutputOption = None,
     seed: opt.DrawSeedOption = 0,
     settings: opt.EvaluationSetOption = None,
@@ -52,31 +54,42 @@ def sample(
     """Draw rows from a run's model.
 
     Writes the table's own columns, `log_prob` (nats, data units) and `log_prob_error`, how far that may be
-    off, by default to samples.h5 in the run's folder; prints the file's path.
+    off, by default to samples.h5 in the run's folder; prints the file's path. A run that was fitted with
+    `--given` draws for the values of these columns, which stand beside the rows.
     """
-    from flowbench.workflows import use
+    from flowbench.workflows import output as outputs
+    from flowbench.workflows import sampling
     from flowbench.workflows.home import Home
 
     opened = Home(home).run(run)
     _refuse_two_answers(output, json)
-    path = use.check_output(output or opened.path / "samples.h5", opened, home=Home(home))
+    told = parse_given(given)
+    path = outputs.check_output(output or opened.path / "samples.h5", opened, home=Home(home))
     with ProgressLine(f"sampling {opened.name}") as line:
-        drawn = use.sample(opened, n, seed=seed, settings=settings or (), on_rows=line.count)
+        drawn = sampling.sample(
+            opened,
+            n,
+            given=told,
+            seed=seed,
+            settings=settings or (),
+            home=Home(home),
+            on_rows=line.count,
+        )
     _save(drawn, path, opened)
-    _say_above(drawn.above, n)
+    _say_above(drawn.above, len(drawn.x))
     say_dequantised(drawn.dequantised)
     answer = {
         "file": str(path),
-        "rows": n,
+        "rows": len(drawn.x),
         "dequantised": drawn.dequantised,
         "mean_log_prob": float(drawn.log_prob.mean()),
     }
-    if path != use.STDOUT:
+    if path != outputs.STDOUT:
         terminal.print_answer(answer, str(path), json)
 
 
 def _refuse_two_answers(output: Path | None, json: bool) -> None:
-    from flowbench.workflows.use import STDOUT
+    from flowbench.workflows.output import STDOUT
 
     if output == STDOUT and json:
         raise ConfigurationError(
@@ -86,7 +99,7 @@ def _refuse_two_answers(output: Path | None, json: bool) -> None:
 
 def _save(table: "DrawnRows | ScoredTable", path: Path, run: "Run") -> None:
     """Write a table to its path, or as CSV to standard output."""
-    from flowbench.workflows.use import STDOUT
+    from flowbench.workflows.output import STDOUT
 
     if path != STDOUT:
         table.save(path, run)
@@ -117,16 +130,17 @@ def score(
     path. A row with a cell that is missing, infinite or no number, or whose solve fails, has no
     log-likelihood, and the others are scored; where none can be, the exit code is 1.
     """
-    from flowbench.workflows import use
+    from flowbench.workflows import output as outputs
+    from flowbench.workflows import scoring
     from flowbench.workflows.home import Home
 
     given = [*(settings or ()), *([] if max_error is None else [f"evaluation.max_error={max_error}"])]
     opened = Home(home).run(run)
     _refuse_two_answers(output, json)
-    path = use.check_output(output or opened.path / "scores.h5", opened, table, home=Home(home))
+    path = outputs.check_output(output or opened.path / "scores.h5", opened, table, home=Home(home))
     name = "standard input" if table == "-" else Path(table).name
     with lent_stdin(table) as lent, ProgressLine(f"scoring {name}") as line:
-        scored = use.score(
+        scored = scoring.score(
             opened,
             lent,
             settings=given,
@@ -158,7 +172,7 @@ def score(
         "rows_flagged": int((scored.flagged != "").sum()),
         "reasons": scored.counts(),
     }
-    if path != use.STDOUT:
+    if path != outputs.STDOUT:
         terminal.print_answer(answer, str(path), json)
     if not len(told):
         terminal.say(f"error: no row of {name} could be scored; `flagged` in {path} says why")
@@ -176,13 +190,13 @@ def evaluate(
     Two-sample tests beside the floor that train rows set, coverage of highest-density regions, quantiles
     of the base, and nearest train rows; stored with the run's results, for reports.
     """
-    from flowbench.workflows import use
+    from flowbench.workflows import judging
     from flowbench.workflows.home import Home
 
     opened = Home(home).run(run)
     with ProgressLine(f"evaluating {opened.name}") as line:
         line.stage("tests and calibration")
-        metrics = use.evaluate(opened, seed=seed, home=Home(home))
+        metrics = judging.evaluate(opened, seed=seed, home=Home(home))
     values = {name: metric.value for name, metric in metrics.items()}
     if json:
         terminal.print_json({"run": str(opened.path), "metrics": values})
@@ -206,7 +220,7 @@ def tradeoff(
     """
     from flowbench.report.tradeoff import describe_choice, tradeoff_table, write_tradeoff
     from flowbench.store.rung import recommend
-    from flowbench.workflows import use
+    from flowbench.workflows import judging
     from flowbench.workflows.home import Home
 
     if not error > 0:
@@ -215,7 +229,7 @@ def tradeoff(
     opened = place.run(run)
     folder = output or place.report_path(None, [f"{opened.name}-tradeoff"])
     with ProgressLine(f"solvers for {opened.name}") as line:
-        rungs, used = use.tradeoff(
+        rungs, used = judging.tradeoff(
             opened, rows=rows, on_solver=lambda done, total: line.count(done, total, "solvers")
         )
     chosen = recommend(rungs, error)

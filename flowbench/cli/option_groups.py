@@ -88,6 +88,10 @@ class FitOptions:
     ] = None
     steps: Annotated[int | None, typer.Option(help="Training steps.")] = None
     columns: ColumnsOption = None
+    given: Annotated[
+        str | None,
+        typer.Option(help="Model the other columns given these, p(others | given): names with commas."),
+    ] = None
     reading: ReadingOptions = ReadingOptions()
     dequantise: Annotated[
         str | None,
@@ -128,6 +132,7 @@ class FitOptions:
             "plan.seconds": None if self.time_budget is None else parse_duration(self.time_budget),
             "plan.steps": self.steps,
             "data.columns": split_names(self.columns, "--columns"),
+            "data.given": split_names(self.given, "--given"),
             "data.dequantise": self.dequantise,
             "data.rows": self.rows,
             "threads": self.threads,
@@ -222,3 +227,26 @@ def split_names(text: str | None, option: str) -> list[str] | None:
     if len(set(names)) < len(names):
         raise ConfigurationError(f"`{option}` names one thing twice; got `{text}`")
     return names
+
+
+def parse_given(text: str | None) -> dict[str, float] | str | None:
+    """The values in "a=1.5, b=2" by name, or a table's name or path as it stands; None for None.
+
+    Raises `ConfigurationError` for a value that is no number, and for a column that stands twice.
+    """
+    if text is None or "=" not in text or Path(text).exists():
+        return text
+    values: dict[str, float] = {}
+    for item in split_names(text, "--given") or []:
+        name, _, number = (part.strip() for part in item.rpartition("="))
+        if name in values:
+            raise ConfigurationError(f"`--given` names `{name}` twice; got `{text}`")
+        try:
+            values[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise ConfigurationError(
+                f"`--given` takes a number for each given column, such as a=1.5,b=2, or a table; got `{text}`"
+            )
+    return values

@@ -46,6 +46,10 @@ ModelOption = Annotated[
     typer.Option(help=f"One of {', '.join(MODELS.names())} (default: cnf).", autocompletion=complete_model),
 ]
 ModelsOption = Annotated[str, typer.Option(help=f"Models, comma-separated, of {', '.join(MODELS.names())}.")]
+GivenOption = Annotated[
+    str | None,
+    typer.Option(help="Values of the given columns, such as a=1.5,b=2, or a table that has them."),
+]
 ColumnsOption = Annotated[
     str | None,
     typer.Option(help="Columns of the table to use, comma-separated; names with commas in quotes."),

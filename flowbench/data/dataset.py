@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowbench.data.column_type import FLOAT64, ColumnType
-from flowbench.errors import ConfigurationError, DataError
+from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
 
 if TYPE_CHECKING:
     from flowbench.data.toy_density import ToyDensity
@@ -49,7 +49,8 @@ class Dataset:
     `density` is the density that the rows were drawn from, where it is known. `notes` say what reading the
     table guessed or left out. `row_numbers: (n,)` count rows of the source, from 0, where some were dropped.
     `groups: (n,)` are numbers that rows share which belong together, such as those of one patient, where that
-    is known; a split keeps them in one part. Raises `DataError` if the rows are not a matrix with one column
+    is known; a split keeps them in one part. `given` names columns whose values a conditional density is
+    given; the others are its targets. Raises `DataError` if the rows are not a matrix with one column
     per `Column`, or the groups not a whole number for each row.
     """
 
@@ -61,6 +62,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     row_numbers: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
+    given: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Rows that nobody can change are nobody else's to copy for.
@@ -89,10 +91,42 @@ class Dataset:
         """The numbers that `rows: (k,)`, by their places here, have in the source, from 0."""
         return rows if self.row_numbers is None else self.row_numbers[rows]
 
+    def giving(self, names: Sequence[str]) -> Self:
+        """The same data set, of which a density is given the columns with these `names`.
+
+        Raises `UnknownColumnError` for a column that is not there, and `ConfigurationError` if none is left
+        to model.
+        """
+        known = self.column_names
+        for name in names:
+            if name not in known:
+                raise UnknownColumnError(unknown_name("column", name, known))
+        if set(known) <= set(names):
+            raise ConfigurationError(
+                f"`given` names every column of `{self.name}`; leave one out, whose density is to be learnt"
+            )
+        return replace(self, given=tuple(names))
+
     @property
-    def features(self) -> int:
-        """The number of columns d."""
-        return len(self.columns)
+    def target_names(self) -> tuple[str, ...]:
+        """The names of the d columns whose density is learnt, in order."""
+        return tuple(name for name in self.column_names if name not in self.given)
+
+    @property
+    def targets(self) -> NDArray[np.float64]:
+        """The rows `(n, d)` without the given columns."""
+        return (
+            self.rows[:, [self.column_names.index(name) for name in self.target_names]]
+            if self.given
+            else self.rows
+        )
+
+    @property
+    def context(self) -> NDArray[np.float64] | None:
+        """The given columns `(n, c)`, in the order of `given`; None if there are none."""
+        if not self.given:
+            return None
+        return self.rows[:, [self.column_names.index(name) for name in self.given]]
 
     @property
     def column_names(self) -> tuple[str, ...]:

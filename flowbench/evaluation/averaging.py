@@ -12,6 +12,7 @@ from flowbench.evaluation.reference_draws import ReferenceDraws, covering_quanti
 from flowbench.evaluation.solver_error import SolverError, local_error
 from flowbench.evaluation.solver_levels import LOOSER
 from flowbench.models.density import Scores
+from flowbench.models.rows import Rows
 from flowbench.registry import DIVERGENCES
 
 #: The error of a mean is its confidence interval's half width, at this confidence.
@@ -53,12 +54,12 @@ class Averaging:
         drawn = {"trace": self.is_stochastic, "dequantisation": bool(self.encoder.dequantiser)}
         return "_and_".join(name for name, is_drawn in drawn.items() if is_drawn)
 
-    def place(self, x: Tensor, draw: int = 0) -> Tensor:
-        """The rows `x: (n, d)`, data units, at the places in their cells that belong to one `draw`."""
-        return self._place(x, draw, self.draws)
+    def place(self, rows: Rows, draw: int = 0) -> Rows:
+        """The `rows`, data units, at the places in their cells that belong to one `draw`."""
+        return self._place(rows, draw, self.draws)
 
-    def solves(self, x: Tensor, first: Scores) -> list[Scores]:
-        """The scores of `x: (n, d)` in every draw; `first` are those of draw 0 at level 0.
+    def solves(self, rows: Rows, first: Scores) -> list[Scores]:
+        """The scores of the `rows` in every draw; `first` are those of draw 0 at level 0.
 
         If only places differ, the solves of all draws are looser, and the first is solved at both levels
         (multilevel Monte Carlo, Giles 2008). If probes differ, all draws are solved at level 0.
@@ -66,9 +67,9 @@ class Averaging:
         if self.draws == 1:
             return [first]
         if self.is_stochastic:
-            others = (self.levels.solve(self.place(x, draw), 0, draw) for draw in range(1, self.draws))
+            others = (self.levels.solve(self.place(rows, draw), 0, draw) for draw in range(1, self.draws))
             return [first, *others]
-        return [self.levels.solve(self.place(x, draw), LOOSER, draw) for draw in range(self.draws)]
+        return [self.levels.solve(self.place(rows, draw), LOOSER, draw) for draw in range(self.draws)]
 
     def mean(self, first: Scores, solves: Sequence[Scores]) -> Tensor:
         """The mean log-likelihood `(n,)`, nats, over the `solves` that `solves` returned."""
@@ -102,10 +103,11 @@ class Averaging:
 
         A cell whose solves fail at these places is left out, as rows that fail are not reported.
         """
-        x = self.encoder.restore(self.references.x[:CELLS])
-        x = x[torch.isfinite(x).all(1)]
+        drawn = self.references.rows[:CELLS]
+        rows = drawn.at(self.encoder.restore(drawn.x))
+        rows = rows[torch.isfinite(rows.x).all(1)]
         few, many = (
-            torch.stack([self._score_loosely(self._place(x, draw, draws)) for draw in range(draws)])
+            torch.stack([self._score_loosely(self._place(rows, draw, draws)) for draw in range(draws)])
             for draws in (self.draws, PLACES)
         )
         scored = ~few.isnan().any(0)
@@ -117,11 +119,11 @@ class Averaging:
         both_zero = few.mean(0).isneginf() & many.mean(0).isneginf()
         return max(covering_quantile(off.masked_fill(both_zero, 0.0)), 0.0)
 
-    def _score_loosely(self, x: Tensor) -> Tensor:
-        return self.levels.score_draws(self.levels.model_at(LOOSER, torch.float64), x).log_prob
+    def _score_loosely(self, rows: Rows) -> Tensor:
+        return self.levels.score_draws(self.levels.model_at(LOOSER, torch.float64), rows).log_prob
 
-    def _place(self, x: Tensor, draw: int, draws: int) -> Tensor:
-        return self.encoder.spread(x, draw, draws)
+    def _place(self, rows: Rows, draw: int, draws: int) -> Rows:
+        return rows.at(self.encoder.spread(rows.x, draw, draws))
 
 
 def half_width(each: Tensor, *, paired: bool) -> Tensor:

@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.evaluation_options import COARSE, EvaluationOptions
-from flowbench.evaluation.normalisation import DRAWS, Mass, bridge_mass, quadrature_mass
+from flowbench.evaluation.normalisation import DRAWS, Mass, Places, bridge_mass, quadrature_mass
 from flowbench.evaluation.reported import Likelihoods
 from flowbench.evaluation.rounding import ROUNDING
 from flowbench.evaluation.solver_error import Regime
+from flowbench.models.conditioned import Conditioned
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.density import Flow
 from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 from flowbench.ode.native_engine import NativeIntegrator, NativeOptions
 from flowbench.store import Certificate
 
@@ -34,6 +37,8 @@ MASS_BOUND = 0.01
 SURE, UNSURE = 0.002, 0.03
 #: How many times as many draws a bridge takes if its standard error is between the two.
 MORE = 4
+#: Contexts at which a conditional density is integrated.
+CONTEXTS = 3
 #: Rows that go to the base and back, and how far from their start they may end, standard deviations.
 ROUND_TRIP_ROWS = 200
 ROUND_TRIP_BOUND = 1e-2
@@ -54,29 +59,30 @@ REGIME_BOUND = 1e-3
 
 def certify(
     model: DensityModel,
-    x: Tensor,
+    rows: Rows,
     scored: Likelihoods,
     options: EvaluationOptions,
     generator: torch.Generator,
 ) -> dict[str, Certificate]:
     """The certificates of `model` by name.
 
-    `x: (n, d)` are held-out rows, data units, and `scored` their likelihoods. `generator` draws rows of the
-    model. A density without a map to a base has no round trip and no Jacobian. A density without a solver has
-    no regime and no arithmetic. A density whose divergence is estimated is judged with the exact one.
+    `rows` are held out, data units, at places in their cells, and `scored` are their likelihoods. `generator`
+    draws rows of the model. A conditional density is integrated at several contexts of its train rows. A
+    density without a map to a base has no round trip and no Jacobian. A density without a solver has no
+    regime and no arithmetic. A density whose divergence is estimated is judged with the exact one.
 
     A check that one of `MODEL_FAILURES` stops is a failed certificate, whose text is the failure's.
     """
     judged = model.for_evaluation(options.integrator, dtype=getattr(torch, options.dtype))
     flow = judged.flow
     checks: dict[str, Callable[[], Certificate]] = {
-        "normalisation": lambda: _normalisation(model, judged, x, options, generator)
+        "normalisation": lambda: _normalisation(model, judged, rows, options, generator)
     }
     if isinstance(flow, Flow):
-        checks["round_trip"] = lambda: _round_trip(judged, flow, x[:ROUND_TRIP_ROWS])
+        checks["round_trip"] = lambda: _round_trip(judged, flow, rows[:ROUND_TRIP_ROWS])
         if flow.features <= JACOBIAN_FEATURES:
-            checks["jacobian"] = lambda: _jacobian(judged, flow, x[:JACOBIAN_ROWS])
-    checks["batch_invariance"] = lambda: _batch_invariance(judged, x[:INVARIANCE_ROWS])
+            checks["jacobian"] = lambda: _jacobian(judged, flow, rows[:JACOBIAN_ROWS])
+    checks["batch_invariance"] = lambda: _batch_invariance(judged, rows[:INVARIANCE_ROWS])
     found = {name: _attempt(check) for name, check in checks.items()}
     if scored.shift is not None and scored.regime is not None:
         found["solver_regime"] = _solver_regime(scored.shift, scored.regime)
@@ -98,26 +104,40 @@ def _attempt(check: Callable[[], Certificate]) -> Certificate:
 def _normalisation(
     model: DensityModel,
     judged: DensityModel,
-    x: Tensor,
+    rows: Rows,
     options: EvaluationOptions,
     generator: torch.Generator,
 ) -> Certificate:
     # An integral to two digits needs no solves to six digits.
     coarse = model.for_evaluation(options.integrator.coarsened(COARSE), dtype=torch.float32)
+    if model.givens is None:
+        return _mass_certificate(_mass(coarse, judged, rows.x, generator))
+    contexts = model.givens.draw(CONTEXTS, generator)
+    masses = [
+        _mass(Conditioned(coarse, context), Conditioned(judged, context), rows.x, generator)
+        for context in contexts
+    ]
+    worst = max(masses, key=lambda mass: abs(mass.value - 1) / _reach(mass))
+    worst = replace(worst, how=f"{worst.how}, at the worst of {CONTEXTS} contexts of train rows")
+    return _mass_certificate(worst)
+
+
+def _mass(coarse: Places, judged: Places, x: Tensor, generator: torch.Generator) -> Mass:
+    """The integral of a density, whose `coarse` solves do for most; `x: (n, d)` are held-out rows."""
     if x.shape[1] <= 2:
         mass = quadrature_mass(coarse, x, generator)
         # A grid misses a density that is thinner than its cells. So a grid does not fail a density by itself,
         # and a grid with a large standard error does not pass one.
         if mass.standard_error <= SURE and abs(mass.value - 1) <= MASS_BOUND:
-            return _mass_certificate(mass)
+            return mass
     mass = _bridge(coarse, generator)
     if abs(mass.value - 1) > _reach(mass):
         # Draws of a coarse solve miss a density that is as thin as a surface. That is a fault of the draws.
         mass = _bridge(judged, generator)
-    return _mass_certificate(mass)
+    return mass
 
 
-def _bridge(model: DensityModel, generator: torch.Generator) -> Mass:
+def _bridge(model: Places, generator: torch.Generator) -> Mass:
     """The mass by the usual number of draws, or by more if those leave it open and more may settle it."""
     mass = bridge_mass(model, generator)
     is_plain = abs(mass.value - 1) > 2 * _reach(mass)
@@ -148,12 +168,13 @@ def _mass_certificate(mass: Mass) -> Certificate:
 
 
 @torch.no_grad()
-def _round_trip(model: DensityModel, flow: Flow, x: Tensor) -> Certificate:
-    z = model.to_model(x)[0].to(flow.like)
+def _round_trip(model: DensityModel, flow: Flow, rows: Rows) -> Certificate:
+    z = model.encoder.to_model(rows.x)[0].to(flow.like)
+    context = model.encode_context(rows)
     generator = torch.Generator().manual_seed(0)
-    base = flow.to_base(z, generator).value
-    back = flow.to_data(base, generator).value
-    again = flow.to_base(back, generator).value
+    base = flow.to_base(z, generator, context=context).value
+    back = flow.to_data(base, generator, context=context).value
+    again = flow.to_base(back, generator, context=context).value
     # Between two spikes of a density, a tiny error in the base is a large one in the data. On a spike it is
     # the other way round. A map that is wrong is off in both.
     apart = torch.minimum((back - z).abs().amax(1), (again - base).abs().amax(1))
@@ -163,22 +184,24 @@ def _round_trip(model: DensityModel, flow: Flow, x: Tensor) -> Certificate:
         ROUND_TRIP_BOUND,
         "standard deviations",
         off <= ROUND_TRIP_BOUND,
-        f"{len(x)} rows come back from the base to within {off:.1e} of a standard deviation, in model space "
-        "or in the base",
+        f"{len(rows)} rows come back from the base to within {off:.1e} of a standard deviation, in model "
+        "space or in the base",
     )
 
 
-def _jacobian(model: DensityModel, flow: Flow, x: Tensor) -> Certificate:
+def _jacobian(model: DensityModel, flow: Flow, rows: Rows) -> Certificate:
     """log|det| of the map by autodiff through every step of the solver, against the model's own."""
     generator = torch.Generator().manual_seed(0)
+    context = model.encode_context(rows)
     with torch.no_grad():
-        z, log_det = model.to_model(x)
-        log_det = log_det + flow.to_base(z.to(flow.like), generator).log_det.cpu()
-    rows = x.clone().requires_grad_()
+        z, log_det = model.encoder.to_model(rows.x)
+        log_det = log_det + flow.to_base(z.to(flow.like), generator, context=context).log_det.cpu()
+    x = rows.x.clone().requires_grad_()
     with torch.enable_grad():
-        base = _differentiable(flow).to_base(model.to_model(rows)[0].to(flow.like)).value
+        z = model.encoder.to_model(x)[0].to(flow.like)
+        base = _differentiable(flow).to_base(z, context=context).value
         columns = [
-            torch.autograd.grad(base[:, i].sum(), rows, retain_graph=True)[0] for i in range(base.shape[1])
+            torch.autograd.grad(base[:, i].sum(), x, retain_graph=True)[0] for i in range(base.shape[1])
         ]
     expected = torch.linalg.slogdet(torch.stack(columns, 1).double()).logabsdet
     off = (log_det - expected).abs().max().item()
@@ -187,7 +210,8 @@ def _jacobian(model: DensityModel, flow: Flow, x: Tensor) -> Certificate:
         JACOBIAN_BOUND,
         "nats",
         off <= JACOBIAN_BOUND,
-        f"log|det| of {len(x)} rows is that of the solver's own steps, by autodiff, to within {off:.1e} nat",
+        f"log|det| of {len(rows)} rows is that of the solver's own steps, by autodiff, to within "
+        f"{off:.1e} nat",
     )
 
 
@@ -205,23 +229,29 @@ def _differentiable(flow: Flow) -> Flow:
 
 
 @torch.no_grad()
-def _batch_invariance(model: DensityModel, x: Tensor) -> Certificate:
-    def score(rows: Tensor) -> Tensor:
-        return model.score_places(rows, torch.Generator().manual_seed(0)).log_prob
+def _batch_invariance(model: DensityModel, rows: Rows) -> Certificate:
+    def score(rows: Rows) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return model.score_places(rows.x, generator, context=rows.context).log_prob
 
-    def alone(rows: Tensor) -> Tensor:
-        return torch.cat([score(row[None]) for row in rows])
+    def alone(rows: Rows) -> Tensor:
+        return torch.cat([score(row) for row in rows.split(1)])
 
     dtype = model.flow.like.dtype
-    together, apart = score(x), alone(x)
-    off = torch.maximum((together - apart).abs(), (together - score(x.flip(0)).flip(0)).abs())
+    backwards = torch.arange(len(rows)).flip(0)
+    together, apart = score(rows), alone(rows)
+    off = torch.maximum((together - apart).abs(), (together - score(rows[backwards])[backwards]).abs())
+    if rows.context is not None:
+        # The rows with one another's contexts: a context that leaks or that changes its row shows here too.
+        mixed = Rows(rows.x, rows.context[backwards])
+        off = torch.maximum(off, (score(mixed) - alone(mixed)).abs())
     bound = torch.full_like(off, INVARIANCE_BOUND[dtype])
     if (off > bound).any():
         # Sums over batches of other sizes round differently, and a density as thin as a surface magnifies
         # that. Rounding does not excuse a row that gets another number when the same call is repeated.
         eps = torch.finfo(dtype).eps
-        moved = torch.stack([(alone(x * (1 + units * eps)) - apart).abs() for units in NUDGES]).amax(0)
-        bound = torch.where(alone(x) == apart, bound.maximum(LEEWAY * moved), bound)
+        moved = torch.stack([(alone(_nudged(rows, units * eps)) - apart).abs() for units in NUDGES]).amax(0)
+        bound = torch.where(alone(rows) == apart, bound.maximum(LEEWAY * moved), bound)
     beyond = off > bound
     worst = int((off * (beyond | ~beyond.any())).argmax())
     return Certificate(
@@ -229,9 +259,14 @@ def _batch_invariance(model: DensityModel, x: Tensor) -> Certificate:
         bound[worst].item(),
         "nats",
         bool((off <= bound).all()),
-        f"{len(x)} rows scored together, one by one and in another order agree to within "
+        f"{len(rows)} rows scored together, one by one and in another order agree to within "
         f"{off[worst].item():.1e} nat",
     )
+
+
+def _nudged(rows: Rows, share: float) -> Rows:
+    """Rows with every number, of their contexts too, larger by this share of itself."""
+    return Rows(rows.x * (1 + share), None if rows.context is None else rows.context * (1 + share))
 
 
 def _solver_regime(shift: float, regime: Regime) -> Certificate:

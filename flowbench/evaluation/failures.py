@@ -8,8 +8,10 @@ from torch import Tensor
 
 from flowbench.errors import IntegrationError
 from flowbench.models.density import Scores
+from flowbench.models.rows import Rows
 
 T = TypeVar("T")
+Batch = TypeVar("Batch", Tensor, Rows)
 
 #: A search for the rows that fail stops once more parts of a batch than these fail.
 MOST_PARTS = 8
@@ -39,8 +41,8 @@ def past_failures(n: int, work: Callable[[Tensor], T]) -> tuple[Tensor, T | None
     return kept, None, failed
 
 
-def failing_rows(solve: Callable[[Tensor], object], x: Tensor, error: IntegrationError) -> Mapping[int, str]:
-    """The rows of `x: (n, d)` that make `solve` fail, by number, with the cause of each.
+def failing_rows(solve: Callable[[Batch], object], x: Batch, error: IntegrationError) -> Mapping[int, str]:
+    """The rows of `x`, n of them, that make `solve` fail, by number, with the cause of each.
 
     `error` is what `solve` raised for all rows together. A solver whose rows share their steps cannot say
     which rows fail. The rows are then halved until each part that fails is a single row, or until more than

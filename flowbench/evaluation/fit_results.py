@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from flowbench.data import Dataset, Split
 from flowbench.errors import IntegrationError
@@ -17,6 +18,7 @@ from flowbench.evaluation.evaluation_options import COARSE, EvaluationOptions
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
 from flowbench.evaluation.reported import Likelihoods, draw_rows, score_rows
 from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 from flowbench.statistics.paired import estimate_mean
 from flowbench.store import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
 
@@ -41,30 +43,37 @@ def compute_results(
     instead and `warn` gets a sentence about it.
     """
     began = time.process_time()
-    rows = split.test[: options.test_rows]
-    x = torch.from_numpy(dataset.rows[rows])
+    ids = split.test[: options.test_rows]
+    rows = _rows(dataset, ids)
     budget = ErrorBudget(model, options)
-    likelihoods = score_rows(budget, x)
-    scored, metrics = _describe_scores(model, dataset, rows, likelihoods, options.max_error)
+    likelihoods = score_rows(budget, rows)
+    scored, metrics = _describe_scores(model, dataset, ids, likelihoods, options.max_error)
     exact = model.for_evaluation(options.integrator)
-    drawn, found = draw_rows(budget, options.samples, generator)
+    context = _contexts(rows, options.samples)
+    drawn, found = draw_rows(budget, options.samples, generator, context=context)
     grid = trajectory = None
-    if dataset.features == 2:
+    if len(dataset.column_names) == 2:
         with _left_out("the picture of the density", warn):
             grid = _grid(model, dataset, options)
             metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
     with _left_out("the picture of the paths", warn):
-        trajectory = _trajectory(exact, options, generator)
+        trajectory = _trajectory(exact, rows, options, generator)
     certificates = {}
     if options.certificates:
         # The density that is certified is that of places in cells.
-        x = model.encoder.spread(x, 0)
-        certificates = certify(model, x, likelihoods, options, generator)
+        placed = rows.at(model.encoder.spread(rows.x, 0))
+        certificates = certify(model, placed, likelihoods, options, generator)
     metrics["evaluation_cpu_seconds"] = Metric(time.process_time() - began, "seconds")
     return Results(
-        columns=dataset.column_names,
+        columns=dataset.target_names,
+        given=dataset.given,
         scored=scored,
-        samples=Samples(drawn.numpy(), found.log_prob.numpy(), found.error.numpy()),
+        samples=Samples(
+            drawn.numpy(),
+            found.log_prob.numpy(),
+            found.error.numpy(),
+            None if context is None else context.numpy(),
+        ),
         split=RowSplit(*(dataset.numbers(part) for part in (split.train, split.validation, split.test))),
         metrics={**training_metrics, **metrics},
         grid=grid,
@@ -72,6 +81,19 @@ def compute_results(
         certificates=certificates,
         provenance=provenance,
     )
+
+
+def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> Rows:
+    """The rows with these ids, data units, with their contexts."""
+    context = dataset.context
+    return Rows(
+        torch.from_numpy(dataset.targets[ids]), None if context is None else torch.from_numpy(context[ids])
+    )
+
+
+def _contexts(rows: Rows, n: int) -> Tensor | None:
+    """The contexts `(n, c)` of the first n `rows`, from the first again where there are fewer."""
+    return None if rows.context is None else rows.context[torch.arange(n) % len(rows)]
 
 
 @contextmanager
@@ -91,7 +113,7 @@ def _describe_scores(
     max_error: float | None,
 ) -> tuple[ScoredRows, dict[str, Metric]]:
     """The stored form of the test rows with the ids `rows: (n,)`, and the metrics of their likelihoods."""
-    x = dataset.rows[rows]
+    x, context = dataset.targets[rows], dataset.context
     log_prob, error = likelihoods.log_prob.numpy(), likelihoods.error.numpy()
     # The error of a density that is not positive and finite means nothing.
     scored = np.isfinite(log_prob)
@@ -113,11 +135,13 @@ def _describe_scores(
         metrics["test_nll_solver_shift"] = Metric(likelihoods.shift, "nats")
         metrics["solver_order"] = Metric(likelihoods.regime.order, "1")
     truth = None
-    if dataset.density is not None:
+    # The density of a toy is known of its columns together, not of one given another.
+    if dataset.density is not None and context is None:
         truth = dataset.density.log_prob(x)
         metrics |= _mean_metrics("kl_to_truth", truth - log_prob)
         metrics["entropy"] = Metric(dataset.density.entropy, "nats")
-    return ScoredRows(dataset.numbers(rows), x, log_prob, truth, error), metrics
+    given = None if context is None else context[rows]
+    return ScoredRows(dataset.numbers(rows), x, log_prob, truth, error, given), metrics
 
 
 def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:
@@ -130,18 +154,40 @@ def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:
 
 
 def _grid(model: DensityModel, dataset: Dataset, options: EvaluationOptions) -> Grid:
+    """The density of two columns; of one column given another, which then lies along `x`."""
     density = dataset.density
-    box = density.box if density else model.encoder.dequantiser.whole_cells(data_box(dataset.rows))
+    box = density.box if density else _box(model, dataset)
     x, y = grid_axes(box, options.grid)
     # A picture needs no sixth digit. The likelihoods of rows are solved at the full tolerance.
     coarse = model.for_evaluation(options.integrator.coarsened(COARSE), dtype=torch.float32)
-    log_prob = tabulate(lambda points: coarse.score_places(torch.from_numpy(points)).log_prob.numpy(), x, y)
-    return Grid(x, y, log_prob, tabulate(density.log_prob, x, y) if density else None)
+
+    def log_density(points: Floats) -> Floats:
+        places = torch.from_numpy(points)
+        if model.givens is None:
+            values: Floats = coarse.score_places(places).log_prob.numpy()
+        else:
+            values = coarse.score_places(places[:, 1:], context=places[:, :1]).log_prob.numpy()
+        return values
+
+    known = density is not None and not dataset.given
+    log_prob = tabulate(log_density, x, y)
+    return Grid(x, y, log_prob, tabulate(density.log_prob, x, y) if density and known else None)
+
+
+def _box(model: DensityModel, dataset: Dataset) -> tuple[tuple[float, float], ...]:
+    """The box of a table's two columns, cut where cells end; a given comes first."""
+    if dataset.context is None:
+        return model.encoder.dequantiser.whole_cells(data_box(dataset.rows))
+    given, target = data_box(dataset.context), data_box(dataset.targets)
+    return (*given, *model.encoder.dequantiser.whole_cells(target))
 
 
 def _trajectory(
-    model: DensityModel, options: EvaluationOptions, generator: torch.Generator
+    model: DensityModel, rows: Rows, options: EvaluationOptions, generator: torch.Generator
 ) -> Trajectory | None:
     times = torch.linspace(0, 1, 11, dtype=torch.float64)
-    position = model.trajectory(options.paths, times, generator) if options.paths else None
+    if not options.paths:
+        return None
+    context = _contexts(rows, options.paths)
+    position = model.trajectory(options.paths, times, generator, context=context)
     return None if position is None else Trajectory(times.numpy(), position.numpy())

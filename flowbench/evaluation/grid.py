@@ -33,10 +33,7 @@ def grid_mass(log_prob: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[
 
 
 def data_box(rows: NDArray[np.float64], margin: float = 0.25) -> Box:
-    """The range of `rows: (n, 2)`, extended on every side by `margin` times its width."""
+    """The range of each column of `rows: (n, d)`, extended on every side by `margin` times its width."""
     low, high = rows.min(0), rows.max(0)
     grow = margin * (high - low)
-    return (
-        (float(low[0] - grow[0]), float(high[0] + grow[0])),
-        (float(low[1] - grow[1]), float(high[1] + grow[1])),
-    )
+    return tuple(zip((low - grow).tolist(), (high + grow).tolist(), strict=True))

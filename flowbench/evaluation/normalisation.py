@@ -7,9 +7,13 @@ import torch
 from torch import Tensor
 
 from flowbench.models.classical.kernel import KernelDensity, KernelOptions
+from flowbench.models.conditioned import Conditioned
 from flowbench.models.density import base_log_prob
 from flowbench.models.density_model import DensityModel
 from flowbench.models.mixture import Mixture
+
+#: A density of places in cells: a model, or a conditional one at one value of its givens.
+Places = DensityModel | Conditioned
 
 #: Points along each side of the grid, by the number of columns.
 GRID = {1: 2000, 2: 150}
@@ -32,7 +36,7 @@ class Mass:
 
 
 @torch.no_grad()
-def quadrature_mass(model: DensityModel, x: Tensor, generator: torch.Generator) -> Mass:
+def quadrature_mass(model: Places, x: Tensor, generator: torch.Generator) -> Mass:
     """The integral by the midpoint rule over a box in model space, for one or two columns.
 
     The box holds the rows `x: (n, d)`, data units, and draws of the model. Every second point along each
@@ -41,7 +45,7 @@ def quadrature_mass(model: DensityModel, x: Tensor, generator: torch.Generator) 
 
     Raises `FloatingPointError` if a draw is not finite, and `IntegrationError` if a solve fails.
     """
-    z = torch.cat([model.to_model(x)[0], _draws(model, DRAWS, generator)])
+    z = torch.cat([model.encoder.to_model(x)[0], _draws(model, DRAWS, generator)])
     low, high = z.amin(0), z.amax(0)
     low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
     size = GRID[x.shape[1]]
@@ -58,7 +62,7 @@ def quadrature_mass(model: DensityModel, x: Tensor, generator: torch.Generator) 
 
 
 @torch.no_grad()
-def bridge_mass(model: DensityModel, generator: torch.Generator, *, draws: int = DRAWS) -> Mass:
+def bridge_mass(model: Places, generator: torch.Generator, *, draws: int = DRAWS) -> Mass:
     """The integral by the optimal bridge of Meng and Wong (1996), for any number of columns.
 
     The bridge lies between `draws` of the model and as many of a density that is fitted to further draws.
@@ -131,16 +135,16 @@ class _Proposal:
         return torch.cat(drawn)
 
 
-def _draws(model: DensityModel, n: int, generator: torch.Generator) -> Tensor:
+def _draws(model: Places, n: int, generator: torch.Generator) -> Tensor:
     """`n` draws `(n, d)` of the model, in model space; raises `FloatingPointError` if one is not finite."""
-    z = model.to_model(model.draw_places(n, generator)[0])[0]
+    z = model.encoder.to_model(model.draw_places(n, generator)[0])[0]
     if lost := int((~torch.isfinite(z).all(1)).sum()):
         raise FloatingPointError(f"{lost:,} of {n:,} draws of the model are not finite")
     return z
 
 
-def _log_prob_in_model_space(model: DensityModel, z: Tensor) -> Tensor:
-    x, log_det = model.to_data(z)
+def _log_prob_in_model_space(model: Places, z: Tensor) -> Tensor:
+    x, log_det = model.encoder.to_data(z)
     return model.score_places(x, torch.Generator().manual_seed(0)).log_prob + log_det
 
 

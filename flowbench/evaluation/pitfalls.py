@@ -50,15 +50,20 @@ class Pitfalls:
 
 def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test_rows: int) -> Pitfalls:
     """The pitfalls of `dataset`, of whose `split` the first `test_rows` test rows are scored."""
-    names = dataset.column_names
+    names, targets = dataset.column_names, dataset.target_names
     train = dataset.rows[split.train][:RELATION_ROWS]
-    jittered = dequantiser.jitter(torch.tensor(train), np.random.default_rng(0))
-    found = find_relations(jittered.numpy())
+    modelled = [names.index(name) for name in targets]
+    jittered = train.copy()
+    jittered[:, modelled] = dequantiser.jitter(
+        torch.tensor(train[:, modelled]), np.random.default_rng(0)
+    ).numpy()
+    # Givens may determine one another: nothing is learnt of their density.
+    found = [group for group in find_relations(jittered) if set(group) & set(modelled)]
     originals = _without_copies(dataset)
     return Pitfalls(
         relations=tuple(tuple(names[i] for i in group) for group in found),
-        repeating=_repeating(dataset, originals, dequantiser),
-        atoms=_atoms(dataset, dequantiser),
+        repeating=_repeating(targets, originals[:, modelled], dequantiser),
+        atoms=_atoms(targets, dataset.targets, dequantiser),
         repeated_test_rows=_repeated(dataset.rows[split.train], dataset.rows[split.test[:test_rows]]),
         copied_rows=len(dataset.rows) - len(originals),
     )
@@ -125,16 +130,18 @@ def _constant_sums(values: Floats) -> Floats:
     return np.asarray(reduced / np.abs(reduced).max(1, keepdims=True))
 
 
-def _repeating(dataset: Dataset, rows: Floats, dequantiser: Dequantiser) -> dict[str, int]:
+def _repeating(names: tuple[str, ...], rows: Floats, dequantiser: Dequantiser) -> dict[str, int]:
     return {
         name: len(np.unique(values))
-        for name, values in zip(dataset.column_names, rows.T, strict=True)
+        for name, values in zip(names, rows.T, strict=True)
         if is_repeating(values[~is_atom(values)]) and not fills(dequantiser.lattices.get(name), values)
     }
 
 
-def _atoms(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, tuple[tuple[float, float], ...]]:
-    columns = zip(dataset.column_names, dataset.rows.T, strict=True)
+def _atoms(
+    names: tuple[str, ...], rows: Floats, dequantiser: Dequantiser
+) -> dict[str, tuple[tuple[float, float], ...]]:
+    columns = zip(names, rows.T, strict=True)
     found = {name: find_atoms(values) for name, values in columns if name not in dequantiser.lattices}
     return {name: atoms for name, atoms in found.items() if atoms}
 

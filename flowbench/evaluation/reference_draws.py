@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flowbench.evaluation.solver_levels import SolverLevels
 from flowbench.models.density import Scores
+from flowbench.models.rows import Rows
 
 #: How many rows are drawn, whatever rows are scored.
 REFERENCES = 200
@@ -27,15 +28,15 @@ class ReferenceDraws:
         self._scores: dict[tuple[int, torch.dtype], Scores] = {}
 
     @cached_property
-    def _drawn(self) -> tuple[Tensor, Scores]:
+    def _drawn(self) -> tuple[Rows, Scores]:
         model = self.levels.exact_model()
-        x, scores = self.levels.draw(model, REFERENCES, torch.Generator().manual_seed(0))
-        finite = torch.isfinite(x).all(1) & torch.isfinite(scores.log_prob)
-        return x[finite], scores.of(finite)
+        rows, scores = self.levels.draw(model, REFERENCES, torch.Generator().manual_seed(0))
+        finite = torch.isfinite(rows.x).all(1) & torch.isfinite(scores.log_prob)
+        return rows[finite], scores.of(finite)
 
     @property
-    def x(self) -> Tensor:
-        """The draws `(m, d)`, data units, but for those that are not finite or have no finite density."""
+    def rows(self) -> Rows:
+        """The m draws, data units, but for those that are not finite or have no finite density."""
         return self._drawn[0]
 
     @property
@@ -44,13 +45,13 @@ class ReferenceDraws:
         return self._drawn[1]
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.rows)
 
     def scores_at(self, level: int, dtype: torch.dtype | None = None) -> Scores:
         """Scores `(m,)` of the draws at a level, in `dtype` or in that of the level."""
         key = level, dtype or self.levels.dtype_at(level)
         if key not in self._scores:
-            self._scores[key] = self.levels.score_draws(self.levels.model_at(*key), self.x)
+            self._scores[key] = self.levels.score_draws(self.levels.model_at(*key), self.rows)
         return self._scores[key]
 
 

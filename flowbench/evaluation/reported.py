@@ -17,6 +17,7 @@ from flowbench.evaluation.solver_error import Regime, covering_factor, local_err
 from flowbench.evaluation.solver_levels import OnRows, SolverLevels
 from flowbench.models.density import Scores
 from flowbench.models.density_model import DensityModel, chunk_sizes
+from flowbench.models.rows import Rows
 
 #: Rounds rows `(n, d)`, data units, to values that their table can hold.
 Restore = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -64,14 +65,15 @@ def reported_likelihoods(
     x: Tensor,
     options: EvaluationOptions,
     *,
+    context: Tensor | None = None,
     on_rows: OnRows = lambda done, total: None,
     strict: bool = True,
 ) -> Likelihoods:
-    """Score `x: (n, d)`, data units, with the error of each row, as `score_rows` does.
+    """Score `x: (n, d)`, data units, given `context: (n, c)`, with each row's error, as `score_rows` does.
 
     If not `strict`, rows whose solve fails are named in the result and the others are scored.
     """
-    return score_rows(ErrorBudget(model, options, on_rows, strict=strict), x)
+    return score_rows(ErrorBudget(model, options, on_rows, strict=strict), Rows(x, context))
 
 
 @torch.no_grad()
@@ -81,27 +83,28 @@ def drawn_likelihoods(
     options: EvaluationOptions,
     generator: torch.Generator,
     *,
+    context: Tensor | None = None,
     restore: Restore | None = None,
     on_rows: OnRows = lambda done, total: None,
 ) -> tuple[Tensor, Likelihoods]:
     """Draw `n` rows `(n, d)`, data units, with their log-likelihoods and errors, as `draw_rows` does."""
-    return draw_rows(ErrorBudget(model, options, on_rows), n, generator, restore)
+    return draw_rows(ErrorBudget(model, options, on_rows), n, generator, restore, context=context)
 
 
 @torch.no_grad()
-def mean_log_prob(budget: ErrorBudget, x: Tensor) -> Tensor:
+def mean_log_prob(budget: ErrorBudget, rows: Rows) -> Tensor:
     """The log-likelihoods `(n,)` of `score_rows`, without the solves that only errors need.
 
     A row above `max_error` is not refined. Raises `IntegrationError` if a solve fails.
     """
     averaging = budget.averaging
-    first = budget.levels.solve(averaging.place(x), 0)
-    return averaging.mean(first, averaging.solves(x, first))
+    first = budget.levels.solve(averaging.place(rows), 0)
+    return averaging.mean(first, averaging.solves(rows, first))
 
 
 @torch.no_grad()
-def score_rows(budget: ErrorBudget, x: Tensor) -> Likelihoods:
-    """Score `x: (n, d)`, data units, with the error of each row.
+def score_rows(budget: ErrorBudget, rows: Rows) -> Likelihoods:
+    """Score n `rows`, data units, with the error of each row.
 
     The error adds up three terms: that of the solver, that of rounding, and that of the mean, if a row's
     number is the mean of several solves (`averaging`).
@@ -121,31 +124,32 @@ def score_rows(budget: ErrorBudget, x: Tensor) -> Likelihoods:
     the rows that fail.
     """
     if budget.levels.strict:
-        return _score_rows(budget, x)
-    kept, found, failed = past_failures(len(x), lambda rows: _score_rows(budget, x[rows]))
+        return _score_rows(budget, rows)
+    n = len(rows)
+    kept, found, failed = past_failures(n, lambda places: _score_rows(budget, rows[places]))
     if found is None:
-        lost = x.new_full((len(x),), math.nan, dtype=torch.float64)
-        return Likelihoods(lost, lost.clone(), torch.zeros(len(x), dtype=torch.bool), failed=failed)
-    flagged = torch.zeros(len(x), dtype=torch.bool)
+        lost = torch.full((n,), math.nan, dtype=torch.float64)
+        return Likelihoods(lost, lost.clone(), torch.zeros(n, dtype=torch.bool), failed=failed)
+    flagged = torch.zeros(n, dtype=torch.bool)
     flagged[kept] = found.flagged
     return replace(
         found,
-        log_prob=spread(found.log_prob, kept, len(x)),
-        error=spread(found.error, kept, len(x)),
+        log_prob=spread(found.log_prob, kept, n),
+        error=spread(found.error, kept, n),
         flagged=flagged,
-        parts={name: spread(part, kept, len(x)) for name, part in found.parts.items()},
+        parts={name: spread(part, kept, n) for name, part in found.parts.items()},
         failed=failed,
         unrefined={int(kept[row]): cause for row, cause in found.unrefined.items()},
     )
 
 
-def _score_rows(budget: ErrorBudget, x: Tensor) -> Likelihoods:
+def _score_rows(budget: ErrorBudget, rows: Rows) -> Likelihoods:
     """`score_rows`, which raises `IntegrationError` if a first solve fails, strict or not."""
     options, levels, averaging = budget.options, budget.levels, budget.averaging
-    places = averaging.place(x)
+    places = averaging.place(rows)
     first = levels.solve(places, 0)
     parts = {"arithmetic": budget.rounding.part(options.dtype) + last_digits(first.log_prob)}
-    solves = averaging.solves(x, first)
+    solves = averaging.solves(rows, first)
     log_prob = averaging.mean(first, solves)
     if averaging.name:
         parts[averaging.name] = averaging.error(solves)
@@ -156,7 +160,7 @@ def _score_rows(budget: ErrorBudget, x: Tensor) -> Likelihoods:
             )
         return _add_up(options.max_error, log_prob, parts)
     few = options.error_rows if averaging.draws == 1 else min(options.error_rows, AVERAGED_ERROR_ROWS)
-    refined = _chosen(len(x), few, levels.model.chunk if averaging.is_stochastic else 1)
+    refined = _chosen(len(rows), few, levels.model.chunk if averaging.is_stochastic else 1)
     finer, causes = levels.attempt(places[refined], 1)
     solver = _solver_part(budget, first, refined, finer.log_prob)
     kept = torch.ones(len(finer.log_prob), dtype=torch.bool)
@@ -196,7 +200,7 @@ def _solver_part(budget: ErrorBudget, first: Scores, refined: Tensor, finer: Ten
 
 
 def _tighten(
-    budget: ErrorBudget, x: Tensor, log_prob: Tensor, error: Tensor, bound: Tensor, lost: Tensor
+    budget: ErrorBudget, rows: Rows, log_prob: Tensor, error: Tensor, bound: Tensor, lost: Tensor
 ) -> None:
     """Solve rows whose `error: (n,)` is above `bound: (n,)` ever finer, in place, until it is not.
 
@@ -208,7 +212,7 @@ def _tighten(
         if not len(above):
             return
         (coarse, failed), (finer, failed_finer) = (
-            levels.attempt(x[above], each) for each in (level, level + 1)
+            levels.attempt(rows[above], each) for each in (level, level + 1)
         )
         # A row whose finer solve fails keeps its number and its error.
         told = torch.ones_like(above, dtype=torch.bool)
@@ -232,9 +236,16 @@ def _chosen(n: int, count: int, chunk: int) -> Tensor:
 
 @torch.no_grad()
 def draw_rows(
-    budget: ErrorBudget, n: int, generator: torch.Generator, restore: Restore | None = None
+    budget: ErrorBudget,
+    n: int,
+    generator: torch.Generator,
+    restore: Restore | None = None,
+    *,
+    context: Tensor | None = None,
 ) -> tuple[Tensor, Likelihoods]:
     """Draw `n` rows `(n, d)`, data units, with the log-likelihood and the error of each.
+
+    A conditional model draws one for each row of `context: (n, c)`, data units.
 
     The rows are not solved again. The solver's error is the sum of its local errors, times the factor that
     covers the changes of reference draws. If the model solves nothing, the error is the difference between
@@ -249,21 +260,22 @@ def draw_rows(
     exact = levels.exact_model()
     encoder = levels.model.encoder
     if encoder.dequantiser:
-        x = encoder.restore(exact.draw_places(n, generator)[0])
+        x = encoder.restore(exact.draw_places(n, generator, context=context)[0])
         if restore is not None:
             x = torch.from_numpy(restore(x.numpy()))
-        return x, _likelihoods_of_draws(budget, x)
+        return x, _likelihoods_of_draws(budget, Rows(x, context))
     parts = []
     done = 0
     for size in chunk_sizes(n, exact.chunk):
-        parts.append(exact.draw_places(size, generator))
+        given = None if context is None else context[done : done + size]
+        parts.append(exact.draw_places(size, generator, context=given))
         done += size
         levels.on_rows(done, n)
     x, scores = torch.cat([part[0] for part in parts]), Scores.join([part[1] for part in parts])
     if restore is not None:
         x = torch.from_numpy(restore(x.numpy()))
         # A draw that is not finite would stop the solve of its batch. Its score is dropped below.
-        scores = levels.solve_exactly(x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+        scores = levels.solve_exactly(Rows(x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), context))
     error = budget.rounding.part("float64") + last_digits(scores.log_prob)
     if scores.nfe is None:
         # Rows that were rounded have been scored on the way back.
@@ -276,13 +288,13 @@ def draw_rows(
     return x, Likelihoods(log_prob, error, _above(error, options.max_error), scores.nfe)
 
 
-def _likelihoods_of_draws(budget: ErrorBudget, x: Tensor) -> Likelihoods:
-    """`score_rows` of draws `x: (n, d)`; a draw that is not finite gets NaN and an infinite error."""
-    finite = torch.isfinite(x).all(1)
-    log_prob, error = x.new_full((len(x),), math.nan), x.new_full((len(x),), math.inf)
+def _likelihoods_of_draws(budget: ErrorBudget, rows: Rows) -> Likelihoods:
+    """`score_rows` of n draws; a draw that is not finite gets NaN and an infinite error."""
+    finite = torch.isfinite(rows.x).all(1)
+    log_prob, error = (rows.x.new_full((len(rows),), value) for value in (math.nan, math.inf))
     nfe = None
     if bool(finite.any()):
-        found = score_rows(budget, x[finite])
+        found = score_rows(budget, rows[finite])
         log_prob[finite], error[finite], nfe = found.log_prob, found.error, found.nfe
     return Likelihoods(log_prob, error, _above(error, budget.options.max_error), nfe)
 

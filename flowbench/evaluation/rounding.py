@@ -53,7 +53,7 @@ class RoundingError:
         It is the error of draws of a model that solves nothing; infinite if there are no draws.
         """
         levels = self.references.levels
-        scored = levels.score_draws(levels.exact_model(), self.references.x).log_prob
+        scored = levels.score_draws(levels.exact_model(), self.references.rows).log_prob
         return covering_quantile((self.references.as_drawn.log_prob - scored).abs())
 
     def _scored(self, dtype: torch.dtype) -> Tensor:
@@ -61,7 +61,7 @@ class RoundingError:
 
     def _scored_coarsely(self, dtype: torch.dtype) -> Tensor:
         levels = self.references.levels
-        return levels.score_draws(levels.coarse_model(dtype), self.references.x).log_prob
+        return levels.score_draws(levels.coarse_model(dtype), self.references.rows).log_prob
 
 
 def last_digits(log_prob: Tensor) -> Tensor:

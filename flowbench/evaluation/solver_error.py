@@ -103,7 +103,7 @@ class SolverError:
         """The covering factor of the scores that draws come with, which have the exact divergence."""
         drawn = self.references.as_drawn
         levels = self.references.levels
-        finest = levels.score_draws(levels.exact_model(2), self.references.x).log_prob
+        finest = levels.score_draws(levels.exact_model(2), self.references.rows).log_prob
         rest = 10.0 ** (-2 * self._order(0))
         return covering_factor((drawn.log_prob - finest).abs() / (1 - rest), local_error(drawn))
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError, IntegrationError
+from flowbench.models.density import Scores
 from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 from flowbench.registry import INTEGRATORS
 from flowbench.statistics.paired import compare_paired
 from flowbench.store.rung import Rung
@@ -30,21 +32,23 @@ REFERENCE = {"name": "per-row", "atol": 1e-10, "rtol": 1e-10, "max_nfe": 100_000
 
 @torch.no_grad()
 def climb(
-    model: DensityModel, x: Tensor, on_solver: Callable[[int, int], None] = lambda done, total: None
+    model: DensityModel, rows: Rows, on_solver: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Rung]:
-    """Score `x: (n, d)`, data units, with every solver of `LADDER`, and compare each with `REFERENCE`.
+    """Score `rows`, data units, with every solver of `LADDER`, and compare each with `REFERENCE`.
+
+    The rows are at places in their cells.
 
     `on_solver` gets the number of solvers that are done and of all solvers. A solver that fails has a rung
     that says so. Raises `ConfigurationError` for a model that solves no equation, and `IntegrationError` if
     the reference fails.
     """
-    reference = _evaluated(model, REFERENCE, "float64").score_places(x)
+    reference = _scores(_evaluated(model, REFERENCE, "float64"), rows)
     if reference.nfe is None:
         raise ConfigurationError("the model solves no equation, so there is nothing to trade off")
     rungs: list[Rung] = []
     solvers = list(_solvers())
     for rung in solvers:
-        rungs.append(_measure(model, x, rung, reference.log_prob))
+        rungs.append(_measure(model, rows, rung, reference.log_prob))
         on_solver(len(rungs), len(solvers))
     return rungs
 
@@ -55,12 +59,12 @@ def _solvers() -> Iterator[Rung]:
             yield Rung(engine, method, dtype, setting)
 
 
-def _measure(model: DensityModel, x: Tensor, rung: Rung, reference: Tensor) -> Rung:
+def _measure(model: DensityModel, rows: Rows, rung: Rung, reference: Tensor) -> Rung:
     evaluated = _evaluated(model, rung.options, rung.dtype)
     try:
-        evaluated.score_places(x[:16])  # leaves what is built once out of the measured time
+        _scores(evaluated, rows[:16])  # leaves what is built once out of the measured time
         began = time.process_time()
-        scores = evaluated.score_places(x)
+        scores = _scores(evaluated, rows)
         spent = time.process_time() - began
     except IntegrationError as error:
         return replace(rung, failure=str(error))
@@ -70,12 +74,16 @@ def _measure(model: DensityModel, x: Tensor, rung: Rung, reference: Tensor) -> R
     return replace(
         rung,
         nfe=scores.nfe,
-        rows_per_second=len(x) / max(spent, 1e-9),
+        rows_per_second=len(rows) / max(spent, 1e-9),
         bias=difference.mean,
         low=difference.low,
         high=difference.high,
         row_error=float(np.quantile((scores.log_prob - reference).abs().numpy(), 0.99)),
     )
+
+
+def _scores(model: DensityModel, rows: Rows) -> Scores:
+    return model.score_places(rows.x, context=rows.context)
 
 
 def _evaluated(model: DensityModel, options: dict[str, Any], dtype: str) -> DensityModel:

@@ -11,7 +11,8 @@ from flowbench.errors import IntegrationError
 from flowbench.evaluation.evaluation_options import COARSE, EvaluationOptions
 from flowbench.evaluation.failures import failing_rows, past_failures, spread_scores
 from flowbench.models.density import Scores
-from flowbench.models.density_model import DensityModel, chunk_sizes
+from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 
 #: The level whose solves are looser than the options ask for, and the tolerance of these solves. At it the
 #: places within one cell are compared, which differ by far more than such solves are off.
@@ -76,85 +77,93 @@ class SolverLevels:
         """The model with the solver of a level >= 0, in float64 and with the exact divergence."""
         return self.model.for_evaluation(self.options.integrator.refined(level))
 
-    def solve(self, x: Tensor, level: int, seed: int = 0) -> Scores:
-        """Scores of the rows `x: (n, d)`, data units, at a level.
+    def solve(self, rows: Rows, level: int, seed: int = 0) -> Scores:
+        """Scores of n `rows`, data units, at a level.
 
-        The probes of an estimated divergence follow from `seed` and the place of the rows in `x`. They are
-        the same at every level, so that solves differ by their steps alone.
+        The probes of an estimated divergence follow from `seed` and the place of the rows among these. They
+        are the same at every level, so that solves differ by their steps alone.
 
-        Raises `IntegrationError` if a solve fails. Its `rows` are places in `x`: those of the first batch
-        that fails if strict, all those that fail if not.
+        Raises `IntegrationError` if a solve fails. The `rows` of the error are places: those of the first
+        batch that fails if strict, all those that fail if not.
         """
-        return self._solve(self.model_at(level), x, seed)
+        return self._solve(self.model_at(level), rows, seed)
 
-    def solve_exactly(self, x: Tensor) -> Scores:
+    def solve_exactly(self, rows: Rows) -> Scores:
         """`solve` at level 0, but in float64 and with the exact divergence."""
-        return self._solve(self.exact_model(), x)
+        return self._solve(self.exact_model(), rows)
 
-    def _solve(self, model: DensityModel, x: Tensor, seed: int = 0) -> Scores:
+    def _solve(self, model: DensityModel, rows: Rows, seed: int = 0) -> Scores:
         parts, failed = [], dict[int, str]()
-        for start in range(0, len(x), model.chunk):
-            rows = x[start : start + model.chunk]
+        for start in range(0, len(rows), model.chunk):
+            batch = rows[start : start + model.chunk]
             solve = partial(_score_with_seed, model, start + seed)
             try:
-                parts.append(solve(rows))
+                parts.append(solve(batch))
             except IntegrationError as error:
                 if self.strict:
-                    raise _naming_rows(error, start, len(rows)) from error
-                causes = failing_rows(solve, rows, error)
+                    raise _naming_rows(error, start, len(batch)) from error
+                causes = failing_rows(solve, batch, error)
                 failed |= {start + place: cause for place, cause in causes.items()}
-            self.on_rows(start + len(rows), len(x))
+            self.on_rows(start + len(batch), len(rows))
         if failed:
-            raise IntegrationError(f"the solves of {len(failed)} of {len(x)} rows failed", rows=failed)
+            raise IntegrationError(f"the solves of {len(failed)} of {len(rows)} rows failed", rows=failed)
         return Scores.join(parts)
 
-    def attempt(self, x: Tensor, level: int) -> tuple[Scores, dict[int, str]]:
-        """`solve`, with NaN for the rows that fail, and the cause of each by its place in `x: (n, d)`.
+    def attempt(self, rows: Rows, level: int) -> tuple[Scores, dict[int, str]]:
+        """`solve`, with NaN for the rows that fail, and the cause of each by its place among the n `rows`.
 
         If strict, it raises as `solve` does.
         """
         if self.strict:
-            return self.solve(x, level), {}
-        kept, scores, failed = past_failures(len(x), lambda rows: self.solve(x[rows], level))
-        return spread_scores(scores, kept, len(x)), failed
+            return self.solve(rows, level), {}
+        kept, scores, failed = past_failures(len(rows), lambda places: self.solve(rows[places], level))
+        return spread_scores(scores, kept, len(rows)), failed
 
-    def draw(self, model: DensityModel, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        """`n` draws `(n, d)` of `model` with their scores; fewer if some fail and it is not strict."""
+    def draw(self, model: DensityModel, n: int, generator: torch.Generator) -> tuple[Rows, Scores]:
+        """`n` draws of `model` with their scores; fewer if some fail and it is not strict.
+
+        Those of a conditional model are at contexts of its train rows.
+        """
+        context = None if model.givens is None else model.givens.draw(n, generator)
         try:
-            return model.draw_places(n, generator)
+            x, scores = model.draw_places(n, generator, context=context)
+            return Rows(x, context), scores
         except IntegrationError:
             if self.strict:
                 raise
         nothing = torch.zeros(0, len(model.columns), dtype=torch.float64)
-        parts = [(nothing, Scores(nothing[:, 0]))]
-        for size in chunk_sizes(n, FEW_DRAWS):
+        parts = [(Rows(nothing, None if context is None else context[:0]), Scores(nothing[:, 0]))]
+        for start in range(0, n, FEW_DRAWS):
+            few = min(FEW_DRAWS, n - start)
+            given = None if context is None else context[start : start + few]
             with suppress(IntegrationError):
-                parts.append(model.draw_places(size, generator))
-        return torch.cat([x for x, _ in parts]), Scores.join([scores for _, scores in parts])
+                x, scores = model.draw_places(few, generator, context=given)
+                parts.append((Rows(x, given), scores))
+        return Rows.join([rows for rows, _ in parts]), Scores.join([scores for _, scores in parts])
 
-    def score_draws(self, model: DensityModel, x: Tensor) -> Scores:
-        """Scores of draws `x: (n, d)` by `model`, with the same probes every time.
+    def score_draws(self, model: DensityModel, rows: Rows) -> Scores:
+        """Scores of n draws, `rows`, by `model`, with the same probes every time.
 
         A draw whose solve fails gets NaN if not strict; if strict, `IntegrationError` is raised.
         """
-        if not len(x):
+        if not len(rows):
             return spread_scores(None, torch.arange(0), 0)
         solve = partial(_score_with_seed, model, 1)
         if self.strict:
-            return solve(x)
+            return solve(rows)
 
-        def named(rows: Tensor) -> Scores:
+        def named(places: Tensor) -> Scores:
             try:
-                return solve(x[rows])
+                return solve(rows[places])
             except IntegrationError as error:
-                raise IntegrationError(str(error), rows=failing_rows(solve, x[rows], error)) from error
+                raise IntegrationError(str(error), rows=failing_rows(solve, rows[places], error)) from error
 
-        kept, scores, _ = past_failures(len(x), named)
-        return spread_scores(scores, kept, len(x))
+        kept, scores, _ = past_failures(len(rows), named)
+        return spread_scores(scores, kept, len(rows))
 
 
-def _score_with_seed(model: DensityModel, seed: int, x: Tensor) -> Scores:
-    return model.score_places(x, torch.Generator().manual_seed(seed))
+def _score_with_seed(model: DensityModel, seed: int, rows: Rows) -> Scores:
+    return model.score_places(rows.x, torch.Generator().manual_seed(seed), context=rows.context)
 
 
 def _naming_rows(error: IntegrationError, start: int, n: int) -> IntegrationError:

@@ -8,8 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flowbench.evaluation.conditional import ROWS, forecast, forecast_metrics
+from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.models.density import Flow, base_log_prob
 from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 from flowbench.statistics import calibration, two_sample
 from flowbench.statistics.memorisation import memorisation
 from flowbench.store import Calibration, Metric, Results
@@ -39,21 +42,28 @@ class Judgement:
 
 
 @torch.no_grad()
-def judge(model: DensityModel, train: Floats, results: Results, seed: int) -> Judgement:
+def judge(
+    model: DensityModel, train: Rows, results: Results, options: EvaluationOptions, seed: int
+) -> Judgement:
     """Judge a model, in the form that reported likelihoods have, by what its run has stored.
 
-    Draws, held-out rows and `train` rows `(n, d)`, data units, are compared in model space, where all columns
+    Draws, held-out rows and `train` rows, data units, are compared in model space, where all columns
     have the same scale. The transforms are one-to-one, so that two distributions are equal there if they are
     equal in data units. Each value of a dequantised column is moved to a random place in its cell, which
     keeps equal distributions equal. Every two-sample statistic has a floor: the statistic of train rows
     against held-out rows, which no model can be expected to beat.
 
+    Under a conditional model a draw is made for the context of a held-out row. Rows are compared together
+    with their contexts, and each held-out row with draws of its own (`flowbench.evaluation.conditional`).
+
     `seed` draws the places and the subsets of rows. Raises `IntegrationError` if a solve fails.
     """
     rng = np.random.default_rng(seed)
+    held_out_rows = Rows(*_tensors(results.scored.x, results.scored.context))
+    drawn_rows = Rows(*_tensors(results.samples.x, results.samples.context))
     drawn, held_out, seen = (
-        _in_model_space(model, model.encoder.jitter(torch.tensor(x), rng))
-        for x in (results.samples.x, results.scored.x, train)
+        _in_model_space(model, rows.at(model.encoder.jitter(rows.x, rng)))
+        for rows in (drawn_rows, held_out_rows, train)
     )
     finite = np.isfinite(drawn).all(1)
     drawn = drawn[finite]
@@ -63,8 +73,25 @@ def judge(model: DensityModel, train: Floats, results: Results, seed: int) -> Ju
         metrics |= _two_sample_metrics(drawn, held_out, seen, rng)
         metrics |= _memorisation_metrics(drawn, held_out, seen)
     found = _calibrate(model, held_out, results, rng)
-    metrics |= _calibration_metrics(found, results)
-    return Judgement(metrics, found)
+    if model.givens is None:
+        return Judgement(metrics | _calibration_metrics(found, results), found)
+    few = held_out_rows[:ROWS]
+    told = forecast(model, few, options, rng)
+    givens = few.context.numpy() if few.context is not None else np.zeros((len(few), 0))
+    metrics |= forecast_metrics(told, results.columns, givens, results.given)
+    metrics |= _quantile_metrics(found)
+    places = slice(None, len(few))
+    return Judgement(
+        metrics,
+        Calibration(
+            found.row[places],
+            told.density_rank,
+            None if found.column_quantile is None else found.column_quantile[places],
+            None if found.radial_quantile is None else found.radial_quantile[places],
+            told.pit,
+            told.crps,
+        ),
+    )
 
 
 def bits_per_dim(results: Results) -> dict[str, Metric]:
@@ -73,9 +100,17 @@ def bits_per_dim(results: Results) -> dict[str, Metric]:
     return {"bits_per_dim": Metric(nll / (len(results.columns) * np.log(2)), "bits")}
 
 
-def _in_model_space(model: DensityModel, x: Tensor) -> Floats:
-    z: Floats = model.to_model(x)[0].numpy()
-    return z
+def _in_model_space(model: DensityModel, rows: Rows) -> Floats:
+    """Rows `(n, d)`, or with their contexts behind `(n, d + c)`, in model space."""
+    z = model.encoder.to_model(rows.x)[0]
+    if model.givens is not None and rows.context is not None:
+        z = torch.cat([z, model.givens.to_model(rows.context)], 1)
+    in_model_space: Floats = z.numpy()
+    return in_model_space
+
+
+def _tensors(x: Floats, context: Floats | None) -> tuple[Tensor, Tensor | None]:
+    return torch.tensor(x), None if context is None else torch.tensor(context)
 
 
 def _two_sample_metrics(
@@ -112,28 +147,33 @@ def _calibrate(
     columns = radial = None
     if isinstance(model.flow, Flow):
         generator = torch.Generator().manual_seed(0)
+        features = model.flow.features
+        together = torch.from_numpy(held_out)
+        given = together[:, features:] if model.givens is not None else None
         parts = [
             _base_points(model, model.flow, part, generator)
-            for part in torch.split(torch.from_numpy(held_out), model.chunk)
+            for part in Rows(together[:, :features], given).split(model.chunk)
         ]
         z = torch.cat(parts).numpy()
         columns, radial = calibration.column_quantiles(z), calibration.radial_quantiles(z)
     return Calibration(scored.row, ranks, columns, radial)
 
 
-def _base_points(model: DensityModel, flow: Flow, x: Tensor, generator: torch.Generator) -> Tensor:
-    """Points `(n, d)`, float64, that are standard normal if the rows `x: (n, d)` follow the model.
+def _base_points(model: DensityModel, flow: Flow, rows: Rows, generator: torch.Generator) -> Tensor:
+    """Points `(n, d)`, float64, that are standard normal if the n `rows` follow the model.
 
-    `x` is in model space. Without a background they are the base points of the rows. With one, each row is
-    assigned at random to the flow or to the background, by its posterior share. A row of the flow keeps its
-    base point, and a row of the background gets a draw of the normal instead.
+    The rows are in model space. Without a background they are the base points of the rows. With one, each row
+    is assigned at random to the flow or to the background, by its posterior share. A row of the flow keeps
+    its base point, and a row of the background gets a draw of the normal instead.
     """
-    mapped = flow.to_base(x.to(flow.like), generator)
+    x, context = rows.x, rows.context
+    given = None if context is None else context.to(flow.like)
+    mapped = flow.to_base(x.to(flow.like), generator, context=given)
     z, log_det = mapped.value.cpu().double(), mapped.log_det.cpu().double()
     if model.background is None:
         return z
     log_prob = base_log_prob(z) + log_det
-    share = model.background.flow_share(log_prob, model.background.mix(log_prob, x))
+    share = model.background.flow_share(log_prob, model.background.mix(log_prob, x, context=context))
     is_flows = torch.rand(len(x), generator=generator, dtype=torch.float64) < share
     return torch.where(is_flows.unsqueeze(1), z, torch.randn(z.shape, generator=generator, dtype=z.dtype))
 
@@ -147,6 +187,12 @@ def _calibration_metrics(found: Calibration, results: Results) -> dict[str, Metr
         metrics[f"{name}_low"], metrics[f"{name}_high"] = Metric(each.low, "1"), Metric(each.high, "1")
     p_value = calibration.rank_p_value(results.scored.log_prob, drawn)
     metrics["density_rank_p_value"] = Metric(p_value, "1")
+    return metrics | _quantile_metrics(found)
+
+
+def _quantile_metrics(found: Calibration) -> dict[str, Metric]:
+    """How uniform the quantiles of base points are."""
+    metrics = {}
     quantiles = {
         "column_quantile": found.column_quantile,
         "radial_quantile": found.radial_quantile,

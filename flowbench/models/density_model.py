@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError
 from flowbench.models.background import Background
 from flowbench.models.density import Density, Flow, Scores
+from flowbench.models.givens import Givens
+from flowbench.models.rows import Rows
 from flowbench.options import PartOptions
 
 #: Rows carried through the model at once: flat memory for tables of any length, and arrays that stay in the
@@ -32,14 +34,13 @@ class DensityModel(nn.Module):
     its volume (`flowbench.encoding.dequantiser.Dequantiser`). `score_places` and `draw_places` speak of the
     density itself, at places in cells.
 
-    With `givens`, an encoder of c further columns, the density is conditional: every method then takes
-    `context: (n, c)`, the values of these columns for each row, in their own data units. The density is not
-    one over the givens, so the log-determinant of their encoder never counts.
+    With `givens`, c further columns, the density is conditional. Every method then takes `context: (n, c)`,
+    the values of these columns for each row, in their own data units.
 
     The flow alone may be on a GPU: rows and likelihoods are on the CPU, as encoder and background are.
 
-    Raises `ConfigurationError` if the givens are dequantised, if a context is missing or not asked for, and
-    if rows or context have the wrong shape.
+    Raises `ConfigurationError` if a context is missing or not asked for, and if rows or context have the
+    wrong shape.
     """
 
     def __init__(
@@ -47,11 +48,9 @@ class DensityModel(nn.Module):
         encoder: TableEncoder,
         flow: Density,
         background: Background | None = None,
-        givens: TableEncoder | None = None,
+        givens: Givens | None = None,
     ) -> None:
         super().__init__()
-        if givens is not None and givens.dequantiser:
-            raise ConfigurationError("columns that a density is given are not dequantised")
         self.encoder = encoder
         self.flow = flow
         self.background = background
@@ -68,14 +67,6 @@ class DensityModel(nn.Module):
         if not self.flow.like.is_cuda:
             return CHUNK
         return max(CHUNK, GPU_CHUNK * GPU_FEATURES // max(GPU_FEATURES, self.flow.features))
-
-    def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As `TableEncoder.to_model`."""
-        return self.encoder.to_model(x)
-
-    def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """As `TableEncoder.to_data`."""
-        return self.encoder.to_data(z)
 
     def log_prob(self, x: Tensor, *, context: Tensor | None = None) -> Tensor:
         """Log-likelihoods of rows `x: (n, d)`: `(n,)`, float64, nats; raises as `score` does."""
@@ -101,7 +92,7 @@ class DensityModel(nn.Module):
         """Log-densities at places `x: (n, d)` in cells, as `score` gives log-likelihoods of rows."""
         x = x.double()
         return Scores.join(
-            [self._score(x[rows], generator, **given) for rows, given in self._chunks(len(x), context)]
+            [self._score(x[rows], given, generator) for rows, given in self._chunks(len(x), context)]
         )
 
     def sample(self, n: int, generator: torch.Generator, *, context: Tensor | None = None) -> Tensor:
@@ -133,7 +124,7 @@ class DensityModel(nn.Module):
     ) -> tuple[Tensor, Scores]:
         """Draw `n` >= 1 places in cells `(n, d)`, with the scores that `score_places` gives them."""
         parts = [
-            self._draw(rows.stop - rows.start, generator, **given) for rows, given in self._chunks(n, context)
+            self._draw(rows.stop - rows.start, given, generator) for rows, given in self._chunks(n, context)
         ]
         return torch.cat([x for x, _ in parts]), Scores.join([scores for _, scores in parts])
 
@@ -146,8 +137,8 @@ class DensityModel(nn.Module):
         """
         if not isinstance(self.flow, Flow):
             return None
-        given = self._encode_context(context, n)
-        path = self.flow.trajectory(self.flow.sample_base(n, generator), times, **given)
+        given = self._to_flow(self._encode_context(context, n))
+        path = self.flow.trajectory(self.flow.sample_base(n, generator), times, context=given)
         return None if path is None else torch.stack([self.encoder.to_data(z)[0] for z in path.cpu()])
 
     def for_evaluation(
@@ -161,23 +152,32 @@ class DensityModel(nn.Module):
         flow = self.flow.for_evaluation(integrator, divergence=divergence, dtype=dtype)
         return type(self)(self.encoder, flow, self.background, self.givens)
 
-    def as_distribution(self, generator: torch.Generator) -> "FlowDistribution":
-        """A `torch.distributions.Distribution` over rows in data units, drawing from `generator`."""
-        return FlowDistribution(self, generator)
+    def as_distribution(
+        self, generator: torch.Generator, *, context: Tensor | None = None
+    ) -> "FlowDistribution":
+        """A `torch.distributions.Distribution` over rows in data units, drawing from `generator`.
 
-    def _chunks(self, n: int, context: Tensor | None) -> Iterator[tuple[slice, dict[str, Any]]]:
-        """`n` rows by the chunk, each with the keyword arguments that tell the flow what is given there."""
+        Of a conditional model it is a batch of them, one for each row of `context: (..., c)`.
+        """
+        return FlowDistribution(self, generator, context)
+
+    def encode_context(self, rows: Rows) -> Tensor | None:
+        """The context of `rows` in data units as the flow takes it; None for an unconditional model."""
+        return self._to_flow(self._encode_context(rows.context, len(rows)))
+
+    def _chunks(self, n: int, context: Tensor | None) -> Iterator[tuple[slice, Tensor | None]]:
+        """`n` rows by the chunk, each with its context in model space, if there is one."""
         given = self._encode_context(context, n)
         for start in range(0, max(n, 1), self.chunk):
             rows = slice(start, min(start + self.chunk, n))
-            yield rows, {name: values[rows] for name, values in given.items()}
+            yield rows, None if given is None else given[rows]
 
-    def _encode_context(self, context: Tensor | None, n: int) -> dict[str, Any]:
-        """The keyword arguments that tell the flow what `n` rows are given: `context: (n, c)`, or none."""
+    def _encode_context(self, context: Tensor | None, n: int) -> Tensor | None:
+        """The `context: (n, c)` of `n` rows in model space, float64; None for an unconditional model."""
         if self.givens is None:
             if context is not None:
                 raise ConfigurationError("the model is given no columns, so it takes no `context`")
-            return {}
+            return None
         names = ", ".join(self.givens.columns)
         if context is None:
             raise ConfigurationError(f"the model needs a `context`: the values of {names} for each row")
@@ -186,36 +186,43 @@ class DensityModel(nn.Module):
                 f"`context` must have shape ({n}, {len(self.givens.columns)}), the values of {names} for "
                 f"each row; got {tuple(context.shape)}"
             )
-        return {"context": self.givens.to_model(context.double())[0].to(self.flow.like)}
+        return self.givens.to_model(context)
 
-    def _score(self, x: Tensor, generator: torch.Generator | None, **given: Any) -> Scores:
+    def _to_flow(self, given: Tensor | None) -> Tensor | None:
+        """A context in model space, in the dtype and on the device of the flow."""
+        return None if given is None else given.to(self.flow.like)
+
+    def _score(self, x: Tensor, given: Tensor | None, generator: torch.Generator | None) -> Scores:
         z, log_det = self.encoder.to_model(x)
-        scores = self._mix(self._score_in_model_space(z, generator, **given), z)
+        scores = self._mix(self._score_in_model_space(z, given, generator), z, given)
         return replace(scores, log_prob=scores.log_prob + log_det)
 
-    def _draw(self, n: int, generator: torch.Generator, **given: Any) -> tuple[Tensor, Scores]:
-        z, scores = self.flow.draw(n, generator, **given)
+    def _draw(self, n: int, given: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        z, scores = self.flow.draw(n, generator, context=self._to_flow(given))
         z, scores = z.to(generator.device), scores.to(generator.device)
         if self.background is not None:
-            chosen, others = self.background.draw(n, generator)
+            chosen, others = self.background.draw(n, generator, given)
             if len(others):
                 z[chosen] = others.to(z)
-                theirs = {name: value[chosen.to(value.device)] for name, value in given.items()}
-                scores = scores.put(chosen, self._score_in_model_space(z[chosen], generator, **theirs))
+                theirs = None if given is None else given[chosen]
+                scores = scores.put(chosen, self._score_in_model_space(z[chosen], theirs, generator))
         x, log_det = self.encoder.to_data(z)
-        scores = self._mix(scores, z)
+        scores = self._mix(scores, z, given)
         return x, replace(scores, log_prob=scores.log_prob - log_det)
 
-    def _score_in_model_space(self, z: Tensor, generator: torch.Generator | None, **given: Any) -> Scores:
-        """What the flow says of `z: (n, d)`."""
-        return self.flow.score(z.to(self.flow.like), generator, **given).to(z.device)
+    def _score_in_model_space(
+        self, z: Tensor, given: Tensor | None, generator: torch.Generator | None
+    ) -> Scores:
+        """The flow's scores of `z: (n, d)`, given a context in model space."""
+        scores = self.flow.score(z.to(self.flow.like), generator, context=self._to_flow(given))
+        return scores.to(z.device)
 
-    def _mix(self, flow: Scores, z: Tensor) -> Scores:
-        """The scores, float64, at `z: (n, d)` in model space, of which the flow says `flow`."""
+    def _mix(self, flow: Scores, z: Tensor, given: Tensor | None) -> Scores:
+        """The scores, float64, at `z: (n, d)` in model space, where those of the flow are `flow`."""
         log_prob, local_error = flow.log_prob.double(), flow.local_error
         if self.background is None:
             return replace(flow, log_prob=log_prob)
-        mixed = self.background.mix(log_prob, z)
+        mixed = self.background.mix(log_prob, z, context=given)
         if local_error is not None:
             # Where the background holds the density, the flow's error counts for little.
             local_error = local_error * self.background.flow_share(log_prob, mixed)
@@ -225,30 +232,47 @@ class DensityModel(nn.Module):
 class FlowDistribution(Distribution):
     """A `DensityModel` seen as a distribution of rows, with event shape (d,); `rsample` is not offered.
 
-    Where columns are dequantised, `sample` gives rows of the table, with the values of their cells, and
-    `log_prob` is the lower bound that `DensityModel.log_prob` gives them.
+    With a `context: (..., c)` of a conditional model, its leading axes are the batch shape: one distribution
+    for each row of givens. Where columns are dequantised, `sample` gives rows of the table, with the values
+    of their cells, and `log_prob` is the lower bound that `DensityModel.log_prob` gives them.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}
     support = constraints.real_vector
 
-    def __init__(self, model: DensityModel, generator: torch.Generator) -> None:
-        super().__init__(event_shape=torch.Size([len(model.columns)]), validate_args=False)
+    def __init__(
+        self, model: DensityModel, generator: torch.Generator, context: Tensor | None = None
+    ) -> None:
+        batch_shape = torch.Size() if context is None else context.shape[:-1]
+        event_shape = torch.Size([len(model.columns)])
+        super().__init__(batch_shape=batch_shape, event_shape=event_shape, validate_args=False)
         self.model = model
         self.generator = generator
+        self.context = context
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-likelihood of `value: (..., d)`: `(...)`, float64, nats, data units."""
-        flat = value.reshape(-1, value.shape[-1])
-        return self.model.log_prob(flat).reshape(value.shape[:-1])
+        """Log-likelihood of `value: (..., d)`: `(...)`, float64, nats, data units.
+
+        The leading axes of `value` broadcast against the batch shape.
+        """
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
+        flat = value.expand(shape + self.event_shape).reshape(-1, *self.event_shape)
+        return self.model.log_prob(flat, context=self._context_of(shape)).reshape(shape)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw `sample_shape + (d,)` values in data units."""
-        shape = torch.Size(sample_shape)
+        """Draw `sample_shape + batch_shape + (d,)` values in data units."""
+        shape = torch.Size(sample_shape) + self.batch_shape
         if not shape.numel():
             return torch.empty(shape + self.event_shape, dtype=torch.float64)
-        return self.model.sample(shape.numel(), self.generator).reshape(shape + self.event_shape)
+        drawn = self.model.sample(shape.numel(), self.generator, context=self._context_of(shape))
+        return drawn.reshape(shape + self.event_shape)
+
+    def _context_of(self, shape: torch.Size) -> Tensor | None:
+        """The context (n, c) of the n values of a `shape` that ends in the batch shape."""
+        if self.context is None:
+            return None
+        return self.context.expand(*shape, -1).reshape(-1, self.context.shape[-1])
 
 
 def _mean(parts: Sequence[Scores]) -> Scores:

@@ -55,13 +55,13 @@ def _lost_last(log_prob: Floats) -> Floats:
     return np.where(np.isnan(log_prob), -np.inf, log_prob)
 
 
-def coverages(ranks: Floats, draws: int) -> list[Coverage]:
-    """The share of rows with these `ranks: (n,)` among `draws` that lies in each highest-density region.
+def coverages(ranks: Floats, draws: int | None = None) -> list[Coverage]:
+    """The share of rows with these `ranks: (n,)` that lies in each highest-density region.
 
-    The intervals are those of Clopper and Pearson (1934) for `effective_rows` rows, since the edge of a
-    region is itself estimated from the draws.
+    The intervals are those of Clopper and Pearson (1934). Where all rows are ranked among the same `draws`,
+    they are for `effective_rows` rows, since the edge of a region is itself estimated from the draws.
     """
-    n, found = effective_rows(len(ranks), draws), []
+    n, found = len(ranks) if draws is None else effective_rows(len(ranks), draws), []
     for level in LEVELS:
         share = float((ranks <= level).mean())
         inside = share * n

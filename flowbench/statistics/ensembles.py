@@ -51,13 +51,11 @@ class PartCoverage:
     coverage: Coverage
 
 
-def coverages_by_tercile(
-    ranks: Floats, draws: int, givens: Floats, names: tuple[str, ...]
-) -> list[PartCoverage]:
+def coverages_by_tercile(ranks: Floats, givens: Floats, names: tuple[str, ...]) -> list[PartCoverage]:
     """How many rows with these `ranks: (n,)` lie in each region, by terciles of the `givens: (n, c)`.
 
-    `ranks` are those of `flowbench.statistics.calibration.density_ranks`, each among as many `draws` of the
-    density given that row's context. A given with fewer than three values has no terciles and is left out.
+    A rank is the share of draws, given that row's context, which are likelier than the row. A given with
+    fewer than three values has no terciles and is left out.
     """
     found: list[PartCoverage] = []
     for name, values in zip(names, givens.T, strict=True):
@@ -68,5 +66,5 @@ def coverages_by_tercile(
         for number in range(TERCILES):
             those = ranks[part == number]
             if len(those):
-                found += [PartCoverage(name, number, each) for each in coverages(those, draws)]
+                found += [PartCoverage(name, number, each) for each in coverages(those)]
     return found

@@ -1,7 +1,8 @@
 """The layout of `results.h5`: one table, from which the file is both written and checked.
 
 Every axis has a dimension scale, so that xarray shows `row`, `sample`, `column`, `x`, `y`, `time` and
-`particle` as dimensions. All groups share the scale `column`, which lies in the root.
+`particle` as dimensions. All groups share the scale `column`, which lies in the root, and so does `given`,
+the scale of the columns that a conditional model is given.
 """
 
 import io
@@ -74,6 +75,7 @@ LAYOUTS = {
             Member("log_prob", ("row",), "nats"),
             Member("true_log_prob", ("row",), "nats", optional=True),
             Member("log_prob_error", ("row",), "nats", optional=True),
+            Member("context", ("row", "given"), _DATA_UNITS, optional=True),
         ),
     ),
     "samples": Layout(
@@ -83,6 +85,7 @@ LAYOUTS = {
             Member("x", ("sample", "column"), _DATA_UNITS),
             Member("log_prob", ("sample",), "nats"),
             Member("log_prob_error", ("sample",), "nats", optional=True),
+            Member("context", ("sample", "given"), _DATA_UNITS, optional=True),
         ),
     ),
     "split": Layout(
@@ -117,6 +120,8 @@ LAYOUTS = {
             Member("density_rank", ("row",), "1"),
             Member("column_quantile", ("row", "column"), "1", optional=True),
             Member("radial_quantile", ("row",), "1", optional=True),
+            Member("pit", ("row", "column"), "1", optional=True),
+            Member("crps", ("row", "column"), _DATA_UNITS, optional=True),
         ),
     ),
 }
@@ -140,10 +145,12 @@ def write_results(path: Path, results: Results) -> None:
     with h5py.File(image, "w", libver=LIBRARY_VERSIONS) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
         write_attribute(file, "provenance", to_json(results.provenance))
-        column = _write_columns(file, results.columns)
+        scales = {"column": _write_names(file, "column", results.columns)}
+        if results.given:
+            scales["given"] = _write_names(file, "given", results.given)
         for name, part in parts.items():
             if part is not None:
-                _write_group(file.create_group(name), LAYOUTS[name], vars(part), column)
+                _write_group(file.create_group(name), LAYOUTS[name], vars(part), scales)
         _write_metrics(file.create_group("metrics"), results.metrics)
         _write_certificates(file.create_group("certificates"), results.certificates)
     write_image(path, image, verify=True)
@@ -156,11 +163,13 @@ def read_results(path: Path) -> Results:
         if version != SCHEMA_VERSION:
             file.refuse("schema_version", f"is {version}; this flowbench reads version {SCHEMA_VERSION}")
         groups = set(file.members())
-        for name in sorted(groups - {"column", "metrics", "certificates", *LAYOUTS}):
+        for name in sorted(groups - {"column", "given", "metrics", "certificates", *LAYOUTS}):
             file.refuse(name, "is not part of the layout")
         columns = file.texts("column")
+        given = file.texts("given") if "given" in groups else ()
+        sizes = {"column": len(columns), "given": len(given)}
         parts = {
-            name: _read_group(file, name, layout, len(columns))
+            name: _read_group(file, name, layout, sizes)
             for name, layout in LAYOUTS.items()
             if name in groups or name not in _OPTIONAL_GROUPS
         }
@@ -175,6 +184,7 @@ def read_results(path: Path) -> Results:
             trajectory=parts.get("trajectory"),
             calibration=parts.get("calibration"),
             provenance=from_json(file.text("", "provenance"), f"{path}: `provenance`"),
+            given=given,
         )
 
 
@@ -248,10 +258,11 @@ def _create_scalar(group: h5py.Group, name: str, value: NDArray[Any]) -> h5py.Da
     return dataset
 
 
-def _write_columns(file: h5py.File, columns: tuple[str, ...]) -> h5py.Dataset:
-    dataset = file.create_dataset("column", data=_fixed_length(columns), fletcher32=True)
+def _write_names(file: h5py.File, dim: str, names: tuple[str, ...]) -> h5py.Dataset:
+    """The scale of a dimension that is counted by names."""
+    dataset = file.create_dataset(dim, data=_fixed_length(names), fletcher32=True)
     write_attribute(dataset, "_Encoding", "utf-8")  # tells xarray to show text, not bytes
-    dataset.make_scale("column")
+    dataset.make_scale(dim)
     return dataset
 
 
@@ -269,9 +280,11 @@ def _fixed_length(texts: Sequence[str]) -> NDArray[Any]:
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
 
 
-def _write_group(group: h5py.Group, layout: Layout, values: Mapping[str, Any], column: h5py.Dataset) -> None:
-    scales = {"column": column}
-    sizes = {"column": len(column)}
+def _write_group(
+    group: h5py.Group, layout: Layout, values: Mapping[str, Any], shared: Mapping[str, h5py.Dataset]
+) -> None:
+    scales = dict(shared)
+    sizes = {name: len(scale) for name, scale in shared.items()}
     for member in layout.members:
         array = _values(member, values)
         if array is None:
@@ -298,11 +311,11 @@ def _values(member: Member, values: Mapping[str, Any]) -> NDArray[Any] | None:
     return np.asarray(value, dtype=member.dtype)
 
 
-def _read_group(file: UntrustedFile, group: str, layout: Layout, columns: int) -> Any:
+def _read_group(file: UntrustedFile, group: str, layout: Layout, shared: Mapping[str, int]) -> Any:
     found = set(file.members(group))
     for name in sorted(found - {member.name for member in layout.members}):
         file.refuse(f"{group}/{name}", "is not part of the layout")
-    sizes = {"column": columns}
+    sizes = dict(shared)
     arrays = {}
     for member in layout.members:
         if member.optional and member.name not in found:

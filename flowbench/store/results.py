@@ -44,7 +44,8 @@ class ScoredRows:
 
     `row: (n,)` ids in the source table; `x: (n, d)` data units; `log_prob: (n,)` nats, data units;
     `true_log_prob: (n,)`, or None unless the true density is known; `log_prob_error: (n,)`, nats, how far
-    `log_prob` may be off, or None in older files.
+    `log_prob` may be off, or None in older files; `context: (n, c)` the givens of a conditional model, data
+    units, or None.
     """
 
     row: Integers
@@ -52,18 +53,21 @@ class ScoredRows:
     log_prob: Floats
     true_log_prob: Floats | None = None
     log_prob_error: Floats | None = None
+    context: Floats | None = None
 
 
 @dataclass(frozen=True)
 class Samples:
     """Rows drawn from the model: `x: (m, d)` data units, `log_prob: (m,)` nats, data units.
 
-    `log_prob_error: (m,)`, nats, how far `log_prob` may be off, is None in older files.
+    `log_prob_error: (m,)`, nats, how far `log_prob` may be off, is None in older files. `context: (m, c)` are
+    the givens that a conditional model drew them for, data units, or None.
     """
 
     x: Floats
     log_prob: Floats
     log_prob_error: Floats | None = None
+    context: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,18 @@ class Calibration:
     `row: (n,)` are ids as in `ScoredRows`. `density_rank: (n,)` is the share of the model's draws that are
     likelier than the row. `column_quantile: (n, d)` are the quantiles of the columns of the row's base point,
     and `radial_quantile: (n,)` that of its distance from the origin; None for a density without a base.
+
+    Of a conditional model the rank is among draws for the row's own context. `pit: (n, d)` is the probability
+    integral transform of each column among these, and `crps: (n, d)` their ranked probability score, in data
+    units; None for an unconditional model.
     """
 
     row: Integers
     density_rank: Floats
     column_quantile: Floats | None = None
     radial_quantile: Floats | None = None
+    pit: Floats | None = None
+    crps: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,8 @@ class RowSplit:
 class Results:
     """All results of a finished run; `columns` names the d columns of every `x`.
 
+    `given` names the c columns of every `context`; there are none for an unconditional model.
+
     `certificates`, by name, are empty in older files. `calibration` is None until the run is evaluated.
     """
 
@@ -132,3 +144,4 @@ class Results:
     calibration: Calibration | None = None
     certificates: dict[str, Certificate] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    given: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from flowbench.models.background import Background
-from flowbench.training.rows import Rows
+from flowbench.models.rows import Rows
 
 
 class Criterion:
@@ -25,11 +25,16 @@ class Criterion:
         """
         log_prob = log_prob.cpu()
         if self._background is not None:
-            x = rows.x.cpu()
-            log_prob = self._background.mix(log_prob, x, self._background.best_shares(log_prob, x))
+            x, context = _on_cpu(rows)
+            shares = self._background.best_shares(log_prob, x, context)
+            log_prob = self._background.mix(log_prob, x, shares, context=context)
         return -log_prob - self._log_det
 
     def settle(self, rows: Rows, log_prob: Tensor) -> None:
         """Give the background the shares that suit these rows, once the weights are chosen."""
         if self._background is not None:
-            self._background.weigh(log_prob.cpu(), rows.x.cpu())
+            self._background.weigh(log_prob.cpu(), *_on_cpu(rows))
+
+
+def _on_cpu(rows: Rows) -> tuple[Tensor, Tensor | None]:
+    return rows.x.cpu(), None if rows.context is None else rows.context.cpu()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from flowbench.errors import IntegrationError
 from flowbench.models.density import Density
+from flowbench.models.rows import Rows
 from flowbench.training.criterion import Criterion
-from flowbench.training.rows import Rows
 from flowbench.training.state import Tensors
 
 

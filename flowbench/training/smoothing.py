@@ -15,6 +15,8 @@ class SmoothedBootstrap:
 
     Such noise acts as a penalty on roughness (Rothfuss et al. 2019). It has the covariance of the component,
     so that columns that nearly determine one another stay so. Noise of one size for all would blur them.
+
+    For a conditional density the rows hold their context behind, and the mixture is that of both together.
     """
 
     def __init__(self, rows: Tensor, mixture: Mixture) -> None:

@@ -27,6 +27,9 @@ BUDGETS = ("steps", "seconds")
 class DataOptions(ReadOptions):
     """`dataset` is a name or a path; `columns` selects some of a table's; `rows` is a toy's size.
 
+    `given` names columns whose values the density is given: then the density of the others is learnt at each
+    value of these, p(others | given), and nothing of their own. They are read beside the `columns`.
+
     How a table's file is read is that of `ReadOptions`.
     `dequantise` spreads columns of evenly spaced values, such as whole numbers, over the cells that these
     stand for (`flowbench.encoding.dequantiser.Dequantiser`): "auto" those of which most values repeat, "none"
@@ -36,9 +39,17 @@ class DataOptions(ReadOptions):
 
     dataset: str
     columns: tuple[str, ...] | None = None
+    given: tuple[str, ...] = ()
     rows: PositiveInt | None = None
     dequantise: str = "auto"
     seed: NonNegativeInt = 0
+
+    @field_validator("given")
+    @classmethod
+    def _names_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"names one column twice; got {', '.join(names)}")
+        return names
 
     @field_validator("dequantise")
     @classmethod

@@ -16,6 +16,7 @@ from flowbench.errors import DamagedFileError, IntegrationError, RunExistsError,
 from flowbench.evaluation.fit_results import compute_results
 from flowbench.evaluation.pitfalls import Pitfalls
 from flowbench.models.continuous.flow import ContinuousFlow
+from flowbench.models.givens import Givens
 from flowbench.store import Metric, Run, check_run_name, is_run_folder
 from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState
@@ -29,6 +30,7 @@ from flowbench.workflows.preparation import (
     Prepared,
     Watch,
     build_encoder,
+    build_givens,
     make_trainer,
     place_rows,
     prepare,
@@ -69,8 +71,9 @@ def fit(
         dataset, split = load_rows(config, home.datasets)
         dequantiser = find_dequantiser(config, dataset, split)
         pitfalls = tell_pitfalls(config, dataset, split, dequantiser, watch.on_table or watch.on_warning)
-        encoder = build_encoder(config, dataset.column_names, dequantiser)
-        work = _Work.begin(config, dataset, split, encoder, watch)
+        encoder = build_encoder(config, dataset.target_names, dequantiser)
+        givens = build_givens(config, dataset.given)
+        work = _Work.begin(config, dataset, split, encoder, givens, watch)
         stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
         run = home.create_run(name, stem, config.to_values(), work.describe(command, pitfalls), held)
         _train_and_evaluate(StoredRun(run), work, None, watch)
@@ -102,7 +105,7 @@ def resume(
         dataset, split = load_rows(config, home.datasets)
         stored.check(dataset, split)
         saved = stored.load_state()
-        work = _Work.begin(config, dataset, split, saved.encoder, watch, saved.seconds)
+        work = _Work.begin(config, dataset, split, saved.encoder, saved.givens, watch, saved.seconds)
         if settings:
             run.update_info(asked_evaluation=asked_configuration(run).get("evaluation", {}))
             run.write_config(config.to_values())
@@ -132,14 +135,17 @@ class _Work:
         dataset: Dataset,
         split: Split,
         encoder: TableEncoder,
+        givens: Givens | None,
         watch: Watch,
         spent: tuple[float, float] | None = None,
     ) -> Self:
-        """Fit the encoder, unless seconds were `spent` on that already, and build the model."""
+        """Fit the encoders, unless seconds were `spent` on that already, and build the model."""
         rows = place_rows(encoder, dataset, config.data.seed)
         train, validation = (rows[torch.from_numpy(part)] for part in (split.train, split.validation))
         del rows  # as large as the table
-        prepared = prepare(config, encoder, train, validation, watch.on_preparation, spent=spent)
+        prepared = prepare(
+            config, encoder, train, validation, watch.on_preparation, givens=givens, spent=spent
+        )
         return cls(config, dataset, split, prepared)
 
     def describe(self, command: Sequence[str], pitfalls: Pitfalls) -> dict[str, Any]:
@@ -173,7 +179,7 @@ def _train_and_evaluate(stored: StoredRun, work: _Work, state: TrainingState | N
         # A state that could not be validated is none to return to, and going on from the one before it
         # leads here again.
         if math.isfinite(progress.validation_nll):
-            stored.save_state(trainer.state(), model.encoder, work.prepared.encoder_seconds)
+            stored.save_state(trainer.state(), model, work.prepared.encoder_seconds)
         watch.on_progress(progress)
 
     with _status_on_failure(run):

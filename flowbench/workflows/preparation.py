@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from flowbench.data import Dataset
 from flowbench.encoding.dequantiser import Dequantiser
@@ -13,13 +12,15 @@ from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.models.background import Background
 from flowbench.models.density import Density
 from flowbench.models.density_model import DensityModel
-from flowbench.models.mixture import FEW_ROWS, Mixture
+from flowbench.models.givens import Givens
+from flowbench.models.mixture import FEW_ROWS, Mixture, with_context
+from flowbench.models.rows import Rows
 from flowbench.registry import MODELS, TRANSFORMS
 from flowbench.statistics.gaussian_mixtures import Tell, silent
 from flowbench.store import Run
 from flowbench.training.criterion import Criterion
 from flowbench.training.progress import Progress
-from flowbench.training.rows import Rows, TrainingRows
+from flowbench.training.rows import TrainingRows
 from flowbench.training.smoothing import SmoothedBootstrap
 from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Trainer, make_objectives
@@ -57,10 +58,10 @@ class Prepared:
 
     config: RunConfig
     model: DensityModel
-    train: Tensor
+    train: Rows
     smoother: SmoothedBootstrap | None
-    validation: Tensor
-    reserve: Tensor
+    validation: Rows
+    reserve: Rows
     validation_log_det: float
     encoder_seconds: tuple[float, float]
     model_seconds: tuple[float, float]
@@ -84,61 +85,73 @@ def build_encoder(
     return TableEncoder(names, transforms, dequantiser)
 
 
-def build_flow(config: RunConfig, features: int) -> Density:
+def build_givens(config: RunConfig, columns: Sequence[str]) -> Givens | None:
+    """What a model is given: `columns`, behind the transforms of a configuration; None without any."""
+    return Givens(build_encoder(config, columns)) if columns else None
+
+
+def build_flow(config: RunConfig, features: int, context_features: int = 0) -> Density:
     """The flow of a configuration over so many columns, with the initial weights of the run's seed."""
-    flow: Density = MODELS.get(config.flow.name)(features, config.flow, random_stream(config.seed, WEIGHTS))
+    generator = random_stream(config.seed, WEIGHTS)
+    flow: Density = MODELS.get(config.flow.name)(features, config.flow, generator, context_features)
     return flow
 
 
-def build_model(config: RunConfig, encoder: TableEncoder) -> DensityModel:
+def build_model(config: RunConfig, encoder: TableEncoder, givens: Givens | None = None) -> DensityModel:
     """A model of the encoder's columns with the initial weights of the run's seed."""
-    features = len(encoder.columns)
-    background = Background(features) if config.background else None
-    return DensityModel(encoder, build_flow(config, features), background)
+    features, context_features = len(encoder.columns), len(givens.columns) if givens else 0
+    background = Background(features, context_features) if config.background else None
+    return DensityModel(encoder, build_flow(config, features, context_features), background, givens)
 
 
-def place_rows(encoder: TableEncoder, dataset: Dataset, seed: int) -> Tensor:
-    """The rows `(n, d)` of a data set that a model learns from, each at a random place in its cell."""
-    return encoder.jitter(torch.tensor(dataset.rows), np.random.default_rng((seed, DEQUANTISATION)))
+def place_rows(encoder: TableEncoder, dataset: Dataset, seed: int) -> Rows:
+    """The rows of a data set that a model learns from, each at a random place in its cell."""
+    targets = encoder.jitter(torch.tensor(dataset.targets), np.random.default_rng((seed, DEQUANTISATION)))
+    context = dataset.context
+    return Rows(targets, None if context is None else torch.tensor(context))
 
 
 def prepare(
     config: RunConfig,
     encoder: TableEncoder,
-    train: Tensor,
-    validation: Tensor,
+    train: Rows,
+    validation: Rows,
     tell: Tell = silent,
     *,
+    givens: Givens | None = None,
     spent: tuple[float, float] | None = None,
 ) -> Prepared:
     """A model that is ready to train on rows `(n, d)` and to validate on rows `(m, d)`.
 
-    The rows are at places in their cells, as `TableEncoder.jitter` gives them. The `encoder` is fitted to the
-    train rows here, unless it is fitted already: then `spent` are the seconds, wall and CPU, that this took.
-    `tell` hears where it stands.
+    The rows are at places in their cells, as `TableEncoder.jitter` gives them, with the values of the
+    `givens` as context. Both encoders are fitted to the train rows here, unless they are fitted already: then
+    `spent` are the seconds, wall and CPU, that this took. `tell` hears where it stands.
     """
     stopwatch = Stopwatch()
-    model = build_model(config, encoder)
+    model = build_model(config, encoder, givens)
     make_objectives(config.plan, model.flow)  # refuses an impossible plan before anything is written
-    rows = encoder.fit(train, tell) if spent is None else encoder.to_model(train)[0]
+    rows = _to_model(model, train, tell, fit=spent is None)
     judged, reserved = config.plan.divide(len(validation))
-    held_out, log_det = encoder.to_model(validation[: judged + reserved])
+    held_out = validation[: judged + reserved]
+    log_det = encoder.to_model(held_out.x)[1]
+    held_out = _to_model(model, held_out)
     seconds, fitting = spent or (stopwatch.wall(), stopwatch.cpu()), Stopwatch()
-    train_rows, held_out = (part.float().to(config.device) for part in (rows, held_out))
-    model.flow.to(config.device).initialise(train_rows, config.plan.seconds, tell)
+    train_rows, held_out = (_for_training(part, config.device) for part in (rows, held_out))
+    flow = model.flow.to(config.device)
+    flow.initialise(train_rows.x, config.plan.seconds, tell, context=train_rows.context)
     smoothed = len(rows) <= FEW_ROWS and any(phase.smoothing for phase in config.plan.phases)
     mixture = model.flow.start
     if mixture is None:
-        mixture = Mixture(len(encoder.columns))
+        mixture = Mixture(model.flow.features, model.flow.context_features)
         if smoothed or model.background is not None:
-            mixture.fit_within(rows, config.plan.seconds, tell)
+            mixture.fit_within(rows.x, config.plan.seconds, tell, context=rows.context)
     if model.background is not None:
         model.background.mixture.become(mixture)
     return Prepared(
         config,
         model,
         train=train_rows,
-        smoother=SmoothedBootstrap(train_rows, mixture) if smoothed else None,
+        smoother=_smoother(train_rows, mixture) if smoothed else None,
         validation=held_out[:judged],
         reserve=held_out[judged:],
         validation_log_det=log_det[:judged].mean().item(),
@@ -147,14 +160,33 @@ def prepare(
     )
 
 
+def _to_model(model: DensityModel, rows: Rows, tell: Tell = silent, *, fit: bool = False) -> Rows:
+    """Rows in data units as rows in model space; `fit` fits both encoders to them first."""
+    x = model.encoder.fit(rows.x, tell) if fit else model.encoder.to_model(rows.x)[0]
+    if model.givens is None or rows.context is None:
+        return Rows(x)
+    if fit:
+        model.givens.encoder.fit(rows.context, tell)
+        model.givens.keep(rows.context)
+    return Rows(x, model.givens.to_model(rows.context))
+
+
+def _for_training(rows: Rows, device: str) -> Rows:
+    context = None if rows.context is None else rows.context.float().to(device)
+    return Rows(rows.x.float().to(device), context)
+
+
+def _smoother(rows: Rows, mixture: Mixture) -> SmoothedBootstrap:
+    """Draws around rows and their contexts, which have the covariances of the joint mixture of both."""
+    return SmoothedBootstrap(with_context(rows.x, rows.context), mixture.joint())
+
+
 def make_trainer(
     prepared: Prepared, watch: Watch, on_validation: Callable[[Progress], None] = lambda progress: None
 ) -> Trainer:
     """The trainer of a prepared model, drawing from the run's own random stream."""
     config = prepared.config
-    rows = TrainingRows(
-        Rows(prepared.train), Rows(prepared.validation), Rows(prepared.reserve), prepared.smoother
-    )
+    rows = TrainingRows(prepared.train, prepared.validation, prepared.reserve, prepared.smoother)
     return Trainer(
         prepared.model.flow,
         config.plan,

@@ -22,9 +22,12 @@ def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
     copy in the test rows would tell how well a model knows its train rows by heart.
     """
     data, split = config.data, config.split
+    columns = data.columns
+    if columns is not None:
+        columns = (*columns, *(name for name in data.given if name not in columns))
     dataset = load_dataset(
-        data.dataset, columns=data.columns, rows=data.rows, seed=data.seed, folder=datasets, reading=data
-    )
+        data.dataset, columns=columns, rows=data.rows, seed=data.seed, folder=datasets, reading=data
+    ).giving(data.given)
     groups = dataset.groups
     if dataset.density is None:  # draws of a density are never the same
         copies = find_copies(dataset.rows)
@@ -34,7 +37,7 @@ def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
 
 
 def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequantiser:
-    """The dequantiser that the configuration asks for, of a data set by its train rows.
+    """The dequantiser that the configuration asks for, of a data set's targets by its train rows.
 
     Raises `ConfigurationError` for spacings that the columns cannot have, or of a toy.
     """
@@ -45,8 +48,8 @@ def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequa
             f"`dequantise` is for tables; `{dataset.name}` is drawn from a density; leave it out"
         )
     if wanted == "none" or dataset.density is not None:
-        return Dequantiser(dataset.column_names)
-    return choose_dequantiser(dataset.column_names, dataset.rows[split.train], spacings)
+        return Dequantiser(dataset.target_names)
+    return choose_dequantiser(dataset.target_names, dataset.targets[split.train], spacings)
 
 
 def tell_pitfalls(
@@ -65,7 +68,8 @@ def describe_dataset(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, An
         "name": dataset.name,
         **asdict(dataset.provenance),
         "rows": len(dataset.rows),
-        "columns": list(dataset.column_names),
+        "columns": list(dataset.target_names),
+        **({"given": list(dataset.given)} if dataset.given else {}),
         "lattices": dequantiser.to_values(),
         "types": {
             column.name: column.type.to_values() for column in dataset.columns if column.type != FLOAT64

@@ -14,17 +14,18 @@ from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError, DamagedFileError, DataError
 from flowbench.models.density_model import DensityModel
+from flowbench.models.givens import Givens
 from flowbench.store import Run
 from flowbench.training.state import Tensors, TrainingState, from_arrays, to_arrays
 from flowbench.workflows.config import RunConfig
 from flowbench.workflows.machine import is_there
-from flowbench.workflows.preparation import build_encoder, build_model
+from flowbench.workflows.preparation import build_encoder, build_givens, build_model
 from flowbench.workflows.rows import split_sizes
 
 #: What to do about files that do not belong together.
 _REMEDY = "one of them was changed, or the run is of another version of flowbench and has to be fitted again"
 #: What the names of the encoder's tensors begin with, among the weights and in the state of training.
-_IN_MODEL, _IN_STATE = "encoder.", "encoder/"
+_IN_MODEL, _IN_STATE, _GIVENS_IN_STATE = "encoder.", "encoder/", "givens/"
 #: In the state, the seconds that went into the fit of the encoder.
 _SECONDS = "encoder_seconds"
 
@@ -38,6 +39,7 @@ class SavedState:
 
     training: TrainingState | None
     encoder: TableEncoder
+    givens: Givens | None
     seconds: tuple[float, float] | None = None
 
 
@@ -77,13 +79,19 @@ class StoredRun:
             )
         return tuple(columns)
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of the columns that the run's density is given."""
+        return tuple(self.dataset.get("given", ()))
+
     @cached_property
     def types(self) -> dict[str, ColumnType]:
-        """How the run's table has the values of its columns."""
+        """How the run's table has the values of its columns, those that the density is given last."""
         known = self.dataset.get("types", {})
         try:
             return {
-                name: ColumnType.of_values(known[name]) if name in known else FLOAT64 for name in self.columns
+                name: ColumnType.of_values(known[name]) if name in known else FLOAT64
+                for name in (*self.columns, *self.given)
             }
         except (ValueError, TypeError) as error:
             raise DamagedFileError(
@@ -101,7 +109,11 @@ class StoredRun:
             )
         tensors = self._as_named_now(from_arrays(arrays))
         try:
-            model = build_model(self.config, build_encoder(self.config, self.columns))
+            model = build_model(
+                self.config,
+                build_encoder(self.config, self.columns),
+                build_givens(self.config, self.given),
+            )
         except ConfigurationError as error:
             raise DamagedFileError(
                 f"the configuration in {self.run.path} cannot be built for {len(self.columns)} columns: "
@@ -120,27 +132,28 @@ class StoredRun:
         """What a run goes on from; where none was saved, the dequantiser that it was begun with alone."""
         arrays, metadata = self.run.load_resume() if self.run.has_resume else ({}, {})
         training = TrainingState.unpack(arrays, metadata) if arrays else None
-        own = {
-            name.removeprefix(_IN_STATE): array
-            for name, array in arrays.items()
-            if name.startswith(_IN_STATE)
-        }
-        if not own:  # none was saved yet, or by a version that did not save the encoder
-            return SavedState(
-                training, build_encoder(self.config, self.columns, self._described_dequantiser())
-            )
+        givens = build_givens(self.config, self.given)
+        if not any(name.startswith(_IN_STATE) for name in arrays):
+            # None was saved yet, or by a version that did not save the encoder.
+            encoder = build_encoder(self.config, self.columns, self._described_dequantiser())
+            return SavedState(training, encoder, givens)
         encoder = build_encoder(self.config, self.columns)
-        self._load(encoder, from_arrays(own), "the encoder in the state")
+        for part, prefix in ((encoder, _IN_STATE), (givens, _GIVENS_IN_STATE)):
+            own = {n.removeprefix(prefix): array for n, array in arrays.items() if n.startswith(prefix)}
+            if part is not None:
+                self._load(part, from_arrays(own), "the encoder in the state")
         try:
             wall, cpu = map(float, json.loads(metadata[_SECONDS]))
         except (KeyError, ValueError, TypeError) as error:
             raise DamagedFileError(f"the saved state of {self.run.path} is incomplete; fit anew") from error
-        return SavedState(training, encoder, (wall, cpu))
+        return SavedState(training, encoder, givens, (wall, cpu))
 
-    def save_state(self, state: TrainingState, encoder: TableEncoder, seconds: tuple[float, float]) -> None:
-        """Replace the state to go on from; `seconds`, wall and CPU, went into the fit of the encoder."""
+    def save_state(self, state: TrainingState, model: DensityModel, seconds: tuple[float, float]) -> None:
+        """Replace the state to go on from; `seconds`, wall and CPU, went into the fit of the encoders."""
         arrays, metadata = state.pack()
-        own = {_IN_STATE + name: array for name, array in to_arrays(encoder.state_dict()).items()}
+        own = {_IN_STATE + name: array for name, array in to_arrays(model.encoder.state_dict()).items()}
+        if model.givens is not None:
+            own |= {_GIVENS_IN_STATE + n: array for n, array in to_arrays(model.givens.state_dict()).items()}
         self.run.save_resume(arrays | own, metadata | {_SECONDS: json.dumps(seconds)})
 
     def save_model(self, model: DensityModel) -> None:

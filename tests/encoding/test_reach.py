@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from flowbench.encoding import reach
 from flowbench.encoding.reach import Reach
 from flowbench.encoding.transform import Transform
+from flowbench.models.rows import Rows
 from flowbench.registry import TRANSFORMS
 from flowbench.workflows.config import resolve
 from flowbench.workflows.preparation import Watch, build_encoder, make_trainer, prepare
@@ -146,8 +147,8 @@ def log_probs(model: str, transform: str, value: float | None) -> tuple[float, f
     if value is not None:
         train[777, 0] = value
     config = resolve("array", model, settings=[*OPTIONS[model], f'transforms=["{transform}"]'])
-    prepared = prepare(config, build_encoder(config, "ab"), train[500:], train[:500])
-    assert prepared.train.dtype == torch.float32 and torch.isfinite(prepared.train.square()).all()
+    prepared = prepare(config, build_encoder(config, "ab"), Rows(train[500:]), Rows(train[:500]))
+    assert prepared.train.x.dtype == torch.float32 and torch.isfinite(prepared.train.x.square()).all()
     make_trainer(prepared, Watch()).run()
     judged = prepared.model.for_evaluation(config.evaluation.integrator)
     with torch.no_grad():

@@ -18,6 +18,7 @@ from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.density import Mapped, Scores
 from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 from flowbench.ode.integrator import State
 from flowbench.options import PartOptions
 from flowbench.registry import MODELS
@@ -47,7 +48,7 @@ def fitted(name: str, features: int) -> DensityModel:
     rows, columns = cloud(6000, features), [f"x{i}" for i in range(features)]
     overrides = {"plan.steps": 150, "plan.validation_steps": 50, **SMALL.get(name, {})}
     config = resolve("array", name, overrides=overrides)
-    prepared = prepare(config, build_encoder(config, columns), rows[1000:], rows[:1000])
+    prepared = prepare(config, build_encoder(config, columns), Rows(rows[1000:]), Rows(rows[:1000]))
     make_trainer(prepared, Watch()).run()
     return prepared.model
 
@@ -60,7 +61,7 @@ def certificates(model: DensityModel, **options: object) -> dict[str, Certificat
     x = cloud(300, len(model.columns), seed=1)
     chosen = EvaluationOptions(**options)
     scored = reported_likelihoods(model, x, chosen)
-    return certify(model, x, scored, chosen, torch.Generator().manual_seed(0))
+    return certify(model, Rows(x), scored, chosen, torch.Generator().manual_seed(0))
 
 
 def failed(found: dict[str, Certificate]) -> set[str]:
@@ -241,7 +242,9 @@ def test_a_check_that_breaks_down_is_a_failed_one() -> None:
     healthy = fitted("planar", 4)
     model = Broken(healthy.encoder, healthy.flow)
     x = cloud(300, 4, seed=1)
-    found = certify(model, x, Likelihoods(x, x, x), EvaluationOptions(), torch.Generator().manual_seed(0))
+    found = certify(
+        model, Rows(x), Likelihoods(x, x, x), EvaluationOptions(), torch.Generator().manual_seed(0)
+    )
     assert failed(found) == {"normalisation"}
     assert found["normalisation"].text == "the check broke down: 1 of 2,000 draws of the model are not finite"
 
@@ -273,7 +276,7 @@ def test_a_last_digit_that_a_thin_density_makes_much_of_is_no_fault(digits: int,
     model = InCompany(thin.columns, [], thin.flow)
     x, chosen = 10 + 1e-6 * (cloud(300, 2) - 10), EvaluationOptions()
     scored = reported_likelihoods(model, x, chosen)
-    found = certify(model, x, scored, chosen, torch.Generator().manual_seed(0))["batch_invariance"]
+    found = certify(model, Rows(x), scored, chosen, torch.Generator().manual_seed(0))["batch_invariance"]
     assert found.passed == passes
     assert found.value > 1e-9
 
@@ -328,7 +331,7 @@ def test_thin_densities_are_judged_by_more_than_a_grid(correlation: float) -> No
     for kind, passes in ((DensityModel, True), (Doubled, False)):
         model = kind(("a", "b"), [], flow)
         scored = reported_likelihoods(model, x, chosen)
-        found = certify(model, x, scored, chosen, torch.Generator().manual_seed(0))
+        found = certify(model, Rows(x), scored, chosen, torch.Generator().manual_seed(0))
         assert found["normalisation"].passed == passes, found["normalisation"].text
 
 

@@ -11,6 +11,7 @@ from flowbench.data import load_dataset
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.reported import reported_likelihoods
 from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.workflows.config import resolve
 from flowbench.workflows.preparation import Watch, build_encoder, make_trainer, prepare
@@ -42,7 +43,7 @@ def fitted(features: int) -> tuple[DensityModel, Tensor, Tensor]:
     config = resolve("moons" if features == 2 else "array", overrides={"plan.steps": 1500})
     held_out = len(rows) // 5
     columns = tuple(f"x{i}" for i in range(features))
-    prepared = prepare(config, build_encoder(config, columns), rows[held_out:], rows[:held_out])
+    prepared = prepare(config, build_encoder(config, columns), Rows(rows[held_out:]), Rows(rows[:held_out]))
     make_trainer(prepared, Watch()).run()
     x = rows[:ROWS]
     if len(x) < ROWS:  # a small table: the rest are drawn from the model

@@ -66,7 +66,7 @@ def true_errors(reported: Likelihoods, bent: DensityModel, x: Tensor) -> Tensor:
 def test_a_gaussian_in_data_units_against_scipy() -> None:
     rows = NORMAL.rvs(200_000, random_state=1)
     gaussian = model(GaussianFlow(2, GaussianOptions(), torch.Generator()))
-    gaussian.flow.initialise(gaussian.to_model(torch.tensor(rows))[0])
+    gaussian.flow.initialise(gaussian.encoder.to_model(torch.tensor(rows))[0])
     reported = reported_likelihoods(gaussian, torch.tensor(rows[:1000]), EvaluationOptions())
     assert reported.nfe is None and reported.regime is None
     assert reported.log_prob.dtype == torch.float64
@@ -230,7 +230,7 @@ def test_rows_that_are_the_backgrounds_do_not_widen_the_errors_of_others(toleran
     background = Background(2)
     background.mixture.fit(12 + 0.1 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0)))
     background.share.fill_(0.1)
-    far, _ = bare.to_data(12 + 0.1 * torch.randn(50, 2, generator=torch.Generator().manual_seed(1)))
+    far, _ = bare.encoder.to_data(12 + 0.1 * torch.randn(50, 2, generator=torch.Generator().manual_seed(1)))
     x = torch.cat([far, torch.tensor(NORMAL.rvs(550, random_state=2))])
     for mixed, own in zip(reported(background), reported(None), strict=True):
         assert mixed.error.median() <= 3 * own.error.median()
@@ -242,7 +242,7 @@ def test_rows_of_the_background_do_not_narrow_the_errors_of_others() -> None:
     background.mixture.fit(12 + 0.1 * torch.randn(50, 2, generator=torch.Generator().manual_seed(0)))
     background.share.fill_(0.1)
     mixed = DensityModel(bare.encoder, bare.flow, background)
-    far, _ = bare.to_data(12 + 0.1 * torch.randn(600, 2, generator=torch.Generator().manual_seed(1)))
+    far, _ = bare.encoder.to_data(12 + 0.1 * torch.randn(600, 2, generator=torch.Generator().manual_seed(1)))
     x = torch.cat([far, torch.tensor(NORMAL.rvs(200, random_state=2))])
     for rows in (x, x.flip(0)):
         found = reported_likelihoods(mixed, rows, options(1e-3, error_rows=200))

@@ -11,6 +11,7 @@ from flowbench.errors import ConfigurationError
 from flowbench.evaluation.solver_ladder import LADDER, climb
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.store.rung import Rung, recommend
 
@@ -25,7 +26,7 @@ def rows(n: int) -> torch.Tensor:
 
 def test_every_rung_is_measured_against_a_tight_solve() -> None:
     seen = []
-    rungs = climb(bent_model(), rows(60), lambda done, total: seen.append((done, total)))
+    rungs = climb(bent_model(), Rows(rows(60)), lambda done, total: seen.append((done, total)))
     assert len(rungs) == sum(len(settings) for *_, settings in LADDER)
     assert seen[-1] == (len(rungs), len(rungs))
     by_label = {rung.label: rung for rung in rungs}
@@ -43,7 +44,7 @@ def test_every_rung_is_measured_against_a_tight_solve() -> None:
 def test_a_model_without_a_solver_is_refused() -> None:
     model = DensityModel(TableEncoder(("a", "b")), GaussianFlow(2, GaussianOptions(), torch.Generator()))
     with pytest.raises(ConfigurationError, match="solves no equation"):
-        climb(model, rows(10))
+        climb(model, Rows(rows(10)))
 
 
 def rung(speed: float | None, low: float, high: float) -> Rung:

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from flowbench.encoding.table_encoder import TableEncoder
+from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.suite import TESTS, judge
 from flowbench.models.background import Background
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.classical.kernel import KernelDensity, KernelOptions
 from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.store import Results, RowSplit, Samples, ScoredRows
 
@@ -40,7 +42,9 @@ def results_of(model: DensityModel, rows: int = 1000) -> Results:
 
 
 def figures(model: DensityModel, results: Results | None = None) -> dict[str, float]:
-    judged = judge(model, cloud(3000, 2), results or results_of(model), seed=0)
+    judged = judge(
+        model, Rows(torch.tensor(cloud(3000, 2))), results or results_of(model), EvaluationOptions(), seed=0
+    )
     return {name: metric.value for name, metric in judged.metrics.items()}
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowbench.data.lattice import Lattice
 from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.flags import flags_of
@@ -21,6 +22,7 @@ from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.density import Density, Scores
 from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 from flowbench.ode.per_row_engine import PerRowOptions
 
 LOOSE = EvaluationOptions(integrator=PerRowOptions(atol=1e-3, rtol=1e-3))
@@ -28,7 +30,7 @@ NOT_KNOWN = "how far it may be off is not known"
 
 
 def modelled(flow: Density) -> DensityModel:
-    return DensityModel(("a", "b"), [], flow)
+    return DensityModel(TableEncoder(("a", "b")), flow)
 
 
 def gaussian(flow_class: type[GaussianFlow]) -> DensityModel:
@@ -57,8 +59,8 @@ def test_rounding_that_hides_all_changes_bounds_the_factor() -> None:
 class OnlyFloat64(GaussianFlow):
     """A density that has no numbers in float32."""
 
-    def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
-        scores = super()._score(x, generator)
+    def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
+        scores = super()._score(x, context, generator)
         return Scores(scores.log_prob if x.dtype == torch.float64 else scores.log_prob * math.nan)
 
 
@@ -74,16 +76,17 @@ def test_rounding_that_cannot_be_measured_is_not_small() -> None:
 class DrawsNothing(GaussianFlow):
     """A density whose draws are not finite."""
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        x, scores = super().draw(n, generator)
+    def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        x, scores = super()._draw(n, context, generator)
         return x * math.nan, scores
 
 
 @pytest.mark.parametrize("cells", [{}, {"a": Lattice(1.0)}])
 def test_without_draws_to_measure_it_on_no_error_is_small(cells: dict[str, Lattice]) -> None:
     dequantiser = Dequantiser(("a", "b"), cells)
-    rows = torch.from_numpy(dequantiser.restore(normal_rows(5).numpy()))
-    found = reported_likelihoods(gaussian(DrawsNothing), rows, EvaluationOptions(), dequantiser=dequantiser)
+    rows = dequantiser.restore(normal_rows(5))
+    model = DensityModel(TableEncoder(("a", "b"), [], dequantiser), gaussian(DrawsNothing).flow)
+    found = reported_likelihoods(model, rows, EvaluationOptions())
     assert found.log_prob.isfinite().all()
     assert set(found.parts) == {"arithmetic", "dequantisation"} if cells else {"arithmetic"}
     assert all(part.isposinf().all() for part in found.parts.values())
@@ -91,8 +94,8 @@ def test_without_draws_to_measure_it_on_no_error_is_small(cells: dict[str, Latti
 
 def test_a_number_that_is_none_has_no_error() -> None:
     class Patchy(GaussianFlow):
-        def _score(self, x: Tensor, generator: torch.Generator | None) -> Scores:
-            log_prob = super()._score(x, generator).log_prob.clone()
+        def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
+            log_prob = super()._score(x, context, generator).log_prob.clone()
             return Scores(log_prob.masked_fill(x[:, 0] > 8, math.nan).masked_fill(x[:, 0] < -8, -math.inf))
 
     rows = torch.tensor([[0.0, 0.0], [9.0, 0.0], [-9.0, 0.0]], dtype=torch.float64)
@@ -106,8 +109,10 @@ class FailsOnTheRight(ContinuousFlow):
 
     edge, below = 0.0, 0.9e-3
 
-    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None) -> tuple[Tensor, ...]:
-        velocity, divergence = super().rates(t, x, probes)
+    def rates(
+        self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        velocity, divergence = super().rates(t, x, probes, context)
         if self.integrator.options.model_dump()["atol"] >= self.below:
             return velocity, divergence
         return torch.where(x[:, :1] > self.edge, torch.nan, velocity), divergence
@@ -172,13 +177,13 @@ def test_a_certificate_fails_for_a_fault_of_the_model_and_not_of_the_code(
     failure: Exception, is_models: bool
 ) -> None:
     class Faulty(GaussianFlow):
-        def _to_data(self, z: Tensor, generator: torch.Generator | None) -> None:
+        def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> None:
             raise failure
 
     x = normal_rows(20)
     scored = Likelihoods(x[:, 0], x[:, 0], x[:, 0] > 9)
     judge = partial(
-        certify, gaussian(Faulty), x, scored, EvaluationOptions(), torch.Generator().manual_seed(0)
+        certify, gaussian(Faulty), Rows(x), scored, EvaluationOptions(), torch.Generator().manual_seed(0)
     )
     if not is_models:
         with pytest.raises(type(failure), match=str(failure)):

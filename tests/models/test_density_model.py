@@ -13,8 +13,8 @@ from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError
 from flowbench.models.background import Background
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
-from flowbench.models.density import Scores
 from flowbench.models.density_model import CHUNK, DensityModel
+from flowbench.models.givens import Givens
 
 COLUMNS = ("count", "x")
 
@@ -85,28 +85,17 @@ def test_where_all_columns_are_continuous_a_place_is_a_row() -> None:
         assert torch.equal(getattr(one, "log_prob", one), getattr(other, "log_prob", other))
 
 
-class Shifted(GaussianFlow):
-    """A normal whose means are what is given."""
-
-    def score(  # type: ignore[override]
-        self, x: Tensor, generator: torch.Generator | None = None, *, context: Tensor
-    ) -> Scores:
-        return super().score(x - context, generator)
-
-    def draw(  # type: ignore[override]
-        self, n: int, generator: torch.Generator, *, context: Tensor
-    ) -> tuple[Tensor, Scores]:
-        x, scores = super().draw(n, generator)
-        return x + context, scores
-
-
 def conditional(background: Background | None = None) -> DensityModel:
     """A normal of (count, x) whose means are those of two givens, standardised."""
     names = ("dose", "age")
     standardise = Standardise(names, StandardiseOptions())
-    givens = TableEncoder(names, [standardise])
-    givens.fit(torch.tensor(np.random.default_rng(1).normal([5, 40], [2, 10], (500, 2))))
-    flow = Shifted(2, GaussianOptions(), torch.Generator()).double().requires_grad_(False)
+    encoder = TableEncoder(names, [standardise])
+    contexts = torch.tensor(np.random.default_rng(1).normal([5, 40], [2, 10], (500, 2)))
+    encoder.fit(contexts)
+    givens = Givens(encoder)
+    givens.keep(contexts)
+    flow = GaussianFlow(2, GaussianOptions(), torch.Generator(), 2).double().requires_grad_(False)
+    flow.slopes.copy_(torch.eye(2))
     cells = Dequantiser(COLUMNS, {"count": Lattice(0.5)})
     return DensityModel(TableEncoder(COLUMNS, [], cells), flow, background, givens)
 
@@ -115,7 +104,7 @@ def test_what_is_given_reaches_the_flow_and_its_units_cost_nothing() -> None:
     model, n = conditional(), CHUNK + 5
     context = torch.tensor(np.random.default_rng(2).normal([5, 40], [2, 10], (n, 2)))
     assert model.givens is not None
-    means = model.givens.to_model(context)[0]
+    means = model.givens.to_model(context)
     x = table(n)
     # Only the distance to the means counts: no log-determinant of the givens' own units.
     expected = stats.norm.logpdf(x - means).sum(1)
@@ -131,8 +120,8 @@ def test_what_is_given_reaches_the_flow_and_its_units_cost_nothing() -> None:
 
 
 def test_rows_of_the_background_keep_what_they_are_given() -> None:
-    background = Background(2)
-    background.mixture.fit(table(50))
+    background = Background(2, 2)
+    background.mixture.fit(table(50), context=torch.randn(50, 2, generator=seeded()).double())
     background.share.fill_(0.5)
     model = conditional(background)
     context = 10 * torch.tensor(np.random.default_rng(2).normal(size=(200, 2)))
@@ -157,7 +146,7 @@ def test_a_context_is_refused_where_there_are_no_givens_and_asked_for_where_ther
     with pytest.raises(ConfigurationError, match=r"must have shape \(4, 2\), .* got \(3, 2\)"):
         model.log_prob(x, context=context[:3])
     with pytest.raises(ConfigurationError, match="that a density is given are not dequantised"):
-        DensityModel(TableEncoder(COLUMNS), normal(), givens=of_cells().encoder)
+        DensityModel(TableEncoder(COLUMNS), normal(), givens=Givens(of_cells().encoder))
 
 
 def test_no_rows_have_no_likelihoods() -> None:

@@ -12,11 +12,12 @@ from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError
 from flowbench.models.density import Density, Flow
 from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 from flowbench.objectives.likelihood import Likelihood
 from flowbench.registry import INTEGRATORS, MODELS
 from flowbench.store.tensors import read_tensors, write_tensors
 from flowbench.training.plan import TrainingPlan
-from flowbench.training.rows import Rows, TrainingRows
+from flowbench.training.rows import TrainingRows
 from flowbench.training.state import from_arrays, to_arrays
 from flowbench.training.trainer import Trainer
 

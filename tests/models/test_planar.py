@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions, solve_monotone
+from flowbench.models.rows import Rows
 from flowbench.training.plan import TrainingPlan
-from flowbench.training.rows import Rows, TrainingRows
+from flowbench.training.rows import TrainingRows
 from flowbench.training.trainer import Trainer
 
 FINITE = st.floats(-50, 50)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from flowbench.data import load_dataset
+from flowbench.models.rows import Rows
 from flowbench.workflows.config import resolve
 from flowbench.workflows.preparation import Watch, build_encoder, make_trainer, prepare
 
@@ -24,7 +25,7 @@ def test_together_one_by_one_and_shuffled(name: str, columns: int) -> None:
     config = resolve(name, "cnf", overrides={"plan.steps": 2000 if columns == 2 else 500})
     encoder = build_encoder(config, [f"x{i}" for i in range(columns)])
     train, validation = torch.tensor(rows[:10_000]), torch.tensor(rows[10_000:11_000])
-    prepared = prepare(config, encoder, train, validation)
+    prepared = prepare(config, encoder, Rows(train), Rows(validation))
     make_trainer(prepared, Watch()).run()
     model = prepared.model.for_evaluation(config.evaluation.integrator)
     x = torch.tensor(rows[11_000:])

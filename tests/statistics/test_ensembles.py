@@ -60,8 +60,7 @@ def test_coverage_tells_where_a_density_is_too_narrow() -> None:
     ranks = RNG(9).random(3000)
     ranks[given[:, 0] > 2 / 3] = ranks[given[:, 0] > 2 / 3] ** 0.3
     found = {
-        (each.part, each.coverage.level): each.coverage
-        for each in coverages_by_tercile(ranks, 10_000, given, ("a",))
+        (each.part, each.coverage.level): each.coverage for each in coverages_by_tercile(ranks, given, ("a",))
     }
     assert found[0, 0.9].low < 0.9 < found[0, 0.9].high
     assert found[2, 0.9].high < 0.9
@@ -69,4 +68,4 @@ def test_coverage_tells_where_a_density_is_too_narrow() -> None:
 
 def test_a_given_of_two_values_has_no_terciles() -> None:
     given = np.repeat([0.0, 1.0], 50)[:, None]
-    assert coverages_by_tercile(RNG(0).random(100), 100, given, ("a",)) == []
+    assert coverages_by_tercile(RNG(0).random(100), given, ("a",)) == []

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from flowbench.errors import ConfigurationError
 from flowbench.models.density import Density, Scores, base_log_prob
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions
+from flowbench.models.rows import Rows
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
-from flowbench.objectives.objective import LossTerms
 from flowbench.training.criterion import Criterion
 from flowbench.training.gradient import Gradient
 from flowbench.training.plan import TrainingPlan
-from flowbench.training.rows import Rows, TrainingRows
+from flowbench.training.rows import TrainingRows
 from flowbench.training.state import TrainingState
 from flowbench.training.trainer import Trainer
 
@@ -29,30 +29,18 @@ class LinearNormal(Density):
     is_static: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        super().__init__(2, PlanarOptions(), torch.Generator())
+        super().__init__(2, PlanarOptions(), torch.Generator(), context_features=3)
         self.weight = nn.Parameter(torch.zeros(3, 2))
         self.bias = nn.Parameter(torch.zeros(2))
         self.log_scale = nn.Parameter(torch.zeros(()))
 
-    def score(
-        self, x: Tensor, generator: torch.Generator | None = None, *, context: Tensor | None = None
-    ) -> Scores:
+    def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
         assert context is not None
         z = (x - context @ self.weight - self.bias) * (-self.log_scale).exp()
         return Scores(base_log_prob(z) - 2 * self.log_scale)
 
-    def _score(self, x: Tensor, *context: Any) -> Scores:
+    def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
         raise NotImplementedError
-
-    def draw(self, n: int, *context: Any) -> tuple[Tensor, Scores]:
-        raise NotImplementedError
-
-
-class ConditionalLikelihood(Likelihood):
-    def __call__(
-        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
-    ) -> LossTerms:
-        return LossTerms(-flow.log_prob(batch, generator, context=context).mean())
 
 
 def table(n: int, seed: int) -> Rows:
@@ -67,7 +55,6 @@ def trainer(steps: int, **hooks: Any) -> Trainer:
     plan = TrainingPlan(**{"phases": [phase], "steps": steps, "patience": 0, "validation_steps": 50})
     rows = TrainingRows(table(2000, seed=1), table(500, seed=2), table(600, seed=3))
     made = Trainer(LinearNormal(), plan, rows, generator=torch.Generator().manual_seed(4), **hooks)
-    made.gradients[0].objective = ConditionalLikelihood(LikelihoodOptions())
     return made
 
 
@@ -130,7 +117,7 @@ def test_a_density_without_context_refuses_one() -> None:
 
 @pytest.mark.gpu
 def test_a_recorded_step_reads_the_context_of_its_own_batch() -> None:
-    class Launched(ConditionalLikelihood):
+    class Launched(Likelihood):
         def is_static_for(self, flow: Density) -> bool:
             return False
 
@@ -140,7 +127,7 @@ def test_a_recorded_step_reads_the_context_of_its_own_batch() -> None:
     flows = [flow, copy.deepcopy(flow)]
     gradients = [
         Gradient(each, objective(LikelihoodOptions()), torch.Generator("cuda"), clip_norm=1e9)
-        for each, objective in zip(flows, (ConditionalLikelihood, Launched), strict=True)
+        for each, objective in zip(flows, (Likelihood, Launched), strict=True)
     ]
     for step in range(4):
         batch = table(64, seed=step)

@@ -8,8 +8,8 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from flowbench.models.background import Background
+from flowbench.models.rows import Rows
 from flowbench.training.criterion import Criterion
-from flowbench.training.rows import Rows
 
 
 def held_out() -> tuple[Rows, Tensor]:

@@ -10,9 +10,9 @@ from torch import Tensor
 from flowbench.errors import IntegrationError
 from flowbench.models.density import Scores
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions
+from flowbench.models.rows import Rows
 from flowbench.training.criterion import Criterion
 from flowbench.training.judge import Judge, Judgement
-from flowbench.training.rows import Rows
 
 
 def planar(seed: int = 0) -> PlanarFlow:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from flowbench.errors import ConfigurationError
 from flowbench.models.mixture import Mixture
-from flowbench.training.rows import Rows, TrainingRows
+from flowbench.models.rows import Rows
+from flowbench.training.rows import TrainingRows
 from flowbench.training.smoothing import SmoothedBootstrap
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.mixture import FEW_ROWS, Mixture
+from flowbench.models.rows import Rows
 from flowbench.training.smoothing import SmoothedBootstrap
 from flowbench.workflows.config import resolve
 from flowbench.workflows.preparation import Watch, build_encoder, make_trainer, prepare
@@ -83,7 +84,7 @@ def test_noise_follows_a_ridge() -> None:
 def test_the_width_falls_to_zero_over_a_phase(background: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     config = resolve("iris", "cnf", overrides={"plan.steps": 10, "background": background})
     rows = torch.tensor(load_iris().data)
-    prepared = prepare(config, build_encoder(config, "abcd"), rows[::2], rows[1::2])
+    prepared = prepare(config, build_encoder(config, "abcd"), Rows(rows[::2]), Rows(rows[1::2]))
     widths: list[float] = []
     whole = SmoothedBootstrap.draw
 
@@ -99,7 +100,7 @@ def test_the_width_falls_to_zero_over_a_phase(background: bool, monkeypatch: pyt
 def test_many_rows_are_taken_as_they_are() -> None:
     config = resolve("iris", "cnf", overrides={"plan.steps": 1, "plan.patience": 0})
     rows = torch.tensor(np.random.default_rng(0).normal(size=(FEW_ROWS + 11, 2)))
-    prepared = prepare(config, build_encoder(config, "ab"), rows[:-10], rows[-10:])
+    prepared = prepare(config, build_encoder(config, "ab"), Rows(rows[:-10]), Rows(rows[-10:]))
     assert prepared.smoother is None
     assert make_trainer(prepared, Watch()).run() == "finished"
 
@@ -107,7 +108,7 @@ def test_many_rows_are_taken_as_they_are() -> None:
 def test_models_that_do_not_ask_learn_from_the_rows() -> None:
     config = resolve("iris", "planar", overrides={"plan.steps": 1})
     rows = torch.tensor(load_iris().data)
-    prepared = prepare(config, build_encoder(config, "abcd"), rows[::2], rows[1::2])
+    prepared = prepare(config, build_encoder(config, "abcd"), Rows(rows[::2]), Rows(rows[1::2]))
     assert prepared.smoother is None
 
 
@@ -122,7 +123,7 @@ def test_start_background_and_smoother_share_one_mixture(monkeypatch: pytest.Mon
     monkeypatch.setattr(Mixture, "fit", spy)
     config = resolve("iris", "cnf", overrides={"plan.steps": 1})
     rows = torch.tensor(load_iris().data)
-    model = prepare(config, build_encoder(config, "abcd"), rows[::2], rows[1::2]).model
+    model = prepare(config, build_encoder(config, "abcd"), Rows(rows[::2]), Rows(rows[1::2])).model
     assert fits == [75]
     assert isinstance(model.flow, ContinuousFlow) and model.background is not None
     assert model.flow.start is not None

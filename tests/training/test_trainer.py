@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowbench.errors import ConfigurationError, IntegrationError, RunFailedError
 from flowbench.models.density import Flow
+from flowbench.models.rows import Rows
 from flowbench.objectives.likelihood import Likelihood
 from flowbench.objectives.objective import LossTerms
 from flowbench.ode.per_row_engine import PerRowOptions
@@ -19,7 +20,7 @@ from flowbench.training.criterion import Criterion
 from flowbench.training.judge import Judge, Judgement
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
-from flowbench.training.rows import Rows, TrainingRows
+from flowbench.training.rows import TrainingRows
 from flowbench.training.state import TrainingState
 from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Trainer

@@ -26,22 +26,24 @@ from flowbench.errors import (
 )
 from flowbench.evaluation import fit_results
 from flowbench.evaluation.evaluation_options import EvaluationOptions
+from flowbench.models.rows import Rows
 from flowbench.registry import MODELS
 from flowbench.report import write_report
 from flowbench.store import Run
 from flowbench.training.criterion import Criterion
 from flowbench.training.progress import Progress
-from flowbench.training.rows import Rows
 from flowbench.training.state import TrainingState
 from flowbench.workflows import rows as workflow_rows
 from flowbench.workflows.compare import Comparison, compare, find_runs
 from flowbench.workflows.config import RunConfig, resolve
 from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
+from flowbench.workflows.judging import evaluate
 from flowbench.workflows.preparation import Watch
 from flowbench.workflows.rows import load_rows
+from flowbench.workflows.sampling import sample
+from flowbench.workflows.scoring import score
 from flowbench.workflows.stored_run import load_model
-from flowbench.workflows.use import evaluate, sample, score
 
 SMALL = [
     "evaluation.test_rows=60",

@@ -14,9 +14,11 @@ from flowbench.store import Run
 from flowbench.workflows.config import resolve
 from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
+from flowbench.workflows.judging import evaluate
 from flowbench.workflows.preparation import Watch
 from flowbench.workflows.rows import load_rows
-from flowbench.workflows.use import ScoredTable, evaluate, sample, score
+from flowbench.workflows.sampling import sample
+from flowbench.workflows.scoring import ScoredTable, score
 
 SETTINGS = [
     "evaluation.test_rows=50", "evaluation.samples=10", "evaluation.grid=4", "evaluation.paths=2",

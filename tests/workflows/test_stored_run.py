@@ -15,9 +15,11 @@ from flowbench.store import Run
 from flowbench.workflows.config import RunConfig, resolve
 from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
+from flowbench.workflows.judging import evaluate, tradeoff
 from flowbench.workflows.preparation import Watch
+from flowbench.workflows.sampling import sample
+from flowbench.workflows.scoring import score
 from flowbench.workflows.stored_run import StoredRun, load_model
-from flowbench.workflows.use import evaluate, sample, score, tradeoff
 
 SMALL = [
     "evaluation.test_rows=40",

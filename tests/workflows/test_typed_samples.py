@@ -16,7 +16,8 @@ from flowbench.store import Run
 from flowbench.workflows.config import resolve
 from flowbench.workflows.fit import fit
 from flowbench.workflows.home import Home
-from flowbench.workflows.use import DrawnRows, sample, score
+from flowbench.workflows.sampling import DrawnRows, sample
+from flowbench.workflows.scoring import score
 
 ENDINGS = (".csv", ".tsv.gz", ".parquet", ".feather", ".h5")
 #: A table with a column called `log_prob` is one that `sample` refuses.

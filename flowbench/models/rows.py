@@ -1,0 +1,68 @@
+"""Rows of numbers, each with its context where there is one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from flowbench.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows `x: (n, d)`, and the `context: (n, c)` that a conditional density takes with them.
+
+    Both are in model space or both in data units, as whoever passes them on says. `context` is None for an
+    unconditional density. Raises `ConfigurationError` for another shape, for
+    numbers that are not floating-point, and for parts on different devices.
+    """
+
+    x: Tensor
+    context: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_matrix("rows", self.x)
+        if self.context is None:
+            return
+        _check_matrix("context", self.context)
+        if len(self.context) != len(self.x):
+            raise ConfigurationError(
+                f"context must have one row for each of the {len(self.x)} rows; got {len(self.context)}"
+            )
+        if self.context.device != self.x.device:
+            raise ConfigurationError(
+                f"rows and context must be on one device; got {self.x.device} and {self.context.device}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Tensor | slice) -> Self:
+        return type(self)(self.x[index], None if self.context is None else self.context[index])
+
+    @classmethod
+    def join(cls, parts: "Sequence[Rows]") -> Self:
+        """The rows of all `parts`, of which there is one at least, in their order."""
+        contexts = [part.context for part in parts if part.context is not None]
+        return cls(torch.cat([part.x for part in parts]), torch.cat(contexts) if contexts else None)
+
+    def at(self, x: Tensor) -> Self:
+        """The rows `x: (n, d)` in the place of these, with the context of these."""
+        return type(self)(x, self.context)
+
+    def split(self, size: int) -> list[Self]:
+        """The same rows in consecutive parts of `size`; the last may be smaller."""
+        x = torch.split(self.x, size)
+        if self.context is None:
+            return [type(self)(part) for part in x]
+        return [type(self)(*part) for part in zip(x, torch.split(self.context, size), strict=True)]
+
+
+def _check_matrix(name: str, values: Tensor) -> None:
+    if values.ndim != 2 or not values.is_floating_point():
+        raise ConfigurationError(
+            f"{name} must be a floating-point matrix, one row each; got shape {tuple(values.shape)} and "
+            f"{values.dtype}"
+        )

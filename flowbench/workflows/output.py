@@ -1,0 +1,55 @@
+"""Where what comes of a run is written, and what stands beside it there."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowbench.data import table_file
+from flowbench.errors import ConfigurationError
+from flowbench.store import Run, check_table_path, file_errors
+from flowbench.workflows.home import Home
+from flowbench.workflows.stored_run import StoredRun
+
+#: The columns that stand beside a table's own.
+LIKELIHOODS = ("log_prob", "log_prob_error")
+#: The path of an output that is none.
+STDOUT = Path("-")
+
+
+def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -> Path:
+    """Return `path` if what comes of `run` and `tables` can be written there, to be asked before the work.
+
+    Without `tables`, each a path or a data set's name, draws are meant, which have the run's own columns.
+    Raises `ConfigurationError` if the path's ending is unknown or its format cannot hold the columns, if its
+    folder is missing or read-only, or if it is one of the tables or the one that the run was fitted on, or
+    holds the results of the run. "-", for standard output, always can.
+    """
+    if path == STDOUT:
+        return path
+    own = (*run.dataset.get("columns", ()), *run.dataset.get("given", ()))
+    check_table_path(path, () if tables else own)
+    named = (StoredRun(run).config.data.dataset, *tables)
+    files = [table_file(name, (home or Home()).datasets) for name in named]
+    kept = [run.path / "results.h5", *(file.path for file in files if file)]
+    with file_errors("write", path):
+        if path.exists() and any(one.exists() and path.samefile(one) for one in kept):
+            raise ConfigurationError(f"{path} would overwrite what is read; give another path with `-o`")
+        if path.is_dir():
+            raise ConfigurationError(f"cannot write {path}: it is a folder; give a file's name")
+        if not path.parent.is_dir():
+            raise ConfigurationError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigurationError(f"cannot write {path}: the folder is read-only; name another with `-o`")
+    return path
+
+
+def attributes(run: Run, dequantised: Sequence[str]) -> dict[str, str | int | float]:
+    """What a written table says of the run that it comes of."""
+    dataset = run.dataset
+    return {
+        "run": run.name,
+        "model": str(run.info.get("model", "")),
+        "dataset": str(dataset.get("name", "")),
+        "dataset_sha256": str(dataset.get("sha256", "")),
+        "dequantised": ", ".join(dequantised),
+    }

@@ -1,0 +1,194 @@
+"""Scoring a table's rows with a fitted run."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from flowbench.data import load_dataset, table_file
+from flowbench.data.csv_table import is_own_text
+from flowbench.data.read_options import LAYOUT
+from flowbench.data.table_reading import read_rows
+from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.errors import DataError, UnknownColumnError
+from flowbench.evaluation.flags import Flag, flags_of
+from flowbench.evaluation.reported import Likelihoods, reported_likelihoods
+from flowbench.evaluation.solver_levels import OnRows
+from flowbench.registry import TOYS
+from flowbench.store import Run, write_table
+from flowbench.workflows.config import evaluation_with
+from flowbench.workflows.home import Home
+from flowbench.workflows.machine import cpu_threads
+from flowbench.workflows.output import LIKELIHOODS, attributes
+from flowbench.workflows.rereading import reading_of
+from flowbench.workflows.rows import load_rows
+from flowbench.workflows.stored_run import StoredRun
+
+Floats = NDArray[np.float64]
+Texts = NDArray[np.object_]
+#: Rows of a toy that are scored under a model that was fitted on something else.
+TOY_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class ScoredTable:
+    """`row: (n,)`, the rows' numbers in the data set, counted from 0, and `log_prob: (n,)`, nats, data units.
+
+    `log_prob_error: (n,)` is how far each of these may be off, nats. `flagged: (n,)`, of `str`, says what is
+    wrong with a row, and is empty where nothing is: a cell that is missing, infinite or no number, or a solve
+    that failed (`log_prob` and its error are NaN); a `log_prob` that is infinite, or NaN for another cause;
+    an error that is not known, as where the finer solve failed (it is infinite); an error above the largest
+    that was asked for. `kind: (n,)`, of `str`, says it without details, so that alike rows can be counted.
+    `above: int` rows that have a `log_prob` miss the largest error asked for.
+    Where there are `dequantised` columns, a log-likelihood is a lower bound, as
+    `flowbench.encoding.dequantiser.Dequantiser` has it; `out_of_place` counts, by column, values that lie
+    between those that the model was fitted on, and were scored as the cells that they fall in. `notes` say
+    what was guessed when the table was read.
+    """
+
+    row: NDArray[np.int64]
+    log_prob: Floats
+    log_prob_error: Floats
+    flagged: Texts
+    kind: Texts
+    above: int = 0
+    dequantised: tuple[str, ...] = ()
+    out_of_place: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """Which rows have a log-likelihood, `(n,)`; that may be infinite."""
+        return ~np.isnan(self.log_prob)
+
+    def counts(self, *, scored: bool | None = None) -> dict[str, int]:
+        """How many rows are flagged with each kind, the most first; of those that are `scored`, or not."""
+        chosen = self.kind if scored is None else self.kind[self.scored == scored]
+        return {kind: count for kind, count in Counter(chosen.tolist()).most_common() if kind}
+
+    def save(self, path: Path, run: Run) -> None:
+        """Write `row`, `log_prob`, `log_prob_error` and `flagged` in the format of the path's ending."""
+        table = {
+            "row": self.row,
+            **{name: getattr(self, name) for name in LIKELIHOODS},
+            "flagged": self.flagged,
+        }
+        units = dict.fromkeys(LIKELIHOODS, "nats") | {"flagged": "1"}
+        write_table(path, table, attributes(run, self.dequantised), units, index="row")
+
+
+@dataclass(frozen=True)
+class _RowsToScore:
+    """The numbers `row: (n,)` and values `x: (n, d + c)` of the rows that `score` is asked for, givens last.
+
+    `unfit` are, by their places among these, those with a cell that is no finite number.
+    """
+
+    row: NDArray[np.int64]
+    x: Floats
+    unfit: Mapping[int, Flag] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@torch.no_grad()
+def score(
+    run: Run,
+    table: str,
+    *,
+    settings: Sequence[str] = (),
+    reading: Mapping[str, Any] | None = None,
+    strict: bool = False,
+    home: Home | None = None,
+    on_rows: OnRows = lambda done, total: None,
+) -> ScoredTable:
+    """Log-likelihood, and its error, of every row of `table`, a path or a data set's name, by a run's model.
+
+    `settings`, such as "evaluation.integrator.rtol=1e-7", change the run's evaluation
+    (`flowbench.evaluation.evaluation_options.EvaluationOptions`). The table needs the columns that the run
+    was fitted on, in any order; others are ignored. It is read as that of the run was, but for the options of
+    `reading` (`flowbench.data.ReadOptions`). Of a toy, whose rows are drawn and not read, the run's test rows
+    are scored where it was fitted on that toy, else `TOY_ROWS` new ones.
+
+    A row with a cell that is missing, infinite or no number, or whose solve fails, as it may for one far out,
+    has NaN for a log-likelihood, and `ScoredTable.flagged` says why; the other rows get what they would get
+    without it. If it is to be `strict`, the first such row raises `DataError` for a cell and
+    `IntegrationError` for a solve. Raises `DataError` if columns are missing or the table cannot be read.
+    """
+    stored = StoredRun(run)
+    options = evaluation_with(stored.config, settings)
+    model = stored.model_on_device()
+    rows = _rows_to_score(stored, table, reading or {}, (home or Home()).datasets, strict)
+    dequantiser = model.encoder.dequantiser
+    fit = np.setdiff1d(np.arange(len(rows.x)), list(rows.unfit))
+    whole, features = torch.from_numpy(rows.x[fit]), len(stored.columns)
+    x = whole[:, :features]
+    context = whole[:, features:] if stored.given else None
+    with cpu_threads(stored.config.threads):
+        found = reported_likelihoods(model, x, options, context=context, on_rows=on_rows, strict=strict)
+    return _scored_table(rows, fit, found, dequantiser, dequantiser.out_of_place(x))
+
+
+def _scored_table(
+    rows: _RowsToScore,
+    fit: NDArray[np.int64],
+    found: Likelihoods,
+    dequantiser: Dequantiser,
+    out_of_place: Mapping[str, int],
+) -> ScoredTable:
+    """What `found` says of the `rows` in the places `fit: (k,)`, and what is wrong with the others."""
+    n = len(rows.row)
+    log_prob, error = np.full(n, np.nan), np.full(n, np.nan)
+    log_prob[fit], error[fit] = found.log_prob.numpy(), found.error.numpy()
+    flagged, kind = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
+    flags = {int(fit[place]): flag for place, flag in flags_of(found).items()} | dict(rows.unfit)
+    for number, flag in flags.items():
+        flagged[number], kind[number] = _printable(flag.text), _printable(flag.kind)
+    above = int((found.flagged & ~found.log_prob.isnan()).sum())
+    cells = tuple(dequantiser.lattices)
+    return ScoredTable(rows.row, log_prob, error, flagged, kind, above, cells, out_of_place, rows.notes)
+
+
+def _printable(text: str) -> str:
+    """The text without what a file of text cannot hold, such as a zero byte out of a cell."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _rows_to_score(
+    stored: StoredRun, table: str, reading: Mapping[str, Any], folder: Path, strict: bool
+) -> _RowsToScore:
+    """The rows of `table`, which is read as that of the run was; none is unfit if `strict`."""
+    config = stored.config
+    if table in TOYS.entries and table == config.data.dataset:
+        dataset, split = load_rows(config, folder)
+        context = dataset.context
+        whole = dataset.rows if context is None else np.hstack([dataset.targets, context])
+        return _RowsToScore(split.test, whole[split.test])
+    types = stored.types
+    named = table_file(table, folder)
+    options = reading_of(config, reading, types)
+    if named is not None and is_own_text(named):
+        options = options.model_copy(update=dict.fromkeys(LAYOUT) | dict(reading))
+    file = None if strict else named
+    try:
+        if file is not None:
+            x, cells, notes = read_rows(file, tuple(types), options, types)
+            unfit = {row: Flag(cell.kind, cell.reason) for row, cell in cells.items()}
+            return _RowsToScore(np.arange(len(x)), x, unfit, notes)
+        dataset = load_dataset(
+            table,
+            columns=tuple(types),
+            rows=TOY_ROWS if table in TOYS.entries else None,
+            seed=config.data.seed,
+            folder=folder,
+            for_fit=False,
+            reading=options,
+            types=types,
+        )
+    except UnknownColumnError as error:
+        raise DataError(f"{error}; the run was fitted on {', '.join(types)}") from None
+    return _RowsToScore(np.arange(len(dataset.rows)), dataset.rows, notes=dataset.notes)
