@@ -1,4 +1,4 @@
-"""A broad density mixed into a flow's, so that one row off the data cannot cost more than it is worth."""
+"""A broad density mixed with a flow's, so that a row far from the data cannot dominate a mean."""
 
 import math
 
@@ -8,22 +8,26 @@ from torch import Tensor, nn
 from flowbench.models.density import base_log_prob
 from flowbench.models.mixture import Mixture
 
-#: Rows that are counted in advance for the mixture, and for the flow, when a share is chosen.
+#: Prior count of rows for the mixture, and for the flow, when a share is chosen.
 COUNTED = 0.5
-#: The same for the standard normal: its draws lie off the data, so it gets less unless rows ask for it.
+#: Prior count of rows for the standard normal. It is smaller, since most draws of the normal lie far from the
+#: data.
 NORMAL_COUNTED = 0.05
-#: How often either share is chosen given the other.
+#: Number of alternations in which each share is chosen given the other.
 TURNS = 5
 
 
 class Background(nn.Module):
-    """p = (1 - b) ((1 - a) p_flow + a q) + b N(0, I) with q a Gaussian mixture of the train rows.
+    """Two broad densities mixed with a flow: p = (1 - b) ((1 - a) p_flow + a q) + b N(0, I).
 
-    All in model space, given the context where there is one; a is `share` and b `normal_share`. A sharp flow
-    gives a row off its ridge thousands of nats, and one such row decides a mean. Both are defensive
-    (Hesterberg 1995): no row's log-density is below log(a (1 - b)) + log q, and they cost -log((1 - a) (1 -
-    b)) at most. The standard normal is broad, as columns have unit variance there, and holds rows that the
-    mixture leaves empty.
+    q is a Gaussian mixture of the training rows, a is `share` and b is `normal_share`. All densities are in
+    model space, and given the context if there is one.
+
+    A sharp flow can give a row off its ridge a log-density that is thousands of nats too low. One such row
+    then decides a mean. This defensive mixture (Hesterberg 1995) bounds the loss: no row's log-density is
+    below log(a (1 - b)) + log q. It lowers no row's log-density by more than -log((1 - a) (1 - b)). The
+    standard normal is broad, since columns have unit variance in model space. It covers rows where the
+    mixture has next to no density.
     """
 
     share: Tensor
@@ -37,20 +41,21 @@ class Background(nn.Module):
 
     @property
     def whole_share(self) -> float:
-        """The share of the density that is not the flow's."""
+        """The share of the density that is not the flow's, 1 - (1 - a) (1 - b)."""
         return 1 - ((1 - self.share) * (1 - self.normal_share)).item()
 
     def weigh(self, flow: Tensor, x: Tensor, context: Tensor | None = None) -> None:
-        """Take the shares that suit held-out rows `x: (n, d)`, of which the flow says `flow: (n,)`."""
+        """Set the shares by held-out rows `x: (n, d)` with log-densities `flow: (n,)` under the flow."""
         shares = self.best_shares(flow, x, context)
         for own, best in zip((self.share, self.normal_share), shares, strict=True):
             own.fill_(best)
 
     def best_shares(self, flow: Tensor, x: Tensor, context: Tensor | None = None) -> tuple[float, float]:
-        """`share` and `normal_share` for rows `x: (n, d)` whose log-densities under the flow are `flow`."""
+        """`share` and `normal_share` for rows `x: (n, d)` with log-densities `flow: (n,)` under the flow."""
         flow, mixture, normal = self._parts(flow, x, context)
         share = normal_share = flow.new_zeros(())
-        # Each in turn, as the other is: a row that the normal holds is none for the mixture to hold.
+        # The shares are chosen in turn, each given the other: a row that one density covers needs no share of
+        # the other.
         for _ in range(TURNS):
             first, second = (_join(part, normal, normal_share) for part in (flow, mixture))
             share = flow.new_tensor(best_share(first, second, COUNTED))
@@ -65,9 +70,9 @@ class Background(nn.Module):
         *,
         context: Tensor | None = None,
     ) -> Tensor:
-        """The log-density `(n,)`, float64, of `x: (n, d)`, of which the flow says `flow: (n,)`.
+        """The log-density `(n,)`, float64, of `x: (n, d)` with log-densities `flow: (n,)` under the flow.
 
-        At the background's own shares, unless other `shares` are given.
+        The background's own shares are used unless `shares` are given.
         """
         flow, mixture, normal = self._parts(flow, x, context)
         own = self.share, self.normal_share
@@ -75,14 +80,17 @@ class Background(nn.Module):
         return _join(_join(flow, mixture, share), normal, normal_share)
 
     def flow_share(self, flow: Tensor, mixed: Tensor) -> Tensor:
-        """The flow's part `(n,)` of the density of rows whose log-densities are `flow` and `mixed: (n,)`."""
+        """The posterior probability `(n,)` that rows come from the flow.
+
+        `flow: (n,)` are the log-densities of the rows under the flow, and `mixed: (n,)` those of `mix`.
+        """
         kept = torch.log1p(-self.share) + torch.log1p(-self.normal_share)
         return (kept + flow.double() - mixed).exp()
 
     def draw(
         self, n: int, generator: torch.Generator, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Which of `n` rows are the background's, `(n,)`, true for them, and those rows `(k, d)`."""
+        """A mask `(n,)` of which of `n` draws come from the background, and these draws `(k, d)`."""
         place = torch.rand(n, generator=generator, dtype=torch.float64)
         normal = place < self.normal_share
         mixed = ~normal & (place < self.normal_share + (1 - self.normal_share) * self.share)
@@ -100,10 +108,10 @@ class Background(nn.Module):
 
 
 def best_share(first: Tensor, second: Tensor, counted: float) -> float:
-    """The share of the `second` of two densities in their mixture, from both log-densities `(n,)` of rows.
+    """The share of the `second` of two densities in their mixture, from log-densities `(n,)` of rows.
 
-    The mode of the posterior that `COUNTED` rows for the first and `counted` for the second make of the
-    likelihood, which is concave.
+    It is the mode of the posterior under a beta prior with `COUNTED` prior rows for the first density and
+    `counted` for the second. The log-posterior is concave.
     """
     excess = (second - first).clamp(-700, 700).expm1()
 
@@ -119,5 +127,5 @@ def best_share(first: Tensor, second: Tensor, counted: float) -> float:
 
 
 def _join(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """The log-density (n,) of a mixture of two, in which the second has `share`."""
+    """The log-density (n,) of a mixture of two densities, in which the second has the weight `share`."""
     return torch.logaddexp(torch.log1p(-share) + first, share.log() + second)

@@ -1,4 +1,4 @@
-"""The contracts: a density over rows in model space, and a flow, which is one that maps them to a base."""
+"""The base classes of densities over rows in model space, and of flows, which map rows to a base."""
 
 import copy
 import math
@@ -19,10 +19,10 @@ from flowbench.statistics.gaussian_mixtures import Tell, silent
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Changes of each phase and of the options that suit some data, or some budgets, better.
+    """Changes of training phases and options for a kind of data, or for a budget.
 
-    They are for a `kind` of data, "toy" or "table", or for any, and for budgets of so many `seconds` on; at
-    0 for every budget.
+    They hold for one `kind` of data, "toy" or "table", or for both if it is None. They hold for budgets of at
+    least `seconds`; 0 means any budget.
     """
 
     kind: str | None = None
@@ -31,16 +31,17 @@ class Adaptation:
     options: dict[str, Any] = field(default_factory=dict)
 
     def suits(self, kind: str, seconds: float | None) -> bool:
-        """Whether it is for this kind of data and a budget of time, or one of steps alone."""
+        """Whether the changes hold for `kind` and a budget of `seconds`; None is a budget in steps."""
         return self.kind in (None, kind) and self.seconds <= (seconds or 0)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-densities `log_prob: (n,)`, nats, and the evaluations of the velocity field that they took.
+    """Log-densities `log_prob: (n,)`, nats, and their cost and error.
 
-    `nfe` is None for a density that solves no equation. `local_error: (n,)` grows with the error of each
-    row: the sum of the errors that the solver saw in its steps, nats; None where it keeps none.
+    `nfe` is the number of evaluations of the velocity field; None for a density that solves no equation.
+    `local_error: (n,)`, nats, is the sum of the local errors that the solver estimated in its steps. It grows
+    with the error of the row; None if the solver does not keep it.
     """
 
     log_prob: Tensor
@@ -49,7 +50,7 @@ class Scores:
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
-        """The scores of rows that were scored in `parts`, of which there is one at least."""
+        """The scores of all rows, from the scores of `parts` of them, at least one."""
         nfes = [part.nfe for part in parts if part.nfe is not None]
         errors = [part.local_error for part in parts if part.local_error is not None]
         return cls(
@@ -64,12 +65,12 @@ class Scores:
         return type(self)(self.log_prob.to(device), self.nfe, error)
 
     def of(self, rows: Tensor) -> Self:
-        """The scores of those of n rows for which `rows: (n,)` is true."""
+        """The scores of the rows where the mask `rows: (n,)` is true."""
         error = None if self.local_error is None else self.local_error[rows]
         return type(self)(self.log_prob[rows], self.nfe, error)
 
     def put(self, rows: Tensor, scores: Self) -> Self:
-        """The same scores, with `scores` in the place of those of `rows: (n,)`, true for them."""
+        """A copy in which `scores` replaces the scores of the rows where the mask `rows: (n,)` is true."""
         error = self.local_error
         if error is not None and scores.local_error is not None:
             error = error.masked_scatter(rows, scores.local_error)
@@ -78,10 +79,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Mapped:
-    """Rows carried through a flow.
+    """Rows carried through a flow, from data to base or back.
 
-    `value: (n, d)`; `log_det: (n,)` is log|det d value / d input|, nats; `nfe` and `local_error` are as those
-    of `Scores`.
+    `value: (n, d)` are the rows, and `log_det: (n,)` is log|det d value / d input|, nats. `nfe` and
+    `local_error` are as in `Scores`.
     """
 
     value: Tensor
@@ -91,37 +92,34 @@ class Mapped:
 
 
 def likelihood_phases(learning_rate: float) -> tuple[dict[str, Any], ...]:
-    """The phases of a flow whose likelihood is one pass, at the rate that suits its parameters.
-
-    With SOAP, and a high rate for most of the time, they are better after a minute than with Adam and a
-    decline from the start: on protein by 1.25 nat (splines), 0.06 (planar), 0.12 (Sylvester) and 0.36
-    (radial), on toys by 0.001 to 0.09.
-    """
+    """The default training phases of a flow whose likelihood takes one pass, at its own learning rate."""
+    # Measured: benchmarks/DEFAULTS.md#discrete-flows
     own = {"optimizer": "soap", "batch_size": 1024, "learning_rate": learning_rate, "decline": 0.25}
     return ({"objective": "likelihood", **own},)
 
 
 class Density(nn.Module, ABC):
-    """A probability density over rows `x: (n, d)` in model space that can be drawn from.
+    """A probability density over rows `x: (n, d)` in model space, from which rows can be drawn.
 
-    With `context_features` c > 0 it is a conditional density p(x | context): every method that takes or gives
-    n rows takes a `context: (n, c)`, one row of givens for each of them. Without, it refuses one.
+    With `context_features` c > 0 it is a conditional density p(x | context). Every method that takes or
+    returns n rows then takes a `context: (n, c)`, one row for each of them. Without `context_features` a
+    context is refused.
 
-    Implementations hold only the mathematics, in `_score` and `_draw`; shapes are checked here, once. Initial
+    Subclasses implement the mathematics alone, in `_score` and `_draw`; shapes are checked here. Initial
     weights are drawn from `generator`, never from the global random state.
     """
 
     Options: ClassVar[type[options.PartOptions]]
-    #: The phases of training that suit it, as plain values for `flowbench.training.plan.TrainingPlan`.
+    #: The default training phases, as plain values for `flowbench.training.plan.TrainingPlan`.
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = ({"objective": "likelihood"},)
-    #: Of two that suit, the second overrides the first.
+    #: Changes of the defaults; where two set the same value, the later one holds.
     adaptations: ClassVar[tuple[Adaptation, ...]] = ()
-    #: Whether its likelihood does the same work whatever the values are, on the device of its parameters
-    #: alone and with no state kept in Python, so that a GPU can record it.
+    #: Whether the likelihood can be recorded as a CUDA graph: it does the same operations whatever the values
+    #: are, on the device of its parameters alone, and keeps no state in Python.
     is_static: ClassVar[bool] = False
-    #: Whether a model of it keeps a `Background` unless it is told otherwise.
+    #: Whether a model of this density has a `Background` by default.
     default_background: ClassVar[bool] = False
-    #: Published recipes: name -> function of the kind of data ("toy" or "table") giving configuration values.
+    #: Published recipes by name: each maps the kind of data ("toy" or "table") to configuration values.
     presets: ClassVar[dict[str, Callable[[str], dict[str, Any]]]] = {}
 
     def __init__(
@@ -142,7 +140,10 @@ class Density(nn.Module, ABC):
 
     @classmethod
     def default_plan(cls, kind: str, seconds: float | None = None) -> dict[str, Any]:
-        """The plan that suits it for a "toy" or a "table" and a budget of time, as plain values."""
+        """The default plan for a "toy" or a "table", as plain values.
+
+        `seconds` is the budget; None is a budget in steps.
+        """
         changes: dict[str, Any] = {}
         for adaptation in cls.adaptations:
             if adaptation.suits(kind, seconds):
@@ -151,7 +152,10 @@ class Density(nn.Module, ABC):
 
     @classmethod
     def default_options(cls, kind: str, seconds: float | None = None) -> dict[str, Any]:
-        """Those of its options that suit such data and a budget better than the defaults, as plain values."""
+        """The options whose defaults differ for a "toy" or a "table" and a budget, as plain values.
+
+        `seconds` is the budget; None is a budget in steps.
+        """
         options: dict[str, Any] = {}
         for adaptation in cls.adaptations:
             if adaptation.suits(kind, seconds):
@@ -160,12 +164,12 @@ class Density(nn.Module, ABC):
 
     @property
     def like(self) -> Tensor:
-        """A tensor of the dtype, and on the device, of the density's own."""
+        """A tensor with the dtype and the device of the density."""
         return next(chain(self.parameters(), self.buffers()))
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers the fit chooses."""
+        """The number of parameters that are fitted."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @abstractmethod
@@ -182,10 +186,10 @@ class Density(nn.Module, ABC):
         *,
         context: Tensor | None = None,
     ) -> None:
-        """Choose starting parameters, or all of them, from train rows `x: (n, d)` in model space.
+        """Set initial parameters, or all parameters, from training rows `x: (n, d)` in model space.
 
-        What may take long looks for no better ones after about `seconds`, and lets `tell` hear where it
-        stands. Raises `ConfigurationError` for a wrong shape.
+        A search that may take long stops after about `seconds`, and `tell` gets sentences about its progress.
+        Raises `ConfigurationError` for a wrong shape.
         """
         self._check(x, context)
         self._initialise(x, context, seconds, tell)
@@ -195,16 +199,16 @@ class Density(nn.Module, ABC):
 
     @property
     def start(self) -> Mixture | None:
-        """The Gaussian mixture of train rows that it is before it learns, if it is one."""
+        """The Gaussian mixture of training rows that the untrained density equals, or None."""
         return None
 
     def score(
         self, x: Tensor, generator: torch.Generator | None = None, *, context: Tensor | None = None
     ) -> Scores:
-        """Log-densities of `x: (n, d)` in model space, given `context: (n, c)`, and what they cost.
+        """Log-densities of `x: (n, d)` in model space, given `context: (n, c)`, and their cost.
 
-        `generator` draws the probes of a stochastic divergence estimator, where there is one.
-        Raises `ConfigurationError` for a wrong shape and `IntegrationError` if a solve fails.
+        `generator` draws the probes of a stochastic divergence estimator, if there is one. Raises
+        `ConfigurationError` for a wrong shape and `IntegrationError` if a solve fails.
         """
         self._check(x, context)
         return self._score(x, context, generator)
@@ -237,7 +241,7 @@ class Density(nn.Module, ABC):
         return x, scores.log_prob
 
     def for_validation(self) -> Self:
-        """A copy whose log-densities choose among the weights of a fit, in the dtype of the density's own."""
+        """A copy whose log-densities, in the same dtype, choose among the weights of a fit."""
         return copy.deepcopy(self).requires_grad_(False)
 
     def for_evaluation(
@@ -249,7 +253,7 @@ class Density(nn.Module, ABC):
     ) -> Self:
         """A copy for likelihoods that are reported, in `dtype`.
 
-        Solves, if there are any, use the options of `integrator`, and the exact divergence unless another is
+        If it solves an ODE, it uses the options of `integrator`, and the exact divergence unless another is
         given.
         """
         density = copy.deepcopy(self).to(dtype).eval()
@@ -279,8 +283,8 @@ class Density(nn.Module, ABC):
 class Flow(Density):
     """A density made by an invertible map between rows `x: (n, d)` and a standard normal base `z: (n, d)`.
 
-    The map of a conditional flow depends on each row's context, and the base does not. Implementations hold
-    only the mathematics, in `_to_base` and `_to_data`.
+    The map of a conditional flow depends on each row's context; the base does not. Subclasses implement the
+    mathematics alone, in `_to_base` and `_to_data`.
     """
 
     @abstractmethod
@@ -309,7 +313,7 @@ class Flow(Density):
         return mapped.value, Scores(base_log_prob(z) - mapped.log_det, mapped.nfe, mapped.local_error)
 
     def sample_base(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw `n` points `(n, d)` of the base."""
+        """Draw `n` points `(n, d)` from the base."""
         like = self.like
         base = torch.randn(n, self.features, generator=generator, dtype=like.dtype, device=generator.device)
         return base.to(like.device)

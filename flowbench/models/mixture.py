@@ -1,4 +1,4 @@
-"""A Gaussian mixture of rows in model space."""
+"""Gaussian mixtures of rows in model space, joint or conditional on a context."""
 
 import math
 from collections.abc import Iterable
@@ -19,34 +19,35 @@ from flowbench.statistics.gaussian_mixtures import (
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
-#: Components that are tried; the Bayesian information criterion chooses among them.
+#: The largest number of components tried; the Bayesian information criterion chooses the number.
 MAX_COMPONENTS = 8
 
-#: Train rows that components are searched on, at most.
+#: The number of components is chosen on at most this many training rows.
 MAX_ROWS = 10_000
-#: Train rows that those which are found are fitted to, at most, and in how many steps: a covariance of many
-#: columns has as many numbers as would cost a tenth of a nat on the rows of the search.
+#: The chosen mixture is then fitted to at most `MAX_FITTED` training rows, in `REFINEMENTS` steps of
+#: expectation maximisation. Measured: benchmarks/DEFAULTS.md#rows-of-a-mixture.
 MAX_FITTED = 50_000
 REFINEMENTS = 10
 
-#: Train rows up to which their mixture says more than they do: smoother, and a better start, than the rows.
+#: Up to this many training rows a mixture of them serves as a smoother estimate of their density: for noise
+#: around the rows, and as the start of a flow.
 FEW_ROWS = 5000
-#: Of how many searches from new centres the best is taken where rows are few; of many rows it is only the
-#: background, which hardly gains from more than one, while training gains from the time.
+#: Number of initialisations of which the best is taken, where rows are few. Many rows get one. Their mixture
+#: is only the background, which hardly gains from more; training gains more from the time.
 STARTS = 3
 
-#: Of a budget that is a time, the share that a mixture may take to be fitted.
+#: The share of a time budget that fitting a mixture may take.
 BUDGET_SHARE = 0.1
 
-#: Along any axis: float32, in which draws are trained on, tells no less.
+#: The least variance along any axis: training draws are float32, which resolves no less.
 LEAST_VARIANCE = 1e-10
 
 
 class Components(NamedTuple):
-    """The Gaussians of a mixture of rows, (n, d), as they are given each row's context.
+    """The Gaussian components of a mixture of rows, (n, d), given each row's context.
 
-    `log_weights` (k,) and `means` (k, d), with an axis for the rows in front where there is a context: (n, k)
-    and (n, k, d). `variances` (k, d) along the principal `axes` (k, d, d), columns, of each covariance.
+    `log_weights` are (k,) and `means` (k, d); given a context, (n, k) and (n, k, d). `variances` (k, d) lie
+    along the principal `axes` (k, d, d), the columns, of each covariance.
     """
 
     log_weights: Tensor
@@ -56,15 +57,15 @@ class Components(NamedTuple):
 
 
 class Mixture(GrowingBuffers):
-    """sum_k w_k N(m_k, S_k), kept by the `variances` along the principal `axes` (columns) of each S_k.
+    """sum_k w_k N(m_k, S_k), with each S_k as `variances` along its principal `axes` (columns).
 
-    With `context_features` c it is the conditional density of rows x given a context, from a mixture of both
-    together. Component k is factorised: the context is N(`context_means`, ...), and x given it is
-    N(`means` + `gains` (context - `context_means`), S_k). The weights of the components given a context are
-    their posterior shares in it. Nothing else is made of the density of the context.
+    With `context_features` c it is the conditional density of rows x given a context, from a Gaussian mixture
+    of both together. In component k the context is N(`context_means`, ...), and x given the context is
+    N(`means` + `gains` (context - `context_means`), S_k). The weights given a context are the posterior
+    probabilities of the components. The density of the context itself is not used otherwise.
 
-    Kept in float64, since axes that are rounded are no longer quite orthonormal; an evaluation in float32
-    rounds them. It begins without components, and has none until it is fitted or loaded.
+    The buffers are float64, since rounded axes are not quite orthonormal; an evaluation in float32 rounds
+    them. A new mixture has no components until it is fitted or loaded.
     """
 
     log_weights: Tensor
@@ -101,10 +102,10 @@ class Mixture(GrowingBuffers):
     def fit(
         self, x: Tensor, seconds: float = math.inf, tell: Tell = silent, *, context: Tensor | None = None
     ) -> None:
-        """Take the mixture of rows `x: (n, d)`, with their `context: (n, c)` where there is one.
+        """Fit the mixture to rows `x: (n, d)`, with their `context: (n, c)` if there is one.
 
-        The information criterion chooses the number of components. More of them are tried for about
-        `seconds`; `tell` hears of each trial.
+        The Bayesian information criterion chooses the number of components. Numbers are tried for about
+        `seconds`; `tell` gets a sentence about each trial.
         """
         together = with_context(x, context)
         rows = together[:MAX_FITTED].double().cpu().numpy()
@@ -121,18 +122,18 @@ class Mixture(GrowingBuffers):
     def fit_within(
         self, x: Tensor, seconds: float | None, tell: Tell = silent, *, context: Tensor | None = None
     ) -> None:
-        """`fit`, in a small part of a budget of `seconds`, or with no limit."""
+        """`fit`, in a small part of a budget of `seconds`; None is a budget without a time limit."""
         self.fit(x, BUDGET_SHARE * (math.inf if seconds is None else seconds), tell, context=context)
 
     def take(self, mixture: "GaussianMixture") -> None:
-        """Take over what scikit-learn has fitted, in full covariances, to rows with their context behind."""
+        """Take over scikit-learn's mixture, with full covariances, of rows followed by their context."""
         d = self.features
         log_weights = torch.from_numpy(mixture.weights_).log()
         means, covariances = torch.from_numpy(mixture.means_), torch.from_numpy(mixture.covariances_)
         if not self.context_features:
             self._set((log_weights, means, *_principal(covariances)))
             return
-        # Of each component the Gaussian of x given the context, and that of the context.
+        # For each component: the Gaussian of x given the context, and the Gaussian of the context.
         of_context, across = covariances[:, d:, d:], covariances[:, :d, d:]
         gains = torch.linalg.solve(of_context, across.mT).mT
         left = covariances[:, :d, :d] - gains @ across.mT
@@ -142,7 +143,7 @@ class Mixture(GrowingBuffers):
         )
 
     def joint(self) -> "Mixture":
-        """The mixture of rows (n, d + c) that hold x and, behind it, its context."""
+        """The mixture of rows (n, d + c) that hold x followed by its context."""
         if not self.context_features:
             return self
         of_context = _covariances(self.context_variances, self.context_axes)
@@ -155,29 +156,29 @@ class Mixture(GrowingBuffers):
         return joint
 
     def become(self, other: "Mixture") -> None:
-        """Be the same mixture as another one."""
+        """Copy the components of another mixture."""
         self._set(getattr(other, name) for name in self.growing)
 
     def _set(self, parts: Iterable[Tensor]) -> None:
         for name, part in zip(self.growing, parts, strict=True):
-            # Contiguous, as it will be when it is loaded: the layout decides how products are rounded.
+            # Contiguous, as after loading: the memory layout decides how products are rounded.
             self.register_buffer(name, part.contiguous().to(getattr(self, name), copy=True))
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log-density of `x: (n, d)` given `context: (n, c)`: `(n,)`, nats, in the type of `x`."""
+        """Log-density of `x: (n, d)` given `context: (n, c)`: `(n,)`, nats, in the dtype of `x`."""
         return torch.logsumexp(self._log_parts(x, context), 1)
 
     def shares(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The posterior share `(n, k)` of each component in rows `x: (n, d)`."""
+        """The posterior probabilities `(n, k)` of the components for rows `x: (n, d)`."""
         return torch.softmax(self._log_parts(x, context), 1)
 
     def _log_parts(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """The log-density (n, k) that each component adds at `x: (n, d)`."""
+        """The logarithm (n, k) of each component's weighted density at `x: (n, d)`."""
         log_weights, means, variances, axes = self.components(x, context)
         return log_weights + _log_normal(x, means, variances, axes)
 
     def components(self, x: Tensor, context: Tensor | None) -> Components:
-        """The components given `context: (n, c)`, if there is one, in the type of `x`."""
+        """The components given `context: (n, c)`, if there is one, in the dtype of `x`."""
         own = Components(*(part.to(x) for part in (self.log_weights, self.means, self.variances, self.axes)))
         if context is None:
             return own
@@ -190,7 +191,7 @@ class Mixture(GrowingBuffers):
         return own._replace(log_weights=torch.log_softmax(log_shares, 1), means=means)
 
     def sample(self, n: int, generator: torch.Generator, context: Tensor | None = None) -> Tensor:
-        """Draw `n` rows `(n, d)`, one for each row of `context: (n, c)`, in the type of the mixture."""
+        """Draw `n` rows `(n, d)`, one for each row of `context: (n, c)`, in the dtype of the mixture."""
         if n == 0:
             return self.means.new_zeros(0, self.features)
         if context is None:
@@ -208,7 +209,7 @@ class Mixture(GrowingBuffers):
 
 
 def with_context(x: Tensor, context: Tensor | None) -> Tensor:
-    """Rows `(n, d + c)`: `x: (n, d)` with its `context: (n, c)` behind, if there is one."""
+    """Rows `(n, d + c)`: `x: (n, d)` followed by its `context: (n, c)`, if there is one."""
     return x if context is None else torch.cat([x, context], 1)
 
 
@@ -219,12 +220,12 @@ def _principal(covariances: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _covariances(variances: Tensor, axes: Tensor) -> Tensor:
-    """The covariances (k, d, d) with these `variances: (k, d)` along the `axes: (k, d, d)`."""
+    """The covariances (k, d, d) with `variances: (k, d)` along `axes: (k, d, d)`."""
     return (axes * variances[:, None]) @ axes.mT
 
 
 def _log_normal(x: Tensor, means: Tensor, variances: Tensor, axes: Tensor) -> Tensor:
-    """The log-density (n, k) of `x: (n, d)` under each Gaussian, whose `means` are (k, d) or (n, k, d)."""
+    """The log-density (n, k) of `x: (n, d)` under each Gaussian; `means` are (k, d) or (n, k, d)."""
     offset = torch.einsum("nkd,kde->nke", x[:, None] - means, axes)
     exponent = (offset.square() / variances + variances.log() + math.log(2 * math.pi)).sum(-1)
     return -0.5 * exponent

@@ -1,4 +1,4 @@
-"""Layers whose first weights come from a generator, never from the global random state."""
+"""Layers whose initial weights come from a generator, never from the global random state."""
 
 import torch
 from torch import nn

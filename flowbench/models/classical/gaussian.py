@@ -1,4 +1,4 @@
-"""A Gaussian with full covariance: the floor that any flow has to beat."""
+"""A Gaussian with full covariance: the baseline that any flow has to beat."""
 
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from flowbench.statistics.gaussian_mixtures import Tell
 
 
 class GaussianOptions(options.PartOptions):
-    """`min_variance` bounds the eigenvalues of the covariance from below, in model-space units."""
+    """`min_variance` is a lower bound of the covariance's eigenvalues, in model space."""
 
     name: Literal["gaussian"] = "gaussian"
     min_variance: PositiveFloat = 1e-6
@@ -21,10 +21,11 @@ class GaussianOptions(options.PartOptions):
 class GaussianFlow(Flow):
     """x = mean + L z with L lower triangular: a multivariate normal, fitted in closed form.
 
-    The diagonal of L is kept positive as exp(`log_diagonal`). Maximum likelihood is the train rows' mean
-    and covariance; eigenvalues below `min_variance` (columns that determine one another) are raised to it.
+    The diagonal of L is exp(`log_diagonal`), and so positive. The fit is the maximum likelihood one: the mean
+    and the covariance of the training rows. Eigenvalues below `min_variance` are raised to it; they occur
+    where columns determine one another.
 
-    Given a context, x = mean + `slopes` context + L z: linear regression with normal residuals, whose
+    Given a context, x = mean + `slopes` context + L z. This is linear regression with normal residuals, whose
     covariance does not depend on the context. It is the conditional of the joint normal.
     """
 
@@ -54,7 +55,7 @@ class GaussianFlow(Flow):
         if context is not None:
             given = context.double()
             centre = given.mean(0)
-            # The pseudo-inverse bears givens that determine one another.
+            # The pseudo-inverse allows context columns that determine one another.
             slopes = (torch.linalg.pinv(given - centre) @ residuals).T
             residuals = residuals - (given - centre) @ slopes.T
             mean = mean - slopes @ centre

@@ -1,4 +1,4 @@
-"""A Gaussian mixture, its components chosen by the information criterion."""
+"""A Gaussian mixture whose number of components is chosen by the Bayesian information criterion."""
 
 from typing import Any, ClassVar, Literal
 
@@ -16,15 +16,15 @@ from flowbench.statistics.gaussian_mixtures import (
     search_components,
 )
 
-#: How long the search for components takes at most where the budget is in steps.
+#: The longest search for components, in seconds, if the budget is in steps.
 DEFAULT_SECONDS = 60.0
 
 
 class MixtureOptions(options.PartOptions):
-    """At most `max_components`, fitted on at most `max_rows` train rows.
+    """At most `max_components`, fitted on at most `max_rows` training rows.
 
-    `min_variance` is added to every component's variances, in model-space units; by default less the more
-    rows there are.
+    `min_variance` is added to the variances of every component, in model space. Its default falls with the
+    number of rows.
     """
 
     name: Literal["mixture"] = "mixture"
@@ -36,11 +36,12 @@ class MixtureOptions(options.PartOptions):
 class MixtureDensity(Density):
     """sum_k w_k N(m_k, S_k) with full covariances, fitted by scikit-learn's expectation maximisation.
 
-    A conditional one is fitted to rows together with their context, and divided by its density of the
+    A conditional mixture is fitted to rows together with their context, and divided by its own density of the
     context.
 
-    Ever more components are tried, in steps of a third or a half, until Schwarz's criterion (1978) has
-    risen twice in a row, or until the next fit would end after the time there is, a minute if nobody says.
+    The numbers of components tried are 1, 2, 3, 4, 6, 8, 12 and so on. The Bayesian information criterion
+    (Schwarz 1978) chooses among them. The search ends when the criterion has risen twice in a row, or when
+    the next fit would end after the budget of time. Without a budget of time the limit is a minute.
     """
 
     Options: ClassVar[type[options.PartOptions]] = MixtureOptions
@@ -60,7 +61,7 @@ class MixtureDensity(Density):
 
     @property
     def parameter_count(self) -> int:
-        """Weights, which add up to one, means and covariances."""
+        """The number of weights, means and covariances; the weights sum to one."""
         together = self.features + self.context_features
         return len(self.mixture.means) * parameters_of_component(together) - 1
 

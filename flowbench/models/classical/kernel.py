@@ -1,4 +1,4 @@
-"""A kernel density estimate, its width chosen by likelihood."""
+"""A kernel density estimate whose bandwidth is chosen by likelihood."""
 
 import math
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -16,40 +16,41 @@ from flowbench.statistics.gaussian_mixtures import Tell
 
 Floats = NDArray[np.float64]
 
-#: Rows that the widths are chosen by.
+#: Number of rows whose leave-one-out likelihood chooses the bandwidths.
 JUDGES = 500
-#: Pairs of rows that are held in memory at a time.
+#: The largest number of pairs of rows in memory at once.
 PAIRS = 2**20
 
 
 class KernelOptions(options.PartOptions):
-    """At most `max_rows` train rows are kept, each with a kernel of its own."""
+    """At most `max_rows` training rows are kept, each as the centre of a kernel."""
 
     name: Literal["kde"] = "kde"
     max_rows: int = Field(default=20_000, ge=2)
 
 
 class KernelDensity(GrowingBuffers, Density):
-    """The mean of Gaussians around the train rows, all with the covariance L L'.
+    """The mean of Gaussians centred on the training rows, all with the covariance L L'.
 
-    L is a width times either the unit matrix or the Cholesky factor of the rows' covariance, whichever
-    gives rows the higher likelihood under the kernels of all others (Duin 1976: leave-one-out).
+    L is a bandwidth times either the identity or the Cholesky factor of the rows' covariance. The choice of
+    the two has the higher leave-one-out likelihood: that of each row under the kernels of all others (Duin
+    1976).
 
-    A conditional one weighs the kernel of each train row by a Gaussian of the distance between its context
-    and the given one (Rosenblatt 1969). Both widths are chosen together, by the conditional likelihood of
-    rows under the kernels of all others (Hall, Racine and Li 2004).
+    A conditional estimate weights the kernel of each training row by a Gaussian of the distance between its
+    context and the given one (Rosenblatt 1969). Both bandwidths are chosen together, by the leave-one-out
+    conditional likelihood (Hall, Racine and Li 2004).
     """
 
     Options: ClassVar[type[options.PartOptions]] = KernelOptions
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = ()
     options: KernelOptions
-    #: The train rows in units of the kernel, L^-1 x, (n, d).
+    #: The training rows in units of the kernel, L^-1 x, (n, d).
     rows: Tensor
     #: L, (d, d).
     factor: Tensor
-    #: The train rows' contexts in units of the width of their Gaussian, (n, c).
+    #: The training rows' contexts in units of their bandwidth, (n, c).
     context_rows: Tensor
-    #: That width, ().
+    #: The bandwidth of contexts, ().
     context_width: Tensor
 
     def __init__(
@@ -70,14 +71,15 @@ class KernelDensity(GrowingBuffers, Density):
 
     @property
     def parameter_count(self) -> int:
-        """The rows that are kept, with their contexts, and the widths."""
+        """The numbers in the rows that are kept and in their contexts, and one for each bandwidth."""
         return sum(getattr(self, name).numel() + 1 for name in self.growing)
 
     def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
         x = x[: self.options.max_rows].double()
         unit = torch.eye(self.features, dtype=x.dtype, device=x.device)
         covariance = x.T.cov().reshape(unit.shape)
-        # Columns that determine one another have no factor of their own.
+        # The covariance of columns that determine one another is singular, so a small multiple of the
+        # identity is added.
         shapes = [unit, torch.linalg.cholesky(covariance + 1e-6 * covariance.diagonal().mean() * unit)]
         given = None if context is None else context[: self.options.max_rows].double()
         found = [_choose_widths(x, shape, given) for shape in shapes]
@@ -119,7 +121,7 @@ class KernelDensity(GrowingBuffers, Density):
         return x, self._score(x, context, None)
 
     def _log_weights(self, context: Tensor) -> Tensor:
-        """The logarithms (m, n) of the weights that the train rows have given `context: (m, c)`, float64."""
+        """The log-weights (m, n) of the training rows' kernels given `context: (m, c)`, float64."""
         return _exponents(context / self.context_width, self.context_rows).log_softmax(1)
 
 
@@ -130,7 +132,7 @@ def _in_units(x: Tensor, factor: Tensor) -> Tensor:
 
 def _exponents(x: Tensor, rows: Tensor) -> Tensor:
     """-|x - row|^2 / 2 for all pairs, (m, n), float64."""
-    # Around the middle and in float64, since the squares of far rows cancel here.
+    # Centred and in float64, since the squares of rows far from zero cancel here.
     middle = rows.double().mean(0)
     x, rows = x.double() - middle, rows.double() - middle
     halves = -0.5 * rows.square().sum(1)
@@ -138,7 +140,7 @@ def _exponents(x: Tensor, rows: Tensor) -> Tensor:
 
 
 class _Widths(NamedTuple):
-    """The widths of the kernels of rows and of contexts, and the likelihood that chose them."""
+    """The bandwidths of rows and of contexts, and the leave-one-out log-likelihood that they reach."""
 
     width: float
     context_width: float
@@ -146,9 +148,9 @@ class _Widths(NamedTuple):
 
 
 def _choose_widths(x: Tensor, shape: Tensor, context: Tensor | None) -> _Widths:
-    """The widths of kernels of this `shape` with the highest leave-one-out likelihood.
+    """The bandwidths of kernels of this `shape` with the highest leave-one-out likelihood.
 
-    `context: (n, c)` is that of the rows `x: (n, d)`; without one only the rows' own width matters.
+    `context: (n, c)` belongs to the rows `x: (n, d)`. Without it only the rows' own bandwidth is chosen.
     """
     from scipy.optimize import minimize, minimize_scalar
 
@@ -179,7 +181,7 @@ def _choose_widths(x: Tensor, shape: Tensor, context: Tensor | None) -> _Widths:
         log_weights = (apart * math.exp(-2 * float(log_widths[1]))).log_softmax(1)
         return loss(float(log_widths[0]), (own(float(log_widths[0])) + log_weights).logsumexp(1))
 
-    # There are several minima: one, where a context that says nothing gets a width beyond all others.
+    # The loss has several minima. In one of them an uninformative context has a very large bandwidth.
     starts = [np.log([width, reach]) for width in (0.1, 0.3) for reach in (0.1, 0.3, 1.0, 10.0)]
     start = min(starts, key=conditional)
     best = minimize(

@@ -19,13 +19,13 @@ from flowbench.options import part_of
 from flowbench.registry import DIVERGENCES, FIELDS, INTEGRATORS
 from flowbench.statistics.gaussian_mixtures import Tell
 
-#: `(t, x: (n, d), probes: (n, k, d), context: (n, c))` to velocity (n, d), divergence (n,) and further
-#: integrands (n,) each; probes and context are None where there are none.
+#: Maps `(t, x: (n, d), probes: (n, k, d), context: (n, c))` to the velocity (n, d), the divergence (n,) and
+#: any further integrands, (n,) each. `probes` and `context` are None where there are none.
 Rates = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], State]
 
 
 class ContinuousOptions(options.PartOptions):
-    """The velocity field, and the solver and divergence used while training."""
+    """The velocity field, and the solver and the divergence estimator that are used in training."""
 
     name: Literal["cnf"] = "cnf"
     field: part_of(FIELDS, "time-mlp") = {"name": "time-mlp"}  # type: ignore[valid-type]
@@ -65,12 +65,16 @@ class ContinuousFlow(Flow):
 
     @property
     def start(self) -> Mixture | None:
-        """The Gaussian mixture of train rows that the field starts from, where it does."""
+        """The Gaussian mixture of training rows that the field starts from; None if it starts from none."""
         start: Mixture | None = self.field.start
         return start
 
     def for_validation(self) -> Self:
-        """A copy that is solved under error control: weights may learn to suit the steps of a fixed grid."""
+        """A copy that is solved with adaptive steps.
+
+        On a fixed grid the weights may adapt to the errors of its steps, and the likelihood then looks too
+        good.
+        """
         flow = super().for_validation()
         if not flow.integrator.options.adaptive:
             flow.integrator = NativeIntegrator(NativeOptions(**recipes.TRAINING_TOLERANCES))
@@ -83,16 +87,19 @@ class ContinuousFlow(Flow):
         divergence: options.PartOptions | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> Self:
-        """A copy in `dtype` with the integrator and the divergence of these options, by default the exact."""
+        """A copy in `dtype` with the given integrator and divergence estimator.
+
+        The divergence is exact unless another estimator is given.
+        """
         flow = super().for_evaluation(integrator, dtype=dtype)
         flow.integrator = INTEGRATORS.get(integrator.name)(integrator)
         flow.divergence = _estimator(divergence or DIVERGENCES.get("exact").Options(), flow.field)
         return flow
 
     def trajectory(self, z: Tensor, times: Tensor, *, context: Tensor | None = None) -> Tensor:
-        """Positions `(k, n, d)` of base points `z: (n, d)` at `times: (k,)`, which increase within [0, 1].
+        """Positions `(k, n, d)` at `times: (k,)` of base points `z: (n, d)`; times increase within [0, 1].
 
-        Raises `ConfigurationError` for other times, and `IntegrationError` where the solve fails.
+        Raises `ConfigurationError` for other times, and `IntegrationError` if the solve fails.
         """
         self._check(z, context)
         constants = _Constants(None, context)
@@ -117,17 +124,17 @@ class ContinuousFlow(Flow):
         end: float = 0.0,
         context: Tensor | None = None,
     ) -> tuple[Mapped, State]:
-        """`to_base` of `x: (n, d)`, with `integrals` more along each row's path, (n,) each.
+        """`to_base` of `x: (n, d)`, with `integrals` further integrals along each row's path, (n,) each.
 
-        They are those over t in [`end`, 1] of what `rates` returns after velocity and divergence, and
-        positive where it is. The solve stops at `end`, which may lie to either side of the base's t = 0.
-        Raises as `to_base` does.
+        `rates` returns the velocity, the divergence and then the integrands. Each integral is over t in
+        [`end`, 1], and is positive if its integrand is. The solve stops at t = `end`, which may lie below or
+        above the base's t = 0. Raises as `to_base` does.
         """
         self._check(x, context)
         return self._solve(x, context, 1.0, end, generator, rates, integrals)
 
     def rates(self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
-        """The velocity and its divergence, by the flow's estimator."""
+        """The velocity (n, d) and its divergence (n,), by the flow's divergence estimator."""
         velocity, divergence = self.divergence.velocity_and_divergence(self.field, t, x, probes, context)
         return velocity, divergence
 
@@ -147,9 +154,9 @@ class ContinuousFlow(Flow):
         rates: Rates,
         integrals: int = 0,
     ) -> tuple[Mapped, State]:
-        # Fixed for the whole solve: an adaptive integrator needs a deterministic right-hand side.
+        # Probes are fixed for the whole solve: an adaptive integrator needs a deterministic right-hand side.
         constants = _Constants(self.divergence.draw(x, generator), context)
-        # An integral over time grows with the time that passes, whichever way that is.
+        # The solver may run backwards in time; the sign makes the integral that of t increasing.
         direction = 1.0 if end > start else -1.0
 
         def derivative(t: Tensor, state: State, *args: Tensor) -> State:
@@ -179,15 +186,15 @@ class ContinuousFlow(Flow):
         *,
         times: Sequence[float] | None = None,
     ) -> Solution:
-        """Carry rows, and integrals along their paths, from t = `start` to `end` by the field's clock.
+        """Solve for rows, and for integrals along their paths, from t = `start` to `end`.
 
-        For `times` see `Integrator.integrate`.
+        The solver's time is that of the field's clock. For `times` see `Integrator.integrate`.
         """
         clock = self.field.clock
 
         def paced(tau: Tensor, state: State, *args: Tensor) -> State:
             t, rate = clock.at(tau)
-            # One rate for all rows, or one for each.
+            # `rate` is one number for all rows, or one for each row.
             return tuple(rate.view(-1, *[1] * (part.ndim - 1)) * part for part in f(t, state, *args))
 
         def paced_path(tau: Tensor, state: State, *args: Tensor) -> Tensor:
@@ -209,9 +216,9 @@ class ContinuousFlow(Flow):
 
 
 class _Constants(NamedTuple):
-    """What of each row stays as it is in a solve: `probes` of the divergence and `context`, if there are any.
+    """Tensors of each row that stay constant in a solve: `probes` of the divergence estimator, and `context`.
 
-    An integrator hands them back as it takes them, for the rows that are still under way.
+    Either may be None. An integrator passes them back as `args`, for the rows that it is still solving.
     """
 
     probes: Tensor | None
@@ -219,11 +226,11 @@ class _Constants(NamedTuple):
 
     @property
     def args(self) -> tuple[Tensor, ...]:
-        """Those that there are."""
+        """The tensors that are not None."""
         return tuple(part for part in self if part is not None)
 
     def of(self, args: tuple[Tensor, ...]) -> "_Constants":
-        """The same of other rows, from their `args`."""
+        """The constants of the rows that an integrator passes `args` for."""
         rest = iter(args)
         return _Constants(*(None if part is None else next(rest) for part in self))
 
@@ -234,7 +241,7 @@ def _estimator(options: options.PartOptions, field: VelocityField) -> Divergence
 
 
 def _local_error(solution: Solution) -> Tensor | None:
-    """What the steps of a solve added to the error of position and log-determinant, (n,)."""
+    """The local error of position and log-determinant, summed over the steps of a solve, (n,)."""
     if solution.local_error is None:
         return None
     position, log_det, *_ = solution.local_error

@@ -1,13 +1,14 @@
-"""How continuous flows are trained: the default recipe, and published ones."""
+"""Training recipes of continuous flows: the default recipe and published ones."""
 
 from typing import Any
 
 from flowbench.models.density import Adaptation
 
-#: Of solves while training.
+#: Tolerances of solves during training.
 TRAINING_TOLERANCES = {"atol": 1e-4, "rtol": 1e-4}
 
-#: What makes a step dearer and better: SOAP, and each row with a draw from the base and its mirror image.
+#: Settings whose steps cost more and learn more: the optimiser SOAP, and antithetic pairs, in which each row
+#: is taken with a draw from the base and with its mirror image.
 BETTER_STEPS = {
     "objective": {"name": "flow-matching", "antithetic": True, "late_share": 1.0},
     "optimizer": "soap",
@@ -16,49 +17,47 @@ BETTER_STEPS = {
 }
 
 
-#: The phases of training.
+#: The phases of training, before `ADAPTATIONS`.
 PHASES: tuple[dict[str, Any], ...] = (
     {
         "objective": "flow-matching",
         "batch_size": 1024,
         "learning_rate": 4e-3,
-        # With the rows as they are, the flow's own optimum is a spike on each of them.
+        # Noise is added to the rows where they are few (`flowbench.training.smoothing`). Without it, the flow
+        # that minimises the loss has a spike on each row.
         "smoothing": 0.5,
-        # Regression on a noisy target bears rounded products; a solve would not.
+        # Regression on a noisy target tolerates rounded matrix products; an ODE solve would not.
         "matmul_precision": "bf16",
     },
 )
 
-#: What suits some data, or some budgets, better; of two, the second overrides the first.
+#: Changes for a kind of data, or for a budget; where two set the same value, the later one holds.
 ADAPTATIONS: tuple[Adaptation, ...] = (
-    # Here too, so that they stay where only the method is given another name.
+    # The training tolerances stand here too, so that they stay when only the method is changed by name.
     Adaptation(options={"integrator": {"name": "native", **TRAINING_TOLERANCES}}),
-    # A table's columns take long to learn: the rate stays high for most of the time (after a minute,
-    # protein is better by 0.57 nat than with a decline from the start and POWER by 0.035; toys, whose
-    # fits are near their end by then, are worse, rings by 0.007), and steps are fewer and better: SOAP
-    # (after two minutes, protein is better by 0.20 nat than with Adam, and POWER by 0.023), and each row
-    # twice (after one, protein is better by 0.30 and POWER by 0.044 than with twice as many rows).
+    # Tables take long to learn, so the learning rate stays high for most of the time, and steps cost more and
+    # learn more. Measured: benchmarks/DEFAULTS.md#rate-and-decline and #soap-and-antithetic-pairs.
     Adaptation("table", phase={**BETTER_STEPS, "decline": 0.25}),
-    # Toys gain from such steps later (after two minutes, pinwheel is better by 0.002 nat and three others
-    # level; after five, checkerboard by 0.005, two spirals by 0.0028, rings and pinwheel by 0.0015; after
-    # one, they are worse).
+    # Toys gain from such steps only with a longer budget. Measured:
+    # benchmarks/DEFAULTS.md#soap-and-antithetic-pairs.
     Adaptation("toy", 100, phase=BETTER_STEPS),
-    # A wider network learns more of a table (after two minutes, protein is better by 0.27 nat and POWER
-    # level; after five, protein by 0.31 and, with the larger batches, POWER by 0.017; after one, protein
-    # by 0.14, but POWER is worse by 0.025).
+    # With a longer budget a wider network pays off. Measured: benchmarks/DEFAULTS.md#width.
     Adaptation(seconds=100, options={"field": {"name": "time-mlp", "width": 192}}),
-    # With more steps their noise matters more; toys are near their end.
+    # In a long fit the noise of the gradients limits the result, so batches are larger. On toys such a fit is
+    # nearly converged, so the learning rate stays lower.
     Adaptation("table", 200, phase={"batch_size": 4096, "learning_rate": 1e-2}),
     Adaptation("toy", 200, phase={"batch_size": 4096, "learning_rate": 5e-3}),
 )
 
 
 def ffjord(kind: str) -> dict[str, Any]:
-    """FFJORD's own recipe (Grathwohl et al. 2019, the released code's defaults) for a "toy" or a "table".
+    """FFJORD's own recipe for a "toy" or a "table", as configuration values.
 
-    Toys, not standardised: three layers of 64 tanh units, exact trace, 10,000 steps of batch 100. Tables:
-    one layer of ten softplus units a feature, one Gaussian probe, batch 1000, stopping after 30 validations
-    without progress; the code's stepwise decay of the learning rate is left out. Both by the continuous
+    The values are the defaults of the code released with Grathwohl et al. (2019). For toys: columns are not
+    standardised, the field has three layers of 64 tanh units, the trace is exact, and training takes 10,000
+    steps of batch 100. For tables: the field has one layer of ten softplus units a feature, the trace is
+    estimated with one Gaussian probe, the batch is 1000, and training stops after 30 validations without
+    progress. The code's stepwise decay of the learning rate is left out. Both recipes use the continuous
     adjoint at the code's tolerances, with decoupled weight decay.
     """
     toy = kind == "toy"

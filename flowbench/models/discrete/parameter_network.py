@@ -1,4 +1,4 @@
-"""What a context adds to the parameters of a discrete flow's layers."""
+"""Parameters of a discrete flow's layers that depend on a context."""
 
 from collections.abc import Sequence
 from math import prod
@@ -9,15 +9,15 @@ from torch.nn.functional import silu
 
 from flowbench.models.seeded_layers import seeded_linear
 
-#: Units of each of the two hidden layers.
+#: Width of each of the two hidden layers.
 WIDTH = 64
 
 
 class ParameterNetwork(nn.Module):
-    """A perceptron from a context to changes of the parameters of `layers` layers (Ha et al. 2017).
+    """A perceptron from a context to increments of the parameters of `layers` layers (Ha et al. 2017).
 
-    `shapes` are those of the parameters of one layer. The network starts at zero, so that a conditional flow
-    starts from one that does not depend on the context.
+    `shapes` are the shapes of the parameters of one layer. The network's output is zero at the start, so the
+    untrained conditional flow does not depend on the context.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ParameterNetwork(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, context: Tensor) -> list[Tensor]:
-        """Of each parameter its changes (layers, n, *shape) for `context: (n, c)`."""
+        """The increments (layers, n, *shape) of each parameter for `context: (n, c)`."""
         changes = self.last(silu(self.second(silu(self.first(context)))))
         return [
             part.view(len(context), self.layers, *shape).transpose(0, 1)
@@ -47,10 +47,10 @@ class ParameterNetwork(nn.Module):
 
 
 def dot(x: Tensor, weights: Tensor) -> Tensor:
-    """The products (n,) of rows `x: (n, d)` with `weights`, (d,) for all rows or (n, d)."""
+    """The inner products (n,) of rows `x: (n, d)` with `weights`, (d,) for all rows or (n, d)."""
     return x @ weights if weights.ndim == 1 else (x * weights).sum(1)
 
 
 def times(x: Tensor, matrix: Tensor) -> Tensor:
-    """The rows x M (n, e) of `x: (n, d)` and `matrix`, (d, e) for all rows or (n, d, e)."""
+    """The products x M (n, e) of rows `x: (n, d)` with `matrix`, (d, e) for all rows or (n, d, e)."""
     return x @ matrix if matrix.ndim == 2 else (x.unsqueeze(1) @ matrix).squeeze(1)

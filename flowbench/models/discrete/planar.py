@@ -1,4 +1,4 @@
-"""Planar flows (Rezende and Mohamed 2015), run from data to base so that the likelihood is one pass."""
+"""Planar flows (Rezende and Mohamed 2015), run from data to base so that the likelihood takes one pass."""
 
 from typing import Any, ClassVar, Literal
 
@@ -11,12 +11,12 @@ from flowbench import options
 from flowbench.models.density import Flow, Mapped, likelihood_phases
 from flowbench.models.discrete.parameter_network import ParameterNetwork, dot
 
-#: How far w.u stays above -1, where a layer would fold.
+#: w.u stays at least this far above -1, below which a layer is not invertible.
 MARGIN = 1e-5
 
 
 class PlanarOptions(options.PartOptions):
-    """`layers` planar maps in a row; `initial_scale` is how far each moves a row at the start."""
+    """`layers` is the number of planar maps; `initial_scale` is how far each moves a row at the start."""
 
     name: Literal["planar"] = "planar"
     layers: PositiveInt = 32
@@ -26,10 +26,10 @@ class PlanarOptions(options.PartOptions):
 class PlanarFlow(Flow):
     """Layers x -> x + u tanh(w.x + b) from data to base (Rezende and Mohamed 2015, eq. 10).
 
-    Each layer is invertible at every step of training: u is replaced by u + (m(w.u) - w.u) w / |w|^2 with
-    m(a) = softplus(a) - 1 (their appendix A.1) raised by `MARGIN`, so that w.u > -1 in arithmetic too.
-    Sampling inverts a layer through the scalar equation a + (w.u) tanh(a + b) = w.y, which is monotone in
-    a = w.x. Given a context, a small network adds to w, u and b of every layer.
+    Each layer stays invertible in training: u is replaced by u + (m(w.u) - w.u) w / |w|^2 with m(a) =
+    softplus(a) - 1 (their appendix A.1). m is raised by `MARGIN`, so that w.u > -1 in floating point too.
+    Sampling inverts a layer by solving a + (w.u) tanh(a + b) = w.y for a = w.x, a scalar equation whose left
+    side is increasing in a. Given a context, a small network adds to w, u and b of every layer.
     """
 
     Options: ClassVar[type[options.PartOptions]] = PlanarOptions
@@ -56,7 +56,10 @@ class PlanarFlow(Flow):
             self.given = ParameterNetwork(context_features, options.layers, shapes, generator)
 
     def _layers(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """w, the constrained u, both (layers, d), b and w.u > -1, (layers,); per row (layers, n, ...)."""
+        """w and the constrained u, both (layers, d), b and w.u > -1, both (layers,).
+
+        Given a context each has an axis for the rows after the first: (layers, n, ...).
+        """
         w, u, b = self.w, self.u, self.b
         if context is not None:
             changes = self.given(context)
@@ -93,9 +96,9 @@ def _log_det(activations: Tensor, products: Tensor) -> Tensor:
 def solve_monotone(y: Tensor, c: Tensor, b: Tensor, tolerance: float = 1e-10) -> Tensor:
     """The root a of a + c tanh(a + b) = y for every `y: (n,)`; c > -1 and b are () or (n,).
 
-    Newton steps kept inside a bracket, with bisection where they leave it or slow down, until one is below
-    `tolerance`, or the precision of y's dtype where that is coarser, and one step more. Every root is found
-    on its own, whatever is solved beside it. It carries no gradient.
+    The method is Newton's within a bracket. It bisects where a Newton step would leave the bracket or is not
+    below half of the last step. It ends one step after a step is below `tolerance`, or below the precision of
+    y's dtype if that is coarser. Each root does not depend on the others. The result carries no gradient.
     """
     eps = torch.finfo(y.dtype).eps
     with torch.no_grad():
@@ -103,7 +106,8 @@ def solve_monotone(y: Tensor, c: Tensor, b: Tensor, tolerance: float = 1e-10) ->
         root = y - c * torch.tanh(y + b)
         step = high - low
         done = finished = torch.zeros_like(y, dtype=torch.bool)
-        # Bisection alone would end within the mantissa's bits; the bound only guards against NaN.
+        # Bisection alone would end within as many steps as the mantissa has bits; the bound only guards
+        # against NaN.
         for _ in range(100):
             h = torch.tanh(root + b)
             residual = root + c * h - y
@@ -114,7 +118,8 @@ def solve_monotone(y: Tensor, c: Tensor, b: Tensor, tolerance: float = 1e-10) ->
             inside = (root - newton >= low) & (root - newton <= high)
             usable = inside & (2 * newton.abs() < step.abs())
             step = torch.where(usable, newton, root - (low + high) / 2)
-            # The last step of a root is Newton's: it leaves less than a bisection as small.
+            # The last step of a root is a Newton step: it leaves a smaller error than a bisection of equal
+            # size.
             step = torch.where(done, newton.where(inside, torch.zeros_like(newton)), step)
             root = torch.where(finished, root, root - step)
             finished = done

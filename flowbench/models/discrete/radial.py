@@ -1,4 +1,4 @@
-"""Radial flows (Rezende and Mohamed 2015), run from data to base so that the likelihood is one pass."""
+"""Radial flows (Rezende and Mohamed 2015), run from data to base so that the likelihood takes one pass."""
 
 from typing import Any, ClassVar, Literal
 
@@ -11,14 +11,14 @@ from flowbench import options
 from flowbench.models.density import Flow, Mapped, likelihood_phases
 from flowbench.models.discrete.parameter_network import ParameterNetwork
 
-#: How far beta stays above -alpha, where a layer would fold.
+#: beta stays at least this far above -alpha, below which a layer is not invertible.
 MARGIN = 1e-5
-#: softplus of this is 1: a layer that begins here begins as the identity.
+#: softplus of this value is 1, so a layer that starts here is the identity.
 ONE = 0.541324854612918
 
 
 class RadialOptions(options.PartOptions):
-    """`layers` radial maps in a row."""
+    """`layers` is the number of radial maps."""
 
     name: Literal["radial"] = "radial"
     layers: PositiveInt = 32
@@ -27,9 +27,9 @@ class RadialOptions(options.PartOptions):
 class RadialFlow(Flow):
     """Layers x -> x + beta (x - c) / (alpha + |x - c|) from data to base (Rezende and Mohamed 2015, eq. 14).
 
-    alpha = softplus(`raw_alpha`) > 0 and beta = -alpha + softplus(`raw_beta`) > -alpha (their appendix
-    A.2), so that every layer is invertible; the inverse is the root of a quadratic. Given a context, a small
-    network adds to c, `raw_alpha` and `raw_beta` of every layer.
+    alpha = softplus(`raw_alpha`) > 0 and beta = -alpha + softplus(`raw_beta`) > -alpha (their appendix A.2),
+    so every layer is invertible. Its inverse is the root of a quadratic. Given a context, a small network
+    adds to c, `raw_alpha` and `raw_beta` of every layer.
     """
 
     Options: ClassVar[type[options.PartOptions]] = RadialOptions
@@ -52,7 +52,10 @@ class RadialFlow(Flow):
             self.given = ParameterNetwork(context_features, options.layers, shapes, generator)
 
     def _layers(self, context: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Of every layer the centre (d,), alpha and alpha + beta, both positive; per row (n, d) and (n,)."""
+        """For each layer the centre (d,), alpha > 0 and alpha + beta > 0.
+
+        Given a context their shapes are (n, d) and (n,).
+        """
         centre, raw_alpha, raw_beta = self.centre, self.raw_alpha, self.raw_beta
         if context is not None:
             own, changes = (centre, raw_alpha, raw_beta), self.given(context)
@@ -65,7 +68,7 @@ class RadialFlow(Flow):
         log_det = x.new_zeros(len(x))
         for centre, alpha, total in self._layers(context):
             offset = x - centre
-            # The norm has no gradient at the centre itself.
+            # The norm has no gradient at the centre, hence the clamp.
             radius = offset.square().sum(1).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
             x = torch.addcmul(x, offset, ((total - alpha) / (alpha + radius)).unsqueeze(1))
             log_det = log_det + self._log_det(radius, alpha, total)
@@ -76,7 +79,7 @@ class RadialFlow(Flow):
         for centre, alpha, total in reversed(self._layers(context)):
             offset = z - centre
             reached = torch.linalg.vector_norm(offset, dim=1)
-            # r (alpha + beta + r) = |y - c| (alpha + r), by the formula that does not cancel.
+            # The root of r (alpha + beta + r) = |y - c| (alpha + r), by the formula without cancellation.
             half = (total - reached) / 2
             root = (half.square() + alpha * reached).sqrt()
             radius = torch.where(half > 0, alpha * reached / (half + root), root - half)
@@ -85,7 +88,10 @@ class RadialFlow(Flow):
         return Mapped(z, log_det)
 
     def _log_det(self, radius: Tensor, alpha: Tensor, total: Tensor) -> Tensor:
-        """log|det| `(n,)` of one layer at `radius: (n,)`: d - 1 directions across, one along the radius."""
+        """log|det| `(n,)` of one layer at `radius: (n,)`.
+
+        The layer scales d - 1 directions perpendicular to the radius and one along it.
+        """
         reach = alpha + radius
         across = torch.log((total + radius) / reach)
         along = torch.log1p(alpha * (total - alpha) / reach.square())

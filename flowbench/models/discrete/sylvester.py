@@ -1,4 +1,4 @@
-"""Sylvester flows (van den Berg et al. 2018), run from data to base so that the likelihood is one pass."""
+"""Sylvester flows (van den Berg et al. 2018), run from data to base so that the likelihood takes one pass."""
 
 from typing import Any, ClassVar, Literal
 
@@ -11,12 +11,13 @@ from flowbench.models.density import Flow, Mapped, likelihood_phases
 from flowbench.models.discrete.parameter_network import ParameterNetwork, dot, times
 from flowbench.models.discrete.planar import solve_monotone
 
-#: How far the product of two diagonal entries stays above -1, where a layer would fold.
+#: The product of two diagonal entries stays at least this far above -1, below which a layer is not
+#: invertible.
 MARGIN = 1e-5
 
 
 class SylvesterOptions(options.PartOptions):
-    """`layers` maps in a row; `initial_scale` is how far each moves a row at the start."""
+    """`layers` is the number of maps; `initial_scale` is how far each moves a row at the start."""
 
     name: Literal["sylvester"] = "sylvester"
     layers: PositiveInt = 16
@@ -26,10 +27,11 @@ class SylvesterOptions(options.PartOptions):
 class SylvesterFlow(Flow):
     """Layers x -> x + Q R tanh(S Q'x + b) from data to base (van den Berg et al. 2018, eq. 13).
 
-    Q is a product of d Householder reflections (their section 4.2), R and S are upper triangular, and the
-    entries of their diagonals lie in (-1, 1), so that 1 + r s tanh' > 0 (theorem 2) and log|det| is the sum
-    of its logarithms. In the coordinates Q'x a layer is inverted from the last to the first, each by the
-    scalar equation of a planar layer. Given a context, a small network adds to the parameters of every layer.
+    Q is a product of d Householder reflections (their section 4.2). R and S are upper triangular, and the
+    entries r and s of their diagonals lie in (-1, 1). So 1 + r s tanh' > 0 (theorem 2), and log|det| is the
+    sum of the logarithms of these terms. The inverse of a layer solves for the coordinates of Q'x one by one,
+    from the last to the first, each by the scalar equation of a planar layer. Given a context, a small
+    network adds to the parameters of every layer.
     """
 
     Options: ClassVar[type[options.PartOptions]] = SylvesterOptions
@@ -59,7 +61,7 @@ class SylvesterFlow(Flow):
             self.given = ParameterNetwork(context_features, options.layers, shapes, generator)
 
     def _layers(self, context: Tensor | None) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Of every layer the orthogonal Q, the triangular R and S, all (d, d), and b (d,).
+        """For each layer the orthogonal Q, the triangular R and S, all (d, d), and b (d,).
 
         Given a context each has an axis for the rows in front.
         """
@@ -88,7 +90,7 @@ class SylvesterFlow(Flow):
             turned = times(z, q)
             before, h = torch.zeros_like(turned), torch.zeros_like(turned)
             for i in reversed(range(self.features)):
-                # What the coordinates behind this one, already known, add outside and inside of its tanh.
+                # The terms of the later coordinates, already known, outside and inside the tanh of this one.
                 rest = turned[:, i] - dot(h[:, i + 1 :], outer[..., i, i + 1 :])
                 shift = bias[..., i] + dot(before[:, i + 1 :], inner[..., i, i + 1 :])
                 out, into = outer[..., i, i], inner[..., i, i]
@@ -101,7 +103,7 @@ class SylvesterFlow(Flow):
 
 
 def _orthogonal(reflections: Tensor) -> Tensor:
-    """The products (..., d, d) of the `reflections` 1 - 2 v v' / |v|^2 in the rows v of (..., d, d)."""
+    """The products (..., d, d) of reflections I - 2 v v' / |v|^2 in the rows v of `reflections`."""
     features = reflections.shape[-1]
     q = torch.eye(features, dtype=reflections.dtype, device=reflections.device).expand_as(reflections)
     for v in reflections.unbind(-2):
@@ -111,7 +113,7 @@ def _orthogonal(reflections: Tensor) -> Tensor:
 
 
 def _bounded(raw: Tensor) -> Tensor:
-    """Upper triangles (..., d, d) whose diagonals lie in (-1, 1)."""
+    """The upper triangles (..., d, d) of `raw`, with diagonals mapped into (-1, 1)."""
     return raw.triu(1) + (raw.diagonal(dim1=-2, dim2=-1).tanh() * (1 - MARGIN)).diag_embed()
 
 

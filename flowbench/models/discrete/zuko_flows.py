@@ -1,4 +1,4 @@
-"""Autoregressive and coupling flows of the library zuko behind the contract of a flow."""
+"""Autoregressive and coupling flows of the library zuko, as subclasses of `Flow`."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal
@@ -12,9 +12,9 @@ from flowbench.models.density import Flow, Mapped, likelihood_phases
 
 
 class ZukoFlow(Flow):
-    """A flow whose map from data to base is a composed transform of zuko, in both directions.
+    """A flow whose map from data to base is a composed transform of zuko, and its inverse.
 
-    zuko's networks take a context themselves.
+    zuko's own networks take the context.
     """
 
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = likelihood_phases(4e-3)
@@ -46,7 +46,7 @@ class ZukoFlow(Flow):
 
 
 class MAFOptions(options.PartOptions):
-    """`transforms` maps in a row, each of them told by a network with layers of `hidden` units."""
+    """`transforms` is the number of maps; the network of each has layers of `hidden` units."""
 
     name: Literal["maf"] = "maf"
     transforms: PositiveInt = 8
@@ -54,7 +54,7 @@ class MAFOptions(options.PartOptions):
 
 
 class MaskedAutoregressiveFlow(ZukoFlow):
-    """Affine autoregressive maps (Papamakarios et al. 2017), the order of the columns turned round each time.
+    """Affine autoregressive maps (Papamakarios et al. 2017), with the column order reversed between maps.
 
     Drawing a row takes as many passes as there are columns.
     """
@@ -76,7 +76,7 @@ class MaskedAutoregressiveFlow(ZukoFlow):
 
 
 class SplineOptions(options.PartOptions):
-    """As those of `maf`; each column is bent by a monotone spline of `bins` pieces over [-5, 5]."""
+    """The options of `maf`, and the number of `bins` of each column's monotone spline over [-5, 5]."""
 
     transforms: PositiveInt = 5
     hidden: tuple[PositiveInt, ...] = (128, 128)
@@ -84,17 +84,17 @@ class SplineOptions(options.PartOptions):
 
 
 class NSFOptions(SplineOptions):
-    """Those of splines."""
+    """The options of autoregressive splines."""
 
     name: Literal["nsf"] = "nsf"
 
 
 class NeuralSplineFlow(ZukoFlow):
-    """Autoregressive rational-quadratic splines (Durkan et al. 2019); outside [-5, 5] the identity."""
+    """Autoregressive rational-quadratic splines (Durkan et al. 2019); the identity outside [-5, 5]."""
 
     Options: ClassVar[type[options.PartOptions]] = NSFOptions
     options: SplineOptions
-    #: Passes in which a row is drawn; as many as columns where None.
+    #: Passes that drawing a row takes; None is one for each column.
     passes: ClassVar[int | None] = None
 
     def _build(self) -> nn.Module:
@@ -113,7 +113,7 @@ class NeuralSplineFlow(ZukoFlow):
 
 
 class CouplingOptions(SplineOptions):
-    """Those of splines; more transforms, since each of them bends half of the columns."""
+    """The options of splines, with more transforms, since each of them changes half of the columns."""
 
     name: Literal["coupling"] = "coupling"
     transforms: PositiveInt = 8
@@ -122,7 +122,8 @@ class CouplingOptions(SplineOptions):
 class CouplingFlow(NeuralSplineFlow):
     """Coupling layers (Dinh et al. 2017) of rational-quadratic splines (Durkan et al. 2019).
 
-    One half of the columns tells how the other is bent, by turns, so that drawing is as fast as scoring.
+    Each layer transforms one half of the columns with parameters from the other half, in turn. So drawing is
+    as fast as scoring.
     """
 
     Options: ClassVar[type[options.PartOptions]] = CouplingOptions

@@ -1,4 +1,4 @@
-"""Activations with their first derivative, so that tangents can be pushed forward by hand."""
+"""Activation functions with their first derivatives, for Jacobian-vector products without autodiff."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple

@@ -15,10 +15,10 @@ from flowbench.models.seeded_layers import seeded_linear
 
 
 class ConcatSquashOptions(options.PartOptions):
-    """Widths of the hidden layers, their activation, and the length of FFJORD's own time.
+    """Widths of the `hidden` layers, their `activation`, and the length of FFJORD's own time axis.
 
-    With `per_feature` a width is that many units for each feature. A longer time lets the same weights
-    move rows further.
+    With `per_feature` each width is multiplied by the number of columns. A larger `time_length` lets the same
+    weights move rows further.
     """
 
     name: Literal["concatsquash"] = "concatsquash"
@@ -29,10 +29,10 @@ class ConcatSquashOptions(options.PartOptions):
 
 
 class ConcatSquash(VelocityField):
-    """v(t, x) = -T net(T (1 - t), x), T the `time_length`.
+    """v(t, x) = -T net(T (1 - t), x), with T the `time_length`.
 
-    FFJORD integrates dx/dtau = net(tau, x) from the data at tau = 0 to the base at tau = T, so
-    tau = T (1 - t). Each layer is `ConcatSquashLinear`, which a context shifts.
+    FFJORD integrates dx/dtau = net(tau, x) from the data at tau = 0 to the base at tau = T, so tau = T (1 -
+    t). Each layer is a `ConcatSquashLinear`; a context adds a term to each.
     """
 
     Options: ClassVar[type[options.PartOptions]] = ConcatSquashOptions
@@ -84,9 +84,9 @@ class ConcatSquash(VelocityField):
 
 
 class ConcatSquashLinear(nn.Module):
-    """(W x + b) * sigmoid(g tau + c) + h tau, with tau a column (1, 1) or (n, 1).
+    """The layer (W x + b) * sigmoid(g tau + c) + h tau, with tau a column (1, 1) or (n, 1).
 
-    Given a context, (W x + C context + b) in the first bracket.
+    Given a context, the first bracket is (W x + C context + b).
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ConcatSquashLinear(nn.Module):
             return value, functional.linear(tangents, self.layer.weight) * gate
         if len(tau) > 1:
             return self.layer(x) * gate + shift, functional.linear(tangents, self.layer.weight) * gate
-        # One time for all rows: the weights are fewer numbers to gate than what they make of the rows.
+        # With one time for all rows it is cheaper to gate the weights than the layer's outputs.
         weight = gate.T * self.layer.weight
         bias = torch.addcmul(shift, self.layer.bias, gate).squeeze(0)
         return functional.linear(x, weight, bias), functional.linear(tangents, weight)

@@ -9,17 +9,17 @@ from flowbench.models.mixture import Mixture
 
 
 class MixtureDrift(Mixture):
-    """u(t, x) = sum_k r_k(t, x) u_k(t, x): flow matching's exact answer for data from a Gaussian mixture.
+    """u(t, x) = sum_k r_k(t, x) u_k(t, x): flow matching's exact solution for a Gaussian mixture.
 
-    Along x_t = (1 - t) x_0 + t x_1 with x_0 standard normal and x_1 from sum_k w_k N(m_k, S_k), component k
-    is N(t m_k, C_k) at time t, C_k = t^2 S_k + (1 - t)^2 I; r_k are its posterior shares and
-    u_k = m_k + (t S_k - (1 - t) I) C_k^-1 (x - t m_k) is its own velocity (Lipman et al. 2023, theorem 3).
-    Its flow has the density of the mixture at t = 1, so a network that is added to it and starts at zero
-    starts from the mixture's likelihood.
+    The path is x_t = (1 - t) x_0 + t x_1, with x_0 standard normal and x_1 from sum_k w_k N(m_k, S_k). At
+    time t component k is N(t m_k, C_k), with C_k = t^2 S_k + (1 - t)^2 I. r_k is the posterior probability of
+    component k. u_k = m_k + (t S_k - (1 - t) I) C_k^-1 (x - t m_k) is the velocity of component k alone
+    (Lipman et al. 2023, theorem 3). The flow of u has the density of the mixture at t = 1. A network that
+    starts at zero and is added to u therefore starts from the mixture's likelihood.
 
-    Given a context, weights and means are those that the mixture has there, one set for each row.
+    Given a context, the weights and means are those of the conditional mixture, one set for each row.
 
-    Without components, as it begins, the data are taken as standard normal: u = (2t - 1) / s^2 x,
+    A new drift has no components. The data are then taken to be standard normal: u = (2t - 1) / s^2 x, with
     s^2 = t^2 + (1 - t)^2.
     """
 
@@ -69,10 +69,11 @@ class MixtureDrift(Mixture):
 
 
 class _Components(NamedTuple):
-    """What a mixture is at given times and rows; (n, k, d) vectors are in the components' own axes.
+    """The components of the mixture at given times and rows.
 
-    `axes` (k, d, d), `shares` (n, k), `rates` of growth along the axes, `score` and velocity (`own`) of each
-    component; the mixture's `velocity` and `mean_score`, (n, d), in the usual axes.
+    Per component: the principal `axes` (k, d, d), the posterior probabilities `shares` (n, k), and (n, k, d)
+    vectors in these axes. The vectors are the `rates` of growth along the axes, the `score` and the velocity
+    (`own`). For the whole mixture, in the original axes: its `velocity` and its `mean_score`, (n, d) each.
     """
 
     axes: Tensor
@@ -85,13 +86,13 @@ class _Components(NamedTuple):
 
 
 def _into_axes(vectors: Tensor, axes: Tensor) -> Tensor:
-    """`vectors: (..., d)` in the principal `axes: (k, d, d)` of each component, (..., k, d)."""
+    """`vectors: (..., d)` in the coordinates of each component's principal `axes: (k, d, d)`, (..., k, d)."""
     flat = axes.permute(1, 0, 2).flatten(1)
     return (vectors @ flat).reshape(*vectors.shape[:-1], *axes.shape[:2])
 
 
 def _out_of_axes(turned: Tensor, axes: Tensor) -> Tensor:
-    """The sum over components of vectors (..., k, d) given in the `axes: (k, d, d)` of each, (..., d)."""
+    """The sum (..., d) over components of vectors (..., k, d) given in their `axes: (k, d, d)`."""
     return turned.flatten(-2) @ axes.permute(0, 2, 1).flatten(0, 1)
 
 

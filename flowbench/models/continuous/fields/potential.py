@@ -1,4 +1,4 @@
-"""The velocity of OT-Flow (Onken et al. 2021): the gradient of a potential, its trace in closed form."""
+"""The velocity field of OT-Flow (Onken et al. 2021): the gradient of a potential."""
 
 from typing import ClassVar, Literal, NamedTuple, cast
 
@@ -11,15 +11,15 @@ from flowbench import options
 from flowbench.models.continuous.fields.velocity_field import VelocityField, time_column
 from flowbench.models.seeded_layers import seeded_linear
 
-# The paper starts from weights of 1 and a gain of 1, whose flow widens the base to a standard deviation of
-# about 7: after 250 steps on standardised moons the NLL was 2.74 nats from there and 2.21 from here.
+# Initial gain of the factor A. With the paper's gain of 1 and weights of 1, the untrained flow widens the
+# base to a standard deviation of about 7. Measured: benchmarks/DEFAULTS.md#initial-weights-of-the-potential.
 FACTOR_GAIN = 0.3
 
 
 class PotentialOptions(options.PartOptions):
-    """`width` of the residual network, how many `layers` it has, and the rank of the quadratic term.
+    """`width` of the residual network, its number of `layers`, and the `rank` of the quadratic term.
 
-    By default the `rank` is as high as it can be, d + 1, but 10 at most.
+    By default the `rank` is the largest possible, d + 1, but at most 10.
     """
 
     name: Literal["potential"] = "potential"
@@ -29,7 +29,7 @@ class PotentialOptions(options.PartOptions):
 
 
 class Slopes(NamedTuple):
-    """Derivatives of the potential: `gradient` (n, d) in x, `time` (n,) in tau, `laplacian` (n,) in x."""
+    """Derivatives of the potential: `gradient` (n, d) and `laplacian` (n,) in x, and `time` (n,) in tau."""
 
     gradient: Tensor
     time: Tensor
@@ -39,16 +39,17 @@ class Slopes(NamedTuple):
 class Potential(VelocityField):
     """v(t, x) = grad Phi(x, tau), tau = 1 - t: the field of OT-Flow (Onken, Wu Fung, Li and Ruthotto 2021).
 
-    OT-Flow carries data at tau = 0 to the base at tau = 1 by dx/dtau = -grad Phi, hence the sign. With
-    s = (x, tau), Phi(s) = w^T N(s) + s^T A^T A s / 2 + b^T s, and N is a residual network:
-    u_0 = a(K_0 s + c_0), u_i = u_{i-1} + h a(K_i u_{i-1} + c_i), i = 1..M, N = u_M, h = 1 / M, with
-    a(x) = log(e^x + e^-x), an antiderivative of tanh. The paper's constant in Phi moves nothing and is
-    left out. Given a context c, K_0 s + C c takes the place of K_0 s, and b + B c that of b.
+    OT-Flow carries data at tau = 0 to the base at tau = 1 by dx/dtau = -grad Phi, hence the sign. With s =
+    (x, tau), Phi(s) = w^T N(s) + s^T A^T A s / 2 + b^T s. N is a residual network: u_0 = a(K_0 s + c_0), u_i
+    = u_{i-1} + h a(K_i u_{i-1} + c_i), i = 1..M, N = u_M, h = 1 / M. Its activation a(x) = log(e^x + e^-x) is
+    an antiderivative of tanh. The paper adds a constant to Phi, which does not change the velocity and is
+    left out here. Given a context c, K_0 s + C c takes the place of K_0 s, and b + B c that of b.
 
-    Gradient and Laplacian are written out as in the paper, without autodiff: with z_{M+1} = w and
-    z_i = z_{i+1} + h K_i^T [tanh(K_i u_{i-1} + c_i) o z_{i+1}], the gradient of w^T N is
-    K_0^T [tanh(K_0 s + c_0) o z_1], and its Laplacian is a sum over the layers of (1 - tanh^2) o z weighed
-    by the squares of what each of the d directions becomes there: d products of the size of each layer.
+    Gradient and Laplacian are written out as in the paper, without autodiff. With z_{M+1} = w and z_i =
+    z_{i+1} + h K_i^T [tanh(K_i u_{i-1} + c_i) o z_{i+1}], the gradient of w^T N is K_0^T [tanh(K_0 s + c_0) o
+    z_1]. Its Laplacian is a sum over the layers of (1 - tanh^2) o z, weighted by the squares of the
+    derivatives of the layer's pre-activations along the d directions of x. That takes d products of the size
+    of each layer.
     """
 
     Options: ClassVar[type[options.PartOptions]] = PotentialOptions
@@ -101,13 +102,13 @@ class Potential(VelocityField):
         return slopes.gradient, slopes.laplacian
 
     def slopes(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Slopes:
-        """The potential's gradient, slope in tau and Laplacian at `t`, () or (n,), and `x` (n, d)."""
+        """Gradient, derivative in tau and Laplacian of the potential at `t`, () or (n,), and `x` (n, d)."""
         s = _space_time(t, x)
         slopes, _ = self._forward(s, context)
         backward = self._backward(slopes)
         gradient = self._gradient(s, slopes, backward, context)
         opening = self.opening.weight[:, :-1].T
-        # What each of the d directions of x becomes behind a layer: (d, n, width).
+        # The derivatives of a layer's output along the d directions of x, (d, n, width).
         pushed = slopes[0] * opening[:, None]
         curvature = (1 - slopes[0].square()) * backward[0]
         laplacian = functional.linear(curvature, opening.square()).sum(1)
@@ -123,11 +124,11 @@ class Potential(VelocityField):
         return cast(list[nn.Linear], list(self.residual))
 
     def _linear(self, context: Tensor | None) -> Tensor:
-        """b (d + 1,), or given a context (n, d + 1)."""
+        """The vector b, (d + 1,), or given a context b + B c, (n, d + 1)."""
         return self.linear if context is None else self.linear + self.given_linear(context)
 
     def _forward(self, s: Tensor, context: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
-        """Each layer's slope tanh(K u + c) and output u, (n, width), the opening one first."""
+        """The derivative tanh(K u + c) of each layer's activation, and each layer's output u, (n, width)."""
         inner = self.opening(s) if context is None else self.opening(s) + self.given(context)
         slopes, outputs = [torch.tanh(inner)], [_log_cosh(inner)]
         for layer in self._layers():
@@ -137,7 +138,7 @@ class Potential(VelocityField):
         return slopes, outputs
 
     def _backward(self, slopes: list[Tensor]) -> list[Tensor]:
-        """The slope of w^T N in each layer's output, z_{i+1} for layer i, (n, width)."""
+        """The gradient z_{i+1} of w^T N with respect to the output of each layer i, (n, width)."""
         adjoints = [self.weights.expand_as(slopes[0])]
         for layer, slope in zip(reversed(self._layers()), reversed(slopes[1:]), strict=True):
             adjoints.append(adjoints[-1] + self.step * (slope * adjoints[-1]) @ layer.weight)

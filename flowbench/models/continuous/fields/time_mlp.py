@@ -18,32 +18,39 @@ from flowbench.models.seeded_layers import seeded_linear
 from flowbench.ode.clock import Clock
 from flowbench.statistics.gaussian_mixtures import Tell, silent
 
-# 1 - t is resolved down to this: likelihood weighs the linear path by t / (1 - t), so its last
-# stretch before the data needs a resolution of its own.
+# The embedding resolves 1 - t down to this value. Along the linear path the likelihood weighs the squared
+# error of the velocity by t / (1 - t), so the last stretch before the data needs a resolution of its own.
 TIME_FLOOR = 1e-3
 
-# With waves below both hidden layers the exact divergence takes one product of hidden size per column.
+# The exact divergence takes one product of hidden size per column if the Fourier features enter the first
+# hidden layer. So they do up to this number of columns; beyond, `aside` is the default.
 MAX_BELOW = 16
 
 SILU = ACTIVATIONS["silu"]
 
 
 class TimeMLPOptions(options.PartOptions):
-    """`width` of the hidden layers, `octaves` of sines and cosines in the time embedding.
+    """Size of the network, resolution of its inputs, and when it starts from a Gaussian mixture.
 
-    `scales` is the number of octaves in which each column is seen: more resolves sharper densities. `frames`
-    sets of perpendicular directions are seen so: the columns themselves, then turned ones. By default 6
-    scales in 6 frames where rows have two columns at most; with more, 8 scales of the columns alone, whose
-    edges and steps lie along the columns; beyond `MAX_BELOW` columns 4, since most of a step would go on
-    waves otherwise. `aside` gives these waves a hidden layer of their own, so that
-    the exact divergence stays cheap; by default beyond as many columns.
-    With at most `mixture_rows` train rows the flow starts from a Gaussian mixture of them.
-    `context_scales` is the number of octaves in which each column of a context is seen.
+    `width` is that of the hidden layers, and `octaves` the number of octaves of sines and cosines in the time
+    embedding. `scales` is the number of octaves in the Fourier features of each column (`Waves`): more of
+    them resolve sharper densities. `frames` is the number of their sets of perpendicular directions, of which
+    the first is the columns themselves.
+
+    By default rows of at most two columns get 6 scales in 6 frames. More columns get 8 scales in one frame,
+    since edges and steps of their densities lie along the columns. More than `MAX_BELOW` columns get 4
+    scales, since the features would otherwise take most of the time of a step.
+
+    `aside` gives the Fourier features a hidden layer of their own, which keeps the exact divergence cheap; by
+    default beyond `MAX_BELOW` columns. With at most `mixture_rows` training rows the flow starts from a
+    Gaussian mixture of them. `context_scales` is the number of octaves in the Fourier features of each column
+    of the context.
     """
 
     name: Literal["time-mlp"] = "time-mlp"
     width: int = Field(128, ge=1)
     octaves: int = Field(3, ge=0, le=16)
+    # Measured: benchmarks/DEFAULTS.md#scales-and-frames
     scales: int | None = Field(None, ge=0, le=16)
     frames: int | None = Field(None, ge=1, le=16)
     aside: bool | None = None
@@ -54,26 +61,30 @@ class TimeMLPOptions(options.PartOptions):
 class TimeMLP(VelocityField):
     """v(t, x) = u(t, x) + net(x / s, t) / s, with s^2 = t^2 + (1 - t)^2.
 
-    u is the velocity that carries a standard normal to a standard normal along the linear path, where x_t
-    has the standard deviation s; on a small table, to a Gaussian mixture of its rows (`MixtureDrift`). The
-    network, which starts at zero, learns the departure from it (preconditioned as in Karras et al. 2022).
+    u is the velocity of a known flow along the linear path. That flow carries a standard normal to a standard
+    normal, and x_t then has the standard deviation s. On a small table it carries a standard normal to a
+    Gaussian mixture of the rows (`MixtureDrift`). The network starts at zero and learns the difference from
+    u; its inputs and outputs are scaled by s (preconditioning as in Karras et al. 2022).
 
-    net(y, t) = W3 silu(W2 silu(W1 phi(y) + T1 e(t)) + T2 e(t)) + b3. e(t) holds t and
-    l = log(1 - t + 1e-3) / log(1e-3), each with the sine and cosine of 2^j pi / 2 times itself. phi(y) are
-    the columns and their `Waves`, that of scale k weighted by exp(-(2^k (1 - t) / s)^2 / 2): what the noise
-    at time t leaves of it, as in the integrated encoding of Barron et al. (2021). Of many columns the waves
-    stand aside: net(y, t) = W3 silu(W2 silu(W1 y + T1 e(t)) + T2 e(t)) + b3 + W5 silu(W4 phi(y) + T4 e(t)).
-    Given a context c, every hidden layer gets a further C_i phi(c), whose waves have no noise to hide them.
+    net(y, t) = W3 silu(W2 silu(W1 phi(y) + T1 e(t)) + T2 e(t)) + b3. The time embedding e(t) holds t and l =
+    log(1 - t + 1e-3) / log(1e-3), each with the sine and cosine of 2^j pi / 2 times itself. phi(y) holds the
+    columns and their Fourier features (`Waves`). Those of scale k have the weight exp(-(2^k (1 - t) / s)^2 /
+    2), the factor by which the noise at time t damps them, as in the integrated encoding of Barron et al.
+    (2021). With many columns the features enter a hidden layer of their own: net(y, t) = W3 silu(W2 silu(W1 y
+    + T1 e(t)) + T2 e(t)) + b3 + W5 silu(W4 phi(y) + T4 e(t)). Given a context c, every hidden layer gets a
+    further term C_i phi(c), whose features are not damped.
 
-    The divergence is in closed form. Without waves below it, tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1, with
-    d1, d2 the derivatives of the activations: one product of the size of W2 per row, whatever the number of
-    features; waves aside take one more, of the size of W4. With waves below both layers it takes one for each
-    column, and what follows from it meets the gradients of phi, which are known.
+    The divergence has a closed form. If both layers get y alone, tr(d net / dy) = d2^T [W2 o (W1 W3)^T] d1,
+    with d1, d2 the derivatives of the activations. That is one product of the size of W2 per row, whatever
+    the number of columns. A layer for the features takes one more, of the size of W4. If the features enter
+    the first layer, the gradients of the outputs with respect to it take one product for each column. They
+    are then multiplied by the known derivatives of phi.
     """
 
     Options: ClassVar[type[options.PartOptions]] = TimeMLPOptions
     is_static: ClassVar[bool] = True
     has_closed_form_divergence = True
+    # Measured: benchmarks/DEFAULTS.md#pace-of-the-clock
     clock: ClassVar[Clock] = Clock(pace=0.1)
     options: TimeMLPOptions
     frequencies: Tensor
@@ -89,7 +100,8 @@ class TimeMLP(VelocityField):
         self.options = options
         width = options.width
         embedded = 2 + 4 * options.octaves
-        # Two layers rather than one of twice the width: splitting its output costs a copy in every backward.
+        # Two layers rather than one of twice the width: splitting the output of one costs a copy in every
+        # backward pass.
         self.time_first = seeded_linear(embedded, width, generator)
         self.time_second = seeded_linear(embedded, width, generator)
         scales, frames = (6, 6) if features <= 2 else (8 if features <= MAX_BELOW else 4, 1)
@@ -123,13 +135,13 @@ class TimeMLP(VelocityField):
         *,
         context: Tensor | None = None,
     ) -> None:
-        """Start from a Gaussian mixture of the train rows `x: (n, d)`, where they are few."""
+        """Start from a Gaussian mixture of the training rows `x: (n, d)`, if there are few of them."""
         if len(x) <= self.options.mixture_rows:
             self.drift.fit_within(x, seconds, tell, context=context)
 
     @property
     def start(self) -> Mixture | None:
-        """The Gaussian mixture that it starts from, where it does."""
+        """The Gaussian mixture that the field starts from, or None."""
         return self.drift if len(self.drift.means) else None
 
     def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -170,9 +182,9 @@ class TimeMLP(VelocityField):
             coupling = self.second.weight * (self.first.weight @ self.last.weight).T
             trace = (functional.linear(slope1, coupling) * slope2).sum(-1)
         else:
-            # What each column of the answer owes to the first layer: its gradient there, (d, n, width).
-            owed = (slope2 * self.last.weight[:, None]) @ self.second.weight * slope1
-            trace = self.waves.trace_of_owed(at.y, at.phi, self.first.weight, owed)
+            # The gradient of each output with respect to the first layer's pre-activations, (d, n, width).
+            gradients = (slope2 * self.last.weight[:, None]) @ self.second.weight * slope1
+            trace = self.waves.trace_from_gradients(at.y, at.phi, self.first.weight, gradients)
         if self.aside is not None:
             value, slope = self.aside.value_and_slope(at)
             net = net + value
@@ -182,35 +194,35 @@ class TimeMLP(VelocityField):
         divergence = drift_divergence.squeeze(1) + trace / at.scale.square().squeeze(1)
         return drift + net / at.scale, divergence
 
-    def _layers(self, at: "_Place") -> tuple[Tensor, Tensor, Tensor]:
-        """What both hidden layers make of their inputs, (n, d), and the slopes of either, (n, width)."""
+    def _layers(self, at: "_PathPoint") -> tuple[Tensor, Tensor, Tensor]:
+        """The output (n, d) of the two hidden layers, and the derivatives (n, width) of both activations."""
         shift = self._first_shift(at)
         hidden, slope1 = SILU.value_and_derivative(torch.addmm(shift, at.inputs, self.first.weight.T))
         shift = self._second_shift(at)
         hidden, slope2 = SILU.value_and_derivative(torch.addmm(shift, hidden, self.second.weight.T))
         return self.last(hidden), slope1, slope2
 
-    def _first_shift(self, at: "_Place") -> Tensor:
-        """What time and context add to the first hidden layer, (m, width)."""
+    def _first_shift(self, at: "_PathPoint") -> Tensor:
+        """The terms of time and context in the first hidden layer, (m, width)."""
         shift: Tensor = self.time_first(at.embedding)
         return shift if at.seen is None else shift + self.context_first(at.seen)
 
-    def _second_shift(self, at: "_Place") -> Tensor:
-        """What time and context add to the second hidden layer, (m, width)."""
+    def _second_shift(self, at: "_PathPoint") -> Tensor:
+        """The terms of time and context in the second hidden layer, (m, width)."""
         shift: Tensor = self.time_second(at.embedding)
         return shift if at.seen is None else shift + self.context_second(at.seen)
 
-    def _at(self, t: Tensor, x: Tensor, context: Tensor | None) -> "_Place":
+    def _at(self, t: Tensor, x: Tensor, context: Tensor | None) -> "_PathPoint":
         time = time_column(t, x)
         scale = (time.square() + (1 - time).square()).sqrt()
         y = x / scale
         weights = torch.exp(-0.5 * (self.waves.scales * (1 - time) / scale).square())
         phi = self.waves(y, weights)
         seen = None if context is None else self.context_waves(context)
-        return _Place(time, scale, y, weights, phi, y if self.aside else phi, self._embed(time), seen)
+        return _PathPoint(time, scale, y, weights, phi, y if self.aside else phi, self._embed(time), seen)
 
     def _embed(self, time: Tensor) -> Tensor:
-        """e(t) (m, 2 + 4 octaves) of times (m, 1)."""
+        """The time embedding e(t), (m, 2 + 4 octaves), of times (m, 1)."""
         log_time = torch.log(1 - time + TIME_FLOOR) / math.log(TIME_FLOOR)
         times = torch.cat([time, log_time], dim=-1)
         angles = (times[:, :, None] * self.frequencies).flatten(1)
@@ -218,7 +230,7 @@ class TimeMLP(VelocityField):
 
 
 class _Aside(nn.Module):
-    """W5 silu(W4 phi + T4 e(t)): one hidden layer on waves."""
+    """W5 silu(W4 phi + T4 e(t)): a network with one hidden layer on the Fourier features."""
 
     def __init__(self, waves: Waves, embedded: int, width: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -229,36 +241,37 @@ class _Aside(nn.Module):
         self.context: nn.Linear | None = None
 
     def see(self, seen: int, generator: torch.Generator) -> None:
-        """Take the waves of a context, `seen` numbers a row, as a further input."""
+        """Take the Fourier features of a context, `seen` numbers a row, as a further input."""
         self.context = seeded_linear(seen, self.time.out_features, generator, bias=False)
 
-    def forward(self, at: "_Place") -> Tensor:
-        """Its part (n, d) of the network."""
+    def forward(self, at: "_PathPoint") -> Tensor:
+        """The output (n, d), a term of the whole network's."""
         hidden = SILU.value(torch.addmm(self._shift(at), at.phi, self.first.weight.T))
         value: Tensor = self.last(hidden)
         return value
 
-    def value_and_slope(self, at: "_Place") -> tuple[Tensor, Tensor]:
-        """Its part (n, d), and the slopes (n, width) of its hidden layer."""
+    def value_and_slope(self, at: "_PathPoint") -> tuple[Tensor, Tensor]:
+        """The output (n, d), and the derivatives (n, width) of the hidden layer's activation."""
         hidden, slope = SILU.value_and_derivative(torch.addmm(self._shift(at), at.phi, self.first.weight.T))
         return self.last(hidden), slope
 
-    def _shift(self, at: "_Place") -> Tensor:
-        """What time and context add to the hidden layer, (m, width)."""
+    def _shift(self, at: "_PathPoint") -> Tensor:
+        """The terms of time and context in the hidden layer, (m, width)."""
         shift: Tensor = self.time(at.embedding)
         return shift if self.context is None else shift + self.context(at.seen)
 
     def push(self, phi: Tensor, slope: Tensor) -> Tensor:
-        """The derivative (k, n, d) along derivatives of phi, (k, n, d + count)."""
+        """The derivative (k, n, d) of the output for derivatives `phi: (k, n, d + count)` of the features."""
         return functional.linear(functional.linear(phi, self.first.weight) * slope, self.last.weight)
 
 
-class _Place(NamedTuple):
-    """Rows at times on the linear path between standard normals; the times are (m, 1), m = 1 or n.
+class _PathPoint(NamedTuple):
+    """Rows at times on the linear path between standard normals, with all that the layers take as input.
 
-    `scale` is the path's standard deviation s, `y` = x / s, `weights` (m, scales) what the noise leaves of
-    the waves, `phi` the columns and waves, `inputs` what of it goes below both layers, `embedding` e(t).
-    `seen` is phi of the context, without noise; None where there is none.
+    `time` is (m, 1), with m = 1 or n. `scale` is the path's standard deviation s, and `y` = x / s. `weights`
+    (m, scales) damp the Fourier features by the noise. `phi` holds y and its features, `inputs` the part of
+    phi that enters the first hidden layer, and `embedding` e(t). `seen` is phi of the context, not damped;
+    None without a context.
     """
 
     time: Tensor

@@ -13,21 +13,22 @@ from flowbench.statistics.gaussian_mixtures import Tell, silent
 
 
 class VelocityField(nn.Module, ABC):
-    """A learnable velocity v(t, x), or given a context v(t, x; context); t = 0 is the base, t = 1 is the
-    data.
+    """A learnable velocity v(t, x), or v(t, x; context) for a conditional flow.
 
-    `t` is a scalar tensor () or one time per row (n,), within [0, 1]; `x` is (n, d), and `context` (n, c) for
-    a field with `context_features` c, None for others. A row of the answer depends on that row of each alone.
-    Subclasses are built as `cls(features, options, generator, context_features)` and draw their first weights
-    from `generator` alone.
+    t = 0 is the base and t = 1 is the data. `t` is a scalar tensor () or one time per row (n,), within [0,
+    1]. `x` is (n, d). `context` is (n, c) for a field with `context_features` c > 0, and None otherwise. Each
+    row of the result depends on the same row of the arguments alone.
+
+    Subclasses are built as `cls(features, options, generator, context_features)`. They draw their initial
+    weights from `generator` alone.
     """
 
     Options: ClassVar[type[options.Options]]
     has_closed_form_divergence: bool = False
-    #: Whether its velocity does the same work whatever the values are, on the device of its parameters alone
-    #: and with no state kept in Python, so that a GPU can record it.
+    #: Whether the velocity can be recorded as a CUDA graph: it does the same operations whatever the values
+    #: are, on the device of its parameters alone, and keeps no state in Python.
     is_static: ClassVar[bool] = False
-    #: The time in which the field is smoothest, for solvers to step in.
+    #: The time variable of the solver, in which the field is smoothest.
     clock: ClassVar[Clock] = EVEN
     options: options.Options
 
@@ -44,14 +45,14 @@ class VelocityField(nn.Module, ABC):
         *,
         context: Tensor | None = None,
     ) -> None:
-        """Choose what does not train from train rows `x: (n, d)` in model space, in a part of `seconds`.
+        """Set what is not trained, from training rows `x: (n, d)` in model space.
 
-        `tell` hears where that stands.
+        This may take a part of the budget of `seconds`. `tell` gets sentences about the progress.
         """
 
     @property
     def start(self) -> Mixture | None:
-        """The Gaussian mixture of train rows whose flow this is before it learns, if it is one's."""
+        """The Gaussian mixture of training rows that the untrained field flows to, or None."""
         return None
 
     @abstractmethod
@@ -63,26 +64,30 @@ class VelocityField(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """The velocity (n, d) and the Jacobian dv/dx times each of the `tangents` (k, n, d), (k, n, d).
 
-        Forward-mode autodiff, differentiable in turn. Fields override it where the tangents can share
-        more work with the value.
+        Computed by forward-mode autodiff, and differentiable in turn. A field overrides this method if the
+        products can share more work with the velocity.
         """
 
         def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
             return torch.func.jvp(lambda rows: self.velocity(t, rows, context), (x,), (tangent,))[:2]
 
-        # The stub forbids None, which keeps the value from being repeated for every tangent.
+        # torch's type stub forbids None in `out_dims`. It means that the velocity is not repeated for each
+        # tangent.
         velocity, pushed = torch.func.vmap(push, out_dims=(None, 0))(tangents)  # type: ignore[arg-type]
         return velocity, pushed
 
     def velocity_and_divergence(
         self, t: Tensor, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The velocity (n, d) and its divergence (n,) in closed form, where `has_closed_form_divergence`."""
+        """The velocity (n, d) and its divergence (n,) in closed form.
+
+        Only for a field with `has_closed_form_divergence`; any other raises `NotImplementedError`.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} has no closed form of its divergence; push tangents"
         )
 
 
 def time_column(t: Tensor, x: Tensor) -> Tensor:
-    """`t`, () or (n,), as a column (1, 1) or (n, 1) that broadcasts against `x` (n, d), in its dtype."""
+    """`t`, () or (n,), as a column (1, 1) or (n, 1) in the dtype of `x: (n, d)`."""
     return t.to(x).reshape(-1, 1)
