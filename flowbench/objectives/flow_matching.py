@@ -13,16 +13,18 @@ from flowbench.objectives.coupling import optimal_transport
 from flowbench.objectives.objective import LossTerms, Objective
 from flowbench.objectives.paths import PATHS, PathName
 
-#: With mirror images, the share of the late times that are not drawn the rarer, the closer to the data.
+#: With antithetic pairs, the share of late times whose depth is drawn uniformly. The density of the others
+#: falls linearly to zero towards the data.
 EVEN_SHARE = 0.1
 
 
 class FlowMatchingOptions(options.PartOptions):
-    """`late_share` of the times lie close to the data, with 1 - t log-uniform in [`latest`, 1].
+    """How times, pairs of base and data, and the paths between them are drawn.
 
-    `coupling` pairs base and data at random or, within sub-batches of `coupling_size` rows, by optimal
-    transport; its time grows with the cube of that size. `path` leads from one to the other. `antithetic`
-    takes each row twice, with a draw from the base and with its mirror image.
+    A share `late_share` of the times lies close to the data, with 1 - t log-uniform in [`latest`, 1].
+    `coupling` pairs base and data at random, or by optimal transport within sub-batches of `coupling_size`
+    rows. The time of optimal transport grows with the cube of that size. `path` leads from base to data.
+    `antithetic` takes each row twice, with a draw x_0 from the base and with its mirror image -x_0.
     """
 
     name: Literal["flow-matching"] = "flow-matching"
@@ -44,22 +46,23 @@ class FlowMatchingOptions(options.PartOptions):
 
 
 class FlowMatching(Objective):
-    """Regression of v(t, x_t) on the derivative of the path x_t (Lipman et al. 2023, eq. 9).
+    """Regression of v(t, x_t) on the time derivative of the path x_t (Lipman et al. 2023, eq. 9).
 
-    x_0 is drawn from the base, x_1 is a row of data, and the path between them has no noise of its own:
-    linear, or variance-preserving (Albergo et al. 2023). x_0 and x_1 are independent, or coupled by
-    optimal transport of minibatches (Tong et al. 2024; Pooladian et al. 2023), which makes the paths
-    straighter. Any pair of the two options has the same minimum, a flow from base to data; fields are
-    preconditioned for the linear path and independent coupling.
+    x_0 is drawn from the base, and x_1 is a row of data. The path between them has no noise of its own: it is
+    linear, or variance-preserving (Albergo et al. 2023). x_0 and x_1 are independent, or coupled by optimal
+    transport within minibatches (Tong et al. 2024; Pooladian et al. 2023), which makes the paths straighter.
+    With every combination of the two options the minimum is a flow from base to data. Fields are
+    preconditioned for the linear path and the independent coupling.
 
-    Close to the data nearly all of the target is the base's part, of which x_t tells next to nothing: noise,
-    whose first order a mirror image cancels (antithetic variates; Albergo et al. 2023). What is left of it
-    in a gradient falls about evenly with log(1 - t), to a twentieth and less; so late times are drawn with a
-    density that falls likewise, and weighted by its inverse (importance sampling).
+    Close to the data nearly all of the target's variance is due to x_0, about which x_t says little. An
+    antithetic pair cancels the first order of this noise (antithetic variates; Albergo et al. 2023). The
+    noise that remains in a gradient falls about linearly in log(1 - t). Late times are therefore drawn with a
+    density that falls likewise, and weighted by its inverse (importance sampling). Measured:
+    benchmarks/DEFAULTS.md#late-times-of-antithetic-pairs.
 
-    Uniform times alone leave the last moments, which decide the likelihood, badly learnt: it weighs the
-    linear path by t / (1 - t) (Albergo et al. 2023) and the other by (2 / pi) tan(pi t / 2); hence the
-    late share.
+    With uniform times alone the field is learnt badly close to the data, where the likelihood is decided. The
+    likelihood weighs the squared error of the velocity by t / (1 - t) on the linear path (Albergo et al.
+    2023), and by (2 / pi) tan(pi t / 2) on the other. Hence `late_share`.
     """
 
     Options: ClassVar[type[options.PartOptions]] = FlowMatchingOptions
@@ -73,11 +76,17 @@ class FlowMatching(Objective):
         self.antithetic = options.antithetic
 
     def is_static_for(self, flow: Density) -> bool:
-        """If the field is, and without a coupling, which the CPU finds."""
+        """True if the field is static and the coupling is independent.
+
+        Optimal transport is solved on the CPU.
+        """
         return self.coupling_size is None and self.continuous(flow).field.is_static
 
     def check(self, flow: Density) -> None:
-        """Only a continuous flow has a velocity field to match."""
+        """Raise `ConfigurationError` unless the flow is continuous and the coupling suits it.
+
+        Only a continuous flow has a velocity field. A conditional flow needs the independent coupling.
+        """
         self.continuous(flow)
         if flow.context_features and self.coupling_size is not None:
             raise ConfigurationError(
@@ -102,7 +111,10 @@ class FlowMatching(Objective):
         return LossTerms((weight * error.square().mean(1)).mean())
 
     def _times(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Times `(n,)` in [0, 1 - latest] or, for the uniform part, [0, 1], and what each weighs, `(n,)`."""
+        """Times `(n,)` and their weights in the loss `(n,)`.
+
+        Late times lie in [0, 1 - latest], and the others are uniform in [0, 1].
+        """
 
         def uniform() -> Tensor:
             return torch.rand(len(batch), generator=generator, dtype=batch.dtype, device=batch.device)

@@ -1,4 +1,4 @@
-"""Maximum likelihood, and what the likelihoods of continuous flows share."""
+"""Maximum likelihood, and the solve that all objectives by likelihood share."""
 
 from typing import ClassVar, Literal
 
@@ -16,7 +16,7 @@ from flowbench.ode.integrator import State
 class LikelihoodOptions(options.PartOptions):
     """`random_end` b > 0 ends each solve of a continuous flow at a time drawn from [-b, b], not at 0.
 
-    Solver and divergence are the flow's.
+    Solver and divergence estimator are the flow's.
     """
 
     name: Literal["likelihood"] = "likelihood"
@@ -24,11 +24,10 @@ class LikelihoodOptions(options.PartOptions):
 
 
 class Likelihood(Objective):
-    """The mean negative log-likelihood of the batch, nats, model space.
+    """The mean negative log-likelihood of the batch, nats, in model space.
 
-    A random end is STEER (Ghosh et al. 2020): the time at which the base has to be met is drawn uniformly
-    from an interval around its own for each batch, which makes the dynamics less stiff. Data stay at
-    t = 1, so it is the end at the base, t = 0, that moves.
+    A random end is STEER (Ghosh et al. 2020). For each batch, the time at which the solve meets the base is
+    drawn uniformly from an interval around t = 0. This makes the dynamics less stiff. Data stay at t = 1.
     """
 
     Options: ClassVar[type[options.PartOptions]] = LikelihoodOptions
@@ -38,19 +37,25 @@ class Likelihood(Objective):
         self.random_end = options.random_end
 
     def check(self, flow: Density) -> None:
-        """There have to be parameters, and a random end needs a continuous flow."""
+        """Raise `ConfigurationError` for a flow without parameters.
+
+        A random end also needs a continuous flow.
+        """
         super().check(flow)
         if self.random_end:
             self.continuous(flow)
 
     def is_static_for(self, flow: Density) -> bool:
-        """If the flow is; one that is solved is not, whose steps depend on its errors."""
+        """True if the flow is static.
+
+        A continuous flow is not: the errors of its solve decide the steps.
+        """
         return flow.is_static
 
     def __call__(
         self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
     ) -> LossTerms:
-        """-mean log p over `batch: (n, d)`."""
+        """The mean of -log p over `batch: (n, d)`."""
         if not self.random_end:
             return LossTerms(-flow.log_prob(batch, generator, context=context).mean())
         continuous = self.continuous(flow)
@@ -67,7 +72,11 @@ def solve(
     random_end: float,
     context: Tensor | None,
 ) -> tuple[Tensor, State]:
-    """The mean negative log-likelihood () of `batch: (n, d)` and the mean of each path integral, ()."""
+    """The mean negative log-likelihood () of `batch: (n, d)`, and the mean () of each path integral.
+
+    `rates` and `integrals` are those of `ContinuousFlow.to_base_with_integrals`. `random_end` is that of
+    `Likelihood`.
+    """
     end = 0.0
     if random_end:
         draw = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device)

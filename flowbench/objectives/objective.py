@@ -1,4 +1,4 @@
-"""The contract of an objective: what one training step minimises."""
+"""The base class of objectives: the loss that a training step minimises."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ from flowbench.models.density import Density
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The scalar `total` that is minimised, and the unweighted means it is made of, by name.
+    """The scalar `total` that is minimised, and its unweighted terms by name.
 
-    `terms` are scalars cut off from gradients; empty for an objective that has one term only.
+    `terms` are detached scalars, means over the batch. They are empty for an objective with one term.
     """
 
     total: Tensor
@@ -26,7 +26,7 @@ class LossTerms:
 
 
 class Objective(ABC):
-    """A loss of a density, of a flow as a rule, on a batch; it holds options only, never state."""
+    """A loss of a density, mostly of a flow, on a batch; it holds options only, never state."""
 
     Options: ClassVar[type[options.PartOptions]]
 
@@ -34,14 +34,15 @@ class Objective(ABC):
         self.options = options
 
     def is_static_for(self, flow: Density) -> bool:
-        """Whether it does the same work on every batch of a size, whatever its values, and on one device.
+        """Whether the loss on batches of one size can be recorded as a CUDA graph.
 
-        Then a GPU records it. A subclass that does other work than its parent answers for itself.
+        Then it does the same operations whatever the values are, on one device. A subclass with other
+        operations than its parent overrides this method.
         """
         return False
 
     def check(self, flow: Density) -> None:
-        """Raise `ConfigurationError` if `flow` cannot be trained by this objective."""
+        """Raise `ConfigurationError` if this objective cannot train `flow`."""
         # Not every density has parameters; continuous flows always do.
         if next(flow.parameters(), None) is None:
             raise ConfigurationError(
@@ -53,13 +54,13 @@ class Objective(ABC):
     def __call__(
         self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
     ) -> LossTerms:
-        """The loss on `batch: (n, d)` in model space, given `context: (n, c)` where the flow is conditional.
+        """The loss on `batch: (n, d)` in model space, given `context: (n, c)` if the flow is conditional.
 
         Every random draw comes from `generator`.
         """
 
     def continuous(self, flow: Density) -> ContinuousFlow:
-        """`flow`, if it has a velocity field; raises `ConfigurationError` otherwise."""
+        """`flow`, if it is a continuous flow; raises `ConfigurationError` otherwise."""
         if not isinstance(flow, ContinuousFlow):
             Objective.check(self, flow)
             raise ConfigurationError(

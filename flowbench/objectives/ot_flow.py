@@ -1,4 +1,4 @@
-"""Maximum likelihood along the paths of an optimal transport (OT-Flow; Onken et al. 2021)."""
+"""Maximum likelihood with optimal transport costs (OT-Flow; Onken et al. 2021)."""
 
 from typing import ClassVar, Literal
 
@@ -17,7 +17,7 @@ from flowbench.ode.integrator import State
 
 
 class OTFlowOptions(options.PartOptions):
-    """Weights of the two costs beside the likelihood in nats; `random_end` as for `likelihood`.
+    """Weights of the two costs relative to the likelihood in nats; `random_end` as for `likelihood`.
 
     The defaults are the proportions, 1 : 100 : 5, of the paper's released code on toy densities.
     """
@@ -31,11 +31,11 @@ class OTFlowOptions(options.PartOptions):
 class OTFlow(Objective):
     """nll + a E int |v|^2 / 2 dt + b E int |d Phi / d tau - |grad Phi|^2 / 2| dt along the data's paths.
 
-    Onken, Wu Fung, Li and Ruthotto (2021). The first cost is that of the transport; the second is zero
-    for the optimal one, whose potential solves the equation of Hamilton, Jacobi and Bellman. tau = 1 - t
-    is the paper's time and the sign that of the field `potential`, which is needed here. The divergence
-    is exact, whatever the flow's estimator: it comes with the gradient. For `random_end` (STEER, Ghosh
-    et al. 2020) see `Likelihood`.
+    Onken, Wu Fung, Li and Ruthotto (2021). The first cost is the transport cost. The second is zero for the
+    optimal transport, whose potential solves the Hamilton-Jacobi-Bellman equation. tau = 1 - t is the paper's
+    time, and the sign is that of the field `potential`, which this objective needs. The divergence is exact,
+    whatever the flow's estimator: it comes with the gradient. For `random_end` (STEER, Ghosh et al. 2020) see
+    `Likelihood`.
     """
 
     Options: ClassVar[type[options.PartOptions]] = OTFlowOptions
@@ -47,7 +47,7 @@ class OTFlow(Objective):
         self.random_end = options.random_end
 
     def check(self, flow: Density) -> None:
-        """Only the field `potential` has a potential."""
+        """Raise `ConfigurationError` unless the flow is continuous with the field `potential`."""
         field = self.continuous(flow).field
         if not isinstance(field, Potential):
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The paths from a draw of the base at t = 0 to a row of data at t = 1 that flow matching follows."""
+"""The paths of flow matching, from a draw of the base at t = 0 to a row of data at t = 1."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor
 
 PathName = Literal["linear", "variance-preserving"]
 
-#: `(t: (n, 1), base: (n, d), data: (n, d))` to the position at t and its derivative in t, each (n, d).
+#: Maps `(t: (n, 1), base: (n, d), data: (n, d))` to the position at t and its derivative in t, each (n, d).
 Path = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -21,8 +21,8 @@ def linear(t: Tensor, base: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
 def variance_preserving(t: Tensor, base: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
     """x_t = cos(pi t / 2) x_0 + sin(pi t / 2) x_1, the trigonometric path of Albergo et al. (2023).
 
-    The squares of the two weights sum to 1: x_t has unit variance at every t if x_0 and x_1 are
-    independent and have it (Lipman et al. 2023, section 4.1).
+    The squares of the two weights sum to 1. So x_t has unit variance at every t if x_0 and x_1 are
+    independent and have unit variance (Lipman et al. 2023, section 4.1).
     """
     speed = math.pi / 2
     cosine, sine = torch.cos(speed * t), torch.sin(speed * t)

@@ -1,4 +1,4 @@
-"""Maximum likelihood with a price on how the paths move (RNODE; Finlay et al. 2020)."""
+"""Maximum likelihood with penalties on the paths (RNODE; Finlay et al. 2020)."""
 
 import math
 from typing import ClassVar, Literal
@@ -17,7 +17,7 @@ from flowbench.ode.integrator import State
 
 
 class RegularisedLikelihoodOptions(options.PartOptions):
-    """Weights of the two path costs beside the likelihood in nats; `random_end` as for `likelihood`."""
+    """Weights of the two path costs relative to the likelihood in nats; `random_end` as for `likelihood`."""
 
     name: Literal["regularised-likelihood"] = "regularised-likelihood"
     kinetic_energy: float = Field(default=0.01, ge=0)
@@ -28,9 +28,9 @@ class RegularisedLikelihoodOptions(options.PartOptions):
 class RegularisedLikelihood(Objective):
     """nll + a E int |v|^2 dt + b E int |dv/dx|_F^2 dt along the paths of the data (RNODE).
 
-    Finlay, Jacobsen, Nurbekyan and Oberman (2020): of all flows with the same likelihood this prefers the
-    one whose paths are short and straight, and so cheap to solve. The Frobenius norm is exact where the
-    flow's divergence is, and else estimated with the probes of the solve. For `random_end` (STEER, Ghosh
+    Finlay, Jacobsen, Nurbekyan and Oberman (2020). Of all flows with the same likelihood this objective
+    prefers one whose paths are short and straight, and so cheap to solve. The Frobenius norm is exact if the
+    flow's divergence is, and otherwise estimated with the probes of the solve. For `random_end` (STEER, Ghosh
     et al. 2020) see `Likelihood`.
     """
 
@@ -43,7 +43,7 @@ class RegularisedLikelihood(Objective):
         self.random_end = options.random_end
 
     def check(self, flow: Density) -> None:
-        """Only a continuous flow has paths."""
+        """Raise `ConfigurationError` unless the flow is continuous: only then it has paths."""
         self.continuous(flow)
 
     def __call__(
@@ -60,12 +60,12 @@ class RegularisedLikelihood(Objective):
 
 
 def regularised_rates(flow: ContinuousFlow) -> Rates:
-    """Velocity v and divergence as the flow estimates it, then |v|^2 and |dv/dx|_F^2, (n,) each."""
+    """Velocity v and its divergence by the flow's estimator, then |v|^2 and |dv/dx|_F^2, (n,) each."""
 
     def rates(t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
         tangents = _spanning(x) if probes is None else as_tangents(probes)
         velocity, pushed = flow.field.jvp(t, x, tangents, context)
-        # E |J e|^2 = |J|_F^2 for any probes e of unit covariance, as every estimator draws them.
+        # E |J e|^2 = |J|_F^2 for probes e with unit covariance, and all estimators draw such probes.
         frobenius = pushed.square().sum(-1).mean(0)
         if isinstance(flow.divergence, ExactDivergence | Hutchinson):
             divergence = (tangents * pushed).sum(-1).mean(0)
@@ -77,7 +77,10 @@ def regularised_rates(flow: ContinuousFlow) -> Rates:
 
 
 def _spanning(x: Tensor) -> Tensor:
-    """Tangents (d, n, d) over which the means of e^T J e and |J e|^2 are exact: sqrt(d) times the basis."""
+    """The d basis vectors times sqrt(d), as tangents (d, n, d).
+
+    Over these tangents e the means of e^T J e and |J e|^2 are exactly tr J and |J|_F^2.
+    """
     rows, features = x.shape
     basis = torch.eye(features, dtype=x.dtype, device=x.device) * math.sqrt(features)
     return basis[:, None].expand(features, rows, features)

@@ -11,25 +11,25 @@ from flowbench.errors import ConfigurationError
 from flowbench.models.density import Density, base_log_prob
 from flowbench.objectives.objective import LossTerms, Objective
 
-#: `x: (n, d)`, rows in model space, to an unnormalised log-density (n,), nats, differentiable in x.
+#: Maps rows `x: (n, d)` in model space to an unnormalised log-density (n,), nats, differentiable in x.
 LogDensity = Callable[[Tensor], Tensor]
 
 
 class ReverseKLOptions(options.PartOptions):
-    """Nothing to choose; the target is no option, but is given to `ReverseKL`."""
+    """No options: the target is no configuration value, but an argument of `ReverseKL`."""
 
     name: Literal["reverse-kl"] = "reverse-kl"
 
 
 class ReverseKL(Objective):
-    """E log q(x) - log target(x) over draws x of the flow q: KL(q | target) up to the target's constant.
+    """E log q(x) - log target(x) over draws x of the flow q: KL(q | target) up to a constant.
 
-    The variational free energy of Rezende and Mohamed (2015), with gradients through the draws. It needs
-    no data but a `target`, which cannot be written into a configuration: this objective is made from
-    Python only, `ReverseKL(ReverseKLOptions(), target=...)`, for a training loop of one's own: `Trainer`
-    needs rows to validate on.
+    This is the variational free energy of Rezende and Mohamed (2015), with gradients through the draws. It
+    needs a `target` instead of data. A configuration cannot hold a target, so the objective is made in
+    Python: `ReverseKL(ReverseKLOptions(), target=...)`. It needs a training loop of its own, since `Trainer`
+    needs rows for validation.
 
-    A minimum is mode-seeking: of modes far apart it may keep one, which the loss does not tell.
+    The minimum is mode-seeking: of modes far apart the flow may cover one, and the loss does not show it.
     """
 
     Options: ClassVar[type[options.PartOptions]] = ReverseKLOptions
@@ -39,13 +39,16 @@ class ReverseKL(Objective):
         self.target = target
 
     def check(self, flow: Density) -> None:
-        """Only a continuous flow will do: the draws of some others, such as planar, carry no gradients."""
+        """Raise `ConfigurationError` unless the flow is continuous.
+
+        The draws of some other flows, such as planar ones, carry no gradients.
+        """
         self.continuous(flow)
 
     def __call__(
         self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
     ) -> LossTerms:
-        """The loss, nats, over as many draws as `batch: (n, d)` has rows; their values do not matter.
+        """The loss, nats, over as many draws as `batch: (n, d)` has rows; the values of `batch` are not used.
 
         Raises `ConfigurationError` if the target does not give one number for each row.
         """
