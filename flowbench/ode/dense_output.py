@@ -1,4 +1,4 @@
-"""The solution within a Runge-Kutta step, from the slopes that the step has taken."""
+"""Dense output: the solution within a Runge-Kutta step, from the slopes of the step."""
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ def needs_end_slope(method: Tableau) -> bool:
 
 
 def weights(method: Tableau, theta: Tensor) -> Tensor:
-    """What each of s slopes counts at the fractions `theta: (m,)` of a step, float64, (m, s).
+    """The weights (m, s) of the s slopes at the fractions `theta: (m,)` of a step, float64.
 
-    The solution at t + theta h is y(t) + h sum_i weights_i k_i. The s slopes are those of the stages, then
-    the one at the step's end where it is none of them (`needs_end_slope`).
+    The solution at t + theta h is y(t) + h sum_i weights_i k_i. The slopes are those of the stages. The slope
+    at the step's end follows if it is none of them (`needs_end_slope`).
     """
     coefficients = torch.tensor(method.interpolant, dtype=torch.float64, device=theta.device)
     powers = theta.double()[:, None].expand(-1, coefficients.shape[1]).cumprod(1)

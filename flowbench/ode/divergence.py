@@ -1,4 +1,4 @@
-"""Divergences of a velocity field: exact, or estimated from random probes held fixed for a solve."""
+"""Divergence of a velocity field: exact, or estimated from random probes that a solve keeps fixed."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
@@ -11,16 +11,16 @@ from flowbench import options
 from flowbench.errors import ConfigurationError
 from flowbench.ode.integrator import Velocity
 
-#: Of the tangents that are pushed at once where no gradient is asked for: a layer that is ten times as wide
-#: as the rows makes 0.7 GB of them.
+#: The most numbers in the tangents that one product takes, if no gradient is needed. A layer ten times as
+#: wide as the rows then holds 0.7 GB of them.
 TANGENT_NUMBERS = 2**23
 
 
 class DivergenceEstimator(ABC):
-    """tr(dv/dx) for each row; `exact` says whether the number carries no probe noise.
+    """tr(dv/dx) for each row; `exact` says whether it is free of probe noise.
 
-    An integrator needs one function of (t, x) per solve: call `draw` once before the solve and hand the
-    probes to every `velocity_and_divergence` in it. They are constants of the rows: a row that leaves the
+    An integrator needs one function of (t, x) per solve. So call `draw` once before the solve, and pass the
+    probes to every `velocity_and_divergence` in it. Probes are constants of the rows: a row that leaves the
     solve takes its own along.
     """
 
@@ -51,10 +51,10 @@ class DivergenceEstimator(ABC):
 
     @abstractmethod
     def describe(self, field: Velocity) -> str:
-        """How the divergence of `field` comes about, in words."""
+        """How the divergence of `field` is computed, in words."""
 
     def chosen(self, field: Velocity) -> "DivergenceEstimator":
-        """The estimator that is used for `field`: itself, unless it is a choice among several."""
+        """The estimator that is used for `field`: itself, unless it chooses among several."""
         return self
 
 
@@ -65,7 +65,7 @@ class ExactDivergenceOptions(options.PartOptions):
 
 
 class ExactDivergence(DivergenceEstimator):
-    """The field's closed form where it has one, else the d basis tangents pushed forward in one call."""
+    """The field's closed form if it has one, else Jacobian-vector products with the d basis vectors."""
 
     Options: ClassVar[type[options.PartOptions]] = ExactDivergenceOptions
     exact: ClassVar[bool] = True
@@ -89,12 +89,12 @@ class ExactDivergence(DivergenceEstimator):
             return field.velocity_and_divergence(t, x, context)
         rows, features = x.shape
         basis = torch.eye(features, dtype=x.dtype, device=x.device)
-        # With gradients all tangents are kept in any case.
+        # With gradients all products are kept in memory anyway, so they are taken at once.
         most = features if torch.is_grad_enabled() else max(1, TANGENT_NUMBERS // max(1, x.numel()))
         divergence = x.new_zeros(rows)
         for first, part in zip(range(0, features, most), torch.split(basis, most), strict=True):
             velocity, columns = field.jvp(t, x, part[:, None].expand(len(part), rows, features), context)
-            # Of tangent i the i-th entry.
+            # The i-th entry of the product with basis vector i.
             divergence = divergence + columns[..., first:].diagonal(dim1=0, dim2=2).sum(-1)
         return velocity, divergence
 
@@ -106,7 +106,7 @@ class ExactDivergence(DivergenceEstimator):
 
 
 class HutchinsonOptions(options.PartOptions):
-    """Distribution of the probes, and how many are averaged."""
+    """The `distribution` of the probes, and how many `probes` are averaged."""
 
     name: Literal["hutchinson"] = "hutchinson"
     distribution: Literal["rademacher", "gaussian"] = "rademacher"
@@ -116,8 +116,8 @@ class HutchinsonOptions(options.PartOptions):
 class Hutchinson(DivergenceEstimator):
     """The mean of e^T J e over random probes e with unit covariance (Hutchinson 1990).
 
-    Unbiased; Rademacher probes have the smaller variance, 2 (|S|_F^2 - sum_i J_ii^2) against 2 |S|_F^2
-    for Gaussian ones, S the symmetric part of J.
+    It is unbiased. With S the symmetric part of J, its variance is 2 (|S|_F^2 - sum_i J_ii^2) for Rademacher
+    probes, which is less than the 2 |S|_F^2 for Gaussian ones.
     """
 
     Options: ClassVar[type[options.PartOptions]] = HutchinsonOptions
@@ -152,7 +152,10 @@ class Hutchinson(DivergenceEstimator):
 
 
 class HutchPlusPlusOptions(options.PartOptions):
-    """Jacobian-vector products per evaluation: a third each for the sketch, its span and the rest."""
+    """`probes` is the number of Jacobian-vector products per evaluation.
+
+    A third each goes to the sketch, to the basis of its span and to the remainder.
+    """
 
     name: Literal["hutch++"] = "hutch++"
     probes: int = Field(6, ge=3)
@@ -161,10 +164,10 @@ class HutchPlusPlusOptions(options.PartOptions):
 class HutchPlusPlus(DivergenceEstimator):
     """Hutch++ (Meyer, Musco, Musco and Woodruff 2021).
 
-    With Q an orthonormal basis of the span of J S, S a random sketch, and P = I - Q Q^T:
-    tr J = tr(Q^T J Q) + tr(P J P); the first term is computed, the second estimated as by Hutchinson.
-    Q is held constant in gradients, which keeps both the value and its gradient unbiased, since the
-    identity holds for any Q. Exact where the sketch has d columns or more.
+    S is a random sketch, Q an orthonormal basis of the span of J S, and P = I - Q Q^T. Then tr J = tr(Q^T J
+    Q) + tr(P J P). The first term is computed, and the second is estimated as by Hutchinson. Q is held
+    constant in gradients. Since the identity holds for any Q, both the value and its gradient stay unbiased.
+    The trace is exact if the sketch has d columns or more.
     """
 
     Options: ClassVar[type[options.PartOptions]] = HutchPlusPlusOptions
@@ -174,7 +177,7 @@ class HutchPlusPlus(DivergenceEstimator):
         self.options: HutchPlusPlusOptions = options
 
     def draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """See `DivergenceEstimator`: the sketch, in general position, then Rademacher probes of the rest."""
+        """See `DivergenceEstimator`: Gaussian probes for the sketch, Rademacher probes for the remainder."""
         generator = _seeded(generator, self.options.name)
         sketch = _gaussian(self._sketch_size, x, generator)
         rest = _rademacher(self.options.probes - 2 * self._sketch_size, x, generator)
@@ -209,17 +212,18 @@ class HutchPlusPlus(DivergenceEstimator):
 
 
 class AutoDivergenceOptions(options.PartOptions):
-    """Up to how many columns the exact divergence of a field without a closed form is in reach."""
+    """Without a closed form, the divergence is exact for up to this many `columns`."""
 
     name: Literal["auto"] = "auto"
     columns: int = Field(64, ge=1)
 
 
 class AutoDivergence:
-    """A choice by the field: the exact divergence where it is in reach, else one probe of Hutchinson's.
+    """A choice by the field: the exact divergence if it is affordable, else Hutchinson's with one probe.
 
-    In reach are closed forms, and of other fields as many tangents as `columns`: each is pushed, and kept for
-    gradients, through every layer, so that memory is out before time is.
+    It is affordable with a closed form, or with at most `columns` columns. Each column takes a
+    Jacobian-vector product, whose intermediate values are kept for gradients in every layer. So memory runs
+    out before time does.
     """
 
     Options: ClassVar[type[options.PartOptions]] = AutoDivergenceOptions

@@ -1,4 +1,4 @@
-"""What the parts of a solve promise one another: a velocity, a problem, an integrator, a solution."""
+"""The interfaces of an ODE solve: a velocity, an initial value problem, an integrator and a solution."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,17 +15,17 @@ from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.options import PartOptions
 
 State = tuple[Tensor, ...]
-#: `(t, state, *args)` to the derivative of each tensor of the state.
+#: Maps `(t, state, *args)` to the derivative of each tensor of the state.
 Derivative = Callable[..., State]
-#: `(t, state, *args)` to the derivative of the state's first tensor alone.
+#: Maps `(t, state, *args)` to the derivative of the state's first tensor alone.
 PathDerivative = Callable[..., Tensor]
 
 
 class Velocity(Protocol):
     """A time-dependent vector field v(t, x) on rows; t = 0 is the base, t = 1 is the data.
 
-    `t` is a scalar tensor () or one time per row (n,); `x` is (n, d); `context` (n, c) holds the givens of
-    each row, where there are any. A row of the answer depends on that row of each alone.
+    `t` is a scalar tensor () or one time per row (n,); `x` is (n, d). `context` is (n, c) for a conditional
+    field, and None otherwise. Each row of the result depends on the same row of the arguments alone.
     """
 
     features: int
@@ -50,10 +50,10 @@ class Velocity(Protocol):
 
 @dataclass(frozen=True)
 class InitialValueProblem:
-    """dy/dt = f(t, y, *args) from `state` at `t0` to `t1`, as an engine gets it: checked, with work to do.
+    """dy/dt = f(t, y, *args) from `state` at `t0` to `t1`, checked, with at least one row and t0 != t1.
 
-    `times` lie strictly between `t0` and `t1`, in the order in which the solve passes them. `args` are the
-    constants of the rows, and `parameters` the other tensors that `f` depends on and that need gradients.
+    `times` lie strictly between `t0` and `t1`, in the order in which the solve passes them. `args` are
+    constants of the rows, and `parameters` are the other tensors that `f` depends on and that need gradients.
     For `path` see `Integrator.integrate`.
     """
 
@@ -67,10 +67,10 @@ class InitialValueProblem:
     parameters: State = ()
 
     def derivative(self, t: Tensor, state: State, args: State, *, weighed: bool = True) -> State:
-        """One derivative for each tensor of `state`, which may hold some of the rows, as `args` then does.
+        """The derivative of each tensor of `state`; `state` and `args` may hold some of the rows only.
 
-        At a stage that is not `weighed` the integrals may stay as they are: where there is a `path`, their
-        derivatives are zeros.
+        `weighed` says whether the slope of this stage counts in the solution. If not, and there is a `path`,
+        the derivatives of the integrals are not computed and are zeros.
         """
         if weighed or self.path is None:
             return self.f(t, state, *args)
@@ -79,14 +79,14 @@ class InitialValueProblem:
 
 @dataclass(frozen=True)
 class Solution:
-    """The end of a solve and what it cost.
+    """The state at the end of a solve, and its cost.
 
     `state` has the shapes of the initial state. `nfe` counts the calls of the derivative, or of the path's
-    alone, in the forward solve. `accepted` and `rejected` count steps; an engine that steps each row by
-    itself gives the largest count of any row. `local_error` has the shapes of `state` and holds the sums,
-    over the steps, of the absolute local errors that the engine estimated; None where it keeps none.
-    `at_times` holds the state at each of the k times that were asked for, (k, *shape) for each tensor of the
-    state; None where none were.
+    alone, in the forward solve. `accepted` and `rejected` count steps; an engine with steps for each row
+    gives the largest count of any row. `local_error` has the shapes of `state` and holds the sums, over the
+    steps, of the absolute local errors that the engine estimated; None if it keeps none. `at_times` holds the
+    state at each of the k times that were asked for, (k, *shape) for each tensor of the state; None if none
+    were.
     """
 
     state: State
@@ -98,7 +98,7 @@ class Solution:
 
 
 class IntegratorOptions(PartOptions):
-    """What every integrator can be told: absolute and relative tolerance, and the cap on evaluations."""
+    """Options of every integrator: absolute and relative tolerance, and the cap on evaluations."""
 
     atol: float = Field(1e-5, gt=0)
     rtol: float = Field(1e-5, gt=0)
@@ -106,7 +106,7 @@ class IntegratorOptions(PartOptions):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the solver chooses its steps by their errors; else the tolerances do not decide them."""
+        """Whether the solver adapts its steps to their errors; otherwise the tolerances have no effect."""
         return True
 
     def refined(self, level: int = 1) -> Self:
@@ -126,14 +126,14 @@ class IntegratorOptions(PartOptions):
 class Integrator(ABC):
     """Solves dy/dt = f(t, y, *args) for many rows at once; the options are frozen.
 
-    An engine says of itself in `row_steps` whether each row has steps of its own. Then a row's answer does
-    not depend on the rows beside it, and an `IntegrationError` names all the rows that failed.
+    `row_steps` says whether the engine chooses steps for each row. Then the solution of a row does not depend
+    on the rows beside it, and an `IntegrationError` names all the rows that failed.
     """
 
     Options: ClassVar[type[IntegratorOptions]]
     row_steps: ClassVar[bool]
-    #: Whether gradients flow through a solve to the state, to `args` and to `parameters`. An engine through
-    #: which none do refuses tensors that require them, unless it is called under `torch.no_grad()`.
+    #: Whether gradients flow through a solve to the state, to `args` and to `parameters`. An engine without
+    #: gradients refuses tensors that require them, unless it is called under `torch.no_grad()`.
     differentiable: ClassVar[bool]
     options: IntegratorOptions
 
@@ -152,15 +152,15 @@ class Integrator(ABC):
         """Carry `state` from time `t0` to `t1`, which may be the earlier one.
 
         `f(t, state, *args)` returns one derivative for each tensor of `state`. The first axis of each tensor
-        of `state` and `args` is the row. Those of `state` share dtype and device. `args` are constants of the
-        rows: an engine may call `f` for some of the rows, with their `args`.
+        of `state` and `args` is the row. The tensors of `state` share dtype and device. `args` are constants
+        of the rows: an engine may call `f` for some of the rows, with their `args`.
 
-        `times`, k of them between `t0` and `t1` and strictly monotone from the one towards the other, ask for
-        the state there too. It comes from the same steps, by interpolation within them.
+        `times` are k times between `t0` and `t1`, strictly monotone from `t0` towards `t1`, at which the
+        state is wanted too. It is interpolated within the same steps.
 
-        Where the other tensors are integrals along the path of the first, on which no derivative depends,
-        `path(t, state, *args)` may give the first's derivative alone. An engine may ask for it at a stage
-        whose integrands have no weight in its method.
+        The state may be rows followed by integrals along their paths, on which no derivative depends. Then
+        `path(t, state, *args)` may give the derivative of the first tensor alone. An engine may call it at a
+        stage whose integrands have no weight in its method.
 
         `parameters` are the other tensors that `f` and `path` depend on and that need gradients. Continuous
         adjoints give gradients to these, to `state` and to `args` only.
@@ -197,7 +197,7 @@ def all_finite(state: State) -> bool:
 def _with_times(
     solution: Solution, start: State, asked: tuple[float, ...] | None, t0: float, t1: float
 ) -> Solution:
-    """The solution with the states at all the times that were `asked` for, the ends as they are."""
+    """The solution with the states at all the times that were `asked` for, including `t0` and `t1`."""
     if asked is None:
         return solution
     if len(start[0]) == 0:

@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods with one step for all rows, written for cheap backpropagation."""
+"""Explicit Runge-Kutta methods with steps that all rows share, written for cheap backpropagation."""
 
 from collections.abc import Iterator
 from itertools import takewhile
@@ -20,9 +20,8 @@ Method = Literal[Adaptive, FixedGrid]
 
 FIXED_GRID_METHODS: tuple[str, ...] = get_args(FixedGrid)
 
-# The first step as a multiple of the one of Hairer, Norsett and Wanner, which is to err by a hundredth of the
-# tolerance: over the velocity fields of this project at 1e-4 to 1e-6 a bold one saves a tenth of the
-# evaluations, and more than half where the velocity is smooth.
+# The first step as a multiple of that of Hairer, Norsett and Wanner, whose error is about a hundredth of the
+# tolerance. Measured: benchmarks/DEFAULTS.md#first-step-of-the-native-engine.
 BOLDNESS = 10.0
 
 TABLEAUX: dict[Method, tableau.Tableau] = {
@@ -36,10 +35,10 @@ TABLEAUX: dict[Method, tableau.Tableau] = {
 
 
 class NativeOptions(SteppedOptions):
-    """Method, accuracy, cap on evaluations, and whether memory is saved by computing steps twice.
+    """Method, tolerances, cap on evaluations, and gradient checkpointing.
 
-    `steps` is the number of equal steps of a fixed-grid method. With `checkpoint` a step keeps only its
-    start, and is repeated when gradients come back to it.
+    `steps` is the number of equal steps of a fixed-grid method. With `checkpoint` a step stores only its
+    start, and is computed again in the backward pass.
     """
 
     fixed_grid: ClassVar[tuple[str, ...]] = FIXED_GRID_METHODS
@@ -54,7 +53,7 @@ class NativeIntegrator(Integrator):
     Gradients are those of the steps as taken: they go through the accepted steps by backpropagation. The
     choice of the step sizes, and the errors that decide it, are outside the graph. The error of a step is the
     largest, over the tensors of the state, of the root mean square of error / (atol + rtol |y|). Step control
-    is that of Hairer, Norsett and Wanner 1993, II.4, from a bolder start. `f` is never asked for a time
+    is that of Hairer, Norsett and Wanner 1993, II.4, with a longer first step. `f` is never called for a time
     outside [t0, t1], and the last step ends on t1. Within a step the solution is the pair's own dense output,
     or Hermite's cubic on a fixed grid.
     """
@@ -74,10 +73,11 @@ class NativeIntegrator(Integrator):
 
 
 class _Step(NamedTuple):
-    """The end of a step and the slope there, and the error that it made, (N,) each.
+    """The end of a step, the slope there, and the estimated error of the step, (N,) each.
 
-    `within` holds the solution at the times in the step, (m, N); None where none were asked for. On a fixed
-    grid the slope at the end is there only with these. The error has no graph, and is empty on a fixed grid.
+    `within` holds the solution at the times in the step, (m, N); None if no times were asked for. On a fixed
+    grid the slope at the end is computed only for these. The error has no graph, and is empty on a fixed
+    grid.
     """
 
     end: Tensor
@@ -87,7 +87,7 @@ class _Step(NamedTuple):
 
 
 class _March:
-    """One solve. The state travels as one long vector, tensor after tensor: y (N,)."""
+    """One solve; the tensors of the state are concatenated into one vector y (N,)."""
 
     def __init__(self, problem: InitialValueProblem, options: NativeOptions) -> None:
         self.problem = problem
@@ -110,7 +110,7 @@ class _March:
         self.rejected = 0
 
     def pack(self, state: State) -> Tensor:
-        """The tensors of `state` one after another."""
+        """The tensors of `state` as one vector (N,)."""
         return torch.cat([part.reshape(-1) for part in state])
 
     def unpack(self, y: Tensor) -> State:
@@ -119,7 +119,7 @@ class _March:
         return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
 
     def fractions(self, t: float, after: float) -> tuple[float, ...]:
-        """The times still to meet in the step from `t` to `after`, as fractions of it."""
+        """The pending times in the step from `t` to `after`, as fractions of it."""
         due = takewhile(lambda time: self.direction * (after - time) >= 0, self.pending)
         return tuple((time - t) / (after - t) for time in due)
 
@@ -132,7 +132,7 @@ class _March:
 
     def slope(self, t: float, y: Tensor, *, weighed: bool = True) -> Tensor:
         """dy/dt (N,); see `InitialValueProblem`."""
-        # Sums of times may round past an end.
+        # Rounding may put a sum of times beyond an end.
         t = min(max(t, min(self.t0, self.t1)), max(self.t0, self.t1))
         time = torch.tensor(t, dtype=y.dtype, device=y.device)
         problem = self.problem
@@ -148,7 +148,7 @@ class _March:
             step = self._take_step(t, after, y, slope, fractions)
             self._check_finite(after, step.end)
             self.accept(step)
-            # The slope at the end, where an interpolation took it, begins the next step.
+            # If the slope at the end was computed for the interpolation, the next step starts with it.
             t, y, slope = after, step.end, step.slope if fractions else None
         return self._solution(y)
 
@@ -167,7 +167,7 @@ class _March:
             after = self.t1 if last else t + self.direction * size
             step = self._take_step(t, after, y, slope, self.fractions(t, after))
             error = self._norm(step.error, torch.maximum(y.detach().abs(), step.end.detach().abs()))
-            # A step that left the finite numbers is rejected like one that was too inaccurate.
+            # A step with a non-finite state is rejected like one that is too inaccurate.
             error = torch.where(torch.isfinite(error), error, torch.inf)
             accept = error <= 1
             length = step_control.growth(error, last_error, accept) * size
@@ -197,17 +197,19 @@ class _March:
     ) -> _Step:
         """The step from `t` to `after`, and the solution at `fractions` of it.
 
-        `slope` is the one at the start, where it is known.
+        `slope` is that at the start, if it is known.
         """
         h = after - t
         first, *weighed = self.weighs
         slopes = [self.slope(t, y, weighed=first) if slope is None else slope]
-        # Each row is the sum that one of the later stages needs. Adding a slope to all that remain takes
-        # one operation, forward and back, where a sum for each stage would take one for each of its terms.
+        # Row i accumulates the input of the i-th later stage. Adding a slope to all remaining rows takes one
+        # operation, forward and backward. A sum for each stage would take one operation for each of its
+        # terms.
         sums = torch.addr(y, self.columns[0], slopes[0], alpha=h)
         for node, column, counts in zip(self.tableau.nodes, self.columns[1:], weighed, strict=True):
             at, sums = torch.split(sums, [1, len(sums) - 1])
-            # The slope where the solve ends tells the error, and dense output, and nothing else.
+            # At the end of the solve the slope only enters the error and dense output, so it needs no
+            # gradient.
             followed = len(column) > 0 or after != self.t1 or bool(fractions)
             with torch.set_grad_enabled(followed and torch.is_grad_enabled()):
                 stage = after if node == 1 else t + node * h
@@ -234,7 +236,7 @@ class _March:
             ahead = self.direction * trial.item()
             bend = self._norm(self.slope(self.t0 + ahead, y + ahead * slope) - slope, magnitude)
             step = BOLDNESS * step_control.starting_step(trial, speed, bend, self.span)
-            # A rejected step costs no more than a second one would.
+            # If it is rejected, that costs no more than a second step would.
             return torch.where(step >= self.span / 2, self.span, step)
 
     def _norm(self, vector: Tensor, magnitude: Tensor) -> Tensor:
@@ -251,7 +253,7 @@ class _March:
         return Solution(self.unpack(y), self.nfe, self.accepted, self.rejected, at_times=at_times)
 
     def _spend(self, evaluations: int, t: float) -> None:
-        """Count evaluations before they are made, which leaves out those that gradients repeat."""
+        """Count evaluations before they are made; those that checkpointing repeats are not counted."""
         if self.nfe + evaluations > self.options.max_nfe:
             raise IntegrationError(
                 f"{self._where(t)} met its cap of {self.options.max_nfe} evaluations; "
@@ -291,7 +293,7 @@ class _March:
 
 
 def _columns(method: tableau.Tableau, like: Tensor) -> Iterator[Tensor]:
-    """What each slope adds to the sums that are still open when it is known: (s,), (s - 1,), ..."""
+    """For each slope, its weights in the sums that still need it: (s,), (s - 1,), ..."""
     rows = method.stages if method.first_same_as_last else (*method.stages, method.solution)
     for slope in range(len(method.solution)):
         yield like.new_tensor([row[slope] for row in rows[slope:]]).detach()

@@ -1,4 +1,4 @@
-"""Runge-Kutta pairs with a step of its own for every row, so that no row depends on its batch."""
+"""Runge-Kutta pairs with steps for every row, so that no row depends on its batch."""
 
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -14,14 +14,14 @@ from flowbench.ode import dense_output, step_control
 from flowbench.ode.integrator import InitialValueProblem, Integrator, IntegratorOptions, Solution, State
 from flowbench.ode.tableau import DOPRI5, TSIT5, Tableau
 
-#: A row is given up where its steps get shorter than this part of the whole.
+#: A row fails if its steps get shorter than this share of the whole interval.
 LEAST_STEP = 1e-30
 
 TABLEAUX: dict[str, Tableau] = {"dopri5": DOPRI5, "tsit5": TSIT5}
 
 
 class PerRowOptions(IntegratorOptions):
-    """Method, accuracy, and the cap on calls of the derivative."""
+    """Method, tolerances, and the cap on calls of the derivative."""
 
     name: Literal["per-row"] = "per-row"
     method: Literal["dopri5", "tsit5"] = "dopri5"
@@ -34,12 +34,12 @@ class PerRowIntegrator(Integrator):
     """A 5(4) pair of Dormand and Prince (1980) or Tsitouras (2011), row by row; no gradients.
 
     Each row has its own time, step and error control. The local error of a row is measured as torchdiffeq
-    measures a batch's: the largest, over the tensors of the state, of the root mean square of
-    error / (atol + rtol |y|). Step control is that of Hairer, Norsett and Wanner 1993, II.4. Rows that have
-    arrived leave the batch with their `args`, and so do those that fail: the solve goes on without them, so
-    that the `IntegrationError` at its end names them all. `f` gets one time per row, (n,), and must treat
-    every row by itself; then a row's answer does not depend on the rows beside it beyond floating-point
-    rounding. Between its steps a row's solution is the pair's own dense output.
+    measures a batch's: the largest, over the tensors of the state, of the root mean square of error / (atol +
+    rtol |y|). Step control is that of Hairer, Norsett and Wanner 1993, II.4. Rows that have arrived leave the
+    batch with their `args`. So do rows that fail: the solve goes on without them, and the `IntegrationError`
+    at its end names them all. `f` gets one time per row, (n,), and must compute every row from that row
+    alone. Then a row's solution does not depend on the rows beside it beyond floating-point rounding. Between
+    its steps a row's solution is the pair's own dense output.
     """
 
     Options: ClassVar[type[IntegratorOptions]] = PerRowOptions
@@ -75,7 +75,7 @@ class PerRowIntegrator(Integrator):
             step = torch.where(last, remaining, rows.step)
             y, slopes, off = _take_step(system, rows, step)
             error = system.norm(off, torch.maximum(rows.y.abs(), y.abs()))
-            # A row that left the finite numbers is rejected like one that was too inaccurate.
+            # A row with a non-finite state is rejected like one that is too inaccurate.
             error = torch.where(torch.isfinite(error), error, torch.inf)
             accept = error <= 1
             taken = rows.index[accept]
@@ -84,9 +84,9 @@ class PerRowIntegrator(Integrator):
             if len(system.times):
                 _interpolate(system, rows, step, slopes, accept, done)
             rows = rows.advance(step, y, slopes[-1], error, accept)
-            # At the start no step is too small to count, however hopeless.
+            # At the start no step is too small to change the elapsed time, so `LEAST_STEP` bounds it.
             least = rows.elapsed + LEAST_STEP * system.span
-            # From a slope that is no number follows a step that is none.
+            # If the slope is NaN, so is the next step.
             stuck = ~done & ~(rows.elapsed + rows.step > least)
             if bool(done.any()):
                 end[rows.index[done]] = rows.y[done]
@@ -136,7 +136,7 @@ class _System:
         self.at_times = self.start.new_empty(len(self.times), *self.start.shape)
 
     def slopes(self, y: Tensor) -> Tensor:
-        """Room for the slopes (stages, m, D) of one step of the rows `y` (m, D), used again by the next."""
+        """Memory for the slopes (stages, m, D) of one step of rows `y` (m, D), reused by the next step."""
         size = len(self.error_weights) * y.numel()
         return self.room[:size].view(-1, *y.shape)
 
@@ -151,7 +151,7 @@ class _System:
         return torch.cat(parts, dim=1, out=out).mul_(self.sign)
 
     def split(self, y: Tensor) -> State:
-        """The matrix (..., n, D) as the tensors of the state, with n and what comes before it in front."""
+        """The matrix (..., n, D) as the tensors of the state, (..., n, *shape)."""
         parts = y.tensor_split(self.ends, dim=-1)
         return tuple(
             part.reshape(*y.shape[:-1], *shape) for part, shape in zip(parts, self.shapes, strict=True)
@@ -164,7 +164,7 @@ class _System:
         return largest.sqrt().double()
 
     def where(self, rows: "_Rows", position: int) -> str:
-        """The beginning of a failure's text, for the row at `position` in the shrunken batch."""
+        """The beginning of an error message for the row at `position` in the remaining batch."""
         t = self.t0 + self.sign * float(rows.elapsed[position])
         return (
             f"the per-row solve (atol={self.options.atol:g}, rtol={self.options.rtol:g}) from t={self.t0:g} "
@@ -175,7 +175,7 @@ class _System:
 
 @dataclass
 class _Failed:
-    """Rows that are given up, by their place in the batch, why, and the text of the first failure."""
+    """The rows that failed, with the cause of each, by their index in the batch, and the first message."""
 
     causes: dict[int, str] = field(default_factory=dict)
     message: str = ""
@@ -185,14 +185,14 @@ class _Failed:
         return next(iter(self.causes.values()), "")
 
     def add(self, rows: Tensor, cause: str, message: str) -> None:
-        """Give up `rows: (m,)`, the numbers of rows; only the first `message` is kept."""
+        """Record that `rows: (m,)` failed, by index; only the first `message` is kept."""
         self.causes |= dict.fromkeys(rows.tolist(), cause)
         self.message = self.message or message
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows still on their way; every tensor's first axis is the row. Times are float64."""
+    """The rows that have not arrived; every tensor's first axis is the row. Times are float64."""
 
     index: Tensor
     args: State
@@ -218,7 +218,7 @@ class _Rows:
         )
 
     def advance(self, step: Tensor, y: Tensor, slope: Tensor, error: Tensor, accept: Tensor) -> Self:
-        """Move the rows of `accept` on, and choose every row's next step from its `error`."""
+        """Advance the rows of `accept`, and choose every row's next step from its `error`."""
         column = accept[:, None]
         return type(self)(
             index=self.index,
@@ -233,7 +233,7 @@ class _Rows:
 
 
 def _start(system: _System) -> _Rows:
-    """All rows at the beginning, each with a starting step of its own."""
+    """All rows at the start, each with a first step of its own."""
     y, args = system.start, system.problem.args
     zero = y.new_zeros(len(y), dtype=torch.float64)
     slope = system.slope(zero, y, args)
@@ -273,9 +273,9 @@ def _take_step(system: _System, rows: _Rows, step: Tensor) -> tuple[Tensor, Tens
 def _interpolate(
     system: _System, rows: _Rows, step: Tensor, slopes: Tensor, accept: Tensor, done: Tensor
 ) -> None:
-    """Write down the states at the times within the steps (m,) of the rows of `accept`.
+    """Store the states at those times that lie within the step (m,) of a row of `accept`.
 
-    Of the rows of `done` these are all the times that are left.
+    For a row of `done` these are all the times that are left.
     """
     reached = torch.where(done, system.span, rows.elapsed + step)
     within = (system.times > rows.elapsed[:, None]) & (system.times <= reached[:, None]) & accept[:, None]
@@ -288,7 +288,7 @@ def _interpolate(
 
 
 def _meet_cap(system: _System, rows: _Rows, failed: _Failed) -> None:
-    """Give up all rows that are still on their way."""
+    """Record that all remaining rows failed at the cap on evaluations."""
     cause = f"met its cap of {system.options.max_nfe} evaluations"
     failed.add(
         rows.index,
@@ -299,7 +299,10 @@ def _meet_cap(system: _System, rows: _Rows, failed: _Failed) -> None:
 
 
 def _give_up(system: _System, rows: _Rows, stuck: Tensor, error: Tensor, failed: _Failed) -> None:
-    """Give up the rows of `stuck: (m,)`, whose next step would not move them, for the `error` of this one."""
+    """Record that the rows of `stuck: (m,)` failed, whose next step would not advance them.
+
+    Their `error: (m,)` in this step decides the cause.
+    """
     finite = torch.isfinite(error)
     kinds = (
         (

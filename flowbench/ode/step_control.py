@@ -1,7 +1,7 @@
 """The choice of step sizes: Hairer, Norsett and Wanner 1993, II.4, as in their code DOPRI5.
 
 Everything is elementwise over float64 tensors of any shape: () for a batch that shares its steps, (m,) for
-rows that step by themselves. Times and steps are positive; norms and errors are in units of the tolerance.
+rows with steps of their own. Times and steps are positive; norms and errors are in units of the tolerance.
 """
 
 import torch
@@ -10,14 +10,14 @@ from torch import Tensor
 # h <- h * 0.9 err^-0.17 last_err^0.04, for a pair of orders 5 and 4: 0.17 = 1/5 - 3/4 * 0.04.
 SAFETY, EXPONENT, LAST_EXPONENT = 0.9, 0.17, 0.04
 SHRINK, GROW = 0.2, 10.0
-# The error that counts as the last one's before the first step, and the least that is ever remembered.
+# Stands for the last error before the first step, and is a lower bound for the last error later.
 LEAST_ERROR = 1e-4
-# A step that would leave less than this part of itself to do goes to the end instead.
+# A step ends at t1 if it would reach t1 when longer by this factor.
 STRETCH = 1.01
 
 
 def trial_step(size: Tensor, speed: Tensor, span: float) -> Tensor:
-    """How far to look ahead from the start; `size` and `speed` are norms of the state and its slope."""
+    """The length of a trial step from the start; `size` and `speed` are norms of the state and its slope."""
     trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed).clamp(max=span)
     return torch.where(torch.isfinite(trial), trial, 1e-6)
 

@@ -1,4 +1,4 @@
-"""What solvers with one step for all rows can be told."""
+"""Options of solvers with one step size for all rows."""
 
 from typing import ClassVar, Self
 
@@ -8,7 +8,7 @@ from flowbench.ode.integrator import IntegratorOptions
 
 
 class SteppedOptions(IntegratorOptions):
-    """Method, accuracy and cap on evaluations; `steps` is how many equal ones a fixed-grid method takes."""
+    """Method, tolerances and cap on evaluations; `steps` is the number of equal steps on a fixed grid."""
 
     fixed_grid: ClassVar[tuple[str, ...]]
     method: str
@@ -20,7 +20,7 @@ class SteppedOptions(IntegratorOptions):
         return self.method not in self.fixed_grid
 
     def refined(self, level: int = 1) -> Self:
-        """See `IntegratorOptions`; on a fixed grid twice the steps, `level` times, at the same tolerances."""
+        """See `IntegratorOptions`; a fixed grid gets twice the steps, `level` times, at equal tolerances."""
         if self.steps is None:
             return super().refined(level)
         return self._with(steps=self.steps * 2**level, max_nfe=self.max_nfe * 2**level)

@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods as numbers: where each stage lies and how the slopes are weighted."""
+"""Butcher tableaux: explicit Runge-Kutta methods as nodes and weights."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 class Tableau:
     """A method of s stages; stage i has the slope k_i = f(t + c_i h, y + h sum_j<i a_ij k_j), and c_1 = 0.
 
-    `nodes` are c_2 to c_s and `stages` the rows a_2 to a_s; `solution` weighs the slopes to the step's end.
-    `error`, where there is an embedded method, weighs them to the difference from its answer. `dense`, where
-    the method has dense output of its own, weighs them to the solution at t + theta h: of slope i it holds
-    the coefficients of theta, theta^2, ... in the weight b_i(theta).
+    `nodes` are c_2 to c_s and `stages` the rows a_2 to a_s. `solution` holds the weights of the slopes in the
+    step to its end. `error` holds their weights in the difference from an embedded method; None without one.
+    `dense` holds, for slope i, the coefficients of theta, theta^2, ... of its weight b_i(theta) in the
+    solution at t + theta h. It is None for a method without dense output of its own.
     """
 
     nodes: tuple[float, ...]
@@ -21,18 +21,18 @@ class Tableau:
 
     @property
     def first_same_as_last(self) -> bool:
-        """Whether the last stage is taken at the step's end, so that its slope begins the next step."""
+        """Whether the last stage is at the step's end, so that its slope is the first of the next step."""
         return len(self.solution) > 1 and self.solution == (*self.stages[-1], 0.0)
 
     def weighs(self, *, dense: bool) -> tuple[bool, ...]:
-        """Of each stage, whether its slope counts towards an answer, not to later stages alone.
+        """For each stage, whether its slope enters a result, and not only later stages.
 
-        Answers are the solution, its error and, if `dense`, the solution within the step. Integrals along a
-        path need their integrands at no other stage.
+        Results are the solution, its error and, if `dense`, the solution within the step. Integrals along a
+        path need their integrands at these stages only.
         """
         error = self.error or (0.0,) * len(self.solution)
         within = self.interpolant if dense else ((0.0,),) * len(self.solution)
-        # The slope at the end, which may come after the stages, is none of theirs.
+        # The interpolant may have a further row for the slope at the end, which belongs to no stage.
         return tuple(
             weight != 0 or other != 0 or any(row)
             for weight, other, row in zip(self.solution, error, within[: len(self.solution)], strict=True)
@@ -42,19 +42,20 @@ class Tableau:
     def interpolant(self) -> tuple[tuple[float, ...], ...]:
         """`dense`, or else the coefficients of Hermite's cubic through both ends and their slopes.
 
-        The cubic takes the slope at the step's end, which then follows those of the stages. Hairer, Norsett
+        The cubic needs the slope at the step's end, which then follows those of the stages. Hairer, Norsett
         and Wanner 1993, II.6.
         """
         if self.dense is not None:
             return self.dense
-        # Theta^2 (3 - 2 theta) of the whole step; the first slope counts theta (1 - theta)^2 more.
+        # Each slope has theta^2 (3 - 2 theta) times its weight in the step; the first slope has theta (1 -
+        # theta)^2 more.
         first, *others = (tuple(weight * part for part in (0.0, 3.0, -2.0)) for weight in self.solution)
         start = tuple(part + more for part, more in zip(first, (1.0, -2.0, 1.0), strict=True))
         return start, *others, (0.0, -1.0, 1.0)
 
     @property
     def cost(self) -> int:
-        """Evaluations per step, when the first slope is kept wherever it can be."""
+        """Evaluations per step, when the first slope is taken over from the last step where possible."""
         return len(self.solution) - self.first_same_as_last
 
 

@@ -27,7 +27,7 @@ Method = Literal[Adaptive, FixedGrid]
 
 FIXED_GRID_METHODS: tuple[str, ...] = get_args(FixedGrid)
 
-#: Adaptive methods whose interpolation is as accurate as their steps. Of the others it has a lower order.
+#: Adaptive methods whose interpolation is as accurate as their steps; for the others its order is lower.
 INTERPOLATING = ("dopri5", "adaptive_heun")
 
 # torchdiffeq's own default of 12 is unstable at all but tiny steps.
@@ -35,10 +35,10 @@ ADAMS_ORDER = 5
 
 
 class TorchdiffeqOptions(SteppedOptions):
-    """Method, accuracy, cap on evaluations, and how gradients are taken.
+    """Method, tolerances, cap on evaluations, and how gradients are computed.
 
-    `steps` is the number of equal steps of a fixed-grid method. `seminorm` leaves the parameters'
-    gradients out of the step control of an adjoint solve (Kidger, Chen and Lyons 2021).
+    `steps` is the number of equal steps of a fixed-grid method. `seminorm` leaves the parameters' gradients
+    out of the step control of an adjoint solve (Kidger, Chen and Lyons 2021).
     """
 
     fixed_grid: ClassVar[tuple[str, ...]] = FIXED_GRID_METHODS
@@ -49,13 +49,13 @@ class TorchdiffeqOptions(SteppedOptions):
 
 
 class TorchdiffeqIntegrator(Integrator):
-    """torchdiffeq behind `Integrator`: one step size for the whole batch, differentiable.
+    """torchdiffeq as an `Integrator`: one step size for the whole batch, differentiable.
 
-    Adaptive solves end exactly on `t1` instead of stepping past it and interpolating, and `f` is never
-    asked for a time outside [t0, t1]. Gradients go through the solver's operations ("backprop") or
-    through the continuous adjoint equation ("adjoint"). Within a step the solution is torchdiffeq's own
-    interpolation: a quartic, or Hermite's cubic on a fixed grid. Adaptive methods that are not in
-    `INTERPOLATING` end a step on each time instead.
+    Adaptive solves end exactly on `t1` instead of stepping past it and interpolating, and `f` is never called
+    for a time outside [t0, t1]. Gradients go through the solver's operations ("backprop") or through the
+    continuous adjoint equation ("adjoint"). Within a step the solution is torchdiffeq's own interpolation: a
+    quartic, or Hermite's cubic on a fixed grid. Adaptive methods that are not in `INTERPOLATING` end a step
+    on each time instead.
     """
 
     Options: ClassVar[type[IntegratorOptions]] = TorchdiffeqOptions
@@ -90,7 +90,7 @@ class TorchdiffeqIntegrator(Integrator):
 
     def _adjoint(self, problem: InitialValueProblem) -> Solution:
         monitor, times = self._monitor(problem), _all_times(problem)
-        # The adjoint runs in torchdiffeq's own, always increasing time, from each time to the one before.
+        # The adjoint solve runs from each time to the one before, in torchdiffeq's own increasing time.
         stops = times if problem.t0 < problem.t1 else -times
         norm = {"norm": "seminorm"} if self.options.seminorm else {}
         constants = (constant for constant in problem.args if constant.requires_grad)
@@ -133,11 +133,11 @@ class TorchdiffeqIntegrator(Integrator):
         return grid | {"max_order": ADAMS_ORDER} if self.options.method.endswith("adams") else grid
 
     def _stops(self, times: Tensor) -> Tensor:
-        """Of all `times`, those on which a step of an adaptive method has to end."""
+        """Those of all `times` on which a step of an adaptive method has to end."""
         return times[-1:] if self.options.method in INTERPOLATING else times[1:]
 
     def _interpolation(self, problem: InitialValueProblem) -> dict[str, object]:
-        """The option of a fixed grid that is read off within its steps; the cubic takes another slope."""
+        """The interpolation option of a fixed grid; torchdiffeq's default there is linear."""
         return {"interp": "cubic"} if problem.times and not self.options.adaptive else {}
 
 
@@ -147,7 +147,7 @@ def _all_times(problem: InitialValueProblem) -> Tensor:
 
 
 class _Monitor:
-    """`f` with its calls counted and capped; torchdiffeq calls back at every step."""
+    """Counts and caps the calls of `f`; torchdiffeq calls it back at every step."""
 
     def __init__(self, problem: InitialValueProblem, options: TorchdiffeqOptions) -> None:
         self.problem = problem
@@ -160,8 +160,8 @@ class _Monitor:
         self.solve = "solve"
 
     def __call__(self, t: Tensor, state: State) -> State:
-        # The starting-step rule looks ahead without knowing where the solve ends; and torchdiffeq's adjoint
-        # would work out a gradient for every time, though the ends are plain numbers.
+        # The starting-step rule may look beyond the end of the solve. And without `detach` torchdiffeq's
+        # adjoint would compute a gradient for every time, though the ends are plain numbers.
         t = t.detach().clamp(min(self.t0, self.t1), max(self.t0, self.t1))
         if self.nfe >= self.options.max_nfe:
             raise IntegrationError(
@@ -180,14 +180,14 @@ class _Monitor:
         return Solution(end, self.nfe, self.steps - self.rejected, self.rejected, at_times=within)
 
     def begin_adjoint(self, gradient: Tensor) -> None:
-        """Called when gradients come back: each adjoint solve is counted and capped by itself."""
+        """Called when gradients arrive: each adjoint solve is counted and capped on its own."""
         self.nfe = 0
         self.solve = "adjoint solve"
 
     def callback_step(self, t: Tensor, state: State, dt: Tensor) -> None:
         """Called by torchdiffeq before each step of the forward solve."""
         self.steps += 1
-        # torchdiffeq chooses its first step from f; that choice is no part of the answer's gradient.
+        # torchdiffeq computes its first step from f; that choice is not part of the solution's gradient.
         dt.detach_()
         self._check_step(t.item(), state, dt.item())
 
@@ -229,7 +229,10 @@ class _Monitor:
 
 
 class _AdaptiveMonitor(_Monitor):
-    """Fixed grids never reject, and torchdiffeq warns of a callback that is never used."""
+    """A monitor that counts rejected steps.
+
+    Fixed grids never reject, and torchdiffeq warns of a callback that is never used.
+    """
 
     def callback_reject_step(self, t: Tensor, state: State, dt: Tensor) -> None:
         """Called by torchdiffeq after each step that was too inaccurate."""
@@ -237,7 +240,10 @@ class _AdaptiveMonitor(_Monitor):
 
 
 class _GridMonitor(_Monitor):
-    """Remembers the last slope: Hermite's cubic takes the one at a step's end, which begins the next step."""
+    """A monitor that reuses the last slope, for Hermite's cubic on a fixed grid.
+
+    The cubic needs the slope at a step's end, which is also the first slope of the next step.
+    """
 
     def __init__(self, problem: InitialValueProblem, options: TorchdiffeqOptions) -> None:
         super().__init__(problem, options)
@@ -247,7 +253,7 @@ class _GridMonitor(_Monitor):
     def __call__(self, t: Tensor, state: State) -> State:
         if self.has_solved:
             return super().__call__(t, state)
-        # torchdiffeq asks twice with the very same tensors, and changes none of them in place.
+        # torchdiffeq calls twice with the same tensors, and changes none of them in place.
         if self.last is not None:
             time, place, slope = self.last
             same = zip(place, state, strict=True)
@@ -258,13 +264,13 @@ class _GridMonitor(_Monitor):
         return slope
 
     def finish(self, path: State) -> Solution:
-        """See `_Monitor`; an adjoint solve differentiates each slope that it asks for, and needs it anew."""
+        """See `_Monitor`; an adjoint solve differentiates each slope, and so needs it computed anew."""
         self.last, self.has_solved = None, True
         return super().finish(path)
 
 
 class _Apart(torch.autograd.Function):
-    """The outputs of a solve as a function of its tensors, with a graph of its own inside."""
+    """The outputs of a solve as a function of its tensors, with an autograd graph of its own inside."""
 
     @staticmethod
     def forward(ctx: Any, solve: Callable[[], tuple[State, State]], *tensors: Tensor) -> State:
@@ -282,10 +288,10 @@ class _Apart(torch.autograd.Function):
 
 
 def _solve_apart(problem: InitialValueProblem, solve: Callable[[InitialValueProblem], Solution]) -> Solution:
-    """`solve` with constants of the rows that begin their graph.
+    """`solve` with `args` that are leaves of their own graph.
 
-    The adjoint equation takes gradients to them beside those to the parameters. Had they been computed from
-    parameters, these would get that part of their gradient twice.
+    The adjoint equation gives gradients to `args` beside those to the parameters. If `args` were computed
+    from parameters, these would get that part of their gradient twice.
     """
     solved: list[Solution] = []
 
@@ -305,7 +311,10 @@ def _solve_apart(problem: InitialValueProblem, solve: Callable[[InitialValueProb
 
 
 def _refuse_hidden_parameters(problem: InitialValueProblem) -> None:
-    """The adjoint of a parameter that is not listed would be silently zero."""
+    """Raise `ConfigurationError` if `f` depends on parameters that are not listed.
+
+    The adjoint method would silently give them a gradient of zero.
+    """
     state, args = (tuple(part.detach() for part in parts) for parts in (problem.state, problem.args))
     with torch.enable_grad():
         derivative = problem.derivative(state[0].new_tensor(problem.t0), state, args)
