@@ -1,4 +1,4 @@
-"""Columns of evenly spaced values, such as whole numbers, spread over the cells that these stand for."""
+"""Uniform dequantisation of columns with evenly spaced values, such as whole numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,22 +15,22 @@ from flowbench.errors import ConfigurationError, unknown_name
 
 Floats = NDArray[np.float64]
 
-#: Places in a row's cell over which its log-density is averaged, unless somebody says otherwise. Even.
+#: The default number of places in a row's cell over which its log-density is averaged; it is even.
 PLACES = 8
 
 
 class Dequantiser(nn.Module):
-    """Rows with evenly spaced values as rows that have a density, and back (Uria et al. 2013).
+    """Turns rows with evenly spaced values into rows that have a density, and back (Uria et al. 2013).
 
-    A value v of a column with the spacing s stands for the cell from v - s/2 to v + s/2. A value between such
-    values stands for the cell that it falls in. A model learns the density of values that are spread evenly
-    over their cells. The log-likelihood of a row is then the mean of its log-density over the cell. That is
-    a lower bound of the logarithm of the cell's mass by its volume (Theis et al. 2016), so nothing is gained
-    by spikes narrower than a cell.
+    A value v of a column with the spacing s stands for the cell from v - s/2 to v + s/2. A value between the
+    evenly spaced ones stands for the cell that it falls into. A model learns the density of values that are
+    spread evenly over their cells. The log-likelihood of a row is then the mean of its log-density over the
+    cell. That is a lower bound of the log of the cell's probability divided by its volume (Theis et al.
+    2016). So spikes narrower than a cell gain nothing.
 
     `columns` names the d columns, and `lattices` gives the spacing of those that are dequantised. The others
     are continuous and stay as they are. `steps` and `origins`, `(d,)` float64, are saved with the model's
-    weights; both are NaN where a column is continuous.
+    weights; both are NaN for a continuous column.
 
     Rows are float64. Raises `ConfigurationError` for a lattice of a column that is not there.
     """
@@ -52,9 +52,9 @@ class Dequantiser(nn.Module):
 
     @classmethod
     def of_values(cls, columns: Sequence[str], values: Mapping[str, Any]) -> Self:
-        """The dequantiser that plain `values` stand for, as `to_values` gives them.
+        """The dequantiser that plain `values` describe, in the form of `to_values`.
 
-        Raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` if they are none of these.
+        Raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` if they do not have that form.
         """
         lattices = {
             name: Lattice(float(values[name]["step"]), float(values[name]["origin"]))
@@ -66,7 +66,7 @@ class Dequantiser(nn.Module):
         return cls(columns, lattices)
 
     def to_values(self) -> dict[str, dict[str, float]]:
-        """Plain values: by column, `step` and `origin`."""
+        """Plain values: `step` and `origin` by column."""
         return {name: asdict(lattice) for name, lattice in self.lattices.items()}
 
     @property
@@ -102,7 +102,7 @@ class Dequantiser(nn.Module):
         cells = self._cells(rows, chosen)
         numbered = rows.double() + 0.0  # no negative zeros, of which the hash would be another
         numbered[:, chosen] = cells + 0.0
-        # Whole numbers of 64 bits without a sign, which torch cannot shift: numpy sees the same memory.
+        # The hash needs unsigned 64-bit integers, which torch cannot shift; numpy sees the same memory.
         hashes = hash_rows(numbered.detach().numpy())
         order, inside, side = (
             torch.from_numpy(uniform_of_hashes(hashes, number, len(chosen)))
@@ -118,7 +118,7 @@ class Dequantiser(nn.Module):
         return self._put(rows, chosen, self._cells(rows, chosen)) if self else rows
 
     def out_of_place(self, rows: Tensor) -> dict[str, int]:
-        """By column, where there are any, how many values of `rows: (n, d)` only fall into a cell."""
+        """For each column with such values, how many values of `rows: (n, d)` lie off its lattice."""
         chosen = self._chosen()
         places = self._in_steps(rows, chosen)
         counts = ((places - torch.round(places)).abs() > LOOSE).sum(0).tolist()
@@ -126,7 +126,7 @@ class Dequantiser(nn.Module):
         return {name: count for name, count in zip(names, counts, strict=True) if count}
 
     def whole_cells(self, box: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-        """A `box`, low and high of each of the d columns, grown until it cuts no cell."""
+        """A `box`, low and high of each of the d columns, enlarged to whole cells."""
         chosen = self._chosen()
         ends = torch.tensor(box, dtype=torch.float64).T.clone()
         halves = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
@@ -135,11 +135,11 @@ class Dequantiser(nn.Module):
         return tuple((low, high) for low, high in ends.T.tolist())
 
     def _chosen(self) -> Tensor:
-        """The numbers `(k,)` of the columns that are dequantised."""
+        """The indices `(k,)` of the columns that are dequantised."""
         return (~self.steps.isnan()).nonzero().squeeze(1)
 
     def _in_steps(self, rows: Tensor, chosen: Tensor) -> Tensor:
-        """The values of the `chosen: (k,)` columns in units of their steps: `(n, k)`, whole at middles."""
+        """The values of the `chosen: (k,)` columns in units of their steps: `(n, k)`, whole at cell middles."""
         return (rows[:, chosen] - self.origins[chosen]) / self.steps[chosen]
 
     def _cells(self, rows: Tensor, chosen: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class Dequantiser(nn.Module):
     def _put(self, rows: Tensor, chosen: Tensor, cells: Tensor, places: Tensor | None = None) -> Tensor:
         """Rows in the middle of the `cells: (n, k)` of `chosen` columns, or at `places` from 0 to 1 there."""
         steps = self.steps[chosen]
-        # A middle has no noise in digits that do not tell cells apart.
+        # Rounding removes the noise in digits that do not distinguish cells.
         scale = torch.tensor([_digits_that_tell(step) for step in steps.tolist()], dtype=torch.float64)
         values = torch.round((self.origins[chosen] + steps * cells) * scale) / scale
         moved = rows.to(torch.float64, copy=True)
@@ -158,12 +158,12 @@ class Dequantiser(nn.Module):
 
 
 def _digits_that_tell(step: float) -> float:
-    """Ten to the power of the digits after the point that tell multiples of `step` apart."""
+    """Ten to the power of the decimals that distinguish multiples of `step`."""
     return float(10.0 ** min(max(0, 10 - int(np.floor(np.log10(step)))), 300))
 
 
 def parse_spacings(text: str) -> dict[str, float]:
-    """The spacing of each column in "age=1, height=0.1"; raises `ConfigurationError` for anything else."""
+    """The spacing of each column in "age=1, height=0.1"; raises `ConfigurationError` for other text."""
     spacings: dict[str, float] = {}
     for item in text.split(","):
         name, _, number = (part.strip() for part in item.rpartition("="))
@@ -184,11 +184,11 @@ def parse_spacings(text: str) -> dict[str, float]:
 def choose_dequantiser(
     names: tuple[str, ...], rows: Floats, spacings: Mapping[str, float] | None = None
 ) -> Dequantiser:
-    """The dequantiser of the columns `names`, chosen by train `rows: (n, d)`.
+    """The dequantiser of the columns `names`, chosen by training `rows: (n, d)`.
 
-    It is for the columns whose `spacings` are given. Without `spacings` it is for the columns in which most
-    rows share their value with another and the values are evenly spaced. Raises `ConfigurationError` for a
-    column that is not there, and for a spacing that its values cannot have.
+    With `spacings` it dequantises the columns that they name. Without, it dequantises the columns whose
+    values are evenly spaced and mostly shared by several rows. Raises `ConfigurationError` for a column that
+    is not there, and for a spacing that its values cannot have.
     """
     columns = dict(zip(names, rows.T, strict=True))
     if spacings:
@@ -212,7 +212,10 @@ def _check_known(given: Iterable[str], columns: tuple[str, ...]) -> None:
 
 
 def _anchored(name: str, values: Floats, step: float) -> Lattice:
-    """The lattice of this `step` on which most of `values: (n,)` lie: through 0, or the commonest."""
+    """The lattice with this `step` for `values: (n,)`: through 0, or through their commonest offset.
+
+    The latter is taken only if more values lie on it, and more than half of all.
+    """
     low, high = float(values.min()), float(values.max())
     if not 1e3 * SAME * max(abs(low), abs(high)) <= step <= high - low:
         raise ConfigurationError(

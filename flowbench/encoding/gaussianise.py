@@ -1,4 +1,4 @@
-"""The marginal Gaussianiser: every column becomes close to standard normal by itself."""
+"""The marginal Gaussianiser: a transform that makes each column close to standard normal."""
 
 from typing import ClassVar, Literal
 
@@ -17,22 +17,23 @@ from flowbench.statistics.gaussian_mixtures import fit_components, most_componen
 
 Floats = NDArray[np.float64]
 
-#: Train rows beyond each outer knot, where they can be had: enough to set the straight line there.
+#: Training rows beyond each outer knot, if there are enough rows: they determine the slope of the tail.
 TAIL_ROWS = 10
-#: Pieces that fewer train rows than these set would fit their noise.
+#: Training rows that a piece has at least; with fewer, a spline would fit noise.
 ROWS_A_PIECE = 50
-#: Standard deviations up to which a column without pieces is only standardised.
+#: A column without pieces is standardised up to this many standard deviations, and bent beyond.
 STRAIGHT = 3.0
-#: Knots closer than this part of their range are merged, which bounds the slope at ties.
+#: Knots closer than this share of their range are merged, which bounds the slope at ties.
 MERGED = 1e-5
-#: Held-out likelihood compares numbers of pieces on at most this many rows, in this many folds.
+#: The number of pieces is chosen by held-out likelihood on at most this many rows, in this many folds.
 COMPARED_ROWS, FOLDS = 50_000, 5
-#: Mixtures with these numbers of components tell, on at most these rows, whether to leave columns straight.
+#: Numbers of components, and the largest number of rows, of the mixtures that decide whether columns stay
+#: straight.
 COMPONENTS, MIXTURE_ROWS = (1, 2, 4, 8), 10_000
 
 
 class GaussianiseOptions(options.PartOptions):
-    """`max_pieces` of equal mass that a column's distribution is divided into, at most."""
+    """`max_pieces` is the largest number of equal-mass pieces of a column's distribution."""
 
     name: Literal["gaussianise"] = "gaussianise"
     max_pieces: int = Field(256, ge=4, le=4096)
@@ -41,22 +42,24 @@ class GaussianiseOptions(options.PartOptions):
 class Gaussianise(Transform):
     """z = g(x) for each column, with g increasing and z close to standard normal.
 
-    g interpolates the normal quantiles of the empirical distribution by a monotone rational-quadratic
-    spline, with knots of equal mass and ever smaller masses in the tails; its slope is continuous. It leaves
-    the outer knots at the slope that gives the rows there the mean excess of a normal tail, and bends into
-    a logarithm, so that a row far out costs its likelihood tens of nats and not thousands.
+    This is a normal-quantile transform as in Gaussianisation (Chen and Gopinath 2000; Meng et al. 2020). g
+    interpolates the normal quantiles of the empirical distribution by a monotone rational-quadratic spline.
+    Its knots have equal mass between them, and ever smaller masses in the tails. Its slope is continuous.
+    Beyond the outer knots the slope starts at the value that gives the rows there the mean excess of a normal
+    tail. From there g bends into a logarithm, so that a row far out loses tens of nats and not thousands.
 
-    Equal values share the middle of their step of the empirical distribution, so mass on a tie is spread to
-    its neighbours. The number of pieces is the smallest whose held-out likelihood, on a fifth of the train
-    rows or, of fewer than 5,000, cross-validated on all, is within two standard errors of the best; with none
-    (0) the column is standardised, and bent beyond three standard deviations. Columns that are bent one by
-    one can lose a shape that they have together, such as that of a few clouds: where a Gaussian mixture
-    predicts held-out rows better by two standard errors with all columns straight, they stay so.
+    Equal values share the middle of their step of the empirical distribution, so the mass of a tie is spread
+    towards its neighbours. The number of pieces is the smallest whose held-out log-likelihood is within two
+    standard errors of the best. It is measured on a fifth of the training rows, or by cross-validation on all
+    of them if they are fewer than 5,000. With 0 pieces the column is standardised, and bent beyond three
+    standard deviations.
 
-    Of values absurdly far from the others a logarithm takes their place before all this, as
-    `flowbench.encoding.reach` has it.
+    Bending columns one by one can destroy a joint shape, such as a few clusters. So a Gaussian mixture is
+    fitted to the columns both ways. If it predicts held-out rows better by two standard errors with all
+    columns straight, they stay straight.
 
-    A normal-quantile transform as in Gaussianisation (Chen and Gopinath 2000; Meng et al. 2020).
+    Values extremely far from the others are first replaced by a logarithm of their distance, as in
+    `flowbench.encoding.reach`.
     """
 
     Options: ClassVar[type[options.PartOptions]] = GaussianiseOptions
@@ -68,9 +71,10 @@ class Gaussianise(Transform):
 
     def __init__(self, columns: tuple[str, ...], options: GaussianiseOptions) -> None:
         super().__init__(columns, options)
-        # The bent tails hold rows beyond the train rows.
+        # `Reach` changes values far from all training rows; the tails of the spline cover the others.
         self.reach = Reach(len(columns))
-        # Room for the finest division: its inner knots, and both tails halved down to a double's precision.
+        # Room for the finest division: its inner knots, and both tails halved down to the precision of
+        # float64.
         shape = (len(columns), options.max_pieces + 2 * 64)
         identity = torch.arange(shape[1], dtype=torch.float64).expand(shape)
         self.register_buffer("knots", identity.clone())
@@ -79,7 +83,7 @@ class Gaussianise(Transform):
         self.register_buffer("last", torch.ones(len(columns), dtype=torch.int64))
 
     def fit(self, x: Tensor) -> None:
-        """Choose each column's knots from `x: (n, d)`; a column without spread is a `DataError`."""
+        """Choose each column's knots from `x: (n, d)`; raises `DataError` for a column without spread."""
         x = self.reach.fit(x)
         mean, scale = mean_and_scale(x, self.columns)
         columns = ((x - mean) / scale).T.cpu().numpy()
@@ -143,14 +147,14 @@ def _are_better_straight(columns: Floats, pieces: list[int]) -> bool:
 
 
 def _joint_log_density(columns: Floats, pieces: list[int]) -> Floats:
-    """Log-densities of every fifth row of `columns: (d, n)`, by the best mixture of the others.
+    """Log-densities of every fifth row of `columns: (d, n)`, by the best mixture fitted to the other rows.
 
-    Behind splines of so many `pieces`. The best is the one that suits the same rows, for either side of a
-    comparison.
+    The columns are first transformed by splines with these `pieces`. The best mixture is the one with the
+    highest mean on the same rows; that favours neither side of a comparison.
     """
     held_out = np.arange(columns.shape[1]) % FOLDS == 0
     images, log_det = np.empty_like(columns), np.zeros(columns.shape[1])
-    # As many pieces as there are rows for here: the pieces were chosen for more.
+    # There are fewer rows here than those that the pieces were chosen for.
     finest = int((~held_out).sum()) // ROWS_A_PIECE
     for column, count, image in zip(columns, pieces, images, strict=True):
         z, log_slope = _fit_spline(column[~held_out], min(count, finest)).forward(
@@ -175,7 +179,7 @@ def _log_density(rows: Floats, fitted: Floats, pieces: int) -> Floats:
 
 
 def _fit_spline(column: Floats, pieces: int) -> Spline:
-    """The spline of a `column: (n,)`; without pieces, the straight line of its mean and spread."""
+    """The spline of a `column: (n,)`; without pieces, a line by its mean and standard deviation."""
     from scipy.special import ndtri
 
     straight = _straight(float(column.mean()), float(column.std()))
@@ -206,7 +210,7 @@ def _straight(mean: float, scale: float) -> Spline:
 
 
 def _levels(pieces: int, tail: float, lowest: float, highest: float) -> Floats:
-    """Increasing levels of the distribution: equal masses, halved again and again towards either tail."""
+    """Increasing levels of the distribution: equal masses, then halved repeatedly towards both tails."""
     equal = np.arange(1, pieces) / pieces
     halved = 0.5 ** np.arange(1, 53) / pieces
     halved = halved[halved > tail]
@@ -215,7 +219,7 @@ def _levels(pieces: int, tail: float, lowest: float, highest: float) -> Floats:
 
 
 def _apart(knots: Floats, gap: float) -> list[int]:
-    """Which of the sorted `knots` to keep so that each lies more than `gap` above the one before."""
+    """Indices of the sorted `knots` to keep, so that each is more than `gap` above the one before."""
     kept = [0]
     for index in range(1, len(knots)):
         if knots[index] - knots[kept[-1]] > gap:
@@ -224,7 +228,11 @@ def _apart(knots: Floats, gap: float) -> list[int]:
 
 
 def _tail_slope(excess: Floats, end: float, secant: float) -> float:
-    """The slope beyond an outer knot whose image is `end`, from how far the rows there lie beyond it."""
+    """The slope beyond an outer knot whose image is `end`.
+
+    `excess: (n,)` is how far each row lies beyond the knot; it is negative for the others. `secant` is the
+    slope of the piece inside, from which the result differs by a factor of at most 10.
+    """
     from scipy.special import log_ndtr
 
     beyond = excess[excess > 0]

@@ -1,21 +1,23 @@
-"""Monotone rational-quadratic splines (Gregory and Delbourgo 1982) with bent tails, one for each column."""
+"""Monotone rational-quadratic splines with logarithmic tails, one for each column."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-#: How soon the tails turn from the line into the logarithm: half of the slope is left after two units.
+#: How soon the tails bend away from the straight line: after two units the slope has halved.
 BEND = 0.5
 
 
 class Spline(NamedTuple):
-    """Increasing `knots` and `images` and positive `slopes` there, each (d, k), and the `last` knot, (d,).
+    """A rational-quadratic spline (Gregory and Delbourgo 1982) with logarithmic tails for each column.
 
-    Between knots the spline is rational-quadratic. Beyond the outer ones, at a distance that the slope there
-    makes e in the image, it goes on as log(1 + BEND e) / BEND, so it maps the whole line onto itself, its
-    slope is continuous, and what is far out stays within reach: a normal behind it has log-normal tails.
-    Knots after the `last` of a column are not used.
+    It has increasing `knots`, their `images` and positive `slopes`, each (d, k), and the index of the `last`
+    knot, (d,). Knots after the `last` of a column are not used. Between knots the spline is
+    rational-quadratic. Let e be the distance beyond an outer knot times the slope there. The image then lies
+    log(1 + BEND e) / BEND beyond the image of that knot. So the spline maps the whole line onto itself with a
+    continuous slope. A standard normal behind it has log-normal tails, and values far out stay at a moderate
+    distance.
     """
 
     knots: Tensor
@@ -24,7 +26,7 @@ class Spline(NamedTuple):
     last: Tensor
 
     def padded(self, size: int) -> "Spline":
-        """The same map with room for `size` knots."""
+        """The same map, stored with room for `size` knots."""
         missing = size - self.knots.shape[1]
         knots, images, slopes = (
             torch.cat([part, part[:, -1:].expand(-1, missing)], 1)
@@ -60,7 +62,7 @@ class Spline(NamedTuple):
         a = height * (secant - slope) + rise * bent
         b = height * slope - rise * bent
         c = -secant * rise
-        # The root in [0, 1], in the form that does not cancel.
+        # The root in [0, 1], by the formula without cancellation.
         share = (2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
         bottom = secant + bent * share * (1 - share)
         value = knot + width * share
@@ -72,7 +74,7 @@ class Spline(NamedTuple):
         return value.T, torch.where(inside, log_slope, flattened - straight.log()).T
 
     def _interval(self, ends: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """The piece (d, n) that holds each of `at: (d, n)`, and whether it lies between the outer ends."""
+        """The piece (d, n) for each of `at: (d, n)`, and whether it lies between the outer ends."""
         last = self.last[:, None]
         above = torch.searchsorted(ends, at, right=True)
         low = torch.minimum((above - 1).clamp(min=0), last - 1)
@@ -85,7 +87,7 @@ class Spline(NamedTuple):
         return knot, next_knot - knot, image, next_image - image, slope, next_slope
 
     def _tail(self, ends: Tensor, others: Tensor, low: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The outer end nearest to the pieces `low: (d, n)`: itself, its counterpart and the slope there."""
+        """The outer end nearest to the pieces `low: (d, n)`, its counterpart and the slope there."""
         nearest = torch.where(low > 0, self.last[:, None], 0)
         return ends.gather(1, nearest), others.gather(1, nearest), self.slopes.gather(1, nearest)
 

@@ -1,4 +1,4 @@
-"""Values absurdly far from the rest of their column, brought near before anything is fitted to it."""
+"""A transform that brings values extremely far from the rest of their column near, before any other fit."""
 
 import math
 from typing import Any
@@ -10,24 +10,23 @@ from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
 
-#: Spans between the 5th and the 95th percentile that a value may be from its column's median. The tables of
-#: the benchmarks stay within 30; of a Cauchy distribution one value in 200,000 is farther out, of one with a
-#: variance hardly any. From there on a single row multiplies the standard deviation of 10,000 by 300.
+#: A value is extremely far if its distance from the column's median is more than this many times the span
+#: between the 5th and the 95th percentile. Measured: benchmarks/DEFAULTS.md#far-values.
 FAR = 1e4
-#: Spans beyond the farthest of the others that the farthest of all is brought to.
+#: The farthest value is brought to this many spans beyond the farthest of the values that stay.
 NEAR = 2.0
-#: Powers of e that a double holds, with some to spare.
+#: The largest exponent of e that a float64 holds, with some to spare.
 LARGEST = 700.0
 TINY = 1e-300
 
 
 class Reach(nn.Module):
-    """x itself from `low` to `high`, and a logarithm of the distance beyond, for each column.
+    """For each column x itself from `low` to `high`, and beyond an end a logarithm of the distance.
 
-    Beyond an end, at the distance u `unit` from it, x goes to log(1 + `bend` u) / `bend` units beyond. That
-    maps the whole line onto itself with a continuous slope, so likelihoods stay exact; one value of 1e36 no
-    longer decides a mean and a standard deviation, and overflows nowhere. A column whose train rows are all
-    within `FAR` spans has infinite ends, and is left as it is.
+    A value at the distance u `unit` beyond an end goes to the distance log(1 + `bend` u) / `bend`, also in
+    units of `unit`. That maps the whole line onto itself with a continuous slope, so likelihoods stay exact.
+    A single value of 1e36 then neither dominates the mean and the standard deviation nor overflows. A column
+    whose training rows are all within `FAR` spans has infinite ends, and stays as it is.
     """
 
     low: Tensor
@@ -51,7 +50,7 @@ class Reach(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def fit(self, x: Tensor) -> Tensor:
-        """Find each column's ends in the train rows `x: (n, d)`, and return the rows, brought near."""
+        """Find each column's ends in the training rows `x: (n, d)`; returns the transformed rows."""
         for number, column in enumerate(x.T.cpu().numpy()):
             found = _ends(column)
             for buffer, value in zip((self.low, self.high, self.unit, self.bend), found, strict=True):
@@ -59,7 +58,7 @@ class Reach(nn.Module):
         return self.to_near(x)[0]
 
     def to_near(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Bring `x: (n, d)` near; returns it and the logarithms of the slopes, both (n, d)."""
+        """Transform `x: (n, d)`; returns it and the logarithms of the slopes, both (n, d)."""
         if self._leaves_all():
             return x, x.new_zeros(()).expand_as(x)
         distance, end, sign = self._beyond(x)
@@ -73,7 +72,7 @@ class Reach(nn.Module):
         if self._leaves_all():
             return near, near.new_zeros(()).expand_as(near)
         distance, end, sign = self._beyond(near)
-        # Further than any double a draw cannot be put.
+        # No draw can be beyond the largest float64.
         steep = (self.bend * distance / self.unit).minimum(LARGEST + self._log_rate().clamp(max=0))
         inside = sign == 0
         far = end + sign * (self.unit / self.bend) * torch.expm1(steep)
@@ -86,10 +85,10 @@ class Reach(nn.Module):
         return self.bend.log() - self.unit.log()
 
     def _beyond(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """How far `x: (n, d)` is beyond the nearer end, that end, and the side: 0 between them."""
+        """How far `x: (n, d)` is beyond the nearer end, that end, and the side: 0 between the ends."""
         above, below = x - self.high, self.low - x
         sign = (above > 0).to(x) - (below > 0).to(x)
-        # Between the ends neither the distance nor its gradient is of use, but both have to be numbers.
+        # Between the ends the distance and its gradient are not used, but both have to be finite.
         distance = torch.maximum(above, below).clamp(TINY, torch.finfo(x.dtype).max)
         return distance, torch.where(sign > 0, self.high, torch.where(sign < 0, self.low, 0.0)), sign
 
@@ -114,6 +113,6 @@ def _ends(column: Floats) -> tuple[float, float, float, float]:
 
 
 def _quantiles(column: Floats) -> tuple[float, float, float]:
-    """The 5th, 50th and 95th percentile, each a value that is there, and of few the inner one."""
+    """The 5th, 50th and 95th percentile, each an existing value; between two, the one nearer the middle."""
     low, middle = np.quantile(column, (0.05, 0.5), method="higher")
     return float(low), float(middle), float(np.quantile(column, 0.95, method="lower"))

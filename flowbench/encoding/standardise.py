@@ -10,24 +10,24 @@ from flowbench.encoding.reach import Reach
 from flowbench.encoding.transform import Transform
 from flowbench.errors import DataError
 
-#: The least spread beside the mean. There float64 has some 4,500 values to a standard deviation; with fewer,
-#: neither differences between values nor slopes of a density can be trusted.
+#: The least standard deviation relative to the mean. There float64 has some 4,500 values to a standard
+#: deviation. With fewer, neither differences of values nor slopes of a density are reliable.
 NARROWEST = 1e-12
-#: The least spread of all: below, its square loses digits.
+#: The least standard deviation: the square of a smaller one loses digits.
 SMALLEST = 1e-150
 
 
 class StandardiseOptions(options.PartOptions):
-    """Standardisation has nothing to choose."""
+    """Standardisation has no options."""
 
     name: Literal["standardise"] = "standardise"
 
 
 class Standardise(Transform):
-    """z = (x - mean) / scale, with mean and standard deviation of the train rows.
+    """z = (x - mean) / scale, with mean and standard deviation of the training rows.
 
-    Of values absurdly far from the others a logarithm takes the place of x, as `flowbench.encoding.reach`
-    has it.
+    Values extremely far from the others are first replaced by a logarithm of their distance, as in
+    `flowbench.encoding.reach`.
     """
 
     Options: ClassVar[type[options.PartOptions]] = StandardiseOptions
@@ -41,7 +41,7 @@ class Standardise(Transform):
         self.register_buffer("scale", torch.ones(len(columns), dtype=torch.float64))
 
     def fit(self, x: Tensor) -> None:
-        """Take mean and standard deviation of `x: (n, d)`; a column without spread is a `DataError`."""
+        """Take mean and standard deviation of `x: (n, d)`; raises `DataError` for a column without spread."""
         mean, scale = mean_and_scale(self.reach.fit(x), self.columns)
         self.mean.copy_(mean)
         self.scale.copy_(scale)
@@ -63,7 +63,8 @@ class Standardise(Transform):
 def mean_and_scale(x: Tensor, columns: tuple[str, ...]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation `(d,)` of `x: (n, d)`.
 
-    Raises `DataError` for a column without spread, and for one whose spread float64 cannot be trusted with.
+    Raises `DataError` for a column without spread, and for one whose spread is beyond the precision of
+    float64.
     """
     mean = x.mean(0)
     scale = (x - mean).square().mean(0).sqrt()
@@ -75,7 +76,7 @@ def mean_and_scale(x: Tensor, columns: tuple[str, ...]) -> tuple[Tensor, Tensor]
 
 
 def _why_unfit(name: str, column: Tensor) -> str:
-    """What is wrong with the spread of a `column: (n,)`."""
+    """The error message for the spread of a `column: (n,)`."""
     rows = f"the {len(column)} train rows"
     if not torch.isfinite(column).all():
         return (
@@ -86,8 +87,8 @@ def _why_unfit(name: str, column: Tensor) -> str:
             f"column `{name}` has one value, {float(column[0]):.6g}, in {rows}, so it has no density; "
             "leave it out of the columns, or give more rows"
         )
-    # Around one of the values, and in units of the largest distance from it, neither rounding nor the range
-    # of float64 takes anything away.
+    # Relative to one of the values, and in units of the largest distance from it, nothing is lost to rounding
+    # or to the range of float64.
     half = column / 2 - column[0] / 2
     unit = half.abs().max()
     scaled = half / unit

@@ -12,17 +12,18 @@ from flowbench.statistics.gaussian_mixtures import Tell, silent
 
 
 class TableEncoder(nn.Module):
-    """The only way from the rows of a table to a model and back.
+    """The encoder from the rows of a table to model space, and back; models use no other way.
 
-    A row goes through the `dequantiser`, which gives a value that stands for a cell a place in it, and then
-    through the `transforms`, one after another, to model space. Both are fitted on train rows, and both are
-    buffers that are saved with the model's weights. Without a `dequantiser` all columns are continuous.
+    A row goes through the `dequantiser` and then through the `transforms`, one after another. The dequantiser
+    replaces a value that stands for a cell by a place in that cell. Both are fitted on training rows, and
+    both hold buffers that are saved with the model's weights. Without a `dequantiser` all columns are
+    continuous.
 
     `columns` names the d columns, in the order of every `x: (n, d)`, float64, data units. Rows at places in
-    their cells have a density; rows of the table have one where all columns are continuous. Methods say
-    which of the two they take.
+    their cells have a density; rows of the table have one if all columns are continuous. Each method says
+    which of the two it takes.
 
-    Raises `ConfigurationError` if a part is of other columns, or if rows have another shape.
+    Raises `ConfigurationError` if a part has other columns, or if rows have another shape.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class TableEncoder(nn.Module):
                 )
 
     def fit(self, x: Tensor, tell: Tell = silent) -> Tensor:
-        """Fit the transforms to train rows `x: (n, d)` at places in their cells, as `jitter` gives them.
+        """Fit the transforms to training rows `x: (n, d)` at places in their cells, as `jitter` gives them.
 
-        Returns the rows in model space, `(n, d)`: each transform is fitted to what those before it return.
-        `tell` hears which transform is being fitted. Raises `DataError` if the rows do not determine one.
+        Returns the rows in model space, `(n, d)`. Each transform is fitted to the output of the one before.
+        `tell` gets a sentence about each transform. Raises `DataError` if the rows do not determine one.
         """
         self._check(x)
         for transform in self._transforms():
@@ -57,20 +58,20 @@ class TableEncoder(nn.Module):
         return x
 
     def jitter(self, x: Tensor, generator: np.random.Generator) -> Tensor:
-        """Rows of the table `x: (n, d)`, each at a random place in its cell: what a model learns from."""
+        """Rows of the table `x: (n, d)`, each at a random place in its cell; models are trained on these."""
         self._check(x)
         return self.dequantiser.jitter(x, generator)
 
     def spread(self, x: Tensor, draw: int, draws: int = 2) -> Tensor:
         """Rows of the table `x: (n, d)` at place number `draw` of `draws` in their cells.
 
-        The places follow from the row alone (`Dequantiser.spread`).
+        The places depend on the row alone (`Dequantiser.spread`).
         """
         self._check(x)
         return self.dequantiser.spread(x, draw, draws)
 
     def restore(self, x: Tensor) -> Tensor:
-        """Rows of the table, from rows `x: (n, d)` at places in their cells."""
+        """Rows of the table from rows `x: (n, d)` at places in their cells."""
         self._check(x)
         return self.dequantiser.restore(x)
 

@@ -1,4 +1,4 @@
-"""The contract of a transform: a bijection between data units and model space."""
+"""The base class of transforms: bijections between data units and model space."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -9,9 +9,9 @@ from flowbench import options
 
 
 class Transform(nn.Module, ABC):
-    """A bijection between data units and the space in which flows are trained, fitted on train rows only.
+    """A bijection between data units and model space, the space of the flow; fitted on training rows only.
 
-    Its parameters are float64 buffers, so that they are saved with the model and never trained.
+    Its parameters are float64 buffers: saved with the model and never trained.
     """
 
     Options: ClassVar[type[options.PartOptions]]
@@ -23,7 +23,7 @@ class Transform(nn.Module, ABC):
 
     @abstractmethod
     def fit(self, x: Tensor) -> None:
-        """Learn the parameters from train rows `x: (n, d)`, float64, data units.
+        """Set the parameters from training rows `x: (n, d)`, float64, data units.
 
         Raises `DataError` if the rows do not determine them.
         """
