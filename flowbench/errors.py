@@ -1,7 +1,7 @@
 """Every error that flowbench raises on purpose.
 
-A message says what failed, where (file, column, row, option) and what to do about it. Library code
-raises these and never exits the process; `flowbench.cli` turns each class into an exit code.
+A message says what failed, where (file, column, row, option) and what to do about it. Library code raises
+these errors and never exits the process; `flowbench.cli` turns each class into an exit code.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ MOST_NAMES_LISTED = 20
 
 
 def unknown_name(kind: str, name: str, known: Collection[str]) -> str:
-    """The text of the error for a `name` that is not among the `known` ones of a kind, such as "column"."""
+    """The error message for a `name` that is not among the `known` names of a `kind`, such as "column"."""
     close = get_close_matches(name, known, n=1)
     hint = f"did you mean `{close[0]}`? " if close else ""
     shown = list(known)[:MOST_NAMES_LISTED]
@@ -47,9 +47,9 @@ class RunFailedError(FlowbenchError):
 class IntegrationError(RunFailedError):
     """An ODE solve that met its evaluation cap, underflowed its step or left the finite numbers.
 
-    `cause` is why, in a few words, such as "it met its cap of 20 evaluations". `rows` holds the rows that
-    failed, by their place in the batch, counted from 0, and why each of them did; it is empty where the
-    solver cannot tell, as one whose rows share their steps.
+    `cause` is a short reason, such as "it met its cap of 20 evaluations". `rows` maps each row that failed,
+    by its index in the batch from 0, to its own cause. It is empty for a solver that cannot tell rows apart,
+    since they share their steps.
     """
 
     def __init__(self, message: str, *, cause: str = "", rows: Mapping[int, str] | None = None) -> None:

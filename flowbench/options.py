@@ -1,4 +1,4 @@
-"""The base class of every part's options: frozen, complete, and strict about what it is given."""
+"""The base class of all options: frozen, complete, and strict about their values."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from flowbench.registry import Registry
 class Options(BaseModel):
     """Frozen options of one part; an unknown or impossible value fails at construction.
 
-    Raises `ConfigurationError` that names each offending option, what was given and what is allowed.
+    Raises `ConfigurationError`, which names each invalid option, its value and what is allowed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
@@ -33,7 +33,7 @@ class PartOptions(Options):
 def part_of(registry: Registry, default: str) -> Any:
     """A field type for the options of an interchangeable part: a mapping with a `name` from `registry`.
 
-    The mapping {"name": "time-mlp", "width": 128} becomes `TimeMLP.Options(width=128)`; without a name it
+    The mapping {"name": "time-mlp", "width": 128} becomes `TimeMLP.Options(width=128)`. Without a name it
     describes the part called `default`. Options objects pass unchanged.
     """
 
@@ -57,7 +57,7 @@ def part_of(registry: Registry, default: str) -> Any:
 
 
 class _OptionsError(ConfigurationError):
-    """What is wrong with options; kept whole, so that the options around them can name it in full."""
+    """The error of invalid options; it keeps the details, so that enclosing options can name them in full."""
 
     def __init__(self, error: ValidationError, options: type[BaseModel]) -> None:
         super().__init__(_describe_all(error, options, ""))
@@ -66,7 +66,7 @@ class _OptionsError(ConfigurationError):
 
 
 def _describe_all(error: ValidationError, options: type[BaseModel], where: str) -> str:
-    """The dotted name of each offending option, the complaint and what was given, in one line."""
+    """One line with the dotted name of each invalid option, the complaint and the value."""
     return "; ".join(_describe(detail, options, where) for detail in error.errors())
 
 

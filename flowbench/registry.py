@@ -1,7 +1,7 @@
-"""Tables of the interchangeable parts: name -> "module:Attribute".
+"""Registries of the interchangeable parts: name -> "module:Attribute".
 
-Tables hold strings, so listing names imports nothing and lower layers import nothing above them.
-To add a part, write one file and add one line here; the contract tests run over every entry.
+Entries are strings, so listing names imports nothing, and lower layers import nothing above them. To add a
+part, write one file and add one line here; the contract tests run over every entry.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from flowbench.errors import UnknownNameError, unknown_name
 
 @dataclass(frozen=True)
 class Registry:
-    """A table of parts of one kind.
+    """A registry of parts of one kind.
 
-    `kind` is the word that error messages use ("flow", "dataset"); `entries` maps each name to
+    `kind` is the word for them in error messages ("flow", "dataset"). `entries` maps each name to
     "module:Attribute".
     """
 
@@ -23,7 +23,7 @@ class Registry:
     entries: dict[str, str]
 
     def names(self) -> tuple[str, ...]:
-        """All names, in the order of the table."""
+        """All names, in the order of the registry."""
         return tuple(self.entries)
 
     def get(self, name: str) -> Any:
