@@ -1,4 +1,4 @@
-"""Columns that number or name the rows of a table and say nothing of them."""
+"""Columns that number or name the rows of a table and hold no data about them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ from flowbench.data.cells import Cells
 
 Floats = NDArray[np.float64]
 
-#: Fewer rows may count by chance.
+#: A column of fewer rows may count up by chance.
 _FEWEST = 10
-#: What columns that number the rows are called.
+#: Names of columns that number the rows.
 _INDEX_NAMES = frozenset(
     {"index", "idx", "id", "_id", "row", "rowid", "row_id", "row.id", "row_no", "row_number", "rownum"}
     | {
@@ -32,7 +32,8 @@ _INDEX_NAMES = frozenset(
     | {"obs", "obs.", "observation", "record", "record_id", "sample_id", "level_0"}
 )
 _IDENTIFIER = re.compile(r"(^|[^a-z])(id|ids|uuid|guid|key)$")
-#: The columns that flowbench writes beside a table's own, without which the others would be the user's.
+#: Columns that flowbench writes beside a table's own. `_OWN_TOO` are left out only where both of `_OWN` are
+#: there: by themselves they could be the user's.
 _OWN = ("log_prob", "log_prob_error")
 _OWN_TOO = ("flagged", "row")
 
@@ -40,10 +41,10 @@ _OWN_TOO = ("flagged", "row")
 def find_bookkeeping(
     names: Sequence[str], columns: Mapping[str, Cells], unnamed: Sequence[str], keep: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Columns to leave out, with why, and warnings of others, by their names.
+    """Columns to leave out, each with the reason, and warnings about others, by column name.
 
-    `names` are those of the file, `columns` the cells of those that are numbers or could be; `unnamed` of
-    them have no name in the file. Columns to `keep` are neither left out nor warned of.
+    `names` are those of the file. `columns` holds the cells of the columns that are numbers or could be;
+    those in `unnamed` have no name in the file. Columns in `keep` are neither left out nor warned about.
     """
     out: dict[str, str] = {}
     warnings: dict[str, str] = {}

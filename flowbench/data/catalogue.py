@@ -23,13 +23,12 @@ from flowbench.data.table_reading import Table, join_names, leave_out_hint, read
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError, unknown_name
 from flowbench.registry import TOYS
 
-# So many that a flow cannot learn them by heart: with a tenth of them, half of the KL that was left after a
-# minute came from that. FFJORD draws new rows for every batch.
+# Enough rows that a flow cannot memorise them. Measured: benchmarks/DEFAULTS.md#rows-of-toys.
 DEFAULT_TOY_ROWS = 1_000_000
-# Fewer cannot be split into 80, 10 and 10 per cent.
+# Fewer rows cannot be split into 80, 10 and 10 per cent.
 FEWEST_ROWS = 10
 _TOY_COLUMNS = ("x", "y")
-# Files up to this size are opened to list their rows and columns.
+# Files up to this size are read to list their numbers of rows and columns.
 _QUICK_TO_READ_BYTES = 2**20
 
 
@@ -40,7 +39,7 @@ class _Facts:
     description: str
 
 
-# By the sha256 of the file's bytes, so that a changed file does not inherit the facts.
+# Keyed by the sha256 of the file's bytes, so that a changed file does not inherit the facts.
 _KNOWN_FILES = {
     "35755e109446ec911891b1eae5cb33bc2f18367ce712145e4f9d27d19f575bad": _Facts(
         "Azzalini and Bowman (1990), via R's `datasets`",
@@ -57,7 +56,7 @@ _KNOWN_FILES = {
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """A line of the list of datasets; `rows` and `columns` are None where only reading would tell."""
+    """A line of the list of datasets; `rows` and `columns` are None if they are not known without reading."""
 
     name: str
     kind: Literal["toy", "scikit-learn", "file"]
@@ -79,14 +78,15 @@ def load_dataset(
 ) -> Dataset:
     """A toy, a table of scikit-learn, a file of `folder` by its name, or any table file by its path.
 
-    "file.h5:group/table" is one of the tables in a file. `columns` selects columns, in this order; without
-    it, columns that only number the rows are left out, which the data set's notes say. `reading` tells how a
-    file is read, and `types` those that columns are known to have. `rows` is how many rows of a toy to draw
+    "file.h5:group/table" is one of the tables in a file. `columns` selects columns, in this order. Without
+    it, columns that only number the rows are left out, and the data set's notes say so. `reading` sets how a
+    file is read, and `types` are the known types of columns. `rows` is how many rows of a toy to draw
     (default 1,000,000) and `seed` what to draw them with. `for_fit` also refuses a file that no density can
-    be learnt from: fewer than ten rows, a constant column, or a value that stands so far apart that it may
-    mean "missing"; without it a single row will do. Raises `UnknownNameError` for a
-    name or column that is not there, `ConfigurationError` for an option that does not apply, and
-    `DataError` for a file that cannot be read or used.
+    be learnt from: fewer than ten rows, a constant column, or a value so far from the others that it may mean
+    "missing". Without `for_fit` a single row is enough.
+
+    Raises `UnknownNameError` for a name or column that is not there, `ConfigurationError` for an option that
+    does not apply, and `DataError` for a file that cannot be read or used.
     """
     if name_or_path in TOYS.entries:
         return _draw_toy(name_or_path, columns, DEFAULT_TOY_ROWS if rows is None else rows, seed)
@@ -98,7 +98,7 @@ def load_dataset(
 
 
 def table_file(name_or_path: str, folder: Path = Path("datasets")) -> TableFile | None:
-    """The file that `load_dataset` would read; None where it would read none."""
+    """The file that `load_dataset` would read, or None."""
     if name_or_path in TOYS.entries or name_or_path in SKLEARN_TABLES:
         return None
     with suppress(ConfigurationError, DataError):
@@ -175,7 +175,7 @@ def _load_file(
 
 
 def file_provenance(file: TableFile) -> Provenance:
-    """Where a table file comes from; raises `DataError` if it cannot be read."""
+    """The provenance of a table file; raises `DataError` if it cannot be read."""
     with reading_errors(file), file.path.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     facts = _KNOWN_FILES.get(sha256, _Facts(str(file), "", ""))
@@ -211,12 +211,12 @@ def _check_can_be_fitted(table: Table, keep: Sequence[str]) -> None:
 
 
 def _row(table: Table, number: int) -> int:
-    """The number of a row, from 1, in the file."""
+    """The row number in the file, counted from 1."""
     return number if table.row_numbers is None else int(table.row_numbers[number - 1]) + 1
 
 
 def _shown(table: Table, name: str, value: float) -> str:
-    """A value as its column has it."""
+    """A value in the notation of its column."""
     kind = table.types.get(name)
     return str(kind.text(np.array([value]))[0]) if kind is not None and kind.unit else _exact(value)
 
@@ -266,7 +266,7 @@ def _summarise_file(path: Path) -> DatasetSummary:
 
 
 def table_stem(file: TableFile) -> str:
-    """The name of a table file without its ending, with that of the table inside it; or a data set's name."""
+    """The name of a table file without its suffix, followed by that of the table inside it, if any."""
     name = file.path.name
     stem = name[: len(name) - len(table_suffix(file.path) or "")] or name
     return stem if file.inside is None else f"{stem}-{file.inside.replace('/', '-')}"

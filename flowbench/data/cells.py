@@ -1,4 +1,4 @@
-"""A column's cells as numbers: Arrow's types, and text that stands for numbers, dates or nothing."""
+"""The cells of a column as numbers, from Arrow's types or from text that means numbers, dates or nothing."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,20 +20,20 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-#: Share of a column's cells from which on it is one of numbers, in which the others are mistakes.
+#: A column of text is numeric if at least this share of its cells are numbers; the others are mistakes.
 _MOSTLY = 0.5
-#: First and last year of dates that are written as eight digits.
+#: Range of years for dates that are written as eight digits.
 _YEARS = (1800, 2200)
 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """A column's cells: `numbers: (n,)`, NaN where there is none.
+    """The cells of a column as `numbers: (n,)`, NaN for a cell that holds no number.
 
-    `missing: (n,)` marks the cells that hold nothing; None where every NaN is one. `text` gives what stands
-    in a cell that is neither. `fault` says why the column cannot be read as numbers without a guess, `notes`
-    what was guessed. A column that `is_typed` as text holds no numbers, whatever it says. `markers` are those
-    of the cells that a user calls missing which it holds.
+    `missing: (n,)` marks the empty cells; None means that every NaN is one. `text` gives the text of a cell
+    that is neither a number nor empty. `fault` says why the column cannot be read as numbers without a guess,
+    and `notes` say what was guessed. A column that `is_typed` as text holds no numbers, whatever its text
+    looks like. `markers` are the user's markers of missing cells that occur in the column.
     """
 
     numbers: Floats
@@ -47,12 +47,12 @@ class Cells:
 
     @property
     def is_missing(self) -> Bools:
-        """Which cells hold nothing: `(n,)`."""
+        """Which cells are empty: `(n,)`."""
         return np.isnan(self.numbers) if self.missing is None else self.missing
 
     @property
     def is_foreign(self) -> Bools:
-        """Which cells hold something that is no number: `(n,)`."""
+        """Which cells hold something other than a number: `(n,)`."""
         return np.isnan(self.numbers) & ~self.is_missing
 
 
@@ -63,9 +63,9 @@ def cells_of_array(
     *,
     expected: ColumnType | None = None,
 ) -> Cells:
-    """The cells of a numpy array `(n,)` of numbers or anything else; `unit` as the CF conventions write it.
+    """The cells of a numpy array `(n,)` of numbers or other objects; `unit` is that of the CF conventions.
 
-    `expected` is the type that the column is known to have: numbers that look like dates are dates or not.
+    `expected` is the known type of the column; it decides whether numbers that look like dates are dates.
     """
     if values.dtype.kind in "OSUbMmc":
         import pyarrow as pa
@@ -86,7 +86,7 @@ def cells_of_array(
     return _dated(cells, expected)
 
 
-#: Units of the CF conventions that are read as dates and times, and what is said of it.
+#: Units of the CF conventions that are read as dates and times, and the note about each.
 _UNITS = {
     "days since 1970-01-01": "dates are read as days since 1970-01-01",
     "seconds since 1970-01-01": "times are read as seconds since 1970-01-01",
@@ -95,7 +95,7 @@ _UNITS = {
 
 
 def _of_counts(numbers: Floats, unit: str) -> Cells:
-    """Dates or times that an array counts in a unit."""
+    """Cells of dates or times that are stored as numbers in a `unit`."""
     known = numbers[np.isfinite(numbers)]
     example = f"{known[0]:g}" if len(known) else ""
     if unit.startswith("days"):
@@ -119,10 +119,10 @@ def cells_of_arrow(
     expected: ColumnType | None = None,
     typed: bool = False,
 ) -> Cells:
-    """The cells of an Arrow column; `decimal` is the sign that other columns of the file tell.
+    """The cells of an Arrow column; `decimal` is the decimal sign found in other columns of the file.
 
-    `expected` is the type that the column is known to have: numbers that look like dates are dates or not.
-    In a `typed` format text is text, whatever it says.
+    `expected` is the known type of the column; it decides whether numbers that look like dates are dates. In
+    a `typed` file format text is never read as numbers.
     """
     import pyarrow as pa
     from pyarrow import compute
@@ -144,7 +144,7 @@ def cells_of_arrow(
         if pa.types.is_decimal(kind):
             type_ = ColumnType(str(kind), decimals=kind.scale)
             finite = numbers[np.isfinite(numbers)]
-            # A float64 tells numbers of up to 15 digits apart.
+            # A float64 distinguishes all numbers of up to 15 digits.
             before = compute.count_distinct(values).as_py() if kind.precision > 15 else 0
             if before and (after := len(np.unique(finite))) < before:
                 fault = f"its decimals have more digits than a float64: {before:,} values become {after:,}"
@@ -187,7 +187,7 @@ def _of_numbers(values: Array, storage: str) -> Cells:
 
 
 def _without(cells: Cells, reading: ReadOptions) -> Cells:
-    """`cells` without the values that a user calls missing."""
+    """`cells` with the user's markers of missing values as missing."""
     storage = cells.type.storage if cells.type.storage in ("float32", "float16") else "float64"
     marked, markers = np.zeros(len(cells.numbers), dtype=bool), set(cells.markers)
     for text in reading.missing_values or ():
@@ -207,7 +207,7 @@ def _without(cells: Cells, reading: ReadOptions) -> Cells:
 
 
 def _without_dates(cells: Cells, reading: ReadOptions) -> Cells:
-    """`cells` of dates or times without those that a user calls missing."""
+    """`cells` of dates or times with the user's markers of missing values as missing."""
     unit = 86400 if cells.type.storage.startswith("date") else 1
     marked, markers = np.zeros(len(cells.numbers), dtype=bool), set[str]()
     for text in reading.missing_values or ():
@@ -228,9 +228,9 @@ def _number(text: str) -> float | None:
 
 
 def _dated(cells: Cells, expected: ColumnType | None) -> Cells:
-    """`cells` as dates, where all are whole numbers such as 20200131, unless numbers are `expected`.
+    """`cells` as dates if all are whole numbers such as 20200131, unless plain numbers are `expected`.
 
-    Where such dates are, cells that are none are not numbers either.
+    If dates are expected, cells that are no such date are not numbers either.
     """
     finite = np.isfinite(cells.numbers)
     known = cells.numbers[finite]
@@ -256,7 +256,7 @@ def _dated(cells: Cells, expected: ColumnType | None) -> Cells:
 
 
 def _date_of_digits(known: Floats) -> Floats:
-    """Days since 1970-01-01 of numbers such as 20200131; NaN for any other."""
+    """Days since 1970-01-01 of numbers such as 20200131; NaN for any other number."""
     days = np.full(len(known), np.nan)
     low, high = _YEARS[0] * 1e4, _YEARS[1] * 1e4
     likely = (known == np.rint(known)) & (known >= low) & (known <= high)
@@ -266,14 +266,14 @@ def _date_of_digits(known: Floats) -> Floats:
     first = (digits // 10000 - 1970).astype("datetime64[Y]").astype("datetime64[M]")
     first = first + (digits // 100 % 100 - 1).astype("timedelta64[M]")
     dates = first.astype("datetime64[D]") + (digits % 100 - 1).astype("timedelta64[D]")
-    # The 31st of a month that has none falls into the next.
+    # A day that its month does not have falls into the next month.
     there = dates.astype("datetime64[M]") == first
     days[likely] = np.where(there, dates.astype(np.int64).astype(np.float64), np.nan)
     return days
 
 
 def _of_times(values: "pa.ChunkedArray") -> Cells:
-    """Days, or seconds, since 1970-01-01, of dates, times of day and timestamps."""
+    """Cells in days or seconds since 1970-01-01 from Arrow's dates, times of day and timestamps."""
     import pyarrow as pa
 
     kind = values.type
@@ -308,7 +308,7 @@ def _time_format(date: str, seconds: Floats) -> str:
 
 
 def _iso(known: "pa.ChunkedArray") -> "pa.ChunkedArray | None":
-    """Timestamps, where all of the text is such as Arrow reads by itself, with a time."""
+    """Timestamps, if all of the text is in the format that Arrow itself reads, with a time; else None."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -326,7 +326,7 @@ def _iso(known: "pa.ChunkedArray") -> "pa.ChunkedArray | None":
 def _of_text(
     values: "pa.ChunkedArray", reading: ReadOptions, decimal: str | None, expected: ColumnType | None
 ) -> Cells:
-    """Text that stands for numbers or dates, as most cells of the column show."""
+    """Cells of text that means numbers or dates, whichever most cells are."""
     from pyarrow import compute
 
     trimmed = compute.utf8_trim_whitespace(values)
@@ -348,7 +348,7 @@ def _of_text(
         if dates_wanted or dates.fault or np.isfinite(dates.values).sum() > np.isfinite(numbers.values).sum():
             numbers = dates
     found = numbers.values
-    # Of a column that is known it is known, too, that its other cells are mistakes.
+    # In a column whose type is known, cells that do not fit are mistakes.
     if expected is None and np.isfinite(found).sum() < _MOSTLY * (~missing).sum():
         found = np.full(len(found), np.nan)
         numbers = Numbers(found, fault=numbers.fault)

@@ -1,4 +1,4 @@
-"""How a table writes the values of a column, so that drawn rows can be written alike."""
+"""The type and notation of a column in its table, so that drawn rows can be written in the same way."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Digits of a float64, and of a float32, that a rounded value may have in all, before and after the point.
+#: The most significant digits of a rounded value, before and after the point, for each float type.
 _DIGITS = {"float64": 14, "float32": 6, "float16": 3}
-#: More digits after the point than these are not looked for.
+#: The most decimals that are looked for.
 _MOST_DECIMALS = 12
-#: Seconds by which two times of one value may differ in a float64.
+#: Seconds by which two float64 numbers of one time may differ.
 _SAME_TIME = 5e-7
 #: Days from 1970-01-01 to the ends of the calendar: the years 1 and 9999.
 _FIRST_DAY, _LAST_DAY = -719162, 2932896
 _DAY = 86400.0
-#: Rows that tell whether it is worth to look at all of them.
+#: Rows that are checked first, before all rows are.
 _FIRST_ROWS = 1000
-#: Steps of times, in seconds, from which the widest that fits is taken.
+#: Candidate spacings of times, in seconds; the widest that fits is taken.
 _TIME_STEPS = (86400.0, 3600.0, 60.0, 1.0, 1e-3, 1e-6)
 
 
@@ -28,10 +28,10 @@ _TIME_STEPS = (86400.0, 3600.0, 60.0, 1.0, 1e-3, 1e-6)
 class ColumnType:
     """The type of a column's values in its table, and how they are rounded and written.
 
-    `storage` is Arrow's name of the type. Dates are learnt as days, and times as seconds, since 1970-01-01;
-    times of day as seconds since midnight. `decimals` is the number of digits after the point to which all
-    values are rounded, `step` the seconds between times, `format` how CSV has dates and times (`strftime`),
-    and `mark` a sign that stood beside the numbers, such as "%".
+    `storage` is Arrow's name of the type. Dates are learnt as days since 1970-01-01, timestamps as seconds
+    since then, and times of day as seconds since midnight. `decimals` is the number of decimals to which all
+    values are rounded, and `step` the spacing of times in seconds. `format` is the format of dates and times
+    in CSV (`strftime`). `mark` is a sign beside the numbers, such as "%".
     """
 
     storage: str = "float64"
@@ -42,7 +42,7 @@ class ColumnType:
 
     @classmethod
     def of_values(cls, values: Mapping[str, Any]) -> Self:
-        """The type that `to_values` gave; raises `ValueError` or `TypeError` for anything else."""
+        """The type from plain values of `to_values`; raises `ValueError` or `TypeError` for anything else."""
         found = cls(**values)
         wanted = (str, int | None, int | float | None, str | None, str | None)
         each = (found.storage, found.decimals, found.step, found.format, found.mark)
@@ -56,12 +56,12 @@ class ColumnType:
 
     @property
     def is_integer(self) -> bool:
-        """Whether the values are whole by their type."""
+        """Whether the stored type is an integer type."""
         return self.storage.startswith(("int", "uint"))
 
     @property
     def unit(self) -> str | None:
-        """What a number of the column counts, in the words of the CF conventions; None for plain numbers."""
+        """The unit of the numbers, in the words of the CF conventions; None for plain numbers."""
         if self.storage.startswith("date"):
             return "days since 1970-01-01"
         if self.storage.startswith("timestamp"):
@@ -70,11 +70,11 @@ class ColumnType:
 
     @property
     def rounds(self) -> bool:
-        """Whether the column holds some numbers alone, to which others are rounded."""
+        """Whether the column can hold only some numbers, to which others are rounded."""
         return self.storage != "float64" or self.decimals is not None
 
     def restore(self, values: Floats) -> Floats:
-        """The numbers next to `values: (n,)` that the column can hold; a time of day goes round midnight."""
+        """The numbers nearest to `values: (n,)` that the column can hold; times of day wrap at midnight."""
         if self.storage.startswith("date"):
             values = np.clip(values, _FIRST_DAY, _LAST_DAY)
         if self.storage.startswith("timestamp"):
@@ -95,7 +95,7 @@ class ColumnType:
         return values
 
     def typed(self, values: Floats) -> NDArray[Any]:
-        """Restored `values: (n,)` in the column's own type, or the next wider one that holds them all.
+        """Restored `values: (n,)` in the column's own type, or in a wider one if that does not hold them all.
 
         Dates and times are `datetime64`; times of day are seconds.
         """
@@ -114,14 +114,14 @@ class ColumnType:
         return self.counted(values) if self.unit else values
 
     def counted(self, values: Floats) -> NDArray[Any]:
-        """Restored `values: (n,)` as numbers of the column's `unit`, whole ones where all are."""
+        """Restored `values: (n,)` as numbers in the column's `unit`, integers if all are whole."""
         if self.unit is None:
             return self.typed(values)
         whole = bool(np.all(values == np.rint(values)))
         return values.astype(np.int64) if whole else values
 
     def text(self, values: Floats) -> NDArray[Any]:
-        """Restored `values: (n,)` as a CSV file has them: dates and times as text, whole numbers as such."""
+        """Restored `values: (n,)` as in a CSV file: dates and times as text, integers as integers."""
         if self.unit is None:
             return self.typed(values) if self.is_integer else values
         if self.format is None or not np.isfinite(values).all():
@@ -140,7 +140,7 @@ FLOAT64 = ColumnType()
 
 
 def type_of_numbers(storage: str, numbers: Floats) -> ColumnType:
-    """The type of a column of finite or missing `numbers: (n,)` that is stored as `storage`."""
+    """The type of a column of `numbers: (n,)`, NaN where missing, that is stored as `storage`."""
     if storage in _DIGITS:
         return ColumnType(storage, decimals=_decimals(storage, numbers))
     return ColumnType(storage)
@@ -156,7 +156,7 @@ def type_of_times(storage: str, seconds: Floats, format: str | None) -> ColumnTy
 
 
 def _decimals(storage: str, numbers: Floats) -> int | None:
-    """Digits after the point to which all `numbers: (n,)` are rounded; None where they are not."""
+    """The number of decimals to which all `numbers: (n,)` are rounded, or None."""
     first = numbers[:_FIRST_ROWS]
     decimals = _least_decimals(storage, first[np.isfinite(first)], 0)
     if decimals is None or len(numbers) <= _FIRST_ROWS:
@@ -165,7 +165,7 @@ def _decimals(storage: str, numbers: Floats) -> int | None:
 
 
 def _least_decimals(storage: str, finite: Floats, least: int) -> int | None:
-    """The fewest digits, from `least` on, to which all of the `finite: (n,)` are rounded."""
+    """The fewest decimals, at least `least`, to which all of `finite: (n,)` are rounded, or None."""
     if not len(finite):
         return None
     dtype = np.dtype(storage)

@@ -1,4 +1,4 @@
-"""Reading tables of text, of which `flowbench.data.dialect` tells the layout."""
+"""Reads tables of text; `flowbench.data.dialect` finds their layout."""
 
 import csv
 import io
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.csv import InvalidRow
 
-#: Bytes that tell the layout, at least, and at most where lines are longer.
+#: Bytes from which the layout is found; more, up to the second number, where lines are longer.
 _HEAD, _LONGEST_HEAD = 2**20, 2**26
 _BLOCK = 2**22
-#: Columns of a table that flowbench wrote.
+#: Columns by which a table is known as one that flowbench wrote.
 _OWN = {"log_prob", "log_prob_error"}
-#: Cells with line breaks that are looked at in a column.
+#: The most cells with line breaks that are checked in a column.
 _BROKEN_CELLS = 1000
-#: Lines that a cell may run over before it is called strange.
+#: A cell over more lines than this may have an unclosed quote.
 _LONG_CELL = 4
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a look at all bytes tells: quotes, whether numbers may be hexadecimal, and empty lines."""
+    """Facts about all bytes: the number of quotes, whether numbers may be hexadecimal, and empty lines."""
 
     quotes: int
     hexadecimal: bool
@@ -53,11 +53,11 @@ class _Contents:
 
 
 def read_csv(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | None = None) -> RawTable:
-    """Read a table of text; columns that are not `wanted` may be passed over.
+    """Read a table of text; columns that are not `wanted` may be skipped.
 
-    The layout is that of `find_dialect`. Text that is neither marked nor UTF-8 is taken for Windows-1252.
-    Blank lines are skipped and not counted. Raises `DataError`, `ValueError` or `OSError` for a file that
-    cannot be read.
+    The layout is that of `find_dialect`. Text without a byte order mark that is not UTF-8 is read as
+    Windows-1252. Blank lines are skipped and not counted. Raises `DataError`, `ValueError` or `OSError` for a
+    file that cannot be read.
     """
     head, whole = _read_head(file)
     usual = "\t" if file.ending in (".tsv", ".tab") else ","
@@ -80,19 +80,19 @@ def read_csv(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | None
 
 
 def is_own_text(file: TableFile) -> bool:
-    """Whether a file is a table of text that flowbench wrote, of which no user's options tell the layout."""
+    """Whether a file is a table of text that flowbench wrote, whose layout needs no user's options."""
     try:
         if not file.path.is_file() or file.kind != "text":
             return False
         with file.open() as stream:
             first = stream.read(_HEAD).partition(b"\n")[0].decode(errors="replace").strip()
-    except (DataError, OSError, EOFError, zlib.error):  # of which reading will tell
+    except (DataError, OSError, EOFError, zlib.error):  # reading the table reports these
         return False
     return set(re.split(r"[,\t]", first)) >= _OWN
 
 
 def _read_head(file: TableFile) -> tuple[bytes, bool]:
-    """The first bytes, with at least two lines in them, and whether they are all."""
+    """The first bytes, with at least two lines in them, and whether they are the whole file."""
     size = _HEAD
     with file.open() as stream:
         head = stream.read(size)
@@ -107,7 +107,7 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
     names, places = dialect.names, numbered(len(dialect.names))
     included = None
     if wanted is not None and not contents.quotes and set(wanted) <= set(names):
-        # Of two columns of one name, which nothing may ask for, the first.
+        # Of two columns with one name the first is read; using such a name is an error elsewhere.
         place_of = dict(zip(reversed(names), reversed(places), strict=True))
         included = [place_of[name] for name in dict.fromkeys(wanted)]
         if dialect.trailing:
@@ -115,7 +115,8 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
     as_text = contents.hexadecimal or dialect.decimal == "," or bool(reading.decimal or reading.thousands)
     table = _to_arrow(file, dialect, reading, as_text=as_text, included=included)
     if reading.decimal is None and dialect.decimal != "," and _has_decimal_commas(table, dialect, contents):
-        # Below what told the layout: beside decimal commas, points may stand between thousands.
+        # Decimal commas may begin below the rows from which the layout was found. Beside them, points may
+        # stand between thousands, so the file is read again.
         dialect = replace(dialect, decimal=",")
         table = _to_arrow(file, dialect, reading, as_text=True, included=included)
     notes = dialect.notes
@@ -147,7 +148,7 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
 
     bookkeeping = {}
     if dialect.row_names:
-        bookkeeping[0] = ""  # what the dialect's notes say already
+        bookkeeping[0] = ""  # the dialect's notes say why
     if dialect.trailing:
         bookkeeping[len(names) - 1] = ""
     is_own = set(names) >= _OWN
@@ -155,7 +156,7 @@ def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Seque
 
 
 def _has_decimal_commas(table: "pa.Table", dialect: Dialect, contents: _Contents) -> bool:
-    """Whether a column of text is one of numbers with decimal commas, as it can be only in some layouts."""
+    """Whether a column of text has decimal commas, which only some layouts allow."""
     import pyarrow as pa
 
     if dialect.separator == "," and not contents.quotes:
@@ -165,7 +166,7 @@ def _has_decimal_commas(table: "pa.Table", dialect: Dialect, contents: _Contents
 
 
 def _look_through(file: TableFile, dialect: Dialect) -> _Contents:
-    """Look at every byte once; raises `DataError` if there are too many."""
+    """Read every byte once; raises `DataError` if there are too many."""
     quote = dialect.quote.encode()
     total = quotes = empty = 0
     hexadecimal = dialect.encoding.startswith(("utf-16", "utf-32"))
@@ -199,11 +200,11 @@ def _to_arrow(
     for options in (arrow_csv.ReadOptions(), arrow_csv.ReadOptions(block_size=_LONGEST_HEAD)):
         try:
             return _parse(file, dialect, reading, as_text, included, options, [])
-        except UnicodeDecodeError:  # a ValueError, too, that no other block mends
+        except UnicodeDecodeError:  # a ValueError too, but not one that a larger block avoids
             raise
         except ValueError:
             continue
-    # With several threads Arrow does not know the number of a faulty row.
+    # With several threads Arrow does not know the number of an invalid row.
     faults: list[InvalidRow] = []
     try:
         return _parse(
@@ -260,7 +261,7 @@ def _parse(
     with file.open() as stream:
         _skip(stream, dialect.start)
         source: BinaryIO = stream
-        # Under any name but "utf8" Arrow checks the encoding.
+        # Arrow checks the encoding under any name but "utf8".
         options.encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
         if separator == " ":
             source, separator = _with_tabs(stream, dialect.encoding), "\t"
@@ -285,7 +286,7 @@ def _skip(stream: BinaryIO, n_bytes: int) -> None:
 
 
 def _with_tabs(stream: BinaryIO, encoding: str) -> BinaryIO:
-    """The text with a tab for each run of blanks between cells, in UTF-8."""
+    """The text in UTF-8, with a tab for each run of blanks between cells."""
     tabbed = io.BytesIO()
     with io.TextIOWrapper(stream, encoding, newline=None) as text:
         for line in text:
@@ -295,9 +296,9 @@ def _with_tabs(stream: BinaryIO, encoding: str) -> BinaryIO:
 
 
 def _check_quotes(file: TableFile, dialect: Dialect, table: "pa.Table", quotes: int) -> tuple[str, ...]:
-    """Refuse a quote that is never closed, and one that is closed so late that it took rows with it.
+    """Raise `DataError` for a quote that is never closed, or closed so late that its cell holds rows.
 
-    Returns what to say of a cell that runs over many lines and took none.
+    Returns notes about cells over many lines that hold no rows.
     """
     import pyarrow as pa
     from pyarrow import compute
@@ -326,7 +327,7 @@ def _check_quotes(file: TableFile, dialect: Dialect, table: "pa.Table", quotes: 
 
 
 def _holds_rows(text: str, dialect: Dialect) -> bool:
-    """Whether half of the lines behind a cell's first one look like rows of the table, or parts of one."""
+    """Whether half of a cell's lines after the first look like rows of the table, or parts of rows."""
     lines = re.split(r"\r\n|\r|\n", text)[1:]
     alike = 0
     for line in lines:
@@ -367,7 +368,7 @@ def _long(where: str, lines: int) -> DataError:
 
 
 def _lines_before(file: TableFile, dialect: Dialect) -> int:
-    """How many lines stand above the rows."""
+    """The number of lines above the rows."""
     with file.open() as stream:
         above = stream.read(dialect.start).decode(dialect.encoding, errors="replace")
     return len(list(io.StringIO(above, newline="")))

@@ -1,4 +1,4 @@
-"""A table as the rest of the package sees it: named columns, rows, where they come from, and a split."""
+"""Datasets: named columns, rows, their provenance, and splits into training, validation and test rows."""
 
 import math
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's name, what kind of values it holds and the interval they lie in (data units).
+    """The name of a column, the kind of its values and the interval they lie in (data units).
 
-    `type` says how its table has them.
+    `type` is the type and notation of the values in the column's table.
     """
 
     name: str
@@ -32,8 +32,8 @@ class Column:
 class Provenance:
     """Where a dataset comes from.
 
-    `sha256` is that of the file's bytes for a file, and of the rows' bytes (float64, row by row) for toys
-    and for scikit-learn's tables.
+    For a file, `sha256` is the hash of the file's bytes. For toys and scikit-learn's tables it is the hash of
+    the rows' bytes (float64, row by row).
     """
 
     source: str
@@ -46,12 +46,14 @@ class Provenance:
 class Dataset:
     """Rows `(n, d)` float64 in data units, read-only, with their columns and provenance.
 
-    `density` is the density that the rows were drawn from, where it is known. `notes` say what reading the
-    table guessed or left out. `row_numbers: (n,)` count rows of the source, from 0, where some were dropped.
-    `groups: (n,)` are numbers that rows share which belong together, such as those of one patient, where that
-    is known; a split keeps them in one part. `given` names columns whose values a conditional density is
-    given; the others are its targets. Raises `DataError` if the rows are not a matrix with one column
-    per `Column`, or the groups not a whole number for each row.
+    `density` is the density that the rows were drawn from, if it is known. `notes` say what reading the table
+    guessed or left out. `row_numbers: (n,)` are the rows' numbers in the source, from 0, if some were
+    dropped. `groups: (n,)` are integers that are equal for rows that belong together, such as those of one
+    patient; a split keeps them in one part. It is None if there are no such groups. `given` names columns
+    whose values a conditional density is given; the others are its targets.
+
+    Raises `DataError` if the rows are not a matrix with one column per `Column`, or the groups not an integer
+    for each row.
     """
 
     name: str
@@ -65,7 +67,7 @@ class Dataset:
     given: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # Rows that nobody can change are nobody else's to copy for.
+        # Rows that are read-only and own their memory need no copy.
         owned = not self.rows.flags.writeable and self.rows.base is None
         rows = np.array(self.rows, dtype=np.float64, order="C", copy=None if owned else True)
         if rows.ndim != 2 or rows.shape[1] != len(self.columns):
@@ -88,7 +90,7 @@ class Dataset:
         return numbers
 
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The numbers that `rows: (k,)`, by their places here, have in the source, from 0."""
+        """The numbers in the source, from 0, of the rows with the indices `rows: (k,)` here."""
         return rows if self.row_numbers is None else self.row_numbers[rows]
 
     def giving(self, names: Sequence[str]) -> Self:
@@ -136,10 +138,10 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Row ids (int64, counted from 0) of the training, validation and test parts.
+    """Row indices (int64, from 0) of the training, validation and test parts.
 
-    The parts are disjoint, not empty, and together hold every row, in random order; rows of one group stand
-    beside one another.
+    The parts are disjoint, not empty, and together hold every row, in random order. Rows of one group are
+    adjacent.
     """
 
     train: NDArray[np.int64]
@@ -154,10 +156,11 @@ class Split:
         seed: int = 0,
         groups: NDArray[np.int64] | None = None,
     ) -> Self:
-        """Split `n` rows at random into parts of about these fractions (train, validation, test).
+        """Split `n` rows at random into parts of about these fractions (training, validation, test).
 
-        Rows that share a number in `groups: (n,)` land in one part: groups are drawn as rows are without
-        them, and the parts end at the end of a group that is nearest to their fraction.
+        Rows with the same number in `groups: (n,)` are put into one part. The order of the groups is then
+        random, and each part ends at the end of a group, as near as possible to its fraction.
+
         Raises `ConfigurationError` for fractions that are not three positive numbers with the sum 1, and
         `DataError` if a part would be empty.
         """
@@ -165,7 +168,7 @@ class Split:
             raise ConfigurationError(f"`split` takes three positive fractions; got {tuple(fractions)}")
         if not math.isclose(sum(fractions), 1, abs_tol=1e-9):
             raise ConfigurationError(f"`split` takes fractions with the sum 1; got {tuple(fractions)}")
-        # The second entry keeps this stream apart from that of a toy drawn with the same seed.
+        # The second entry makes this random stream differ from that of a toy drawn with the same seed.
         generator = np.random.default_rng((seed, 1))
         ends = np.rint(np.cumsum(fractions) * n).astype(np.int64)
         number = np.arange(n) if groups is None else _by_appearance(groups)
@@ -181,7 +184,7 @@ class Split:
 
 
 def _by_appearance(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The `groups: (n,)` numbered from 0 in the order in which they first appear."""
+    """The `groups: (n,)` renumbered from 0 in the order of their first rows."""
     _, first, number = np.unique(groups, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -191,9 +194,9 @@ def _by_appearance(groups: NDArray[np.int64]) -> NDArray[np.int64]:
 def _lay_out(
     number: NDArray[np.int64], ends: NDArray[np.int64], drawn: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row ids `(n,)`, group by group as `drawn: (k,)`, and where the first two parts end: `(2,)`.
+    """Row indices `(n,)` in the order of groups `drawn: (k,)`, and the ends `(2,)` of the first two parts.
 
-    `number: (n,)` are the rows' groups; the parts end as close to `ends` as whole groups allow.
+    `number: (n,)` are the rows' groups. The parts end as close to `ends` as whole groups allow.
     """
     if len(drawn) < 3:
         raise DataError(
@@ -204,7 +207,7 @@ def _lay_out(
     place[drawn] = np.arange(len(drawn))
     ids = np.argsort(place[number], kind="stable")
     boundaries = np.cumsum(np.bincount(number)[drawn])
-    # A group at least is left for every part that follows.
+    # At least one group is left for every later part.
     first = int(np.abs(boundaries[:-2] - ends[0]).argmin())
     second = first + 1 + int(np.abs(boundaries[first + 1 : -1] - ends[1]).argmin())
     return ids, boundaries[[first, second]]

@@ -1,4 +1,4 @@
-"""What a table's columns look like, in a few numbers."""
+"""Summary statistics of a table's columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ from flowbench.data.table_reading import read_columns
 
 @dataclass(frozen=True)
 class ColumnSummary:
-    """A column's range, mean and standard deviation (n - 1) in data units, and its distinct values.
+    """Range, mean, standard deviation (n - 1) in data units, and number of distinct values of a column.
 
-    These are of its finite numbers, and None where it has none (the deviation: one); of a column of text, how
-    many texts are distinct. `unfit` cells are missing, infinite or no numbers, so that no model takes them.
+    They are of the finite numbers. They are None if there are none; `sd` is also None for one number.
+    `distinct` counts distinct texts too. `unfit` counts the cells that are missing, infinite or not numbers,
+    which no model accepts.
     """
 
     name: str
@@ -32,9 +33,9 @@ class ColumnSummary:
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """A dataset in numbers; `entropy` is that of its density in nats, None where it is not known.
+    """Summary of a dataset; `entropy` is that of its density in nats, None if it is not known.
 
-    `notes` are what reading it guessed or left out.
+    `notes` say what reading it guessed or left out.
     """
 
     name: str
@@ -52,9 +53,9 @@ def describe_dataset(
     folder: Path = Path("datasets"),
     reading: ReadOptions = AUTOMATIC,
 ) -> DatasetDescription:
-    """Summarise every column of a dataset, or those in `columns`, whether a model can take it or not.
+    """Summarise every column of a dataset, or those in `columns`, whether a model accepts it or not.
 
-    Raises as `load_dataset` does, but not for cells.
+    Raises as `load_dataset` does, except for cells.
     """
     file = table_file(name_or_path, folder)
     notes: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
-"""How a file of text lays out a table: encoding, separator, lines above the rows, names of the columns.
+"""Finds the layout of a text table: encoding, separator, lines above the rows, names of the columns.
 
-The head of the file tells, and Arrow reads the rows: of the libraries that find a layout out by themselves
-none was right on more than half of the files in `tests/data/awkward.py` that were tried first.
+The layout is found from the start of the file, and Arrow then reads the rows. Why it is not found by a
+library: benchmarks/DEFAULTS.md#layout-of-text-files.
 """
 
 import codecs
@@ -17,14 +17,16 @@ from flowbench.data.read_options import ReadOptions
 from flowbench.data.text_numbers import decimal_sign
 from flowbench.errors import DataError
 
-#: Separators in the order of preference; a blank stands for any run of them.
+#: Separators in order of preference; a blank stands for any run of blanks.
 _SEPARATORS = (",", "\t", ";", "|", " ")
 _NAMED = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars", " ": "blanks"}
-#: What lines that are no rows begin with.
+#: Comment lines begin with one of these.
 COMMENTS = ("#", "%", "//")
-#: Records that tell the layout, and that do where they are long: with so many cells in all.
+#: The layout is found from `_RECORDS` records, or from fewer, but at least `_FEW`, once they have `_CELLS`
+#: cells.
 _RECORDS, _FEW, _CELLS = 300, 20, 30_000
-#: Marks at the start of a file, and what is read behind them; of UTF-32 before that of UTF-16 in it.
+#: Byte order marks and their encodings. Those of UTF-32 stand before that of UTF-16, which is their
+#: beginning.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -32,17 +34,18 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-#: What text that is not UTF-8 is taken for: Windows-1252, of which Latin-1 is a part.
+#: The encoding for text that is not UTF-8: Windows-1252, which contains the printable part of Latin-1.
 FALLBACK = "cp1252"
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What `find_dialect` found out.
+    """The layout of a text table, as `find_dialect` finds it.
 
-    `start` bytes stand above the first row. `names` has an entry for each cell of a row, empty where a column
-    has no name; with `row_names` the first column names the rows, with `trailing` the last is what follows a
-    separator at the end of each row. `decimal` is the decimal sign that the rows tell, if they tell one.
+    The first row begins after `start` bytes. `names` has an entry for each cell of a row; it is empty for a
+    column without a name. With `row_names` the first column holds names of the rows. With `trailing` every
+    row ends with a separator, after which there is an empty last column. `decimal` is the decimal sign that
+    the rows show, or None. `leading_zeros` are the columns with numbers that begin with a zero.
     """
 
     encoding: str
@@ -59,7 +62,10 @@ class Dialect:
 
 @dataclass(frozen=True)
 class _Record:
-    """A line, or the lines that a quoted cell runs over: where they begin, in characters, and the cells."""
+    """A record: the first line, the offset in characters, and the cells.
+
+    It is one line, or several where a quoted cell has line breaks.
+    """
 
     line: int
     start: int
@@ -67,9 +73,9 @@ class _Record:
 
 
 def find_encoding(head: bytes, given: str | None) -> tuple[str, int]:
-    """The encoding of a text that begins with `head`, and how many bytes of a mark to pass over.
+    """The encoding of a text that begins with `head`, and the length of its byte order mark.
 
-    Raises `DataError` if it is no text.
+    Raises `DataError` if it is not text.
     """
     for mark, encoding in _MARKS:
         if head.startswith(mark):
@@ -91,10 +97,10 @@ def find_dialect(
 ) -> Dialect:
     """The layout of a text that begins with `head`, which is all of it if `whole`.
 
-    `usual` is the separator that needs no word.
+    `mark` is the length of the byte order mark. `usual` is the separator that needs no note.
 
-    Raises `UnicodeDecodeError` if it is not of this encoding, `DataError` if it holds no rows or its layout
-    cannot be told.
+    Raises `UnicodeDecodeError` if the text is not in this encoding. Raises `DataError` if it holds no rows or
+    its layout cannot be found.
     """
     text = codecs.getincrementaldecoder(encoding)().decode(head[mark:], final=whole)
     lines = list(io.StringIO(text, newline=""))
@@ -107,7 +113,8 @@ def find_dialect(
             "it holds nothing but blank lines" if not comments else "it holds nothing but comments"
         )
     quote = _quote(lines[first:])
-    # Where a quote is not closed it is the cell that is too long, and not what it is refused for.
+    # A cell can only be too long because a quote is not closed. That error is raised elsewhere, so the limit
+    # on lengths is lifted.
     csv.field_size_limit(2**31 - 1)
     separator = reading.separator or given or _find_separator(lines[first:], quote)
     records = list(_records(lines, first, separator, quote))
@@ -154,7 +161,7 @@ def find_dialect(
 
 
 def check_closed(lines: Iterable[str], above: int, separator: str, quote: str) -> None:
-    """Raise `DataError` if the text of `lines`, with so many lines `above` it, ends inside quotes."""
+    """Raise `DataError` if the text of `lines`, with `above` lines before it, ends inside quotes."""
     reader = csv.reader(iter(lines), delimiter=separator, quotechar=quote, strict=True)
     line = 0
     try:
@@ -169,14 +176,14 @@ def check_closed(lines: Iterable[str], above: int, separator: str, quote: str) -
 
 
 def split_blanks(line: str) -> list[str]:
-    """The cells of a line in which any run of blanks separates them."""
+    """The cells of a line whose separator is any run of blanks."""
     if '"' not in line:
         return line.split()
     return next(csv.reader([line.strip()], delimiter=" ", skipinitialspace=True), [])
 
 
 def _above(lines: Sequence[str]) -> tuple[int, str | None, list[str]]:
-    """The number of the first line of the table, the separator that a line `sep=;` names, and comments."""
+    """The number of the table's first line, the separator of a line such as `sep=;`, and the comments."""
     given: str | None = None
     comments: list[str] = []
     for number, line in enumerate(lines):
@@ -193,14 +200,14 @@ def _above(lines: Sequence[str]) -> tuple[int, str | None, list[str]]:
 
 
 def _quote(lines: Sequence[str]) -> str:
-    """The sign that cells stand in: single quotes only if most lines have pairs of them."""
+    """The quote character of cells: a single quote only if most lines have pairs of them."""
     some = [line for line in lines[:50] if line.strip()]
     single = sum(line.strip().startswith("'") and line.count("'") % 2 == 0 for line in some)
     return "'" if single > len(some) / 2 else '"'
 
 
 def _records(lines: Sequence[str], first: int, separator: str, quote: str) -> Iterator[_Record]:
-    """The first records from line `first` on; blank lines are none."""
+    """The first records from line `first` on; blank lines are not records."""
     offset = sum(map(len, lines[:first]))
     if separator == " ":
         for number, line in enumerate(lines[first : first + _RECORDS], start=first):
@@ -228,15 +235,16 @@ def _records(lines: Sequence[str], first: int, separator: str, quote: str) -> It
 
 
 def _find_separator(lines: Sequence[str], quote: str) -> str:
-    """The separator under which lines have equally many cells that look like values; a comma if none is."""
+    """The separator that splits lines into equally many cells that look like values; else a comma."""
     best, chosen = 0.0, ","
     for separator in _SEPARATORS:
         records = list(_records(lines, 0, separator, quote))
         counts = Counter(len(record.cells) for record in records)
-        # Lines that are one value as they are, such as a date and a time, have no blanks between cells.
+        # Lines that are one value each, such as a date and a time, are not split at blanks.
         if separator == " " and _are_values(lines):
             continue
-        # Of two counts that are as common the larger is that of the rows, below one name fewer.
+        # Of two counts that are equally common the larger is that of the rows; a line of names may be one
+        # cell shorter.
         width, common = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
         if width < 2 or common <= len(records) / 2:
             continue
@@ -248,7 +256,7 @@ def _find_separator(lines: Sequence[str], quote: str) -> str:
 
 
 def _are_values(lines: Sequence[str]) -> bool:
-    """Whether most lines, but for the first, are a value each."""
+    """Whether most lines after the first are one value each."""
     some = [line.strip() for line in lines[1:_RECORDS] if line.strip()]
     return bool(some) and sum(map(is_value, some)) > len(some) / 2
 
@@ -267,11 +275,12 @@ def _cleanliness(records: Sequence[_Record], separator: str) -> float:
 
 
 def _without_titles(records: list[_Record]) -> tuple[list[_Record], list[_Record]]:
-    """The records from the first one on that belongs to the table, and those above."""
+    """The records from the first one of the table on, and the records above it."""
     counts = Counter(len(record.cells) for record in records)
     width = max(counts.items(), key=lambda item: (item[1], item[0]))[0]
     first = 0
-    # A line that is one cell short may name all columns but that of the rows' names; a row is no title.
+    # A line that is one cell short may hold the names of all columns but that of row names; a row with a
+    # value is not a title.
     while first < len(records) - 1 and len(records[first].cells) < width and not _has_value(records[first]):
         if len(records[first].cells) == width - 1 and len(records[first + 1].cells) == width:
             filled = [cell for cell in records[first].cells if cell.strip()]
@@ -286,7 +295,7 @@ def _has_value(record: _Record) -> bool:
 
 
 def _commented(comments: Sequence[str], separator: str, quote: str) -> list[str] | None:
-    """The cells of the last comment, which may hold the names."""
+    """The cells of the last comment, which may hold the names of the columns."""
     if not comments:
         return None
     text = comments[-1].lstrip("#%/ \t")
@@ -298,7 +307,7 @@ def _commented(comments: Sequence[str], separator: str, quote: str) -> list[str]
 def _check_one_number_a_line(
     header: Header, rows: Sequence[_Record], separator: str, reading: ReadOptions
 ) -> None:
-    """Refuse two columns without names that may be one, with a comma in its numbers."""
+    """Raise `DataError` for two columns without names that may be one column of numbers with a comma."""
     if separator != "," or reading.separator or header.has_names or len(header.names) != 2:
         return
     second = [record.cells[1].strip() for record in rows if len(record.cells) == 2]
@@ -316,7 +325,7 @@ def _check_one_number_a_line(
 
 
 def _leading_zeros(body: Sequence[Sequence[str]], width: int) -> tuple[int, ...]:
-    """The columns in which whole numbers begin with a zero, as codes do."""
+    """The columns with whole numbers that begin with a zero, as codes do."""
     return tuple(
         index
         for index in range(width)

@@ -1,4 +1,4 @@
-"""A table's file: its ending, how it is packed, and which table inside it is meant."""
+"""Table files: their format, compression, and the table inside them."""
 
 import bz2
 import gzip
@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 from flowbench.data.raw_table import check_size
 from flowbench.errors import DataError
 
-#: By ending, the kind of a table.
+#: The format of a table by its suffix.
 KINDS = {
     ".csv": "text",
     ".tsv": "text",
@@ -38,7 +38,7 @@ KINDS = {
     ".ods": "sheet",
 }
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-#: Kinds that may be packed by themselves, and those that may hold several tables.
+#: Formats that may be compressed, and formats that may hold several tables.
 _LOOSE, _SEVERAL = ("text", "json"), ("npz", "hdf5", "sheet")
 
 
@@ -58,7 +58,7 @@ _OPENERS: dict[str, Callable[[Path], object]] = {
 
 
 def table_suffix(path: Path) -> str | None:
-    """The ending by which `path` is known as a table's file, such as ".csv.gz"; None if it is none."""
+    """The suffix that makes `path` a table file, such as ".csv.gz"; None if there is none."""
     name = path.name.lower()
     packed = next((suffix for suffix in _PACKED if name.endswith(suffix)), "")
     bare = name[: len(name) - len(packed)]
@@ -70,16 +70,16 @@ def table_suffix(path: Path) -> str | None:
 
 @dataclass(frozen=True)
 class TableFile:
-    """The file at `path`, and the table `inside` it that is meant, where it holds several."""
+    """The file at `path`, and the name of the table `inside` it, if it holds several."""
 
     path: Path
     inside: str | None = None
 
     @classmethod
     def of(cls, name: str | Path) -> "TableFile":
-        """The file that `name` means: "file.h5:group/table" is the table of that name in file.h5."""
+        """The file for a name: "file.h5:group/table" is the table group/table in file.h5."""
         path = Path(name)
-        # os.path answers where Path raises: for names that no file system would take.
+        # Unlike Path, os.path does not raise for names that no file system allows.
         if isinstance(name, Path) or os.path.exists(path):
             return cls(path)
         before, colon, inside = name.rpartition(":")
@@ -93,7 +93,7 @@ class TableFile:
 
     @property
     def ending(self) -> str:
-        """The ending that tells the kind, without that of how the file is packed; empty if none does."""
+        """The suffix of the format, without that of the compression; empty if there is none."""
         suffix = table_suffix(self.path)
         if suffix == ".zip":
             suffix = table_suffix(Path(self._member()))
@@ -101,7 +101,7 @@ class TableFile:
 
     @property
     def kind(self) -> str:
-        """What reads it, one of the values of `KINDS`; raises `DataError` if nothing does."""
+        """The format, one of the values of `KINDS`; raises `DataError` if it is unknown."""
         found = KINDS.get(self.ending)
         if found is None:
             known = ", ".join(KINDS)
@@ -114,7 +114,7 @@ class TableFile:
         return found
 
     def open(self) -> BinaryIO:
-        """The file, unpacked, for reading from its start to its end."""
+        """The file, decompressed, for sequential reading."""
         if self._is_zip:
             return cast(BinaryIO, zipfile.ZipFile(self.path).open(self._member()))
         suffix = table_suffix(self.path) or ""
@@ -123,7 +123,7 @@ class TableFile:
 
     @property
     def is_packed(self) -> bool:
-        """Whether the file's size is not that of what is in it."""
+        """Whether the file is compressed, so that its size is not that of its contents."""
         return (table_suffix(self.path) or "").endswith(_PACKED)
 
     @property
@@ -142,7 +142,7 @@ class TableFile:
             ]
         tables = [member for member in members if (table_suffix(Path(member.filename)) or ".zip") != ".zip"]
         names = [member.filename for member in tables]
-        # Beside a table, a file of plain text is rather its description.
+        # A file of plain text beside a table is probably its description.
         better = [name for name in names if not name.lower().endswith((".txt", ".dat"))]
         if self.inside is None and len(better) == 1:
             names = better
@@ -166,10 +166,10 @@ class TableFile:
 
 @contextmanager
 def unchanged(path: Path) -> Iterator[None]:
-    """Raise `DataError` if the file at `path` is not the same at the end as at the beginning.
+    """Raise `DataError` if the file at `path` changes within the context.
 
-    A format's library may open a file several times, and read its bytes in any order. So long as nobody
-    writes to it meanwhile, all of them, and whoever hashes it, see the same bytes.
+    A format's library may open a file several times, and read its bytes in any order. If the file does not
+    change, all of these reads, and the hash of the file, see the same bytes.
     """
     before = _state(path)
     yield
@@ -178,10 +178,10 @@ def unchanged(path: Path) -> Iterator[None]:
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """What differs between two files, or two states of one; None where there is no file to be read."""
+    """Device, inode, size and times of a file, which change with its contents; None if it cannot be read."""
     try:
         found = os.stat(path)
-    except (OSError, ValueError):  # of which reading tells
+    except (OSError, ValueError):  # reading the file reports these
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
@@ -191,9 +191,9 @@ def _listed(names: list[str]) -> str:
 
 
 def keep_stream(stream: BinaryIO, folder: Path) -> Path:
-    """Write a table that comes as a stream of bytes to a file in `folder`, named by what is in it.
+    """Write a table from a stream of bytes to a file in `folder`, whose name is a hash of the bytes.
 
-    The same bytes give the same file. Raises `DataError` for a table above the bound.
+    The same bytes give the same file. Raises `DataError` for a table that is too large.
     """
     folder.mkdir(parents=True, exist_ok=True)
     digest, head, total = hashlib.sha256(), b"", 0
@@ -214,7 +214,7 @@ def keep_stream(stream: BinaryIO, folder: Path) -> Path:
 
 
 def _ending(head: bytes, path: Path) -> str:
-    """The ending of a table's file that begins with `head`."""
+    """The suffix for a table file that begins with `head`."""
     if head.startswith(b"PK\x03\x04"):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -235,7 +235,7 @@ def _is_json(head: bytes) -> bool:
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
 
 
-#: What files of a kind begin with.
+#: The first bytes of files of each format.
 _STARTS = {
     b"PAR1": ".parquet",
     b"ARROW1": ".arrow",

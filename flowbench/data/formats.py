@@ -1,6 +1,6 @@
-"""Which reader takes which table file, and the errors that all of them share.
+"""The reader for each format of table files, and the errors that all readers share.
 
-Files are untrusted: nothing is unpickled, and sizes are bounded before anything is read.
+Files are untrusted: nothing is unpickled, and sizes are checked before anything is read.
 """
 
 import json
@@ -32,9 +32,9 @@ Wanted = Sequence[str] | None
 
 @contextmanager
 def reading_errors(path: object) -> Iterator[None]:
-    """Make every error of reading `path` a `DataError` that names the file.
+    """Turn every error of reading `path` into a `DataError` that names the file.
 
-    The package's other errors pass unchanged, and so do a library that is not installed and a lack of memory.
+    Other errors of flowbench pass unchanged. So do a library that is not installed and a lack of memory.
     """
     try:
         yield
@@ -44,18 +44,19 @@ def reading_errors(path: object) -> Iterator[None]:
         raise
     except PermissionError as error:
         raise DataError(f"{path}: no permission to read it") from error
-    # What the formats' libraries raise for a damaged file is no closed list: numpy alone raises ValueError,
-    # SyntaxError and tokenize.TokenError.
+    # The list of exceptions for damaged files is open: numpy alone raises ValueError, SyntaxError and
+    # tokenize.TokenError.
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}: it is damaged, or not what its suffix says ({reason})") from error
 
 
 def read_raw_table(file: TableFile, reading: ReadOptions, wanted: Wanted = None) -> RawTable:
-    """Read a file by its ending; to be called within `reading_errors`.
+    """Read a file by its suffix; to be called within `reading_errors`.
 
-    Columns that are not `wanted` may be passed over. Raises `DataError` if it is missing, no file, of an
-    unknown ending or too large, and whatever the format's library raises if it is damaged.
+    Columns that are not `wanted` may be skipped. Raises `DataError` if the file is missing, not a regular
+    file, of an unknown suffix or too large. For a damaged file it raises whatever the format's library
+    raises.
     """
     path = file.path
     if path.is_dir():
@@ -101,7 +102,7 @@ def _read_arrow(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTab
 
 
 def _names(schema: "pa.Schema", wanted: Wanted) -> list[str]:
-    """The columns to read: those `wanted`, if all of them are there once."""
+    """The columns to read: those `wanted`, if each of them is there exactly once."""
     names = list(schema.names)
     if wanted is None or any(names.count(name) != 1 for name in wanted):
         return names
@@ -109,7 +110,7 @@ def _names(schema: "pa.Schema", wanted: Wanted) -> list[str]:
 
 
 def _pandas_index(schema: "pa.Schema", names: Sequence[str]) -> dict[int, str]:
-    """Which of the columns called `names` pandas wrote for an index."""
+    """Which of the columns called `names` pandas wrote as an index, with the reason to leave them out."""
     try:
         described = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
     except ValueError:
@@ -139,7 +140,8 @@ def _read_json(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTabl
     def cells(index: int, expected: ColumnType | None) -> Cells:
         each = found.cells(index, expected)
         if each.type.storage == "float64" and np.nanmax(np.abs(each.numbers), initial=0) > EXACT:
-            # Beside a number with decimals, or one of many digits, Arrow rounds whole numbers too.
+            # If a column has a number with decimals, or one with many digits, Arrow rounds its whole numbers
+            # too.
             lines = (json.loads(line, parse_int=str) for line in content.splitlines() if line.strip())
             texts = [line.get(names[index]) for line in lines]
             digits = [text if isinstance(text, str) else None for text in texts]
@@ -160,7 +162,7 @@ def _bounded(read: Callable[[int], bytes], block: int) -> bytes:
 
 
 def _read_npy(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTable:
-    # Mapping the file compares the size that it declares with the one that it has.
+    # Mapping checks that the file has the size that its header declares.
     return RawTable.from_array(np.lib.format.open_memmap(file.path, mode="r"), reading)
 
 

@@ -1,4 +1,4 @@
-"""Reading a table from an HDF5 file that may come from anywhere."""
+"""Reads a table from an HDF5 file of unknown origin."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,19 +16,19 @@ from flowbench.errors import DataError
 if TYPE_CHECKING:
     import h5py
 
-#: Attributes of the CF conventions by which values are other numbers than those that are stored.
+#: Attributes of the CF conventions that change the stored values.
 _SCALED = ("scale_factor", "add_offset")
 _FILLED = ("_FillValue", "missing_value")
-#: Groups that a message names.
+#: The most groups that a message names.
 _MOST_GROUPS = 5
 
 
 def read_hdf5(path: Path, inside: str | None, reading: ReadOptions, wanted: Sequence[str] | None) -> RawTable:
-    """Read the datasets of a group, or one dataset, as a table; dimension scales are no columns.
+    """Read the datasets of a group, or one dataset, as a table; dimension scales are not columns.
 
-    `inside` names the group or the dataset, the root if it is None; of datasets that are columns only those
-    `wanted` are looked at. Raises `DataError` for links, external or virtual storage, types that are no plain
-    numbers or text, and sizes above the bound; `OSError` for a file that is not HDF5.
+    `inside` names the group or the dataset; None is the root. If all `wanted` columns are there, only these
+    are read. Raises `DataError` for links, external or virtual storage, types that are neither plain numbers
+    nor text, and sizes that are too large. Raises `OSError` for a file that is not HDF5.
     """
     import h5py
 
@@ -83,7 +83,7 @@ def _read(
 
 
 def _filled(dataset: "h5py.Dataset") -> Array:
-    """The values, with NaN for those that an attribute says are missing."""
+    """The values, with NaN for those that an attribute marks as missing."""
     values: Array = dataset[()]
     for attribute in _FILLED:
         if attribute in dataset.attrs and values.dtype.kind in "iuf":
@@ -94,7 +94,7 @@ def _filled(dataset: "h5py.Dataset") -> Array:
 
 
 def _units(dataset: "h5py.Dataset") -> str:
-    """What the attribute `units` says, as the CF conventions have it."""
+    """The attribute `units`, as in the CF conventions."""
     unit = dataset.attrs.get("units", "")
     return unit.decode(errors="replace") if isinstance(unit, bytes) else str(unit)
 
@@ -129,14 +129,14 @@ def _checked(name: str, dataset: "h5py.Dataset") -> "h5py.Dataset":
     if dataset.shape is None:
         raise DataError(f"`{name}` is empty")
     kinds = {dataset.dtype[field].kind for field in dataset.dtype.names or ()} or {dataset.dtype.kind}
-    # Text of variable length is refused too: where it is damaged the library may loop for ever.
+    # Text of variable length is refused too: if it is damaged, the library may loop for ever.
     if not kinds <= set("iufbS"):
         raise DataError(f"`{name}` holds neither plain numbers nor text of fixed length")
     return dataset
 
 
 def _tables(group: "h5py.Group", path: str, depth: int = 3) -> Iterator[str]:
-    """The groups below `group` that have datasets in them; no link is followed."""
+    """Paths of the groups below `group` that hold datasets; links are not followed."""
     import h5py
 
     for name in group:

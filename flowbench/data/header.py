@@ -1,4 +1,4 @@
-"""What the first line of a text table is: names of the columns, or a row."""
+"""Decides whether the first line of a text table holds names of the columns or is a row."""
 
 import re
 from collections.abc import Sequence
@@ -15,21 +15,25 @@ _GROUPED = re.compile(r"[+-]?\d{1,3}([,.' \u00a0\u202f]\d{3})+([.,]\d+)?")
 _DECORATED = re.compile(r"\(?[$€£¥]\s*[+-]?[\d.,]+\)?|[+-]?[\d.,]+\s*[%$€£¥]")
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?")
 _CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?")
-#: Texts that stand for a cell without a value.
+#: Texts that mean a missing value.
 _NOTHING = frozenset(
     {"?", "-", "--", ".", "..", "*", "na", "n/a", "n.a.", "nan", "nil", "null", "none", "missing"}
     | {"#n/a", "#na", "<na>", "unknown", "undefined", "inf"}
 )
-#: Share of a column's cells that tell of what kind it is.
+#: A column is numeric if this share of its cells are numbers.
 _MOSTLY = 0.8
 _YEARS = range(1700, 2201)
-#: Rows below a line of numbers that tell whether it is one of them.
+#: Fewest rows from which it can be decided whether a first line of numbers is like the rows below.
 _FEWEST = 9
 
 
 @dataclass(frozen=True)
 class Header:
-    """The `names` of the columns, one for each cell of a row, and where they are from."""
+    """The `names` of the columns, one for each cell of a row, and their origin.
+
+    `has_names` says whether the file names the columns, and `in_comment` whether in a comment. With
+    `row_names` the first column holds names of the rows. With `trailing` every row ends with a separator.
+    """
 
     names: tuple[str, ...]
     has_names: bool
@@ -46,7 +50,7 @@ def is_value(cell: str, *, decimal_comma: bool = True) -> bool:
 
 
 def is_plain_number(cell: str) -> bool:
-    """Whether a trimmed cell is a decimal number without any sign but a point."""
+    """Whether a trimmed cell is a decimal number with no other sign than a point."""
     return _NUMBER.fullmatch(cell) is not None
 
 
@@ -58,11 +62,12 @@ def is_date(cell: str) -> bool:
 def read_header(
     records: Sequence[list[str]], comment: list[str] | None, reading: ReadOptions, *, commas: bool = False
 ) -> Header:
-    """What the first of `records` is; `comment` are the cells of a comment right above it, if there is one.
+    """The header of a table whose first lines are `records`.
 
-    `commas` tells whether cells are separated by commas, which numbers may have inside too.
+    `comment` holds the cells of a comment right above them, if there is one. `commas` says that commas
+    separate the cells; numbers may contain them too.
 
-    Raises `DataError` where the first line has fewer cells than the others and it cannot be told why.
+    Raises `DataError` if the first line has fewer cells than the others for no known reason.
     """
     first, body = [cell.strip() for cell in records[0]], records[1:]
     width = max({len(record) for record in body}, key=[len(record) for record in body].count) if body else 0
@@ -79,7 +84,7 @@ def read_header(
         if commas and len(first) == 2 and all(re.fullmatch(r"[+-]?\d+,\d+", ",".join(r)) for r in records):
             notes += ("where its commas are decimal signs, say `--separator tab --decimal ,`",)
         every = [first, *([cell.strip() for cell in record] for record in body)]
-        # A column of nothing at an edge is what a separator at an end of each line leaves.
+        # An empty column at an edge comes from a separator at an end of each line.
         edges = {i for i in (0, len(first) - 1) if not any(record[i] for record in every if i < len(record))}
         places = ("" if i in edges else name for i, name in enumerate(numbered(len(first))))
         return Header(tuple(places), False, notes=notes)
@@ -103,14 +108,14 @@ def read_header(
 
 
 def _decide(first: list[str], body: Sequence[list[str]]) -> tuple[bool, tuple[str, ...]]:
-    """Whether the first line holds names, and what to say of it."""
+    """Whether the first line holds names, and the notes about it."""
     columns = [[record[i].strip() for record in body if i < len(record)] for i in range(len(first))]
-    if len(body) and len(body[0]) == len(first) + 1:  # the rows' names come first
+    if len(body) and len(body[0]) == len(first) + 1:  # the first column holds names of the rows
         columns = [
             [record[i + 1].strip() for record in body if i + 1 < len(record)] for i in range(len(first))
         ]
     numeric = [_is_numeric(column) for column in columns]
-    # A date above numbers is no value of theirs.
+    # A date above a column of numbers is not one of its values.
     values = [
         is_value(cell) and not (is_date(cell) and not any(map(is_date, column)))
         for cell, column in zip(first, columns, strict=True)
@@ -144,13 +149,13 @@ def _decide(first: list[str], body: Sequence[list[str]]) -> tuple[bool, tuple[st
 def _decide_numbers(
     first: list[str], columns: Sequence[Sequence[str]], numeric: Sequence[bool]
 ) -> tuple[bool, tuple[str, ...]]:
-    """The same for a first line of numbers, beside which cells may be empty."""
+    """`_decide` for a first line of numbers, with or without empty cells."""
     known = [cell for cell in first if cell]
     if not known or not columns[0]:
         return False, (_as_row(first, "it holds no names"),)
     if first == ["", *map(str, range(len(first) - 1))]:
-        return True, ()  # what pandas writes above an index and columns without names
-    # Fewer rows do not tell what those below look like.
+        return True, ()  # pandas writes this for an index and columns without names
+    # With fewer rows the line cannot be compared to those below.
     doubted = len(columns[0]) >= _FEWEST and _is_sequence(known)
     unlike = [
         kind and cell.isdigit() and not _are_whole(column)
@@ -174,7 +179,7 @@ def _as_row(first: Sequence[str], why: str) -> str:
 
 
 def _is_sequence(cells: Sequence[str]) -> bool:
-    """Whether the numbers rise evenly, or are years in order."""
+    """Whether the numbers rise in equal steps, or are years in order."""
     numbers = [float(cell) if _NUMBER.fullmatch(cell) else float("nan") for cell in cells]
     steps = [after - before for before, after in pairwise(numbers)]
     years = all(number in _YEARS for number in numbers) and all(step > 0 for step in steps)
@@ -194,14 +199,14 @@ def _are_whole(cells: Sequence[str]) -> bool:
 
 
 def _are_names(cells: Sequence[str]) -> bool:
-    """Whether the cells of a comment can be names: texts, each a word where there is one."""
+    """Whether the cells of a comment can be names: all are text, and a single one is one word."""
     if not all(cells) or any(map(is_value, cells)):
         return False
     return len(cells) > 1 or " " not in cells[0]
 
 
 def _names_rows(cells: Sequence[str]) -> bool:
-    """Whether cells are names of rows: numbers that count, or texts that all differ."""
+    """Whether cells are names of rows: consecutive numbers, or texts that all differ."""
     if all(re.fullmatch(r"\d+", cell) for cell in cells):
         numbers = [int(cell) for cell in cells]
         return all(after == before + 1 for before, after in pairwise(numbers))

@@ -7,84 +7,88 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: How far a value may be from its place, as a share of the spacing.
+#: How far a value may be from the nearest lattice point, as a share of the spacing.
 LOOSE = 0.05
-#: Share of the rows that have to be in their places: a stray value is put into the cell that it falls in.
+#: Share of the rows that have to lie on the lattice. Any other value is put into the cell that it falls into.
 IN_PLACE = 0.99
-#: Chance that values of no lattice lie as close to one, above which they are taken for such.
+#: The largest probability that values without a lattice lie as close to one by chance.
 ACCIDENT = 1e-3
-#: Digits that two numbers of one value may differ in, relative to the largest.
+#: Relative difference up to which two numbers count as the same value.
 SAME = 4 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Where a column's values lie: at `origin` plus whole multiples of `step`, data units."""
+    """The points at `origin` plus whole multiples of `step`, data units."""
 
     step: float
     origin: float = 0.0
 
     def off(self, values: Floats) -> Floats:
-        """How far `values: (n,)` are from their places, as shares of `step`."""
+        """The distances of `values: (n,)` from the nearest lattice points, as shares of `step`."""
         places = (values - self.origin) / self.step
         return np.abs(places - np.rint(places))
 
 
 def is_repeating(values: Floats) -> bool:
-    """Whether most of the `values: (n,)` can be found more than once."""
+    """Whether most of the `values: (n,)` occur more than once."""
     counts = np.unique(values, return_counts=True)[1]
     return bool(counts[counts > 1].sum() > len(values) / 2)
 
 
 def find_lattice(values: Floats) -> Lattice | None:
-    """The lattice on which all but a few of the `values: (n,)` lie; None where there is none.
+    """The lattice on which all but a few of the `values: (n,)` lie, or None.
 
-    Numbers that were rounded lie on one to within `LOOSE` of its spacing, and so do these after a shift or a
-    change of units. Values that repeat tell it, where others fit; a stray one does not make it finer.
+    Rounded numbers lie on a lattice to within `LOOSE` of its spacing, also after a shift or a change of
+    units. The lattice is found from values that repeat, if the others fit it, so a stray value does not make
+    it finer. Otherwise it is found from all values.
     """
     distinct, counts = np.unique(values, return_counts=True)
     for telling in (distinct[counts > 1], distinct):
         lattice = _lattice_of(telling)
-        # Where the telling values are in their places exactly, the others may not be so by accident.
+        # If the values that define the lattice lie on it exactly, the others may not lie near it by chance.
         if lattice is not None and share_in_place(lattice, values, _allowed(lattice, telling)) >= IN_PLACE:
             return lattice
     return None
 
 
 def share_in_place(lattice: Lattice, values: Floats, allowed: float) -> float:
-    """The share of the `values: (n,)` that are off by `allowed` of the spacing at most."""
+    """The share of the `values: (n,)` that are off the lattice by at most `allowed` of the spacing."""
     return float((lattice.off(values) <= allowed).mean())
 
 
 def _allowed(lattice: Lattice, values: Floats) -> float:
-    """How far others may be off on a lattice that these `values: (m,)` lie on."""
+    """How far other values may be off a lattice that is found from these `values: (m,)`."""
     return min(3 * float(lattice.off(values).max()) + 1e-6, LOOSE)
 
 
 def _lattice_of(distinct: Floats) -> Lattice | None:
-    """The lattice of all of the ascending values `(m,)`."""
+    """The lattice of all of the ascending values `(m,)`, or None."""
     gaps = np.diff(distinct)
     wide = gaps > SAME * np.abs(distinct).max(initial=0.0)
     if not wide.any():
         return None
-    # The least gap may be a rounded one; those about as wide tell the spacing better.
+    # The smallest gap may be rounded; the median of gaps of about that width is a better spacing.
     least = gaps[wide & (gaps < 1.5 * gaps[wide].min())]
     step = float(np.median(least))
     places = np.concatenate([[0.0], np.cumsum(np.rint(gaps / step))])
     slope, start = (float(each) for each in np.polyfit(places, distinct, 1))
-    # All places together tell it best, unless a value that is out of place has bent them.
+    # A line through all points is the best estimate, unless a value off the lattice has bent it.
     if abs(slope - step) > np.ptp(least) / 2 + 1e-6 * step:
         slope, start = step, float(distinct[0])
     lattice = Lattice(slope, start)
     off = float(lattice.off(distinct).max())
-    # Any two values give a spacing and an origin; that the others fit so well has to be no accident.
+    # Any two values define a lattice; the fit of the others must not be explained by chance.
     if off > LOOSE or (len(distinct) > 2 and (2 * off) ** (len(distinct) - 2) > ACCIDENT):
         return None
     return _tidied(distinct, lattice, _allowed(lattice, distinct))
 
 
 def _tidied(distinct: Floats, lattice: Lattice, allowed: float) -> Lattice:
-    """A lattice, through the first value or 0, with as few digits as keep the worst within `allowed`."""
+    """A lattice with as few digits as keep the distance of the worst value within `allowed`.
+
+    It goes through 0 if that fits as well as through the first of the `distinct` values.
+    """
     first = float(distinct[0])
     for digits in range(1, 16):
         step = float(f"{lattice.step:.{digits}g}")

@@ -1,4 +1,4 @@
-"""Values that stand so far apart from the others of their column that they may mean "missing"."""
+"""Values so far from the others of their column that they may mean "missing"."""
 
 from dataclasses import dataclass
 
@@ -7,23 +7,27 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Numbers that files have in the place of a missing value, whatever their sign, beside those of nines alone.
+#: Common markers of missing values, whatever their sign; numbers of nines alone are found by rule.
 _KNOWN = (
     1e20, 1e30, 1e31, 1e32, 1e33, 1e34, 1e35, 1e36, 1e37, 1e38, 1e99, 1e100, 9.969209968386869e36, 999.25,
     99.99, 999.9, 999.99, 9999.9, 9999.99, 8888.0, 32767.0, 32768.0, 65535.0, 2147483647.0, 2147483648.0,
     4294967295.0, 1.7976931348623157e308, 3.4028234663852886e38, 888.0, 7777.0,
 )  # fmt: skip
-#: How far from the others a value has to be, in units of their range: one that is known, and any other.
+#: How far from the others a value must be, in units of their range: a known marker, and any other value.
 _KNOWN_APART, _APART = 1.0, 1000.0
-#: Values that are looked at before all are.
+#: Values that are checked first, before all are.
 _SOME = 5000
-#: The others are at least so many different values.
+#: The least number of distinct other values.
 _FEWEST_OTHERS = 5
 
 
 @dataclass(frozen=True)
 class Marker:
-    """A `value` that may mean "missing": the first `row` that has it, how many do, and the others' range."""
+    """A `value` that may mean "missing".
+
+    `row` is the first row that has it, from 1, and `count` the number of rows. `low` and `high` are the range
+    of the other values.
+    """
 
     value: float
     row: int
@@ -33,13 +37,14 @@ class Marker:
 
 
 def find_markers(values: Floats) -> list[Marker]:
-    """The values that stand apart from the other finite `values: (n,)`, the farthest first.
+    """The values far from all other finite `values: (n,)`, the farthest first.
 
-    A value of nines, or another that files are known to have in the place of a missing one, stands apart if
-    it is farther from the others than these lie from one another. Any other value has to be a thousand times
-    as far, and where all are positive as far on a scale of logarithms too: such columns have long tails.
+    A known marker of missing values, or a number of nines, counts if its distance from the others exceeds
+    their range. Any other value has to be a thousand times as far. If all values are positive it also has to
+    be far on a logarithmic scale, since such columns often have long tails.
     """
-    # Of values that are all there a few tell as well that none stands apart, and need no sorting of all.
+    # In most columns no value is far from the others. A sample with both extremes shows that without sorting
+    # all values.
     some = np.append(values[:: len(values) // _SOME + 1], [values.min(), values.max()])
     few = np.unique(some)
     if len(few) > _FEWEST_OTHERS + 1 and not (
@@ -49,7 +54,7 @@ def find_markers(values: Floats) -> list[Marker]:
     distinct = np.unique(values)
     found: list[Marker] = []
     low, high = 0, len(distinct) - 1
-    # At either end in turn, since one marker hides behind another: -9999 beside 1e20.
+    # Both ends are checked in turn, since one marker can hide another: -9999 beside 1e20.
     while high - low >= _FEWEST_OTHERS:
         with np.errstate(over="ignore"):
             below, above = distinct[low + 1] - distinct[low], distinct[high] - distinct[high - 1]
@@ -68,7 +73,7 @@ def find_markers(values: Floats) -> list[Marker]:
 
 
 def _stands_apart(value: float, others: Floats) -> bool:
-    """Whether `value` is far from the ascending `others: (m,)`, all of which are on one side of it."""
+    """Whether `value` is far from the ascending `others: (m,)`, which all lie on one side of it."""
     low, high = float(others[0]), float(others[-1])
     with np.errstate(over="ignore"):
         gap = min(abs(value - low), abs(value - high))

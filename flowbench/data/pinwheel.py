@@ -1,4 +1,4 @@
-"""The pinwheel density: a normal blade, bent by a rotation that depends on its first coordinate."""
+"""The pinwheel density: normal blades, bent by a rotation that depends on the first coordinate."""
 
 import math
 from typing import ClassVar
@@ -12,12 +12,12 @@ from flowbench.data.toy_density import Box, Floats, ToyDensity
 class Pinwheel(ToyDensity):
     """Five normal blades, each bent into an arm.
 
-    A row is 2 R(-a) (r, t) with r normal(1, 0.3), t normal(0, 0.1), the angle a = rate exp(r) + 2 pi k / 5
-    for a blade k drawn uniformly, and R(a) the rotation by a. In polar coordinates (r, t) = rho (cos psi,
-    sin psi), and the map keeps rho and takes psi to h(psi) - 2 pi k / 5 with h(psi) = psi - rate
-    exp(rho cos psi). In the far tail h is not monotone, so the density sums over every psi whose image is
-    the row; |h'| = |1 + rate exp(r) t| is the map's Jacobian determinant. Where h folds back (2e-8 of the
-    peak density and less) the density has integrable singularities along curves.
+    A row is 2 R(-a) (r, t), with r normal(1, 0.3) and t normal(0, 0.1). The angle is a = rate exp(r) + 2 pi k
+    / 5 for a blade k drawn uniformly, and R(a) is the rotation by a. In polar coordinates (r, t) = rho (cos
+    psi, sin psi). The map keeps rho and takes psi to h(psi) - 2 pi k / 5, with h(psi) = psi - rate exp(rho
+    cos psi). Its Jacobian determinant is |h'| = |1 + rate exp(r) t|. In the far tail h is not monotone, so
+    the density is a sum over every psi that is mapped to the row. Where h folds back, at 2e-8 of the peak
+    density and less, the density has integrable singularities along curves.
     """
 
     name = "pinwheel"
@@ -30,8 +30,8 @@ class Pinwheel(ToyDensity):
     rate: ClassVar[float] = 0.25
     scale: ClassVar[float] = 2.0
     blades: ClassVar[int] = 5
-    # Beyond this rho the preimages lie so densely that their sum is an average over all angles (the
-    # log-density there is below -200); up to it a row has some 450 of them at most.
+    # Beyond this rho the preimages are so dense that their sum equals an average over all angles; the
+    # log-density there is below -200. Below it a row has at most about 450 of them.
     _dense: ClassVar[float] = 7.0
 
     def sample(self, n: int, rng: np.random.Generator) -> Floats:
@@ -81,7 +81,7 @@ class Pinwheel(ToyDensity):
         nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         row = piece // 3
         target = phi[row] + self._spacing * (first[piece] + nth)
-        # Rounding may push a level that touches the end of its piece out of the bracket.
+        # Rounding may put a level at the end of its piece outside the bracket.
         target = np.clip(target, low.ravel()[piece], high.ravel()[piece])
         brackets = ends[:, :-1].ravel()[piece], ends[:, 1:].ravel()[piece]
         roots = find_root(self._excess, brackets, args=(rho[row], target))
@@ -121,6 +121,6 @@ class Pinwheel(ToyDensity):
         )
 
     def _log_angular_average(self, rho: Floats) -> Floats:
-        """log of the mean over psi of the blade's density, by Laplace's method about psi = 0."""
+        """Log of the mean over psi of the blade's density, by Laplace's method about psi = 0."""
         curvature = np.square(rho / self.tangential_std) - rho * (rho - self.radial_mean) / self.radial_std**2
         return np.asarray(self._log_blade(rho, np.zeros_like(rho)) - 0.5 * np.log(2 * math.pi * curvature))

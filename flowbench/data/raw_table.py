@@ -1,4 +1,4 @@
-"""What every reader of a table file returns, and the bound that each keeps to."""
+"""The result of every reader of table files, and the largest size of a table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +12,18 @@ from flowbench.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A table beyond this would not fit the memory of the machines that flowbench is made for.
+# A larger table would not fit into the memory of the machines that flowbench is made for.
 LARGEST_TABLE_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """The columns of a file before any check of their values.
+    """The columns of a file, before any check of their values.
 
-    `cells(i, expected)` gives those of column i, whose type is known where one is `expected`. A name is empty
-    where a column has none. `bookkeeping` tells, by the number of a column, why the file itself says that it
-    is none of data. `has_signs` tells whether signs, such as that of percent, could stand beside numbers.
-    `notes` say what was guessed.
+    `cells(i, expected)` returns the cells of column i; `expected` is its type, if it is known. The name of a
+    column without a name is empty. `bookkeeping` maps the index of a column to the reason why, by the file
+    itself, it is not data. `has_signs` says whether signs such as percent may stand beside numbers. `notes`
+    say what was guessed.
     """
 
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ class RawTable:
         *,
         typed: bool = True,
     ) -> "RawTable":
-        """The columns of an Arrow table, under `names`; unless it is `typed`, text may stand for numbers."""
+        """The columns of an Arrow table, under `names`; unless it is `typed`, text may mean numbers."""
 
         def cells(index: int, expected: ColumnType | None) -> Cells:
             return cells_of_arrow(table.column(index), reading, expected=expected, typed=typed)
@@ -58,9 +58,9 @@ class RawTable:
         units: Mapping[str, str] | None = None,
         wanted: Sequence[str] | None = None,
     ) -> "RawTable":
-        """The table that named arrays hold, in one of the layouts that `LAYOUTS` describes.
+        """The table in named arrays, in one of the layouts that `LAYOUTS` describes.
 
-        Of arrays that are columns only those `wanted` matter. Raises `DataError` if the arrays have none of
+        If all `wanted` columns are there, only these are used. Raises `DataError` if the arrays have none of
         these layouts.
         """
         if wanted and set(wanted) <= set(arrays):
@@ -122,12 +122,12 @@ LAYOUTS = (
 
 
 def numbered(n: int) -> tuple[str, ...]:
-    """The names of `n` columns that have none of their own: c1, c2, ..."""
+    """Names for `n` columns without names: c1, c2, ..."""
     return tuple(f"c{i + 1}" for i in range(n))
 
 
 def check_size(n_bytes: int) -> None:
-    """Raise `DataError` if a table of `n_bytes` is above the bound."""
+    """Raise `DataError` if a table of `n_bytes` is too large."""
     if n_bytes > LARGEST_TABLE_BYTES:
         raise DataError(
             f"it holds {n_bytes / 2**30:.1f} GiB, above the bound of {LARGEST_TABLE_BYTES // 2**30} GiB; "

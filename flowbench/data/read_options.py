@@ -1,4 +1,4 @@
-"""What a user may say of how a table's file is to be read, and what reading it found out."""
+"""The user's options for how a table file is read."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import field_validator
 
 from flowbench.options import Options
 
-#: Separators that have names, since a shell makes them hard to type.
+#: Names of separators, some of which are hard to type in a shell.
 SEPARATORS = {
     "comma": ",",
     "semicolon": ";",
@@ -19,19 +19,19 @@ SEPARATORS = {
 _THOUSANDS = {"comma": ",", "point": ".", "blank": " ", "space": " ", "apostrophe": "'"}
 
 
-#: Options that tell how a file of text is laid out.
+#: The options that describe the layout of a text file.
 LAYOUT = ("header", "separator", "decimal", "thousands", "encoding")
 
 
 class ReadOptions(Options):
-    """How a table's file is read; what is None is found out, and said where it is not plain.
+    """How a table file is read; what is None is found from the file, and noted if it is not obvious.
 
-    `header` is "yes" where the first line holds names, "no" where it is a row. `separator` stands between
-    cells (" " for runs of blanks), `decimal` before the decimals and `thousands` between groups of three
-    digits. `encoding` is that of the text, `date_format` how dates are written (`strptime`), in one way or
-    several. `missing_values` are further cells that hold nothing, `missing` what is done with rows that have
-    such: "refuse", the default, or "drop". Columns named in `keep` are numbers as they stand, whatever they
-    look like. Rows that agree in the column `group` stay in one part of the split.
+    `header` is "yes" if the first line holds names, and "no" if it is a row. `separator` stands between cells
+    (" " for runs of blanks). `decimal` is the decimal sign, and `thousands` the sign between groups of three
+    digits. `encoding` is that of the text. `date_format` is one or several formats of dates (`strptime`).
+    `missing_values` are further texts of missing cells. `missing` says what is done with rows that have
+    missing cells: "refuse", the default, or "drop". Columns named in `keep` are read as plain numbers,
+    whatever they look like. Rows with the same cell in the column `group` stay in one part of the split.
     """
 
     header: Literal["yes", "no"] | None = None
@@ -82,5 +82,5 @@ class ReadOptions(Options):
         return formats
 
 
-#: Everything is found out.
+#: Everything is found from the file.
 AUTOMATIC = ReadOptions()

@@ -1,4 +1,4 @@
-"""Values and rows that can be found more than once, and whether that is to be expected."""
+"""Values and rows that occur more than once, and whether that is to be expected."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,30 +9,31 @@ from flowbench.data.row_hashes import hash_rows
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Share of the rows that a value has to hold to be an atom, and how many times as many of them as a value
-#: of the other rows typically does: rounded values scatter by less, also where their density has heavy tails.
+#: The share of the rows that an atom has at least, and its least ratio to the typical count of other values.
+#: Counts of rounded values vary by less, also for densities with heavy tails.
 ATOM_SHARE, ATOM_EXCESS = 0.01, 8
-#: Rows that are hashed together.
+#: Rows that are hashed at once.
 _BLOCK = 2**16
-#: Cells for each value in them beyond which a density can spike on values nevertheless.
+#: With more lattice cells than this for each distinct value, a density can still have spikes at the values.
 SPARSE = 20
 
 
 def find_atoms(values: Floats) -> tuple[tuple[float, float], ...]:
-    """Values that hold so many of the `values: (n,)` that they are points with a mass, and their shares.
+    """The atoms of `values: (n,)`, that is values with a probability mass of their own, and their shares.
 
-    Largest first. They are the most frequent values, as many as hold `ATOM_SHARE` of the rows each and
-    `ATOM_EXCESS` times as many rows as the value of three other rows in four, which holds less than that.
-    Where all values repeat alike, as whole numbers do, or there are hardly any others, there is none.
+    They are sorted by share, largest first. Each atom has at least `ATOM_SHARE` of the rows and at least
+    `ATOM_EXCESS` times a typical count. Three quarters of the other rows have a value with at most the
+    typical count, which is itself below `ATOM_SHARE` of the rows. There are no atoms if all values repeat
+    alike, as whole numbers do, or if there are hardly any other values.
     """
     distinct, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     counts = counts[order]
     held = np.cumsum(counts)
     least = max(ATOM_SHARE * len(values), ATOM_EXCESS)
-    # Of a handful of other values, as in the tails of whole numbers, none is typical.
+    # With only a few other values, as in the tails of whole numbers, there is no typical count.
     for size in range(min(int((counts >= least).sum()), len(counts) - ATOM_EXCESS), 0, -1):
-        # A quarter of the other rows hold a value that is as frequent or more.
+        # A quarter of the other rows have a value that is at least as frequent.
         typical = counts[np.searchsorted(held, 0.75 * held[size - 1] + 0.25 * held[-1])]
         if typical < least and counts[size - 1] >= ATOM_EXCESS * typical:
             found = order[:size]
@@ -47,15 +48,16 @@ def is_atom(values: Floats) -> NDArray[np.bool_]:
 
 
 def fills(lattice: Lattice | None, values: Floats) -> bool:
-    """Whether the `values: (n,)` are in a fair share of a lattice's cells; false without a lattice."""
+    """Whether `values: (n,)` occupy a fair share of a lattice's cells; false without a lattice."""
     if lattice is None:
         return False
     return bool(np.ptp(values) / lattice.step <= SPARSE * len(np.unique(values)))
 
 
 def number_rows(rows: Floats) -> Integers:
-    """Numbers `(n,)` that two of the `rows: (n, d)` share where all of their values are the same."""
-    # Block by block, since a hash takes several times the memory of its rows; and without negative zeros.
+    """Numbers `(n,)` that are equal for two of the `rows: (n, d)` if all of their values are."""
+    # Block by block, since hashing takes several times the memory of the rows; `+ 0.0` removes negative
+    # zeros.
     blocks = np.array_split(rows, len(rows) // _BLOCK + 1)
     hashes = np.concatenate([hash_rows(block + 0.0).reshape(-1) for block in blocks])
     if len(np.unique(hashes)) == len(rows):
@@ -67,12 +69,12 @@ def number_rows(rows: Floats) -> Integers:
 
 
 def find_copies(rows: Floats) -> Integers:
-    """The numbers `(n,)`, counted from 0, of the first of the `rows: (n, d)` that each is a copy of.
+    """For each of the `rows: (n, d)`, the index of the first row that it is a copy of: `(n,)`.
 
-    Identical rows are copies where a value of theirs is not to be expected twice: it is no atom, and most
-    other values of its column differ among distinct rows. Rows of whole numbers that repeat in every column,
-    or of atoms, are the same by chance, and each has its own number. A single column has to fill an
-    even spacing for that, since its distinct rows never repeat.
+    Identical rows are copies if at least one of their values is not expected to occur twice. Such a value is
+    not an atom, and most other values of its column differ among distinct rows. Rows of atoms, or of whole
+    numbers that repeat in every column, are equal by chance, and each has its own index. Distinct rows of a
+    single column never repeat. There, equal values are by chance if the values fill an even spacing.
     """
     alone = np.arange(len(rows))
     numbers = number_rows(rows)
@@ -89,7 +91,7 @@ def find_copies(rows: Floats) -> Integers:
 
 
 def unite_groups(first: Integers, second: Integers) -> Integers:
-    """Groups `(n,)` in which two rows are together that share a number in `first` or `second: (n,)`."""
+    """Groups `(n,)` that join rows with the same number in `first: (n,)` or in `second: (n,)`."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -1,4 +1,4 @@
-"""Numbers that stand for rows: the same rows have the same number, wherever they are."""
+"""Hashes of rows: the same row has the same hash, in every table."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +10,14 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def hash_rows(rows: Floats) -> Hashes:
-    """A number `(n, 1)` for each row `(n, d)`."""
+    """A hash `(n, 1)` of each row `(n, d)`."""
     bits: Hashes = np.ascontiguousarray(rows).view(np.uint64)
     column: Hashes = np.arange(1, rows.shape[1] + 1, dtype=np.uint64)
     return np.asarray(np.bitwise_xor.reduce(_mixed(bits + column * _GOLDEN), axis=1, keepdims=True))
 
 
 def uniform_of_hashes(hashes: Hashes, number: int, count: int) -> Floats:
-    """The `number`-th set of random numbers `(n, count)` from 0 to 1 that follow from `hashes: (n, 1)`."""
+    """The `number`-th set of `count` pseudorandom numbers in [0, 1) from `hashes: (n, 1)`: `(n, count)`."""
     place: Hashes = np.arange(number * count, (number + 1) * count, dtype=np.uint64)
     mixed = _mixed(hashes + place * _GOLDEN)
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -1,4 +1,4 @@
-"""Reading the sheet of a workbook, such as Excel's."""
+"""Reads a sheet of a workbook, such as Excel's."""
 
 import datetime
 import zipfile
@@ -12,16 +12,16 @@ from flowbench.data.raw_table import RawTable, check_size
 from flowbench.data.read_options import ReadOptions
 from flowbench.errors import DataError
 
-#: Text that stands for nothing, as in tables of text.
+#: Texts that mean a missing value, as in text tables.
 _NOTHING = {"", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "n/a"}
-#: Rows that tell whether the first line holds names.
+#: Rows from which it is decided whether the first line holds names.
 _TELLING = 300
 
 
 def read_sheet(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | None) -> RawTable:
-    """Read the sheet that `file` names, or the only one that has cells; raises `DataError` if there are more.
+    """Read the sheet that `file` names, or the only one with cells; raises `DataError` if there are more.
 
-    Empty rows are skipped. Dates are read as such, whatever format a cell has.
+    Empty rows are skipped. Dates are read as dates, whatever the format of the cell.
     """
     import pyarrow as pa
     from python_calamine import CalamineWorkbook, SheetVisibleEnum
@@ -67,7 +67,7 @@ def read_sheet(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | No
 
 
 def _has_errors(path: Path) -> bool:
-    """Whether a sheet of an .xlsx file has cells with errors, which the reader gives as empty ones."""
+    """Whether a sheet of an .xlsx file has cells with errors, which the library returns as empty."""
     if path.suffix.lower() != ".xlsx":
         return False
     with zipfile.ZipFile(path) as archive:
@@ -77,7 +77,7 @@ def _has_errors(path: Path) -> bool:
 
 
 def _titles(rows: Sequence[Sequence[Any]]) -> int:
-    """How many rows above the table hold a title: text in one cell of several."""
+    """The number of rows above the table that hold a title: text in one cell of several."""
     count = 0
     while count < len(rows) - 1:
         filled = [cell for cell in rows[count] if cell != ""]
@@ -89,7 +89,7 @@ def _titles(rows: Sequence[Sequence[Any]]) -> int:
 
 
 def _column(cells: Sequence[Any]) -> Any:
-    """An Arrow array of one type for all cells: text where they differ."""
+    """An Arrow array of one type for all cells; text if their types differ."""
     import pyarrow as pa
 
     known = [None if isinstance(cell, str) and cell.strip() in _NOTHING else cell for cell in cells]

@@ -1,4 +1,4 @@
-"""The tables that come with scikit-learn: features only, constant columns dropped."""
+"""The tables that come with scikit-learn: features only, without constant columns."""
 
 from dataclasses import dataclass
 from typing import Any

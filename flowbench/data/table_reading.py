@@ -1,4 +1,4 @@
-"""A table of finite numbers, read from a file and checked cell by cell."""
+"""Reads a table of finite numbers from a file, and checks every cell."""
 
 import csv
 import io
@@ -33,9 +33,9 @@ _LONGEST_CELL_SHOWN = 40
 class Table:
     """Column names and finite rows: `names` has d entries, `rows` is (n, d) float64 with n >= 1.
 
-    `types` say how the file has the values of a column. `notes` are what reading guessed or left out, a
-    sentence each. `row_numbers: (n,)` count rows of the file, from 0, where some were dropped; `groups: (n,)`
-    are the cells of the column that groups rows, if one does.
+    `types` are the types and notations of the columns in the file. `notes` are sentences on what reading
+    guessed or left out. `row_numbers: (n,)` are the rows' numbers in the file, from 0, if some were dropped.
+    `groups: (n,)` number the cells of the column that groups rows, if there is one.
     """
 
     names: tuple[str, ...]
@@ -54,14 +54,15 @@ def read_table(
     may_leave_out: bool = True,
     types: Mapping[str, ColumnType] | None = None,
 ) -> Table:
-    """Read a table file of any kind that `flowbench.data.files.KINDS` names; only `columns`, in this order.
+    """Read a table file of any format in `flowbench.data.files.KINDS`; only `columns`, in this order.
 
-    Without `columns`, those are left out that only number or name the rows, which the notes say. `types` are
-    those that columns are known to have, by name. `may_leave_out` lets errors advise to leave columns out, as
-    a model that needs them all does not.
-    Raises `DataError`, which names the file, and the column and row (counted from 1, without the header)
-    where there is one, for a file that cannot be read, names among them that repeat, no rows, and cells that
-    are missing, infinite or no numbers; `UnknownColumnError` for a column that is not there;
+    Without `columns`, those that only number or name the rows are left out, with a note. `types` are the
+    known types of columns, by name. `may_leave_out` says whether errors may advise to leave columns out; a
+    model that needs all columns sets it to false.
+
+    Raises `DataError` for a file that cannot be read, for repeated names, for no rows, and for cells that are
+    missing, infinite or not numbers. The error names the file, and the column and row (from 1, without the
+    header) if there is one. Raises `UnknownColumnError` for a column that is not there, and
     `ConfigurationError` for a selection that is empty or repeats a column.
     """
     file = path if isinstance(path, TableFile) else TableFile.of(path)
@@ -72,7 +73,7 @@ def read_table(
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Columns of a file by name, before their cells are checked; the notes on reading them, and groups."""
+    """Columns of a file by name, before their cells are checked; notes on reading them, and groups."""
 
     cells: Mapping[str, Cells]
     notes: tuple[str, ...]
@@ -85,9 +86,9 @@ def read_columns(
     reading: ReadOptions = AUTOMATIC,
     types: Mapping[str, ColumnType] | None = None,
 ) -> Columns:
-    """The columns of a table as its file has them, whatever their cells are; of `types` that are known.
+    """The columns of a table, whatever their cells are; `types` are those that are known.
 
-    Raises as `read_table` does, but for cells.
+    Raises as `read_table` does, except for cells.
     """
     file = path if isinstance(path, TableFile) else TableFile(path)
     with reading_errors(file):
@@ -140,7 +141,7 @@ def read_columns(
 
 
 def _as_expected(cells: Cells, expected: ColumnType | None, has_signs: bool) -> Cells:
-    """`cells` with what is wrong if they are not of the type that was `expected`."""
+    """`cells`, with a fault or a note if they are not of the type that was `expected`."""
     if expected is None or cells.fault is not None:
         return cells
     if not np.isfinite(cells.numbers).any():
@@ -161,7 +162,7 @@ def _as_expected(cells: Cells, expected: ColumnType | None, has_signs: bool) -> 
 
 
 def _notes_on_cells(columns: Mapping[str, Cells]) -> list[str]:
-    """What was guessed of cells, once for all columns of which it is true."""
+    """The notes on cells, each once for all columns that it is true of."""
     found: dict[str, list[tuple[str, str]]] = {}
     for name, cells in columns.items():
         for what, example in cells.notes:
@@ -174,7 +175,7 @@ def _notes_on_cells(columns: Mapping[str, Cells]) -> list[str]:
 
 @dataclass(frozen=True)
 class UnfitCell:
-    """A cell that is no finite number: its `column`, and its `text`, None where it is missing or infinite."""
+    """A cell that is not a finite number: its `column`, and its `text`, None if it is missing or infinite."""
 
     column: str
     is_infinite: bool = False
@@ -182,7 +183,7 @@ class UnfitCell:
 
     @property
     def kind(self) -> str:
-        """What is wrong with it, the same for all such cells of the column."""
+        """What is wrong with the cell, in words that are the same for all such cells of the column."""
         complaint = (
             "infinite value" if self.is_infinite else "missing cell" if self.text is None else "no number"
         )
@@ -190,7 +191,7 @@ class UnfitCell:
 
     @property
     def reason(self) -> str:
-        """What is wrong with it, for a reader of one row."""
+        """What is wrong with the cell, in words for a single row."""
         return self.kind if self.text is None else f"`{self.text}` in `{_shown(self.column)}` is not a number"
 
 
@@ -200,11 +201,10 @@ def read_rows(
     reading: ReadOptions = AUTOMATIC,
     types: Mapping[str, ColumnType] | None = None,
 ) -> tuple[Floats, dict[int, UnfitCell], tuple[str, ...]]:
-    """The rows `(n, d)` of a table file, data units, whatever their cells are, its unfit rows, and notes.
+    """The rows `(n, d)` of a table file, data units, its unfit rows, and notes.
 
-    A cell is NaN where it is missing or no number, infinite where it is that. An unfit row is named by its
-    number, counted from 0, with its first unfit cell in the order of the columns. Raises as `read_table`
-    does, but for cells.
+    A cell is NaN if it is missing or not a number. An unfit row is given by its index, from 0, with its first
+    unfit cell in the order of the columns. Raises as `read_table` does, except for cells.
     """
     file = path if isinstance(path, TableFile) else TableFile.of(path)
     found = read_columns(file, columns, reading, types)
@@ -224,8 +224,8 @@ def read_rows(
 def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: str) -> list[int]:
     """Indices of the `wanted` columns among `names`; all of them if `wanted` is None.
 
-    Raises `UnknownColumnError` for a name that is not there, `ConfigurationError` for an empty selection or
-    one that repeats a name; `where` says whose columns they are.
+    Raises `UnknownColumnError` for a name that is not there, and `ConfigurationError` for an empty selection
+    or one that repeats a name. `where` names the table in the message.
     """
     if wanted is None:
         return list(range(len(names)))
@@ -239,7 +239,7 @@ def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: st
 
 
 def leave_out_hint(names: Sequence[str], unfit: Collection[str]) -> str:
-    """How to leave the `unfit` columns out; empty if no column would be left."""
+    """Advice on how to leave the `unfit` columns out; empty if no column would be left."""
     fit = [name for name in names if name not in unfit]
     if not fit:
         return ""
@@ -249,14 +249,14 @@ def leave_out_hint(names: Sequence[str], unfit: Collection[str]) -> str:
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Names with commas between them, those in quotes that need it, as `--columns` takes them."""
+    """Names joined by commas, quoted if necessary, in the form that `--columns` takes."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(names)
     return line.getvalue()
 
 
 def group_numbers(cells: Cells) -> NDArray[np.int64]:
-    """A number for each different cell: `(n,)`; cells that hold nothing are a group each."""
+    """A number for each distinct cell: `(n,)`; each missing cell is a group of its own."""
     foreign, missing = cells.is_foreign, cells.is_missing
     keys = cells.numbers.astype(object)
     for row in np.flatnonzero(foreign):
@@ -269,9 +269,10 @@ def group_numbers(cells: Cells) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _Fault:
-    """What is wrong with a column: a cell of row `row`, counted from 1, or all of it (0).
+    """What is wrong with a column: with the cell in `row`, counted from 1, or with the whole column (0).
 
-    `count` cells are like it; `remedy` is what to do about them, the same for all columns of one `kind`.
+    `count` is the number of such cells, and `remedy` the advice; it is the same for all columns of one
+    `kind`.
     """
 
     kind: str
@@ -282,7 +283,7 @@ class _Fault:
 
 
 def _named(raw: RawTable) -> tuple[list[str], dict[str, str]]:
-    """The columns' names, of which those without one get that of their place, and what to say of these."""
+    """The names of all columns, with names for those that have none, and notes about these."""
     names, notes = list(raw.names), dict[str, str]()
     for index, name in enumerate(raw.names):
         if not name and raw.bookkeeping.get(index) != "":
@@ -293,7 +294,7 @@ def _named(raw: RawTable) -> tuple[list[str], dict[str, str]]:
 
 
 def _check_names(names: Sequence[str], wanted: Sequence[str] | None) -> None:
-    """Every column that is used needs a name of its own, whatever the others are called."""
+    """Raise `DataError` if two columns that are used have the same name."""
     used = [name for name in names if name] if wanted is None else [name for name in names if name in wanted]
     if repeated := _repeated(used):
         raise DataError(f"two columns are called `{repeated}`; give every column a name of its own")
@@ -372,7 +373,7 @@ def _fault(cells: Cells, may_be_missing: bool, may_leave_out: bool) -> _Fault | 
 
 
 def _shown(cell: object) -> str:
-    """A cell's text on one line, cut where it is long."""
+    """The text of a cell on one line, shortened if it is long."""
     text = " ".join(str(cell).split())
     return text if len(text) <= _LONGEST_CELL_SHOWN else f"{text[:_LONGEST_CELL_SHOWN]}..."
 

@@ -1,4 +1,4 @@
-"""Text that stands for dates and times."""
+"""Text that means dates and times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,15 +32,15 @@ _DAYS = (
 _FRACTION = ".%f"
 _TIMES = ("", " %H:%M", " %H:%M:%S", f" %H:%M:%S{_FRACTION}", "T%H:%M", "T%H:%M:%S", f"T%H:%M:%S{_FRACTION}")
 _CLOCKS = ("%H:%M:%S", "%H:%M", f"%H:%M:%S{_FRACTION}")
-#: What a cell of dates or times looks like: digits, and a sign between them.
+#: A cell with a date or time has digits, then one of these signs.
 _LIKELY = r"[0-9][-/.: ][0-9A-Za-z]"
-#: Cells that tell the format, and the share of a column's cells that has to be of it.
+#: Cells from which the format is found, and the share of a column's cells that must have it.
 _TELLING, _MOSTLY = 1000, 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Dates:
-    """What a column of text says: `values: (n,)`, days or seconds as the `type` has them, NaN elsewhere."""
+    """A column of text as dates: `values: (n,)` in days or seconds, by the `type`; NaN elsewhere."""
 
     values: Floats
     type: ColumnType = FLOAT64
@@ -49,9 +49,10 @@ class Dates:
 
 
 def read_dates(known: "pa.ChunkedArray", given: Sequence[str], expected: str | None = None) -> Dates:
-    """Read trimmed text, null where a cell is missing, by the format that fits most cells.
+    """Read trimmed text, null for a missing cell, by the format that fits most cells.
 
-    That is the `expected` one of a column that is known, or one of those `given`, if it fits any.
+    The `expected` format of a column whose type is known comes first, then those `given`, each if it fits any
+    cell.
     """
     from pyarrow import compute
 
@@ -90,12 +91,12 @@ def _formats() -> list[str]:
 
 
 def _fits(known: "pa.ChunkedArray", format: str) -> int:
-    """How many cells are of a format."""
+    """The number of cells that have this format."""
     return int(np.isfinite(_seconds(known, format)).sum())
 
 
 def _seconds(known: "pa.ChunkedArray", format: str) -> Floats:
-    """Seconds since 1970-01-01, or midnight, `(n,)`; NaN where the text is not of this format."""
+    """Seconds since 1970-01-01, or since midnight, `(n,)`; NaN if the text does not have this format."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -105,14 +106,14 @@ def _seconds(known: "pa.ChunkedArray", format: str) -> Floats:
         whole = compute.match_substring_regex(known, r"\.[0-9]{1,9}$")
         fraction = compute.if_else(whole, compute.replace_substring_regex(known, r"^.*\.", "0."), None)
         text = compute.if_else(whole, compute.replace_substring_regex(known, r"\.[0-9]*$", ""), None)
-    # Arrow fills what a format lacks with the current date's parts, or refuses it; a date settles both.
+    # Without a date Arrow refuses a format, or takes the current date; so a date is added.
     if format in _CLOCKS:
         text, pattern = compute.binary_join_element_wise("1970-01-01 ", text, ""), f"%Y-%m-%d {pattern}"
     parsed = compute.strptime(text, format=pattern, unit="s", error_is_null=True)
-    # Two digits are no year: 31.01.20 is not the 20th of January in the year 31.
+    # A year needs four digits: 31.01.20 is not 20 January of the year 31.
     if "%Y" in pattern:
         parsed = compute.if_else(compute.greater(compute.year(parsed), 999), parsed, None)
-    # Arrow takes the 31st of February for one of March, and 60 seconds for a minute.
+    # Arrow reads 31 February as a day of March, and 60 seconds as a minute; writing the result shows that.
     again = compute.strftime(parsed, format=pattern)
     parsed = compute.if_else(compute.equal(_bare(again), _bare(text)), parsed, None)
     seconds = np.array(parsed.cast(pa.int64()).cast(pa.float64()).to_numpy(), dtype=np.float64)
@@ -122,7 +123,7 @@ def _seconds(known: "pa.ChunkedArray", format: str) -> Floats:
 
 
 def _bare(text: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """The text in small letters, its numbers without zeros in front."""
+    """The text in lower case, its numbers without leading zeros."""
     from pyarrow import compute
 
     return compute.replace_substring_regex(compute.utf8_lower(text), r"(^|[^0-9])0+([0-9])", r"\1\2")

@@ -1,4 +1,4 @@
-"""Text that stands for numbers: decimal commas, thousands, percent and currency signs."""
+"""Text that means numbers: decimal commas, thousands separators, percent and currency signs."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Floats = NDArray[np.float64]
-#: What was guessed of the cells of a column, and one of them.
+#: A guess about the cells of a column, and an example.
 Note = tuple[str, str]
 
 _EXPONENT = r"([eE][+-]?[0-9]+)?"
 _PLAIN = rf"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+){_EXPONENT}$"
 _SPECIAL = r"^(?i)[+-]?(inf|infinity)$"
 _WHOLE = r"^[+-]?[0-9]+$"
-#: Digits around a comma, or a point, that make it the decimal sign: no group of three, or one behind a zero.
+#: A comma, or a point, is the decimal sign if not exactly three digits follow, or if the digits before cannot
+#: be a group.
 _COMMA_DECIMAL = (
     rf"^[+-]?([0-9]*,([0-9]{{1,2}}|[0-9]{{4,}})|0[0-9]*,[0-9]+|[0-9]{{4,}},[0-9]+|,[0-9]+){_EXPONENT}$"
 )
@@ -30,13 +31,13 @@ _POINT_EITHER = r"^[+-]?[1-9][0-9]{0,2}\.[0-9]{3}$"
 _POINT_DECIMAL = (
     rf"^[+-]?([0-9]*\.([0-9]{{1,2}}|[0-9]{{4,}})|0[0-9]*\.[0-9]+|[0-9]{{4,}}\.[0-9]+|\.[0-9]+){_EXPONENT}$"
 )
-#: Groups of three digits with any of these between them.
+#: Groups of three digits separated by one of these signs.
 _GROUPED = r"^[+-]?[1-9][0-9]{0,2}([ \x{a0}\x{202f}\x{2009}'’][0-9]{3})+([.,][0-9]*)?$"
 _GROUP_SIGNS = r"[ \x{a0}\x{202f}\x{2009}'’]"
 
-#: Beyond it not every whole number is a float64.
+#: The largest whole number up to which all are exact in float64.
 EXACT = 2**53
-#: What stands beside and between the digits of numbers, but for commas and points; for Arrow and Python.
+#: Signs beside and between the digits of numbers, except commas and points; for Arrow and Python.
 _DECORATION = "USD|EUR|GBP|JPY|CHF|[%$€£¥()\\s\u00a0\u202f\u2009'’]"
 _CURRENCIES = ("$", "€", "£", "¥", "USD", "EUR", "GBP", "JPY", "CHF")
 _CURRENCY = r"(USD|EUR|GBP|JPY|CHF|[$€£¥])"
@@ -44,10 +45,10 @@ _CURRENCY = r"(USD|EUR|GBP|JPY|CHF|[$€£¥])"
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """What a column of text says: `values: (n,)`, NaN for cells that are no numbers.
+    """A column of text as numbers: `values: (n,)`, NaN for cells that are not numbers.
 
-    `whole` tells whether none has decimals; `mark` is a sign beside the numbers that was taken away; `fault`
-    says that a number could be one of two, and `notes` what was guessed.
+    `whole` says whether no number has decimals. `mark` is a sign beside the numbers that was removed. `fault`
+    says that a number is ambiguous, and `notes` what was guessed.
     """
 
     values: Floats
@@ -58,7 +59,7 @@ class Numbers:
 
 
 def decimal_sign(cells: list[str]) -> str | None:
-    """The decimal sign that some `cells` leave no doubt of; None if they tell none, or both."""
+    """The decimal sign that some `cells` show without doubt; None if there are none, or both signs."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -73,7 +74,7 @@ def decimal_sign(cells: list[str]) -> str | None:
 
 
 def read_numbers(known: "pa.ChunkedArray", reading: ReadOptions, decimal: str | None) -> Numbers:
-    """Read trimmed text, null where a cell is missing; `decimal` is what the file's other columns tell."""
+    """Read trimmed text, null for a missing cell; `decimal` is the sign found in the file's other columns."""
     from pyarrow import compute
 
     plain, mark, notes = _undecorated(known)
@@ -99,7 +100,7 @@ def read_numbers(known: "pa.ChunkedArray", reading: ReadOptions, decimal: str | 
             notes.append((f"numbers have `{groups}` between their thousands", example))
     if comma == ",":
         marked = _match(plain, rf"^[+-]?([0-9]+,[0-9]*|,[0-9]+){_EXPONENT}$")
-        # A point that is no sign between thousands would be read as a decimal sign: two signs in one column.
+        # A point that does not separate thousands would be read as a second decimal sign.
         strange = _match(plain, r"\.")
         if bool(compute.any(marked).as_py()):
             notes.append(("numbers have decimal commas", _first(known, marked)))
@@ -118,7 +119,7 @@ def read_numbers(known: "pa.ChunkedArray", reading: ReadOptions, decimal: str | 
 
 
 def has_decimal_commas(texts: "pa.ChunkedArray") -> bool:
-    """Whether most cells are numbers, some of which leave no doubt that a comma is the decimal sign."""
+    """Whether most cells are numbers and some show without doubt that the comma is the decimal sign."""
     from pyarrow import compute
 
     bare = _bare(texts)
@@ -128,7 +129,7 @@ def has_decimal_commas(texts: "pa.ChunkedArray") -> bool:
 
 
 def merged_digits(texts: "pa.ChunkedArray", values: Floats) -> str | None:
-    """What is wrong with whole numbers of so many digits that a float64 does not hold them all."""
+    """The error message for whole numbers with more digits than a float64 holds, or None."""
     from pyarrow import compute
 
     if not len(values) or not np.nanmax(np.abs(values), initial=0) > EXACT:
@@ -142,7 +143,7 @@ def merged_digits(texts: "pa.ChunkedArray", values: Floats) -> str | None:
 
 
 def describe_merging(which: str, before: int, after: int) -> str:
-    """What is wrong with whole numbers beyond 2^53, of which `before` different ones become `after`."""
+    """The error message for whole numbers above 2^53; `before` different ones become `after`."""
     merged = f", and {before:,} different values become {after:,}" if after < before else ""
     return (
         f"its whole numbers, {which}, go beyond 2^53, where the floating-point numbers of a model leave "
@@ -153,7 +154,7 @@ def describe_merging(which: str, before: int, after: int) -> str:
 def _signs(
     plain: "pa.ChunkedArray", decimal: str | None, thousands: str | None, *, given: bool
 ) -> tuple[str | None, str | None]:
-    """The decimal sign and that between thousands; None, None where they could be either."""
+    """The decimal sign and the thousands separator; (None, None) if they are ambiguous."""
 
     def count(pattern: str) -> int:
         from pyarrow import compute
@@ -170,7 +171,7 @@ def _signs(
     commas, points = some(","), some(r"\.")
     if not commas and not (points and decimal == ","):
         return (".", "." if some(_POINT_THOUSANDS) else None)
-    # Of two ways to write numbers in one column, the cells of the rarer one are mistakes.
+    # If a column has numbers in two notations, cells in the rarer one are mistakes.
     comma_decimals = count(_COMMA_DECIMAL) + count(_POINT_THOUSANDS)
     comma_thousands = count(_COMMA_THOUSANDS)
     point_decimals = count(_POINT_DECIMAL)
@@ -190,7 +191,7 @@ def _signs(
 
 
 def _undecorated(known: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", str | None, list[Note]]:
-    """The text without a sign of percent or currency, and with a plain minus; the sign, and what to say."""
+    """The text without percent and currency signs, and with a plain minus; the sign removed, and notes."""
     from pyarrow import compute
 
     notes: list[Note] = []
@@ -211,7 +212,7 @@ def _undecorated(known: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", str | Non
         each = {sign: compute.and_(money, compute.match_substring(plain, sign)) for sign in _CURRENCIES}
         counts = {sign: compute.sum(marked).as_py() or 0 for sign, marked in each.items()}
         sign = max(counts, key=lambda sign: counts[sign])
-        # Of two currencies the cells of the rarer one are mistakes; of two that are as common neither is.
+        # Of two currencies, cells in the rarer one are mistakes; if both are equally common, neither is read.
         if list(counts.values()).count(counts[sign]) == 1:
             money, mark = each[sign], sign
             notes.append((f"values are amounts in {mark}", _first(known, money)))
@@ -223,7 +224,7 @@ def _undecorated(known: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", str | Non
 
 
 def _bare(texts: Any) -> Any:
-    """Text without what stands beside and between the digits of its numbers."""
+    """Text without the signs beside and between the digits of its numbers."""
     from pyarrow import compute
 
     return compute.replace_substring_regex(texts, _DECORATION, "")

@@ -1,4 +1,4 @@
-"""The base class of two-dimensional densities that are known exactly."""
+"""The base class of two-dimensional toy densities, which are known exactly."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,16 +13,16 @@ from flowbench.errors import DataError
 Floats = NDArray[np.float64]
 Box = tuple[tuple[float, float], tuple[float, float]]
 
-# Sizes the temporary arrays of `log_prob`: 2^20 float64 are 8 MiB, which stays near the cache.
+# Size of temporary arrays in `log_prob`: 2^20 float64 are 8 MiB, about what a cache holds.
 _TERMS_PER_CHUNK = 2**20
 
 
 class ToyDensity(ABC):
     """A density on the plane that can be sampled and evaluated.
 
-    Subclasses define `name`, `description`, `resolution` (the shortest length over which the density
-    varies, in data units), `terms` (how many numbers one row's evaluation takes), `sample`, `box` and
-    `_log_prob`.
+    Subclasses define `name`, `description`, `sample`, `box` and `_log_prob`. `resolution` is the shortest
+    length over which the density varies, in data units. `terms` is the number of terms in the evaluation of
+    one row.
     """
 
     name: ClassVar[str]
@@ -73,9 +73,9 @@ def _midpoints(low: float, high: float, step: float) -> Floats:
 
 
 def log_sum_exp(exponents: Floats, amplitudes: Floats | float = 1.0) -> Floats:
-    """log(sum of `amplitudes` * exp(`exponents`)) over the last axis; overwrites `exponents`: (n, m) -> (n,).
+    """log(sum of `amplitudes` * exp(`exponents`)) over the last axis, (n, m) -> (n,); overwrites `exponents`.
 
-    `amplitudes` are positive; the sum neither overflows nor loses all its terms.
+    `amplitudes` are positive. The sum does not overflow, and its largest term never underflows.
     """
     peak = exponents.max(axis=-1, keepdims=True)
     exponents -= peak

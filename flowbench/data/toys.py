@@ -1,10 +1,10 @@
 """The eight toy densities of FFJORD (Grathwohl et al. 2019), with their exact log-densities.
 
-Each is the population that the sampler of FFJORD's code draws from: its evenly spaced angles become
-uniform angles, its equal shares become equal probabilities. Densities are closed forms where there is
-one; a noisy curve is integrated over the curve's parameter by Gauss-Legendre panels, which resolves the
-noise (the error of the log-density is below 1e-9 near the mass and stays small relative to the
-log-density itself far away).
+Each is the population from which the sampler of FFJORD's code draws. Its evenly spaced angles become uniform
+angles, and its equal shares become equal probabilities. Densities are closed forms where these exist. The
+density of a noisy curve is an integral over the curve's parameter, by Gauss-Legendre panels that resolve the
+noise. The error of the log-density is below 1e-9 near the mass, and stays small relative to the log-density
+far away.
 """
 
 import math
@@ -203,11 +203,11 @@ class SwissRoll(ToyDensity):
 
 
 class TwoSpirals(ToyDensity):
-    """Two spirals, each smeared over a small square and by isotropic normal noise.
+    """Two spirals, each blurred over a small square and by isotropic normal noise.
 
-    A row is +-((-t cos t, t sin t) + u / 2) / 3 + 0.1 e, with t = 3 pi sqrt(uniform), u uniform on the
-    unit square and e standard normal. Given t its two coordinates are independent, each the sum of a
-    uniform and a normal variable, whose density is a difference of normal distribution functions.
+    A row is +-((-t cos t, t sin t) + u / 2) / 3 + 0.1 e, with t = 3 pi sqrt(uniform), u uniform on the unit
+    square and e standard normal. Given t, its two coordinates are independent. Each is the sum of a uniform
+    and a normal variable, whose density is a difference of normal distribution functions.
     """
 
     name = "2spirals"
@@ -244,7 +244,7 @@ class TwoSpirals(ToyDensity):
         return log_prob - 2 * math.log(4 * self._half_width)
 
     def _panels_that_matter(self, x: Floats) -> np.ndarray:
-        """(n, panels) bool: false where a panel adds less than 1e-10 of what the nearest one does."""
+        """(n, panels) bool: false for a panel that adds less than 1e-10 of what the nearest one does."""
         middles = self._centres.mean(axis=1)
         radii = np.linalg.norm(self._centres - middles[:, None], axis=-1).max(axis=1)
         radii += self._half_width * math.sqrt(2)
@@ -255,10 +255,10 @@ class TwoSpirals(ToyDensity):
         return excess < -math.log(1e-10)
 
     def _log_panel(self, x: Floats, panel: int) -> Floats:
-        """Log of a panel's part of the integral at `x: (n, 2)`, short of a constant factor."""
-        # With z the distance from the square's centre and c its half width, both over sqrt(2) noise,
-        # a coordinate's density is (erfc(z - c) - erfc(z + c)) / (8 half_width); erfcx = exp(z^2) erfc(z)
-        # takes the exponent out, so that nothing underflows.
+        """Log of a panel's part of the integral at `x: (n, 2)`, up to a constant factor."""
+        # z is the distance from the square's centre and c the half width, both divided by sqrt(2) noise. The
+        # density of a coordinate is (erfc(z - c) - erfc(z + c)) / (8 half_width). erfcx(z) = exp(z^2) erfc(z)
+        # has the exponent taken out, so that nothing underflows.
         scale = self.noise * math.sqrt(2)
         c = self._half_width / scale
         exponents, amplitudes = np.zeros(1), self._weights[panel]
@@ -280,7 +280,7 @@ def _square(half: float) -> Box:
 def _log_normal_mixture(x: Floats, centres: Floats, log_weights: Floats, noise: float) -> Floats:
     """Log-density (n,) at `x: (n, 2)` of isotropic normals at `centres: (m, 2)`."""
     precision = noise**-2
-    # |x - c|^2 multiplied out: a matrix product is far faster than (n, m, 2) differences.
+    # x - c|^2 is expanded: a matrix product is far faster than (n, m, 2) differences.
     exponents = precision * (x @ centres.T)
     exponents += log_weights - 0.5 * precision * np.square(centres).sum(axis=1)
     log_norm = math.log(2 * math.pi * noise**2) + 0.5 * precision * np.square(x).sum(axis=1)
