@@ -139,7 +139,10 @@ class Dequantiser(nn.Module):
         return (~self.steps.isnan()).nonzero().squeeze(1)
 
     def _in_steps(self, rows: Tensor, chosen: Tensor) -> Tensor:
-        """The values of the `chosen: (k,)` columns in units of their steps: `(n, k)`, whole at cell middles."""
+        """The values of the `chosen: (k,)` columns in units of their steps, integers at cell middles.
+
+        Shape `(n, k)`.
+        """
         return (rows[:, chosen] - self.origins[chosen]) / self.steps[chosen]
 
     def _cells(self, rows: Tensor, chosen: Tensor) -> Tensor:
