@@ -220,9 +220,7 @@ def _records(lines: Sequence[str], first: int, separator: str, quote: str) -> It
     while found < _FEW or (found < _RECORDS and told < _CELLS):
         try:
             cells = next(reader, None)
-        except (
-            csv.Error
-        ):  # a cell beyond all bounds: a quote that is never closed, of which reading will tell
+        except csv.Error:  # an unclosed quote: reading the table reports it
             return
         if cells is None:
             return

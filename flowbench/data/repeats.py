@@ -63,7 +63,7 @@ def number_rows(rows: Floats) -> Integers:
     if len(np.unique(hashes)) == len(rows):
         return np.arange(len(rows))
     _, first, numbers = np.unique(hashes, return_index=True, return_inverse=True)
-    if not np.array_equal(rows[first[numbers]], rows):  # different rows with one hash
+    if not np.array_equal(rows[first[numbers]], rows):  # rows that differ share a hash
         numbers = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
     return numbers.astype(np.int64)
 

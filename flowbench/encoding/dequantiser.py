@@ -100,7 +100,7 @@ class Dequantiser(nn.Module):
         pairs, pair = draws // 2, draw // 2
         chosen = self._chosen()
         cells = self._cells(rows, chosen)
-        numbered = rows.double() + 0.0  # no negative zeros, of which the hash would be another
+        numbered = rows.double() + 0.0  # removes negative zeros, whose hash would differ
         numbered[:, chosen] = cells + 0.0
         # The hash needs unsigned 64-bit integers, which torch cannot shift; numpy sees the same memory.
         hashes = hash_rows(numbered.detach().numpy())

@@ -96,7 +96,7 @@ class Reach(nn.Module):
 def _ends(column: Floats) -> tuple[float, float, float, float]:
     """Low and high end, unit and bend of a `column: (n,)`."""
     low, middle, high = _quantiles(column)
-    if not low < high:  # nearly all values are the same: the others tell
+    if not low < high:  # nearly all values are equal, so only distinct ones count
         low, middle, high = _quantiles(np.unique(column))
     span = high - low
     if not 0 < span < math.inf:
