@@ -1,4 +1,4 @@
-"""Files that tables come in and that are easily read wrong, each with what a reader has to make of it."""
+"""Table files that are easily misread, each with the correct result of reading it."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""The samplers of FFJORD's toys, written again from its definitions; the noise is drawn from `rng`."""
+"""The samplers of FFJORD's toys, reimplemented from their definitions; the noise is drawn from `rng`."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Awkward files: each is read right, or refused with words that say what to do; never wrong in silence."""
+"""Awkward files: each is read correctly, or refused with an error that says what to do."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Points with a mass, copies of rows, and what is only the same by chance."""
+"""Values with a probability mass, copies of rows, and rows that are equal by chance."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Lattices are found as they are, and cells are filled evenly, row by row, and left again."""
+"""Lattices are found, and values are spread evenly over their cells, row by row, and restored."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One absurd value beside thousands of ordinary ones decides nothing, and is mapped exactly itself."""
+"""One extreme value beside thousands of ordinary ones: it has no effect on them and is mapped exactly."""
 
 from functools import cache
 

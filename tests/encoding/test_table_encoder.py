@@ -1,4 +1,4 @@
-"""The encoder of a table, with every transform: there and back, its log-determinant, saved and loaded."""
+"""The encoder of a table with every transform: inversion, log-determinant, saving and loading."""
 
 from collections.abc import Mapping
 from pathlib import Path

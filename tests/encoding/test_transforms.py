@@ -1,4 +1,4 @@
-"""What every transform of the registry must do."""
+"""The contract of every transform in the registry."""
 
 import re
 

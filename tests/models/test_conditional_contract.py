@@ -1,4 +1,4 @@
-"""What every density of the registry must do given a context: the same mathematics, row by row."""
+"""The contract of every density in the registry given a context: the same mathematics, row by row."""
 
 import pytest
 import torch

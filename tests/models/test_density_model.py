@@ -1,4 +1,4 @@
-"""A density over rows of a table: its likelihoods of cells, its draws, and what it is given."""
+"""A density over rows of a table: likelihoods of cells, draws, and conditioning on columns."""
 
 import numpy as np
 import pytest

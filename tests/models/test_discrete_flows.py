@@ -1,4 +1,4 @@
-"""Radial, Sylvester and zuko's flows: what is theirs beside the contract."""
+"""Radial, Sylvester and zuko's flows: properties beyond the contract of flows."""
 
 import pytest
 import torch

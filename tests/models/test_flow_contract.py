@@ -1,4 +1,4 @@
-"""What every flow of the registry must do."""
+"""The contract of every flow in the registry."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The mixture's own velocity, against scikit-learn's density and autodiff."""
+"""The closed-form velocity of a Gaussian mixture, against scikit-learn's density and autodiff."""
 
 from collections.abc import Callable
 

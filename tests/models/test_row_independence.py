@@ -1,4 +1,4 @@
-"""A thousand rows of a trained model, whose log-likelihoods must not depend on who shares their batch."""
+"""Log-likelihoods of a thousand rows of a trained model must not depend on the other rows of a batch."""
 
 import numpy as np
 import pytest

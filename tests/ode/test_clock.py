@@ -1,4 +1,4 @@
-"""The solver's own time: a smooth map of [0, 1] onto itself, which changes no answer."""
+"""The change of the solver's time: a smooth map of [0, 1] onto itself that does not change solutions."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Solutions within steps: their order, and their gradients as those of the very steps taken."""
+"""Dense output: its order, and gradients that are those of the steps taken."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What every integrator promises, over every entry of the table; what is an engine's own has its own file."""
+"""The contract of every integrator in the registry; each engine also has a test file of its own."""
 
 import math
 from functools import cache

@@ -1,4 +1,4 @@
-"""Both engines against matrix exponentials, their errors, and the gradients of torchdiffeq's."""
+"""Both engines against matrix exponentials; their errors, and gradients against torchdiffeq's."""
 
 import math
 from typing import get_args

@@ -1,4 +1,4 @@
-"""The per-row engine: no row's answer may depend on its batch, and all agree with torchdiffeq's."""
+"""The per-row engine: a row's solution must not depend on its batch, and all agree with torchdiffeq's."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The numbers of each method, by the order conditions of Butcher (1963) and by its rate of convergence."""
+"""The coefficients of each method: order conditions (Butcher 1963) and rate of convergence."""
 
 import pytest
 import torch
