@@ -55,7 +55,9 @@ def compute_results(
     if len(dataset.column_names) == 2:
         with _left_out("the picture of the density", warn):
             grid = _grid(model, dataset, options)
-            metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
+            # A density of one column given another adds up along each line, not over the plane.
+            if not dataset.given:
+                metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
     with _left_out("the picture of the paths", warn):
         trajectory = _trajectory(exact, rows, options, generator)
     certificates = {}

@@ -2,7 +2,7 @@
 
 from flowbench.report.grouping import ModelGroup, Section
 from flowbench.report.numbers import DASH, fixed, probability
-from flowbench.report.tables import TextTable
+from flowbench.report.tables import COLUMNS_SHOWN, TextTable
 
 #: Two-sample statistics by the name of their metric.
 STATISTICS = {
@@ -79,6 +79,41 @@ def calibration_table(section: Section) -> TextTable | None:
         *_which_run(models),
     )
     return TextTable("Calibration", header, rows, (False, *(True for _ in header[1:])), notes)
+
+
+def forecast_table(section: Section) -> TextTable | None:
+    """How well conditional models foretell each column; None without an evaluation of one."""
+    models = _evaluated(section, "crps_1")
+    if not models:
+        return None
+    shown = section.columns[:COLUMNS_SHOWN]
+    header = ("model", *(f"CRPS of {name}" for name in shown), "PIT, p")
+    rows = tuple(
+        (
+            model.label,
+            *(_with_error(model, f"crps_{number}") for number in range(1, len(shown) + 1)),
+            probability(_metric(model, "pit_p_value")),
+        )
+        for model in models
+    )
+    notes = [
+        "CRPS: the continuous ranked probability score of a column given the others that are given, in its "
+        "own units, with its standard error over rows; lower is better (Gneiting and Raftery 2007).",
+        "PIT, p: that the places of held-out values among a row's own draws are as far from uniform by "
+        "chance (Kolmogorov and Smirnov; Bonferroni over columns).",
+    ]
+    if len(section.columns) > len(shown):
+        notes.append(f"Left out: {len(section.columns) - len(shown)} more columns.")
+    return TextTable(
+        "Forecasts", header, rows, (False, *(True for _ in header[1:])), (*notes, *_which_run(models))
+    )
+
+
+def _with_error(model: ModelGroup, name: str) -> str:
+    value, error = _metric(model, name), _metric(model, f"{name}_standard_error")
+    if value is None:
+        return DASH
+    return f"{value:.4g} ± {error:.1g}" if error is not None else f"{value:.4g}"
 
 
 def _evaluated(section: Section, metric: str) -> list[ModelGroup]:

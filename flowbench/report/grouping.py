@@ -42,7 +42,8 @@ def cell_edges(centres: Floats) -> tuple[float, float]:
 class FittedRun:
     """A run with results; its test rows are in ascending order of their ids.
 
-    `x: (n, d)` data units; `log_prob: (n,)` and `true_log_prob: (n,)` or None, nats, data units.
+    `x: (n, d)` data units; `log_prob: (n,)` and `true_log_prob: (n,)` or None, nats, data units;
+    `context: (n, c)`, the givens of a conditional model, data units, or None.
     """
 
     record: RunRecord
@@ -51,6 +52,7 @@ class FittedRun:
     x: Floats
     log_prob: Floats
     true_log_prob: Floats | None
+    context: Floats | None = None
 
     @cached_property
     def nll(self) -> Estimate:
@@ -59,7 +61,7 @@ class FittedRun:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of data set, columns, cells and test rows: likelihoods of equal ones can be paired."""
+        """A hash of data set, columns, givens, cells and test rows: equal ones can be paired."""
         digest = hashlib.sha256()
         dataset = self.record.dataset
         lattices = json.dumps(dataset.get("lattices", {}), sort_keys=True)
@@ -67,7 +69,17 @@ class FittedRun:
             digest.update(str(name).encode(errors="backslashreplace") + b"\0")
         digest.update(self.row.tobytes())
         digest.update(self.x.tobytes())
+        for given in self.results.given:
+            digest.update(b"given " + given.encode(errors="backslashreplace") + b"\0")
+        if self.context is not None:
+            digest.update(self.context.tobytes())
         return digest.hexdigest()
+
+    @property
+    def samples(self) -> Floats:
+        """The samples `(m, c + d)`, behind the givens that they were drawn for, if there are any."""
+        drawn = self.results.samples
+        return together(drawn.x, drawn.context)
 
     @cached_property
     def on_grid(self) -> NDArray[np.bool_] | None:
@@ -76,7 +88,7 @@ class FittedRun:
         if grid is None:
             return None
         low, high = np.array([cell_edges(grid.x), cell_edges(grid.y)]).T
-        samples = self.results.samples.x
+        samples = self.samples
         return np.asarray(np.all((samples >= low) & (samples <= high), axis=1))
 
     @property
@@ -184,13 +196,26 @@ class Section:
     """Models scored on the same rows of one data set, best first.
 
     `x: (n, d)` are these rows, in data units. A run in `superseded` is left out, because there is a newer
-    one with the same model, options and seed.
+    one with the same model, options and seed. `given` are the columns that conditional models are given, and
+    `context: (n, c)` their values, data units.
     """
 
     columns: tuple[str, ...]
     x: Floats
     models: tuple[ModelGroup, ...]
     superseded: tuple[RunRecord, ...]
+    given: tuple[str, ...] = ()
+    context: Floats | None = None
+
+    @property
+    def whole_names(self) -> tuple[str, ...]:
+        """The names of all columns, the given ones first."""
+        return (*self.given, *self.columns)
+
+    @property
+    def whole_rows(self) -> Floats:
+        """The test rows `(n, c + d)` with all columns, the given ones first."""
+        return together(self.x, self.context)
 
     @property
     def best(self) -> ModelGroup:
@@ -267,7 +292,15 @@ def _fitted(record: RunRecord, results: Results) -> FittedRun:
     scored = results.scored
     order = np.argsort(scored.row, kind="stable")
     truth = None if scored.true_log_prob is None else scored.true_log_prob[order]
-    return FittedRun(record, results, scored.row[order], scored.x[order], scored.log_prob[order], truth)
+    context = None if scored.context is None else scored.context[order]
+    return FittedRun(
+        record, results, scored.row[order], scored.x[order], scored.log_prob[order], truth, context
+    )
+
+
+def together(x: Floats, context: Floats | None) -> Floats:
+    """Rows `(n, c + d)`: `x: (n, d)` behind its `context: (n, c)`, if there is one."""
+    return x if context is None else np.hstack([context, x])
 
 
 def _section(runs: Sequence[FittedRun]) -> Section:
@@ -282,7 +315,10 @@ def _section(runs: Sequence[FittedRun]) -> Section:
     ]
     models.sort(key=lambda model: (not model.nll.is_finite, model.nll.mean if model.nll.is_finite else 0.0))
     superseded = tuple(run.record for run in runs if run not in kept)
-    return Section(runs[0].results.columns, runs[0].x, tuple(models), superseded)
+    first = runs[0]
+    return Section(
+        first.results.columns, first.x, tuple(models), superseded, first.results.given, first.context
+    )
 
 
 def _newest_per_seed(runs: Sequence[FittedRun]) -> list[FittedRun]:

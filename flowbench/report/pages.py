@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flowbench.errors import DataError
 from flowbench.report.document import describe_report
-from flowbench.report.evaluation_tables import calibration_table, sample_table
+from flowbench.report.evaluation_tables import calibration_table, forecast_table, sample_table
 from flowbench.report.grouping import Section, group_runs
 from flowbench.report.markdown import escape_markdown
 from flowbench.report.numbers import listed, moment
@@ -57,6 +57,7 @@ class SectionText:
     certificates: TextTable | None
     samples: TextTable | None
     calibration: TextTable | None
+    forecasts: TextTable | None
     runs: TextTable
 
     @property
@@ -123,6 +124,7 @@ def _describe(
         certificates=certificate_table(section),
         samples=sample_table(section),
         calibration=calibration_table(section),
+        forecasts=forecast_table(section),
         runs=run_table(section),
     )
 

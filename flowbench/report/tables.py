@@ -318,6 +318,7 @@ def facts(section: Section) -> list[tuple[str, str]]:
         ("sha256", section.sha256[:SHA256_SHOWN]),
         ("licence", str(dataset.get("licence", ""))),
         ("table", f"{shape}{plural(len(section.columns), 'column')}: {', '.join(shown)}"),
+        ("given", ", ".join(section.given)),
         ("split", ", ".join(f"{count(parts[name])} {name}" for name in names)),
         ("scored", plural(len(section.x), "test row")),
         ("seeds", ", ".join(map(str, seeds))),

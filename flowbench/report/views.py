@@ -19,11 +19,14 @@ from flowbench.report.figures.rank_lines import draw_ranks
 from flowbench.report.figures.sample_paths import draw_paths, path_plane
 from flowbench.report.figures.style import TOLD_APART, Picture, short
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
-from flowbench.report.numbers import plural
+from flowbench.report.numbers import listed, plural
 from flowbench.report.ranking import Ranking
 from flowbench.statistics.calibration import effective_rows, least_uniform, simultaneous_band
 from flowbench.statistics.paired import Floats
 from flowbench.store import Grid
+
+#: Quantiles of a column given another that are drawn over its density.
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Gallery:
     panels: tuple[Panel, ...]
     caption: str = ""
     scale: Picture | None = None
+    scale_text: str = ""
 
 
 def galleries(section: Section, key: str) -> list[Gallery]:
@@ -81,32 +85,46 @@ def _plane_gallery(section: Section, key: str) -> Gallery | None:
     grids = _grids(section)
     if not grids:
         return None
-    plane = shared_plane((section.columns[0], section.columns[1]), grids)
+    plane = shared_plane((section.whole_names[0], section.whole_names[1]), grids)
     panels = [_truth_panel(section, plane, grids, key)]
     known = panels[0].title == "truth"
-    rows = None if known else section.x
+    rows = None if known else section.whole_rows
+    quantiles = QUANTILES if section.given else ()
     for number, (model, run) in enumerate(_shown_runs(section)):
-        name, grid, samples = f"{key}-{number}", run.results.grid, run.results.samples.x
+        name, grid, samples = f"{key}-{number}", run.results.grid, run.samples
         pictures = [draw_dots(plane, samples, what=f"samples of {model.label}", key=f"{name}-samples")]
         if grid is not None:
             density = draw_density(
-                plane, grid, grid.log_prob, what=model.label, key=f"{name}-density", rows=rows
+                plane,
+                grid,
+                grid.log_prob,
+                what=model.label,
+                key=f"{name}-density",
+                rows=rows,
+                quantiles=quantiles,
             )
             pictures.insert(0, density)
         panels.append(Panel(model.label, tuple(pictures), _describe_dots(plane, samples, "sample")))
     ground = "" if known else " Circles on the densities are the test rows; the true density is not known."
+    what = f"density of {section.columns[0]} given {section.given[0]}" if section.given else "density"
+    lines = f" Lines: its {listed([f'{100 * q:.0f}%' for q in quantiles])} quantiles." if quantiles else ""
     caption = (
-        f"Each model's density, on one colour scale, and up to {MAX_DOTS:,} rows drawn from it.{ground}"
+        f"Each model's {what}, on one colour scale, and up to {MAX_DOTS:,} rows drawn from it.{ground}{lines}"
         f"{_seeds_shown(section)}"
     )
     return Gallery(
-        "Densities and samples", "pairs", tuple(panels), caption, draw_colour_bar(plane, key=f"{key}-scale")
+        "Densities and samples",
+        "pairs",
+        tuple(panels),
+        caption,
+        draw_colour_bar(plane, key=f"{key}-scale"),
+        f"probability density, per unit of {section.columns[0] if section.given else 'both columns'}",
     )
 
 
 def _truth_panel(section: Section, plane: Plane, grids: Sequence[Grid], key: str) -> Panel:
-    dots = draw_dots(plane, section.x, what="test rows", key=f"{key}-data", data=True)
-    note = _describe_dots(plane, section.x, "test row")
+    dots = draw_dots(plane, section.whole_rows, what="test rows", key=f"{key}-data", data=True)
+    note = _describe_dots(plane, section.whole_rows, "test row")
     for grid in grids:
         if grid.true_log_prob is not None:
             truth = draw_density(plane, grid, grid.true_log_prob, what="the truth", key=f"{key}-truth")
@@ -115,9 +133,9 @@ def _truth_panel(section: Section, plane: Plane, grids: Sequence[Grid], key: str
 
 
 def _grids(section: Section) -> list[Grid]:
-    """The tabulated densities of the pictured runs, where there are two columns."""
+    """The tabulated densities of the pictured runs, if there are two columns; one of them may be given."""
     grids = [run.results.grid for _, run in _shown_runs(section)]
-    return [grid for grid in grids if grid is not None] if len(section.columns) == 2 else []
+    return [grid for grid in grids if grid is not None] if len(section.whole_names) == 2 else []
 
 
 def _describe_dots(plane: Plane, points: Floats, noun: str) -> str:
@@ -132,19 +150,21 @@ def _describe_dots(plane: Plane, points: Floats, noun: str) -> str:
 def _corner_gallery(section: Section, key: str) -> Gallery | None:
     if _grids(section):
         return None
-    limits = corner_limits(section.x)
+    limits = corner_limits(section.whole_rows)
     panels = []
     for number, (model, run) in enumerate(_shown_runs(section)):
-        samples = run.results.samples.x
+        samples = run.samples
         picture = draw_corner(
-            section.columns, limits, section.x, samples, what=model.label, key=f"{key}-{number}"
+            section.whole_names, limits, section.whole_rows, samples, what=model.label, key=f"{key}-{number}"
         )
         panels.append(Panel(model.label, (picture,)))
-    left_out = section.columns[MAX_COLUMNS:]
+    left_out = section.whole_names[MAX_COLUMNS:]
     caption = (
         "Outlines and dots are the test rows, filled shades the samples: column by column on the diagonal, "
         "pair by pair below it."
     )
+    if section.given:
+        caption += f" Each sample was drawn for the {listed(list(section.given))} of a test row."
     if left_out:
         caption += f" Shown are the first {MAX_COLUMNS} columns; left out: {', '.join(map(short, left_out))}."
     return Gallery("Data against samples", "corner", tuple(panels), caption + _seeds_shown(section))
@@ -183,8 +203,10 @@ def _calibration(section: Section, key: str) -> Gallery | None:
         return None
     told = _told_apart(len(found))
     found = found[:TOLD_APART]
-    rows = len(section.x)
+    rows = min(len(each.density_rank) for _, _, each in found)
     draws = min(len(run.results.samples.log_prob) for _, run in _shown_runs(section))
+    # Where the regions end is known from draws only. A row of a conditional model has draws of its own.
+    told_by = rows if section.given else effective_rows(rows, draws)
     ranks = [Quantiles(label, number, each.density_rank) for number, label, each in found]
     panels = [
         Panel(
@@ -192,8 +214,7 @@ def _calibration(section: Section, key: str) -> Gallery | None:
             (
                 draw_calibration(
                     ranks,
-                    # Where the regions end is known from draws only.
-                    band=simultaneous_band(effective_rows(rows, draws), 1),
+                    band=simultaneous_band(told_by, 1),
                     xlabel="share of the density inside",
                     ylabel="rows inside, beyond that",
                     alt="For each model, the share of held-out rows in its highest-density regions, less the "

@@ -69,9 +69,19 @@ def shared_plane(names: tuple[str, str], grids: Sequence[Grid]) -> Plane:
 
 
 def draw_density(
-    plane: Plane, grid: Grid, log_prob: Floats, *, what: str, key: str, rows: Floats | None = None
+    plane: Plane,
+    grid: Grid,
+    log_prob: Floats,
+    *,
+    what: str,
+    key: str,
+    rows: Floats | None = None,
+    quantiles: Sequence[float] = (),
 ) -> Picture:
-    """A density on the grid, with `rows: (n, 2)` of data as open dots on top."""
+    """A density on the grid, with `rows: (n, 2)` of data as open dots on top.
+
+    Of a density of y given x, lines follow these `quantiles` of y along x.
+    """
     figure, axes = new_panel(plane)
     # The darkest colour of the scale, where the grid ends.
     axes.set_facecolor(colormaps[COLOUR_MAP](0.0))
@@ -85,6 +95,9 @@ def draw_density(
         aspect="auto",
         interpolation="bilinear",
     )
+    for level, line in zip(quantiles, _quantile_lines(grid, log_prob, quantiles), strict=True):
+        width = 1.2 if level == 0.5 else 0.6
+        axes.plot(grid.x, line, color="white", linewidth=width, alpha=0.7)
     if rows is not None:
         axes.scatter(
             rows[:MAX_DOTS, 0],
@@ -144,6 +157,16 @@ def new_panel(plane: Plane, panel_width: float = WIDTH, *, named: bool = True) -
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
     return figure, axes
+
+
+def _quantile_lines(grid: Grid, log_prob: Floats, quantiles: Sequence[float]) -> list[Floats]:
+    """Quantiles of y at each x, `(nx,)` each, from a tabulated density of y given x; NaN where it is 0."""
+    mass = np.cumsum(_density(log_prob), axis=1)
+    lines = []
+    for level in quantiles:
+        reached = mass >= level * mass[:, -1:]
+        lines.append(np.where(mass[:, -1] > 0, grid.y[reached.argmax(1)], np.nan))
+    return lines
 
 
 def _density(log_prob: Floats) -> Floats:
