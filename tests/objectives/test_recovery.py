@@ -28,6 +28,9 @@ VARIANTS: list[tuple[str, dict[str, object], dict[str, object], int]] = [
     ("flow-matching", {"path": "variance-preserving"}, NETWORK, 600),
     ("flow-matching", {"antithetic": True}, NETWORK, 600),
 ]
+VARIANTS += [
+    (name, {}, NETWORK, 300) for name in sorted(set(OBJECTIVES.names()) - {name for name, *_ in VARIANTS})
+]
 
 
 def continuous(field: dict[str, object]) -> ContinuousFlow:
@@ -50,10 +53,6 @@ def recovered(objective: Objective, flow: ContinuousFlow, steps: int) -> tuple[T
     fine = flow.for_evaluation(type(flow.integrator).Options(atol=1e-5, rtol=1e-5))
     x = fine.sample(20_000, generator)
     return x.mean(0).float(), x.T.cov().float()
-
-
-def test_every_objective_is_tried() -> None:
-    assert {name for name, *_ in VARIANTS} == set(OBJECTIVES.names())
 
 
 @pytest.mark.parametrize(("name", "values", "field", "steps"), VARIANTS, ids=str)
