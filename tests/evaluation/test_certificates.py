@@ -273,7 +273,7 @@ def test_a_last_digit_that_a_thin_density_makes_much_of_is_no_fault(digits: int,
             return super()._score(moved, context, generator)
 
     thin = gaussian(GaussianFlow, 1e-6)
-    model = InCompany(thin.columns, [], thin.flow)
+    model = InCompany(thin.encoder, thin.flow)
     x, chosen = 10 + 1e-6 * (cloud(300, 2) - 10), EvaluationOptions()
     scored = reported_likelihoods(model, x, chosen)
     found = certify(model, Rows(x), scored, chosen, torch.Generator().manual_seed(0))["batch_invariance"]
@@ -292,7 +292,9 @@ def normal(features: int, factor: float = 1.0) -> DensityModel:
     flow = GaussianFlow(features, GaussianOptions(), torch.Generator())
     flow.initialise(cloud(5000, features) - 10)
     kind = Scaled if factor == 1.02 else DensityModel
-    return kind(tuple("abcdefghi"[:features]), [], flow).for_evaluation(EvaluationOptions().integrator)
+    return kind(TableEncoder(tuple("abcdefghi"[:features])), flow).for_evaluation(
+        EvaluationOptions().integrator
+    )
 
 
 @pytest.mark.parametrize("features", [1, 2, 3, 9])
@@ -329,7 +331,7 @@ def test_thin_densities_are_judged_by_more_than_a_grid(correlation: float) -> No
 
     x, chosen = normals[:300], EvaluationOptions()
     for kind, passes in ((DensityModel, True), (Doubled, False)):
-        model = kind(("a", "b"), [], flow)
+        model = kind(TableEncoder(("a", "b")), flow)
         scored = reported_likelihoods(model, x, chosen)
         found = certify(model, Rows(x), scored, chosen, torch.Generator().manual_seed(0))
         assert found["normalisation"].passed == passes, found["normalisation"].text
