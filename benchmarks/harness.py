@@ -31,6 +31,7 @@ PACKAGES = (
     "pytorch-optimizer",
     "zuko",
     "normflows",
+    "ngboost",
     "numpy",
     "scipy",
     "scikit-learn",

@@ -101,3 +101,59 @@ def write_known_tables(folder: Path, features: int) -> dict[str, Path]:
         paths[name] = folder / f"{name}.parquet"
         pd.DataFrame(rows, columns=[f"x{i}" for i in range(features)]).to_parquet(paths[name])
     return paths
+
+
+@dataclass(frozen=True)
+class ConditionalPair:
+    """Two normals in d = 1 or 2 columns of y, all of which depends smoothly on x: `context` c columns.
+
+    With a the first column of x and b the second, or a itself where there is one: the shares are
+    logistic(1.5 b) and the rest, the centres 2 sin(a + j) -+ (1 + 0.5 cos(2 b)) in column j, and the standard
+    deviations exp(-1 +- 0.5 sin(2 a)). The two columns of y have the correlations +-0.8 tanh(b). Further
+    columns of x say nothing.
+    """
+
+    features: int
+    context: int
+
+    def sample_context(self, n: int, rng: np.random.Generator) -> Floats:
+        """Draw `n` rows x `(n, c)`, standard normal."""
+        return rng.standard_normal((n, self.context))
+
+    def sample(self, x: Floats, rng: np.random.Generator) -> Floats:
+        """Draw y `(n, d)` for each row of `x: (n, c)`."""
+        share, means, deviations, correlations = self._parts(x)
+        chosen = (rng.uniform(size=len(x)) >= share).astype(np.intp)
+        each = np.arange(len(x))
+        noise = rng.standard_normal((len(x), self.features))
+        if self.features == 2:
+            correlation = correlations[each, chosen]
+            noise[:, 1] = correlation * noise[:, 0] + np.sqrt(1 - correlation**2) * noise[:, 1]
+        return np.asarray(means[each, chosen] + deviations[each, chosen, None] * noise)
+
+    def log_prob(self, y: Floats, x: Floats) -> Floats:
+        """Log-density `(n,)`, nats, of `y: (n, d)` given `x: (n, c)`."""
+        share, means, deviations, correlations = self._parts(x)
+        z = (y[:, None] - means) / deviations[:, :, None]
+        log_det = self.features * np.log(deviations)
+        if self.features == 2:
+            z[:, :, 1] = (z[:, :, 1] - correlations * z[:, :, 0]) / np.sqrt(1 - correlations**2)
+            log_det = log_det + 0.5 * np.log(1 - correlations**2)
+        parts = -0.5 * (z**2).sum(2) - log_det - self.features / 2 * np.log(2 * np.pi)
+        return np.asarray(np.logaddexp(np.log(share) + parts[:, 0], np.log1p(-share) + parts[:, 1]))
+
+    def _parts(self, x: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+        """The share (n,) of the first normal; means (n, 2, d), deviations (n, 2), correlations (n, 2)."""
+        a, b = x[:, 0], x[:, min(1, self.context - 1)]
+        signs = np.array([-1.0, 1.0])
+        share = 1 / (1 + np.exp(-1.5 * b))
+        centres = 2 * np.sin(a[:, None] + np.arange(self.features))
+        means = centres[:, None] + (signs * (1 + 0.5 * np.cos(2 * b))[:, None])[:, :, None]
+        deviations = np.exp(-1 - signs * 0.5 * np.sin(2 * a)[:, None])
+        return share, means, deviations, -signs * 0.8 * np.tanh(b)[:, None]
+
+
+def known_conditional(name: str) -> ConditionalPair:
+    """The density called "2 given 5": so many columns of y, and so many of x."""
+    features, _, context = name.partition(" given ")
+    return ConditionalPair(int(features), int(context))
