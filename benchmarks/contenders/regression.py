@@ -77,15 +77,15 @@ def flowbench(
 
 def peer(table: str, split: int, name: str) -> Contender:
     """The model called `name` of `PEERS`, fitted to one split of a table."""
-    rows = read_split(table, split)
+    return partial(answer_of_peer, read_split(table, split), split, name)
 
-    def once() -> Answer:
-        began = time.process_time()
-        predict = PEERS[name](rows, split)
-        seconds = time.process_time() - began
-        return _judge(predict(rows.test.x), rows.test, split, seconds)
 
-    return once
+def answer_of_peer(rows: Split, seed: int, name: str) -> Answer:
+    """Fit the model called `name` of `PEERS`, and ask it about the test rows."""
+    began = time.process_time()
+    predict = PEERS[name](rows, seed)
+    seconds = time.process_time() - began
+    return _judge(predict(rows.test.x), rows.test, seed, seconds)
 
 
 def known(density: str, model: str, seconds: float, train_rows: int, test_rows: int) -> Contender:
@@ -159,7 +159,7 @@ def _fit_ngboost(rows: Split, seed: int) -> Predict:
 
     def make(stages: int) -> NGBRegressor:
         # ngboost's own learner by the name that scikit-learn has for its criterion today.
-        learner = DecisionTreeRegressor(max_depth=3)
+        learner = DecisionTreeRegressor(max_depth=3, random_state=seed)
         return NGBRegressor(
             Base=learner, n_estimators=stages, learning_rate=RATE, random_state=seed, verbose=False
         )
@@ -171,7 +171,7 @@ def _fit_ngboost(rows: Split, seed: int) -> Predict:
         Y_val=rows.validation.y,
         early_stopping_rounds=PATIENCE,
     )
-    model = make(max(1, search.best_val_loss_itr)).fit(*_all(rows))
+    model = make(1 + search.best_val_loss_itr).fit(*_all(rows))
 
     def predict(x: Floats) -> Normals:
         found = model.pred_dist(x).params

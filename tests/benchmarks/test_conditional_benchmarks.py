@@ -1,4 +1,4 @@
-"""The densities and scores of the benchmark of p(y | x); its contenders are the benchmark's own to run."""
+"""The benchmark of p(y | x): its densities, its scores, its tables, and its contenders on made-up rows."""
 
 import importlib
 import itertools
@@ -12,6 +12,8 @@ from scipy import stats
 predictions = pytest.importorskip("benchmarks.predictions")
 known = importlib.import_module("benchmarks.known")
 uci = importlib.import_module("benchmarks.uci")
+conditional = importlib.import_module("benchmarks.contenders.conditional")
+regression = importlib.import_module("benchmarks.contenders.regression")
 
 GRID = np.linspace(-60, 60, 1_200_001)
 STEP = GRID[1] - GRID[0]
@@ -150,3 +152,45 @@ class TestTables:
         assert ((split.train.low <= split.train.y) & (split.train.y <= split.train.high)).all()
         assert len(np.unique(split.train.y)) == len(split.train)
         assert len(np.unique(split.test.y)) <= 6
+
+
+def linear_split(seed: int = 0):
+    """Rows of y = 3 + 2 x_0 - x_1 + 0.5 e, with e standard normal, as a split of a table."""
+    rng = np.random.default_rng(seed)
+
+    def draw(n: int):
+        x = rng.normal(size=(n, 2)) * [1.0, 4.0] + [0.0, 10.0]
+        y = 3 + 2 * x[:, 0] - x[:, 1] + 0.5 * rng.standard_normal(n)
+        return uci.Rows(x, y, y, y)
+
+    return uci.Split(draw(600), draw(200), draw(400))
+
+
+@pytest.mark.parametrize("model", ["gaussian", "mixture", "cnf"])
+def test_a_fitted_model_is_a_density_in_the_units_of_its_rows(model: str):
+    split = linear_split()
+    parts = (values for part in (split.train, split.validation) for values in (part.y[:, None], part.x))
+    fitted = conditional.fit_conditional(model, *parts, seconds=1.5, seed=0)
+    grid = np.linspace(-40, 30, 7001)
+    given = split.test.x[:1]
+    density = np.exp(fitted.log_prob(grid[:, None], np.repeat(given, len(grid), 0)))
+    mass = density * (grid[1] - grid[0])
+    assert mass.sum() == pytest.approx(1, abs=2e-3)
+    drawn = fitted.sample(given, 20_000).ravel()
+    mean = mass @ grid
+    deviation = np.sqrt(mass @ (grid - mean) ** 2)
+    assert drawn.mean() == pytest.approx(mean, abs=5 * deviation / len(drawn) ** 0.5)
+    assert drawn.std() == pytest.approx(deviation, rel=0.05)
+
+
+@pytest.mark.parametrize("name", regression.PEERS)
+def test_a_peer_learns_a_linear_relation(name: str):
+    if name == "ngboost":
+        pytest.importorskip("ngboost")
+    answer = regression.answer_of_peer(linear_split(), 0, name)
+    entropy = np.log(0.5) + 0.5 * np.log(2 * np.pi * np.e)
+    excess = -answer.arrays["log_prob"].mean() - entropy
+    assert -0.15 < excess < (0.05 if name == "linear" else 1.2)
+    assert 0.75 < answer.arrays["covered"].mean() < 0.99
+    # The squared error of the mean of N(0, 0.5^2) noise is at least its variance.
+    assert answer.arrays["squared_error"].mean() > 0.15
