@@ -6,24 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from flowbench.encoding.table_encoder import TableEncoder
-from flowbench.models.background import Background
-from flowbench.models.density import Density
-from flowbench.models.mixture import Mixture
+from flowbench.models.density_model import DensityModel
+from flowbench.models.rows import Rows
 from flowbench.ode.native_engine import NativeOptions
-from flowbench.registry import MODELS
-from flowbench.training.criterion import Criterion
-from flowbench.training.rows import Rows, TrainingRows
-from flowbench.training.stopwatch import Stopwatch
-from flowbench.training.trainer import Trainer
 from flowbench.workflows.config import resolve
 from flowbench.workflows.preparation import (
     EVALUATION,
-    TRAINING,
-    WEIGHTS,
+    Watch,
     build_encoder,
+    build_givens,
+    make_trainer,
+    prepare,
     random_stream,
 )
 
@@ -31,28 +25,8 @@ Floats = NDArray[np.float64]
 
 #: At which test rows are scored, in float64.
 TOLERANCE = 1e-5
-#: Rows that are carried through a flow at once.
-CHUNK = 1024
-
-
-class ConditionalCriterion(Criterion):
-    """The NLL of held-out rows given their context, under the flow and its background."""
-
-    def __init__(self, background: Background | None) -> None:
-        super().__init__()
-        self.background = background
-
-    def nll(self, rows: Rows, log_prob: Tensor) -> Tensor:
-        """See `Criterion`."""
-        if self.background is None:
-            return -log_prob
-        shares = self.background.best_shares(log_prob, rows.x, rows.context)
-        return -self.background.mix(log_prob, rows.x, shares, context=rows.context)
-
-    def settle(self, rows: Rows, log_prob: Tensor) -> None:
-        """See `Criterion`."""
-        if self.background is not None:
-            self.background.weigh(log_prob, rows.x, rows.context)
+#: At which rows are drawn.
+LOOSE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -62,10 +36,7 @@ class ConditionalModel:
     `seconds` is the CPU time of the fit.
     """
 
-    encoder: TableEncoder
-    givens: TableEncoder
-    flow: Density
-    background: Background | None
+    model: DensityModel
     generator: torch.Generator
     seconds: float
     steps: int
@@ -73,29 +44,17 @@ class ConditionalModel:
     @torch.no_grad()
     def log_prob(self, y: Floats, x: Floats) -> Floats:
         """Log-densities `(n,)`, float64, nats, of `y: (n, d)` given `x: (n, c)`."""
-        flow = self.flow.for_evaluation(NativeOptions(atol=TOLERANCE, rtol=TOLERANCE))
-        z, log_det = self.encoder.to_model(torch.from_numpy(y))
-        context = self.givens.to_model(torch.from_numpy(x))[0]
-        parts = []
-        for rows, given in zip(torch.split(z, CHUNK), torch.split(context, CHUNK), strict=True):
-            log_prob = flow.log_prob(rows, context=given)
-            if self.background is not None:
-                log_prob = self.background.mix(log_prob, rows, context=given)
-            parts.append(log_prob)
-        return np.asarray(torch.cat(parts) + log_det)
+        model = self.model.for_evaluation(NativeOptions(atol=TOLERANCE, rtol=TOLERANCE))
+        scores = model.score_places(torch.from_numpy(y), context=torch.from_numpy(x))
+        return np.asarray(scores.log_prob)
 
     @torch.no_grad()
     def sample(self, x: Floats, m: int) -> Floats:
         """`m` draws `(n, m, d)` of y given each row of `x: (n, c)`."""
-        context = self.givens.to_model(torch.from_numpy(x))[0].repeat_interleave(m, 0)
-        flow, parts = self.flow.for_validation(), []
-        for given in torch.split(context, CHUNK):
-            drawn = flow.sample(len(given), self.generator, context=given.to(flow.like))
-            if self.background is not None:
-                chosen, others = self.background.draw(len(given), self.generator, given)
-                drawn[chosen] = others.to(drawn)
-            parts.append(drawn)
-        return self.encoder.to_data(torch.cat(parts))[0].numpy().reshape(len(x), m, -1)
+        model = self.model.for_evaluation(NativeOptions(atol=LOOSE, rtol=LOOSE), dtype=torch.float32)
+        context = torch.from_numpy(x).repeat_interleave(m, 0)
+        drawn, _ = model.draw_places(len(context), self.generator, context=context)
+        return np.asarray(drawn).reshape(len(x), m, -1)
 
 
 def fit_conditional(
@@ -111,43 +70,20 @@ def fit_conditional(
 ) -> ConditionalModel:
     """Train the model of the registry called `model_name` on rows `(n, d)` given rows `(n, c)`.
 
-    It is the model that `flowbench fit` makes of a table by default, but for CPU seconds. The givens have
-    the transforms of the rows. `settings` change the configuration, as `--set` does.
+    It is the model that `flowbench fit` makes of a table by default, but for CPU seconds. `settings` change
+    the configuration, as `--set` does.
     """
     torch.set_num_threads(1)
-    clock = Stopwatch()
-    overrides = {"plan.seconds": seconds, "seed": seed}
-    config = resolve("rows", model_name, overrides=overrides, settings=settings)
+    config = resolve("rows", model_name, overrides={"plan.seconds": seconds, "seed": seed}, settings=settings)
     encoder = build_encoder(config, [f"y{i}" for i in range(train_y.shape[1])])
-    givens = build_encoder(config, [f"x{i}" for i in range(train_x.shape[1])])
-    encoder.fit(torch.from_numpy(train_y))
-    givens.fit(torch.from_numpy(train_x))
-
-    def encoded(y: Floats, x: Floats) -> Rows:
-        return Rows(*(e.to_model(torch.from_numpy(v))[0].float() for e, v in ((encoder, y), (givens, x))))
-
-    train, validation = encoded(train_y, train_x), encoded(validation_y, validation_x)
-    widths = train_y.shape[1], train_x.shape[1]
-    flow: Density = MODELS.get(model_name)(
-        widths[0], config.flow, random_stream(seed, WEIGHTS), context_features=widths[1]
+    givens = build_givens(config, [f"x{i}" for i in range(train_x.shape[1])])
+    train, validation = (
+        Rows(torch.from_numpy(y), torch.from_numpy(x))
+        for y, x in ((train_y, train_x), (validation_y, validation_x))
     )
-    flow.initialise(train.x, seconds, context=train.context)
-    background = Background(*widths) if config.background else None
-    if background is not None:
-        mixture = flow.start
-        if mixture is None:
-            mixture = Mixture(*widths)
-            mixture.fit_within(train.x, seconds, context=train.context)
-        background.mixture.become(mixture)
-    trainer = Trainer(
-        flow,
-        config.plan,
-        TrainingRows(train, validation),
-        criterion=ConditionalCriterion(background),
-        generator=random_stream(seed, TRAINING),
-        clock=clock,
-    )
-    clock.wall = clock.cpu  # type: ignore[method-assign]
+    prepared = prepare(config, encoder, train, validation, givens=givens)
+    trainer = make_trainer(prepared, Watch())
+    trainer.clock.wall = trainer.clock.cpu  # type: ignore[method-assign]
     trainer.run()
-    generator = random_stream(seed, EVALUATION)
-    return ConditionalModel(encoder, givens, flow, background, generator, clock.cpu(), trainer.counters.step)
+    seconds = prepared.encoder_seconds[1] + trainer.clock.cpu()
+    return ConditionalModel(prepared.model, random_stream(seed, EVALUATION), seconds, trainer.counters.step)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from flowbench.errors import ConfigurationError
 from flowbench.models.growing import GrowingBuffers
 from flowbench.statistics.gaussian_mixtures import (
     Tell,
@@ -179,6 +180,7 @@ class Mixture(GrowingBuffers):
 
     def components(self, x: Tensor, context: Tensor | None) -> Components:
         """The components given `context: (n, c)`, if there is one, in the dtype of `x`."""
+        self._check(context)
         own = Components(*(part.to(x) for part in (self.log_weights, self.means, self.variances, self.axes)))
         if context is None:
             return own
@@ -192,6 +194,7 @@ class Mixture(GrowingBuffers):
 
     def sample(self, n: int, generator: torch.Generator, context: Tensor | None = None) -> Tensor:
         """Draw `n` rows `(n, d)`, one for each row of `context: (n, c)`, in the dtype of the mixture."""
+        self._check(context)
         if n == 0:
             return self.means.new_zeros(0, self.features)
         if context is None:
@@ -206,6 +209,12 @@ class Mixture(GrowingBuffers):
         noise = torch.randn(n, self.features, generator=generator, dtype=self.means.dtype)
         along = self.variances[chosen].sqrt() * noise.to(self.variances)
         return means + torch.einsum("ne,nde->nd", along, self.axes[chosen])
+
+    def _check(self, context: Tensor | None) -> None:
+        if (context is None) != (self.context_features == 0):
+            raise ConfigurationError(
+                "a conditional mixture needs the context of each row, and another takes none"
+            )
 
 
 def with_context(x: Tensor, context: Tensor | None) -> Tensor:
