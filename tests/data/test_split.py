@@ -129,7 +129,6 @@ def test_dataset_keeps_its_own_rows_read_only() -> None:
     rows[0, 0] = 5
     assert dataset.rows[0, 0] == 1
     assert dataset.rows.dtype == np.float64
-    assert dataset.features == 2
     assert dataset.column_names == ("a", "b")
     with pytest.raises(ValueError, match="read-only"):
         dataset.rows[0, 0] = 2

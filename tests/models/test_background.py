@@ -135,7 +135,7 @@ def test_both_shares_are_the_best_there_are() -> None:
     flow = mixture + 2
     # Rows that only the normal holds: the mixture is no better off for being less wrong than the flow.
     mixture[:5], flow[:5] = -300, -5000
-    found.mixture.log_prob = lambda x: mixture  # type: ignore[method-assign]
+    found.mixture.log_prob = lambda x, context: mixture  # type: ignore[method-assign]
 
     def loss(shares: np.ndarray) -> float:
         share, normal_share = np.exp(shares)

@@ -24,7 +24,7 @@ def test_a_radial_layer_is_the_formula_of_the_paper() -> None:
     flow = RadialFlow(3, RadialOptions(layers=1), generator()).double()
     with torch.no_grad():
         flow.raw_beta.fill_(2.0)
-    ((centre, alpha, total),) = flow._layers()
+    ((centre, alpha, total),) = flow._layers(None)
     x = normal(20, 3)
     radius = (x - centre).norm(dim=1, keepdim=True)
     expected = x + (total - alpha) * (x - centre) / (alpha + radius)
@@ -44,7 +44,7 @@ def test_radial_layers_never_fold(raw_beta: float) -> None:
 
 def test_a_sylvester_layer_in_one_dimension_is_a_planar_one() -> None:
     sylvester = SylvesterFlow(1, SylvesterOptions(layers=1), generator()).double().requires_grad_(False)
-    q, outer, inner, bias = sylvester._layers()[0]
+    q, outer, inner, bias = sylvester._layers(None)[0]
     planar = PlanarFlow(1, PlanarOptions(layers=1), generator()).double().requires_grad_(False)
     w, product = (q * inner).squeeze(), (outer * inner).squeeze()
     planar.w.fill_(w)
@@ -60,7 +60,7 @@ def test_a_sylvester_layer_in_one_dimension_is_a_planar_one() -> None:
 
 def test_sylvester_matrices_are_orthogonal_and_triangular() -> None:
     flow = SylvesterFlow(5, SylvesterOptions(layers=3), generator()).double()
-    for q, outer, inner, _ in flow._layers():
+    for q, outer, inner, _ in flow._layers(None):
         assert torch.allclose(q @ q.T, torch.eye(5, dtype=q.dtype), atol=1e-12)
         for triangle in (outer, inner):
             assert not triangle.tril(-1).any()

@@ -54,11 +54,11 @@ class ScalingPotential(Potential):
     dx/dtau = k / (1 + k tau) x = -grad Phi with Phi = -k / (1 + k tau) |x|^2 / 2.
     """
 
-    def potential(self, t: Tensor, x: Tensor) -> Tensor:
+    def potential(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         k = 1 / SCALE - 1
         return -k / (1 + k * (1 - t)) * x.square().sum(1) / 2
 
-    def slopes(self, t: Tensor, x: Tensor):  # type: ignore[no-untyped-def]
+    def slopes(self, t: Tensor, x: Tensor, context: Tensor | None = None):  # type: ignore[no-untyped-def]
         def phi(time: Tensor, row: Tensor) -> Tensor:
             return self.potential(time, row[None])[0]
 

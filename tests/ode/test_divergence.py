@@ -213,14 +213,18 @@ class Curved:
     features = 3
     matrix = 2 * random_field(3).matrix
 
-    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+    def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.jvp(t, x, x[None])[0]
 
-    def jvp(self, t: Tensor, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    def jvp(
+        self, t: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         speed, inner = torch.sin(3 * t).reshape(-1, 1), torch.tanh(x @ self.matrix.T)
         return speed * inner, speed * (1 - inner.square()) * (tangents @ self.matrix.T)
 
-    def velocity_and_divergence(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(
+        self, t: Tensor, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
 

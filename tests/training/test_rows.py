@@ -93,18 +93,20 @@ def test_rows_without_context_are_drawn_as_those_with_one() -> None:
 
 
 @pytest.mark.parametrize("width", [0.0, 0.3])
-def test_a_smoother_moves_rows_and_not_their_context(width: float) -> None:
+def test_a_smoother_moves_rows_together_with_their_context(width: float) -> None:
     rows = numbered(50)
-    mixture = Mixture(2)
-    mixture.fit(rows.x.double())
-    drawn = TrainingRows(rows, rows, smoother=SmoothedBootstrap(rows.x, mixture)).draw(500, width, seed())
-    assert drawn.context is not None
-    number = drawn.context[:, 0].long()
-    assert torch.equal(drawn.context[:, 1], 10 * drawn.context[:, 0])
-    moved = (drawn.x - rows.x[number]).norm(dim=1)
+    assert rows.context is not None
+    together = torch.cat([rows.x, rows.context], 1)
+    mixture = Mixture(4)
+    mixture.fit(together.double())
+    drawn = TrainingRows(rows, rows, smoother=SmoothedBootstrap(together, mixture)).draw(500, width, seed())
+    assert drawn.context is not None and drawn.x.shape == (500, 2) and drawn.context.shape == (500, 2)
     if width:
-        # By about the width; rows that have nothing to do with one another are further apart.
-        assert 0 < moved.median() < 2 * width
-        assert (drawn.x - rows.x[number.roll(1)]).norm(dim=1).median() > 2 * moved.median()
+        moved = torch.cdist(torch.cat([drawn.x, drawn.context], 1), together).amin(1)
+        # The second context is ten times the first: noise of the mixture's shape keeps to that line.
+        assert moved.median() > 0
+        off = (drawn.context[:, 1] - 10 * drawn.context[:, 0]).abs()
+        assert off.max() < 0.2 and not torch.equal(drawn.context, drawn.context.round())
     else:
-        assert torch.equal(drawn.x, rows.x[number])
+        number = drawn.context[:, 0].long()
+        assert torch.equal(drawn.x, rows.x[number]) and torch.equal(drawn.context, rows.context[number])

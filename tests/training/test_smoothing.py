@@ -116,9 +116,9 @@ def test_start_background_and_smoother_share_one_mixture(monkeypatch: pytest.Mon
     fits: list[int] = []
     whole = Mixture.fit
 
-    def spy(self: Mixture, x: Tensor, *limits: Any) -> None:
+    def spy(self: Mixture, x: Tensor, *limits: Any, **given: Any) -> None:
         fits.append(len(x))
-        whole(self, x, *limits)
+        whole(self, x, *limits, **given)
 
     monkeypatch.setattr(Mixture, "fit", spy)
     config = resolve("iris", "cnf", overrides={"plan.steps": 1})
@@ -127,5 +127,5 @@ def test_start_background_and_smoother_share_one_mixture(monkeypatch: pytest.Mon
     assert fits == [75]
     assert isinstance(model.flow, ContinuousFlow) and model.background is not None
     assert model.flow.start is not None
-    for name in Mixture.growing:
+    for name in model.flow.start.growing:
         assert torch.equal(getattr(model.flow.start, name), getattr(model.background.mixture, name))
