@@ -117,18 +117,22 @@ class Dataset:
     @property
     def targets(self) -> NDArray[np.float64]:
         """The rows `(n, d)` without the given columns."""
-        return (
-            self.rows[:, [self.column_names.index(name) for name in self.target_names]]
-            if self.given
-            else self.rows
-        )
+        return self._take(self.rows, self.target_names) if self.given else self.rows
 
     @property
     def context(self) -> NDArray[np.float64] | None:
         """The given columns `(n, c)`, in the order of `given`; None if there are none."""
+        return self._take(self.rows, self.given) if self.given else None
+
+    def at(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Targets `(k, d)` and givens `(k, c)`, if any, of the rows with the indices `ids: (k,)`."""
+        rows = self.rows[ids]
         if not self.given:
-            return None
-        return self.rows[:, [self.column_names.index(name) for name in self.given]]
+            return rows, None
+        return self._take(rows, self.target_names), self._take(rows, self.given)
+
+    def _take(self, rows: NDArray[np.float64], names: tuple[str, ...]) -> NDArray[np.float64]:
+        return rows[:, [self.column_names.index(name) for name in names]]
 
     @property
     def column_names(self) -> tuple[str, ...]:

@@ -266,7 +266,7 @@ def _batch_invariance(model: DensityModel, rows: Rows) -> Certificate:
 
 def _nudged(rows: Rows, share: float) -> Rows:
     """Rows with every number, of their contexts too, larger by this share of itself."""
-    return Rows(rows.x * (1 + share), None if rows.context is None else rows.context * (1 + share))
+    return rows.each(lambda values: values * (1 + share))
 
 
 def _solver_regime(shift: float, regime: Regime) -> Certificate:

@@ -44,10 +44,10 @@ def compute_results(
     """
     began = time.process_time()
     ids = split.test[: options.test_rows]
-    rows = _rows(dataset, ids)
+    rows = Rows.of_arrays(*dataset.at(ids))
     budget = ErrorBudget(model, options)
     likelihoods = score_rows(budget, rows)
-    scored, metrics = _describe_scores(model, dataset, ids, likelihoods, options.max_error)
+    scored, metrics = _describe_scores(model, dataset, ids, rows, likelihoods, options.max_error)
     exact = model.for_evaluation(options.integrator)
     context = _contexts(rows, options.samples)
     drawn, found = draw_rows(budget, options.samples, generator, context=context)
@@ -85,14 +85,6 @@ def compute_results(
     )
 
 
-def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> Rows:
-    """The rows with these ids, data units, with their contexts."""
-    context = dataset.context
-    return Rows(
-        torch.from_numpy(dataset.targets[ids]), None if context is None else torch.from_numpy(context[ids])
-    )
-
-
 def _contexts(rows: Rows, n: int) -> Tensor | None:
     """The contexts `(n, c)` of the first n `rows`, from the first again where there are fewer."""
     return None if rows.context is None else rows.context[torch.arange(n) % len(rows)]
@@ -110,12 +102,13 @@ def _left_out(what: str, warn: Callable[[str], None]) -> Iterator[None]:
 def _describe_scores(
     model: DensityModel,
     dataset: Dataset,
-    rows: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    rows: Rows,
     likelihoods: Likelihoods,
     max_error: float | None,
 ) -> tuple[ScoredRows, dict[str, Metric]]:
-    """The stored form of the test rows with the ids `rows: (n,)`, and the metrics of their likelihoods."""
-    x, context = dataset.targets[rows], dataset.context
+    """The stored form of the test `rows`, whose ids are `ids: (n,)`, and the metrics of their likelihoods."""
+    x, context = rows.x.numpy(), None if rows.context is None else rows.context.numpy()
     log_prob, error = likelihoods.log_prob.numpy(), likelihoods.error.numpy()
     # The error of a density that is not positive and finite means nothing.
     scored = np.isfinite(log_prob)
@@ -142,8 +135,7 @@ def _describe_scores(
         truth = dataset.density.log_prob(x)
         metrics |= _mean_metrics("kl_to_truth", truth - log_prob)
         metrics["entropy"] = Metric(dataset.density.entropy, "nats")
-    given = None if context is None else context[rows]
-    return ScoredRows(dataset.numbers(rows), x, log_prob, truth, error, given), metrics
+    return ScoredRows(dataset.numbers(ids), x, log_prob, truth, error, context), metrics
 
 
 def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:
@@ -171,9 +163,8 @@ def _grid(model: DensityModel, dataset: Dataset, options: EvaluationOptions) -> 
             values = coarse.score_places(places[:, 1:], context=places[:, :1]).log_prob.numpy()
         return values
 
-    known = density is not None and not dataset.given
-    log_prob = tabulate(log_density, x, y)
-    return Grid(x, y, log_prob, tabulate(density.log_prob, x, y) if density and known else None)
+    known = None if density is None or dataset.given else tabulate(density.log_prob, x, y)
+    return Grid(x, y, tabulate(log_density, x, y), known)
 
 
 def _box(model: DensityModel, dataset: Dataset) -> tuple[tuple[float, float], ...]:

@@ -12,6 +12,7 @@ from flowbench.evaluation.conditional import ROWS, forecast, forecast_metrics
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.models.density import Flow, base_log_prob
 from flowbench.models.density_model import DensityModel
+from flowbench.models.mixture import with_context
 from flowbench.models.rows import Rows
 from flowbench.statistics import calibration, two_sample
 from flowbench.statistics.memorisation import memorisation
@@ -59,8 +60,8 @@ def judge(
     `seed` draws the places and the subsets of rows. Raises `IntegrationError` if a solve fails.
     """
     rng = np.random.default_rng(seed)
-    held_out_rows = Rows(*_tensors(results.scored.x, results.scored.context))
-    drawn_rows = Rows(*_tensors(results.samples.x, results.samples.context))
+    held_out_rows = Rows.of_arrays(results.scored.x, results.scored.context)
+    drawn_rows = Rows.of_arrays(results.samples.x, results.samples.context)
     drawn, held_out, seen = (
         _in_model_space(model, rows.at(model.encoder.jitter(rows.x, rng)))
         for rows in (drawn_rows, held_out_rows, train)
@@ -102,15 +103,11 @@ def bits_per_dim(results: Results) -> dict[str, Metric]:
 
 def _in_model_space(model: DensityModel, rows: Rows) -> Floats:
     """Rows `(n, d)`, or with their contexts behind `(n, d + c)`, in model space."""
-    z = model.encoder.to_model(rows.x)[0]
+    given = None
     if model.givens is not None and rows.context is not None:
-        z = torch.cat([z, model.givens.to_model(rows.context)], 1)
-    in_model_space: Floats = z.numpy()
-    return in_model_space
-
-
-def _tensors(x: Floats, context: Floats | None) -> tuple[Tensor, Tensor | None]:
-    return torch.tensor(x), None if context is None else torch.tensor(context)
+        given = model.givens.to_model(rows.context)
+    z: Floats = with_context(model.encoder.to_model(rows.x)[0], given).numpy()
+    return z
 
 
 def _two_sample_metrics(

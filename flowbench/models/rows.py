@@ -1,13 +1,17 @@
 """Rows of numbers, each with its context where there is one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,16 @@ class Rows:
         return len(self.x)
 
     def __getitem__(self, index: Tensor | slice) -> Self:
-        return type(self)(self.x[index], None if self.context is None else self.context[index])
+        return self.each(lambda part: part[index])
+
+    @classmethod
+    def of_arrays(cls, x: Floats, context: Floats | None) -> Self:
+        """Rows `x: (n, d)` and their `context: (n, c)`, if there is one, as tensors of their own."""
+        return cls(torch.tensor(x), None if context is None else torch.tensor(context))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The rows and their context after a `change` that keeps a row a row."""
+        return type(self)(change(self.x), None if self.context is None else change(self.context))
 
     @classmethod
     def join(cls, parts: "Sequence[Rows]") -> Self:

@@ -25,7 +25,8 @@ class Criterion:
         """
         log_prob = log_prob.cpu()
         if self._background is not None:
-            x, context = _on_cpu(rows)
+            rows = rows.each(Tensor.cpu)
+            x, context = rows.x, rows.context
             shares = self._background.best_shares(log_prob, x, context)
             log_prob = self._background.mix(log_prob, x, shares, context=context)
         return -log_prob - self._log_det
@@ -33,8 +34,5 @@ class Criterion:
     def settle(self, rows: Rows, log_prob: Tensor) -> None:
         """Give the background the shares that suit these rows, once the weights are chosen."""
         if self._background is not None:
-            self._background.weigh(log_prob.cpu(), *_on_cpu(rows))
-
-
-def _on_cpu(rows: Rows) -> tuple[Tensor, Tensor | None]:
-    return rows.x.cpu(), None if rows.context is None else rows.context.cpu()
+            rows = rows.each(Tensor.cpu)
+            self._background.weigh(log_prob.cpu(), rows.x, rows.context)

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import torch
-
 from flowbench.errors import ConfigurationError
 from flowbench.evaluation.solver_ladder import climb
 from flowbench.evaluation.solver_levels import OnRows
@@ -34,11 +32,7 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
         stored.check(dataset, split)
         options = stored.config.evaluation
         model = stored.model_on_device().for_evaluation(options.integrator)
-        context = dataset.context
-        train = Rows(
-            torch.tensor(dataset.targets[split.train]),
-            None if context is None else torch.tensor(context[split.train]),
-        )
+        train = Rows.of_arrays(*dataset.at(split.train))
         found = judge(model, train, results, options, seed)
         metrics = {**results.metrics, **found.metrics}
         run.write_results(replace(results, metrics=metrics, calibration=found.calibration))
@@ -56,12 +50,11 @@ def tradeoff(
     """
     stored = StoredRun(run)
     scored = run.read_results().scored
-    x = torch.from_numpy(scored.x[:rows])
-    context = None if scored.context is None else torch.from_numpy(scored.context[:rows])
-    if len(x) < 2:
+    few = Rows.of_arrays(scored.x, scored.context)[:rows]
+    if len(few) < 2:
         raise ConfigurationError(
             f"the run `{run.name}` has one test row, from which no interval of a bias follows; fit with more"
         )
     with cpu_threads(stored.config.threads):
-        places = Rows(stored.model.encoder.spread(x, 0), context)
-        return climb(stored.model, places, on_solver), len(x)
+        places = few.at(stored.model.encoder.spread(few.x, 0))
+        return climb(stored.model, places, on_solver), len(few)

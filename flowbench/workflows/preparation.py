@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from flowbench.data import Dataset
 from flowbench.encoding.dequantiser import Dequantiser
@@ -106,9 +107,8 @@ def build_model(config: RunConfig, encoder: TableEncoder, givens: Givens | None 
 
 def place_rows(encoder: TableEncoder, dataset: Dataset, seed: int) -> Rows:
     """The rows of a data set that a model learns from, each at a random place in its cell."""
-    targets = encoder.jitter(torch.tensor(dataset.targets), np.random.default_rng((seed, DEQUANTISATION)))
-    context = dataset.context
-    return Rows(targets, None if context is None else torch.tensor(context))
+    rows = Rows.of_arrays(dataset.targets, dataset.context)
+    return rows.at(encoder.jitter(rows.x, np.random.default_rng((seed, DEQUANTISATION))))
 
 
 def prepare(
@@ -130,13 +130,13 @@ def prepare(
     stopwatch = Stopwatch()
     model = build_model(config, encoder, givens)
     make_objectives(config.plan, model.flow)  # refuses an impossible plan before anything is written
-    rows = _to_model(model, train, tell, fit=spent is None)
+    rows = _fit_encoders(model, train, tell) if spent is None else _encode(model, train)[0]
     judged, reserved = config.plan.divide(len(validation))
-    held_out = validation[: judged + reserved]
-    log_det = encoder.to_model(held_out.x)[1]
-    held_out = _to_model(model, held_out)
+    held_out, log_det = _encode(model, validation[: judged + reserved])
     seconds, fitting = spent or (stopwatch.wall(), stopwatch.cpu()), Stopwatch()
-    train_rows, held_out = (_for_training(part, config.device) for part in (rows, held_out))
+    train_rows, held_out = (
+        part.each(lambda values: values.float().to(config.device)) for part in (rows, held_out)
+    )
     flow = model.flow.to(config.device)
     flow.initialise(train_rows.x, config.plan.seconds, tell, context=train_rows.context)
     smoothed = len(rows) <= FEW_ROWS and any(phase.smoothing for phase in config.plan.phases)
@@ -160,20 +160,21 @@ def prepare(
     )
 
 
-def _to_model(model: DensityModel, rows: Rows, tell: Tell = silent, *, fit: bool = False) -> Rows:
-    """Rows in data units as rows in model space; `fit` fits both encoders to them first."""
-    x = model.encoder.fit(rows.x, tell) if fit else model.encoder.to_model(rows.x)[0]
+def _fit_encoders(model: DensityModel, rows: Rows, tell: Tell) -> Rows:
+    """Fit both encoders to train rows, data units; returns the rows in model space."""
+    x = model.encoder.fit(rows.x, tell)
     if model.givens is None or rows.context is None:
         return Rows(x)
-    if fit:
-        model.givens.encoder.fit(rows.context, tell)
-        model.givens.keep(rows.context)
-    return Rows(x, model.givens.to_model(rows.context))
+    model.givens.keep(rows.context)
+    return Rows(x, model.givens.encoder.fit(rows.context, tell))
 
 
-def _for_training(rows: Rows, device: str) -> Rows:
-    context = None if rows.context is None else rows.context.float().to(device)
-    return Rows(rows.x.float().to(device), context)
+def _encode(model: DensityModel, rows: Rows) -> tuple[Rows, Tensor]:
+    """Rows in data units as rows in model space, and log|det| of the encoder: `(n,)`, nats."""
+    x, log_det = model.encoder.to_model(rows.x)
+    if model.givens is None or rows.context is None:
+        return Rows(x), log_det
+    return Rows(x, model.givens.to_model(rows.context)), log_det
 
 
 def _smoother(rows: Rows, mixture: Mixture) -> SmoothedBootstrap:
