@@ -150,7 +150,12 @@ def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:
 def _grid(model: DensityModel, dataset: Dataset, options: EvaluationOptions) -> Grid:
     """The density of two columns; of one column given another, which then lies along `x`."""
     density = dataset.density
-    box = density.box if density else _box(model, dataset)
+    if density is None:
+        box = _box(model, dataset)
+    else:
+        # The box of a toy has the order of its columns; a given lies along x.
+        sides = dict(zip(dataset.column_names, density.box, strict=True))
+        box = tuple(sides[name] for name in (*dataset.given, *dataset.target_names))
     x, y = grid_axes(box, options.grid)
     # A picture needs no sixth digit. The likelihoods of rows are solved at the full tolerance.
     coarse = model.for_evaluation(options.integrator.coarsened(COARSE), dtype=torch.float32)

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from flowbench.data.dataset import Column, Dataset, Provenance
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
-from flowbench.registry import MODELS
+from flowbench.registry import MODELS, TOYS
 from flowbench.report import write_report
 from flowbench.store import Run
 from flowbench.workflows.config import resolve
@@ -166,6 +166,18 @@ def test_columns_choose_the_targets_and_givens_come_with_them(home: Home) -> Non
     mass = np.exp(results.grid.log_prob).sum(1) * np.diff(results.grid.y)[0]
     inside = (results.grid.x > 7) & (results.grid.x < 13)
     assert mass[inside] == pytest.approx(1, abs=0.05)
+
+
+def test_the_picture_of_a_toy_has_the_given_along_x(home: Home) -> None:
+    toy = TOYS.get("moons")()
+    (x_low, x_high), (y_low, y_high) = toy.box
+    assert (x_low, x_high) != (y_low, y_high)
+    config = resolve("moons", "gaussian", overrides={"data.given": ("y",), "plan.steps": 5}, settings=SMALL)
+    grid = fit(config, home=home).read_results().grid
+    assert grid is not None
+    half = (y_high - y_low) / 40, (x_high - x_low) / 40
+    assert (grid.x[0], grid.x[-1]) == pytest.approx((y_low + half[0], y_high - half[0]))
+    assert (grid.y[0], grid.y[-1]) == pytest.approx((x_low + half[1], x_high - half[1]))
 
 
 @pytest.mark.parametrize("model", ["gaussian", "nsf", "cnf"])
