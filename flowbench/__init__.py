@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowbench.data import load_dataset
-    from flowbench.estimator import FlowDensity
+    from flowbench.estimator import FlowDensity, FlowRegressor
     from flowbench.workflows.fit import fit
     from flowbench.workflows.stored_run import load_model
 
     __version__: str
 
-__all__ = ["FlowDensity", "__version__", "fit", "load_dataset", "load_model"]
+__all__ = ["FlowDensity", "FlowRegressor", "__version__", "fit", "load_dataset", "load_model"]
 
 _HOMES = {
     "FlowDensity": "flowbench.estimator",
+    "FlowRegressor": "flowbench.estimator",
     "fit": "flowbench.workflows.fit",
     "load_dataset": "flowbench.data",
     "load_model": "flowbench.workflows.stored_run",

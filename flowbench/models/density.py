@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, ClassVar, Self
@@ -240,6 +240,22 @@ class Density(nn.Module, ABC):
         x, scores = self.draw(n, generator, context=context)
         return x, scores.log_prob
 
+    def sample_for_each(self, m: int, generator: torch.Generator, *, context: Tensor) -> Tensor:
+        """Draw `m` rows for each row of `context: (n, c)`, by common random numbers: `(n, m, d)`.
+
+        Each context gets the same random numbers, so its draws do not depend on the other contexts. Draws of
+        similar contexts are then similar, and smooth in the context where the density is. Raises as `score`
+        does.
+        """
+        self._check_context(len(context), context)
+        if not len(context):
+            return context.new_zeros(0, m, self.features)
+        return self._sample_for_each(m, context, generator)
+
+    def _sample_for_each(self, m: int, context: Tensor, generator: torch.Generator) -> Tensor:
+        each = zip(context, repeating(generator, len(context)), strict=True)
+        return torch.stack([self._draw(m, own.expand(m, -1), same)[0] for own, same in each])
+
     def for_validation(self) -> Self:
         """A copy whose log-densities, in the same dtype, choose among the weights of a fit."""
         return copy.deepcopy(self).requires_grad_(False)
@@ -312,6 +328,11 @@ class Flow(Density):
         mapped = self._to_data(z, context, generator)
         return mapped.value, Scores(base_log_prob(z) - mapped.log_det, mapped.nfe, mapped.local_error)
 
+    def _sample_for_each(self, m: int, context: Tensor, generator: torch.Generator) -> Tensor:
+        z = self.sample_base(m, generator).repeat(len(context), 1)
+        mapped = self._to_data(z, context.repeat_interleave(m, 0), generator)
+        return mapped.value.view(len(context), m, self.features)
+
     def sample_base(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` points `(n, d)` from the base."""
         like = self.like
@@ -329,6 +350,14 @@ class Flow(Density):
         mapped = self._to_base(x, context, generator)
         log_prob = base_log_prob(mapped.value) + mapped.log_det
         return Scores(log_prob, mapped.nfe, mapped.local_error)
+
+
+def repeating(generator: torch.Generator, times: int) -> Iterator[torch.Generator]:
+    """`generator` so many `times`, always in the state that it has at first: common random numbers."""
+    state = generator.get_state()
+    for _ in range(times):
+        generator.set_state(state)
+        yield generator
 
 
 def base_log_prob(z: Tensor) -> Tensor:

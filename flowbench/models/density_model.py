@@ -12,7 +12,7 @@ from flowbench.encoding.dequantiser import PLACES
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError
 from flowbench.models.background import Background
-from flowbench.models.density import Density, Flow, Scores
+from flowbench.models.density import Density, Flow, Scores, repeating
 from flowbench.models.givens import Givens
 from flowbench.models.rows import Rows
 from flowbench.options import PartOptions
@@ -128,6 +128,20 @@ class DensityModel(nn.Module):
         ]
         return torch.cat([x for x, _ in parts]), Scores.join([scores for _, scores in parts])
 
+    def sample_for_each(self, m: int, generator: torch.Generator, *, context: Tensor) -> Tensor:
+        """Draw `m` rows for each row of `context: (n, c)`, by common random numbers: `(n, m, d)`.
+
+        The rows of one context do not depend on the other contexts (`Density.sample_for_each`).
+        """
+        given = self._encode_context(context, len(context))
+        if given is None:
+            raise ConfigurationError("the model is given no columns; draw from it with `sample`")
+        parts = torch.split(given, max(1, self.chunk // m))
+        each = zip(parts, repeating(generator, len(parts)), strict=True)
+        drawn = torch.cat([self._draw_for_each(m, part, same) for part, same in each])
+        rows = self.encoder.restore(self.encoder.to_data(drawn.flatten(0, 1))[0])
+        return rows.view(drawn.shape)
+
     def trajectory(
         self, n: int, times: Tensor, generator: torch.Generator, *, context: Tensor | None = None
     ) -> Tensor | None:
@@ -209,6 +223,16 @@ class DensityModel(nn.Module):
         x, log_det = self.encoder.to_data(z)
         scores = self._mix(scores, z, given)
         return x, replace(scores, log_prob=scores.log_prob - log_det)
+
+    def _draw_for_each(self, m: int, given: Tensor, generator: torch.Generator) -> Tensor:
+        """`m` draws for each of the contexts `given: (n, c)`, `(n, m, d)`, float64; all in model space."""
+        z = self.flow.sample_for_each(m, generator, context=given.to(self.flow.like))
+        z = z.to(generator.device, torch.float64)
+        if self.background is not None:
+            for own, drawn, same in zip(given, z, repeating(generator, len(given)), strict=True):
+                chosen, others = self.background.draw(m, same, own.expand(m, -1))
+                drawn[chosen] = others
+        return z
 
     def _score_in_model_space(
         self, z: Tensor, given: Tensor | None, generator: torch.Generator | None

@@ -1,7 +1,11 @@
 """The contract of every density in the registry given a context: the same mathematics, row by row."""
 
+import copy
+
 import pytest
 import torch
+from scipy.stats import ks_2samp
+from sklearn.mixture import GaussianMixture
 from test_flow_contract import FINE, VARIANTS, every_density, every_flow, numerical_jacobian, rows
 from torch import Tensor
 
@@ -171,6 +175,30 @@ def test_samples_carry_their_own_log_prob(name: str, values: dict[str, object]) 
 
 
 @every_density
+def test_draws_for_each_context_do_not_depend_on_the_others(name: str, values: dict[str, object]) -> None:
+    density = perturbed(build(name, values, 2)).for_evaluation(INTEGRATORS.get("per-row").Options())
+
+    def draw(context: Tensor) -> Tensor:
+        return density.sample_for_each(50, torch.Generator().manual_seed(3), context=context)
+
+    together = draw(CONTEXTS)
+    assert together.shape == (4, 50, 2)
+    for number, context in enumerate(CONTEXTS):
+        assert (draw(context[None])[0] - together[number]).abs().max() < 1e-9
+    assert (draw(CONTEXTS.flip(0)).flip(0) - together).abs().max() < 1e-9
+    assert draw(CONTEXTS[:0]).shape == (0, 50, 2)
+
+
+@every_density
+def test_draws_for_each_context_have_its_density(name: str, values: dict[str, object]) -> None:
+    density = perturbed(build(name, values, 1)).for_evaluation(FINE)
+    found = density.sample_for_each(1000, torch.Generator().manual_seed(3), context=CONTEXTS[:2])
+    for context, draws in zip(CONTEXTS, found, strict=False):
+        x = density.sample(1000, torch.Generator().manual_seed(4), context=repeated(context, 1000))
+        assert ks_2samp(draws[:, 0].numpy(), x[:, 0].numpy()).pvalue > 1e-3
+
+
+@every_density
 def test_saved_and_loaded_alike_bit_for_bit(name: str, values: dict[str, object], tmp_path) -> None:
     density = perturbed(build(name, values, 2))
     write_tensors(tmp_path / "model.safetensors", to_arrays(density.state_dict()), {})
@@ -214,24 +242,22 @@ def test_a_gaussian_given_a_context_is_the_linear_model() -> None:
     assert (density.log_prob(x, context=context) - normal.log_prob(residuals)).abs().max() < 1e-9
 
 
-def test_a_mixture_given_a_context_is_joint_over_marginal(as_sklearn) -> None:
+def test_a_mixture_given_a_context_is_joint_over_marginal() -> None:
     """scikit-learn's joint density of rows and contexts, divided by that of the contexts alone."""
     x, context = bent_rows(2000, 2)
-    mixture = Mixture(2, GIVENS)
-    mixture.fit(x, context=context)
-    joint = mixture.joint()
-    assert len(joint.means) > 1
-    marginal = Mixture(GIVENS)
-    marginal.take(_marginal_of(as_sklearn(joint)))
-    together = torch.cat([x, context], 1)
-    expected = as_sklearn(joint).score_samples(together.numpy()) - marginal.log_prob(context).numpy()
+    together = torch.cat([x, context], 1).numpy()
+    joint = GaussianMixture(3, random_state=0).fit(together)
+    mixture, marginal = Mixture(2, GIVENS), Mixture(GIVENS)
+    mixture.take(joint)
+    marginal.take(_marginal_of(joint))
+    expected = joint.score_samples(together) - marginal.log_prob(context).numpy()
     assert abs(mixture.log_prob(x, context).numpy() - expected).max() < 1e-8
 
 
-def _marginal_of(joint):
-    joint.means_ = joint.means_[:, 2:]
-    joint.covariances_ = joint.covariances_[:, 2:, 2:]
-    return joint
+def _marginal_of(joint: GaussianMixture) -> GaussianMixture:
+    marginal = copy.copy(joint)
+    marginal.means_, marginal.covariances_ = joint.means_[:, 2:], joint.covariances_[:, 2:, 2:]
+    return marginal
 
 
 def test_kernels_given_a_context_weigh_rows_by_its_distance() -> None:
