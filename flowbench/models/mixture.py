@@ -143,19 +143,6 @@ class Mixture(GrowingBuffers):
             (log_weights, means[:, :d], *_principal(left), gains, means[:, d:], *_principal(of_context))
         )
 
-    def joint(self) -> "Mixture":
-        """The mixture of rows (n, d + c) that hold x followed by its context."""
-        if not self.context_features:
-            return self
-        of_context = _covariances(self.context_variances, self.context_axes)
-        across = self.gains @ of_context
-        own = _covariances(self.variances, self.axes) + across @ self.gains.mT
-        covariances = torch.cat([torch.cat([own, across], 2), torch.cat([across.mT, of_context], 2)], 1)
-        joint = Mixture(self.features + self.context_features)
-        means = torch.cat([self.means, self.context_means], 1)
-        joint._set((self.log_weights, means, *_principal(covariances)))
-        return joint
-
     def become(self, other: "Mixture") -> None:
         """Copy the components of another mixture."""
         self._set(getattr(other, name) for name in self.growing)
@@ -226,11 +213,6 @@ def _principal(covariances: Tensor) -> tuple[Tensor, Tensor]:
     """Variances (k, d) along the principal axes (k, d, d), columns, of `covariances: (k, d, d)`."""
     variances, axes = torch.linalg.eigh(covariances)
     return variances.clamp(min=LEAST_VARIANCE), axes
-
-
-def _covariances(variances: Tensor, axes: Tensor) -> Tensor:
-    """The covariances (k, d, d) with `variances: (k, d)` along `axes: (k, d, d)`."""
-    return (axes * variances[:, None]) @ axes.mT
 
 
 def _log_normal(x: Tensor, means: Tensor, variances: Tensor, axes: Tensor) -> Tensor:

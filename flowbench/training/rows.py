@@ -41,16 +41,12 @@ class TrainingRows:
     def draw(self, n: int, width: float, generator: torch.Generator) -> Rows:
         """`n` train rows, drawn with replacement, each with its own context.
 
-        With a smoother and a `width` above zero, they are draws around these rows and their contexts.
+        With a smoother and a `width` above zero, they are draws around these rows, with the same contexts.
         """
         chosen = torch.randint(len(self.train), (n,), generator=generator, device=self.train.x.device)
         if self.smoother is None or not width:
             return self.train[chosen]
-        drawn = self.smoother.draw(chosen, width, generator)
-        if self.train.context is None:
-            return Rows(drawn)
-        features = self.train.x.shape[1]
-        return Rows(drawn[:, :features], drawn[:, features:])
+        return self.smoother.draw(chosen, width, generator)
 
 
 def _widths(rows: Rows) -> tuple[int, int | None]:

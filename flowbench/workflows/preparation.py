@@ -14,7 +14,7 @@ from flowbench.models.background import Background
 from flowbench.models.density import Density
 from flowbench.models.density_model import DensityModel
 from flowbench.models.givens import Givens
-from flowbench.models.mixture import FEW_ROWS, Mixture, with_context
+from flowbench.models.mixture import FEW_ROWS, Mixture
 from flowbench.models.rows import Rows
 from flowbench.registry import MODELS, TRANSFORMS
 from flowbench.statistics.gaussian_mixtures import Tell, silent
@@ -151,7 +151,7 @@ def prepare(
         config,
         model,
         train=train_rows,
-        smoother=_smoother(train_rows, mixture) if smoothed else None,
+        smoother=SmoothedBootstrap(train_rows, mixture) if smoothed else None,
         validation=held_out[:judged],
         reserve=held_out[judged:],
         validation_log_det=log_det[:judged].mean().item(),
@@ -175,11 +175,6 @@ def _encode(model: DensityModel, rows: Rows) -> tuple[Rows, Tensor]:
     if model.givens is None or rows.context is None:
         return Rows(x), log_det
     return Rows(x, model.givens.to_model(rows.context)), log_det
-
-
-def _smoother(rows: Rows, mixture: Mixture) -> SmoothedBootstrap:
-    """Draws around rows and their contexts, which have the covariances of the joint mixture of both."""
-    return SmoothedBootstrap(with_context(rows.x, rows.context), mixture.joint())
 
 
 def make_trainer(

@@ -34,14 +34,14 @@ def fitted(rows: Tensor) -> Mixture:
 def draw(width: float, mixture: Mixture | None = None) -> Tensor:
     rows, generator = iris(), torch.Generator().manual_seed(0)
     chosen = torch.randint(len(rows), (DRAWS,), generator=generator)
-    return SmoothedBootstrap(rows, mixture or fitted(rows)).draw(chosen, width, generator)
+    return SmoothedBootstrap(Rows(rows), mixture or fitted(rows)).draw(chosen, width, generator).x
 
 
 def test_without_width_the_rows_are_drawn_themselves() -> None:
     rows = iris()
     chosen = torch.arange(len(rows))
-    drawn = SmoothedBootstrap(rows, fitted(rows)).draw(chosen, 0.0, torch.Generator())
-    torch.testing.assert_close(drawn, rows)
+    drawn = SmoothedBootstrap(Rows(rows), fitted(rows)).draw(chosen, 0.0, torch.Generator())
+    torch.testing.assert_close(drawn.x, rows)
 
 
 @pytest.mark.parametrize("width", [0.3, 1.0, 5.0])
@@ -76,8 +76,24 @@ def test_noise_follows_a_ridge() -> None:
     z = torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     rows = torch.stack([z[:, 0], z[:, 0] + 0.05 * z[:, 1]], 1)
     chosen = torch.randint(300, (10_000,), generator=torch.Generator().manual_seed(1))
-    drawn = SmoothedBootstrap(rows, fitted(rows)).draw(chosen, 0.5, torch.Generator().manual_seed(2))
+    drawn = SmoothedBootstrap(Rows(rows), fitted(rows)).draw(chosen, 0.5, torch.Generator().manual_seed(2)).x
     assert (drawn[:, 1] - drawn[:, 0]).std().item() == pytest.approx(0.05, rel=0.1)
+
+
+def test_noise_given_a_context_keeps_to_what_depends_on_it() -> None:
+    """Around a line, noise has the size of the distances from it; contexts stay as they are."""
+    generator = torch.Generator().manual_seed(0)
+    context = torch.randn(500, 1, generator=generator, dtype=torch.float64)
+    rows = Rows(2 * context + 0.1 * torch.randn(context.shape, generator=generator).double(), context)
+    mixture = Mixture(1, 1)
+    mixture.fit(rows.x, context=context)
+    chosen = torch.randint(500, (DRAWS,), generator=generator)
+    drawn = SmoothedBootstrap(rows, mixture).draw(chosen, 0.5, generator)
+    assert drawn.context is not None and torch.equal(drawn.context, context[chosen])
+    assert not torch.equal(drawn.x, rows.x[chosen])
+    left = (drawn.x - 2 * drawn.context).squeeze(1)
+    expected = (rows.x - 2 * context).squeeze(1)
+    assert left.std().item() == pytest.approx(expected.std(correction=0).item(), rel=0.02)
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -88,7 +104,7 @@ def test_the_width_falls_to_zero_over_a_phase(background: bool, monkeypatch: pyt
     widths: list[float] = []
     whole = SmoothedBootstrap.draw
 
-    def spy(self: SmoothedBootstrap, chosen: Tensor, width: float, generator: torch.Generator) -> Tensor:
+    def spy(self: SmoothedBootstrap, chosen: Tensor, width: float, generator: torch.Generator) -> Rows:
         widths.append(width)
         return whole(self, chosen, width, generator)
 
