@@ -305,6 +305,40 @@ def test_waves_stand_still_far_from_all_data(aside: bool) -> None:
     assert nfe[1] < nfe[0]
 
 
+@pytest.mark.parametrize(("n", "own", "seen"), [(40, 1, 1), (1000, 2, 2), (60_000, 4, 4)])
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_conditional_time_mlp_has_the_scales_that_its_rows_resolve(
+    n: int, own: int, seen: int, aside: bool
+) -> None:
+    """2^k cells in each of four columns: k = log2(n) / 4. The files of both kinds of field open again."""
+    options = TimeMLPOptions(width=8, aside=aside, mixture_rows=0)
+
+    def make(seed: int) -> TimeMLP:
+        return TimeMLP(2, options, torch.Generator().manual_seed(seed), context_features=2)
+
+    field, loaded = make(0), make(1)
+    x, context = torch.randn(2, n, 2, generator=torch.Generator().manual_seed(2))
+    field.initialise(x, context=context)
+    assert len(field.waves.scales) == own and len(field.context_waves.scales) == seen
+    assert field.context_first.weight.shape == (8, 2 + 4 * seen)
+    # As wide as those of a layer that has so many inputs from the start.
+    bound = field.context_first.in_features**-0.5
+    assert 0.9 * bound < field.context_first.weight.abs().max() <= 1.001 * bound
+    loaded.load_state_dict(field.state_dict())
+    with torch.no_grad():
+        field.last.weight.normal_(generator=torch.Generator().manual_seed(3))
+        loaded.last.weight.copy_(field.last.weight)
+        t = torch.tensor(0.3)
+        assert torch.equal(loaded.velocity(t, x, context), field.velocity(t, x, context))
+
+
+def test_scales_that_are_asked_for_stay() -> None:
+    options = TimeMLPOptions(width=8, scales=5, context_scales=4, mixture_rows=0)
+    field = TimeMLP(1, options, torch.Generator().manual_seed(0), context_features=3)
+    field.initialise(torch.randn(50, 1), context=torch.randn(50, 3))
+    assert len(field.waves.scales) == 5 and len(field.context_waves.scales) == 4
+
+
 def ffjord_net(field: ConcatSquash, tau: Tensor, x: Tensor) -> Tensor:
     """The network as FFJORD's code writes it, with its own time."""
     for number, layer in enumerate(field.layers):

@@ -1,7 +1,7 @@
 """A two-hidden-layer velocity field with a time embedding and a closed-form divergence."""
 
 import math
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -26,6 +26,9 @@ TIME_FLOOR = 1e-3
 # hidden layer. So they do up to this number of columns; beyond, `aside` is the default.
 MAX_BELOW = 16
 
+# The most octaves of the Fourier features of a context.
+MOST_CONTEXT_SCALES = 6
+
 SILU = ACTIVATIONS["silu"]
 
 
@@ -37,14 +40,17 @@ class TimeMLPOptions(options.PartOptions):
     them resolve sharper densities. `frames` is the number of their sets of perpendicular directions, of which
     the first is the columns themselves.
 
-    By default rows of at most two columns get 6 scales in 6 frames. More columns get 8 scales in one frame,
-    since edges and steps of their densities lie along the columns. More than `MAX_BELOW` columns get 4
-    scales, since the features would otherwise take most of the time of a step.
+    By default rows of two columns get 6 scales in 6 frames, and rows of one column 6 scales. More columns get
+    8 scales in one frame, since edges and steps of their densities lie along the columns. More than
+    `MAX_BELOW` columns get 4 scales, since the features would otherwise take most of the time of a step.
+
+    `context_scales` is the number of octaves in the Fourier features of each column of the context. By
+    default a conditional density gets no more scales of either than its train rows resolve
+    (`resolved_scales`).
 
     `aside` gives the Fourier features a hidden layer of their own, which keeps the exact divergence cheap; by
     default beyond `MAX_BELOW` columns. With at most `mixture_rows` training rows the flow starts from a
-    Gaussian mixture of them. `context_scales` is the number of octaves in the Fourier features of each column
-    of the context.
+    Gaussian mixture of them.
     """
 
     name: Literal["time-mlp"] = "time-mlp"
@@ -55,7 +61,7 @@ class TimeMLPOptions(options.PartOptions):
     frames: int | None = Field(None, ge=1, le=16)
     aside: bool | None = None
     mixture_rows: int = Field(FEW_ROWS, ge=0)
-    context_scales: int = Field(3, ge=0, le=16)
+    context_scales: int | None = Field(None, ge=0, le=16)
 
 
 class TimeMLP(VelocityField):
@@ -104,7 +110,9 @@ class TimeMLP(VelocityField):
         # backward pass.
         self.time_first = seeded_linear(embedded, width, generator)
         self.time_second = seeded_linear(embedded, width, generator)
-        scales, frames = (6, 6) if features <= 2 else (8 if features <= MAX_BELOW else 4, 1)
+        scales = 6 if features <= 2 else 8 if features <= MAX_BELOW else 4
+        # The only frame of one column is that column.
+        frames = 6 if features == 2 else 1
         if options.scales is not None:
             scales = options.scales
         self.waves = Waves(features, scales, options.frames or frames, generator)
@@ -120,7 +128,8 @@ class TimeMLP(VelocityField):
         self.drift = MixtureDrift(features, context_features)
         self.register_buffer("frequencies", frequencies, persistent=False)
         if context_features:
-            self.context_waves = Waves(context_features, options.context_scales, 1, generator)
+            seen_scales = MOST_CONTEXT_SCALES if options.context_scales is None else options.context_scales
+            self.context_waves = Waves(context_features, seen_scales, 1, generator)
             seen = context_features + self.context_waves.count
             self.context_first = seeded_linear(seen, width, generator, bias=False)
             self.context_second = seeded_linear(seen, width, generator, bias=False)
@@ -135,7 +144,16 @@ class TimeMLP(VelocityField):
         *,
         context: Tensor | None = None,
     ) -> None:
-        """Start from a Gaussian mixture of the training rows `x: (n, d)`, if there are few of them."""
+        """Start from a Gaussian mixture of the training rows `x: (n, d)`, if there are few of them.
+
+        Given their `context: (n, c)`, leave out scales that so many rows do not resolve.
+        """
+        if context is not None:
+            most = resolved_scales(len(x), self.features + self.context_features)
+            self._keep_scales(
+                most if self.options.scales is None else len(self.waves.scales),
+                most if self.options.context_scales is None else len(self.context_waves.scales),
+            )
         if len(x) <= self.options.mixture_rows:
             self.drift.fit_within(x, seconds, tell, context=context)
 
@@ -194,6 +212,28 @@ class TimeMLP(VelocityField):
         divergence = drift_divergence.squeeze(1) + trace / at.scale.square().squeeze(1)
         return drift + net / at.scale, divergence
 
+    def _keep_scales(self, scales: int, context_scales: int) -> None:
+        """Leave out the Fourier features beyond so many scales, of the rows and of the context."""
+        layer = self.first if self.aside is None else self.aside.first
+        layers = [self.context_first, self.context_second]
+        if self.aside is not None and self.aside.context is not None:
+            layers.append(self.aside.context)
+        for waves, kept, seen_by in (
+            (self.waves, scales, [layer]),
+            (self.context_waves, context_scales, layers),
+        ):
+            waves.scales = waves.scales[:kept]
+            for each in seen_by:
+                _keep_inputs(each, waves.features + waves.count)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if self.context_features and f"{prefix}context_first.weight" in state_dict:
+            entered = "first" if self.aside is None else "aside.first"
+            of_rows = state_dict[f"{prefix}{entered}.weight"].shape[1]
+            of_context = state_dict[f"{prefix}context_first.weight"].shape[1]
+            self._keep_scales(self.waves.scales_of(of_rows), self.context_waves.scales_of(of_context))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def _layers(self, at: "_PathPoint") -> tuple[Tensor, Tensor, Tensor]:
         """The output (n, d) of the two hidden layers, and the derivatives (n, width) of both activations."""
         shift = self._first_shift(at)
@@ -227,6 +267,22 @@ class TimeMLP(VelocityField):
         times = torch.cat([time, log_time], dim=-1)
         angles = (times[:, :, None] * self.frequencies).flatten(1)
         return torch.cat([times, angles.sin(), angles.cos()], dim=-1)
+
+
+def resolved_scales(rows: int, columns: int) -> int:
+    """How many octaves of detail so many `rows` resolve in so many `columns`; at least one.
+
+    With cells of side 2^-k in each of m columns there are 2^(k m) cells. At the largest k each of them still
+    has a row on average. Measured: benchmarks/DEFAULTS.md#scales-of-a-conditional-density.
+    """
+    return max(1, round(math.log2(rows) / columns))
+
+
+def _keep_inputs(layer: nn.Linear, inputs: int) -> None:
+    """Leave out all but the first `inputs` of a new layer, with initial weights for so many."""
+    kept = layer.weight.detach()[:, :inputs] * (layer.in_features / inputs) ** 0.5
+    layer.weight = nn.Parameter(kept.contiguous())
+    layer.in_features = inputs
 
 
 class _Aside(nn.Module):

@@ -36,6 +36,10 @@ class Waves(nn.Module):
         """The number of waves: a sine and a cosine for each direction at each scale."""
         return 2 * len(self.scales) * self.directions.shape[1]
 
+    def scales_of(self, inputs: int) -> int:
+        """The number of scales with which phi holds so many numbers a row."""
+        return (inputs - self.features) // (2 * self.directions.shape[1])
+
     def forward(self, y: Tensor, weights: Tensor | None = None) -> Tensor:
         """phi at `y: (n, d)`: (n, d + count); all `weights` are 1 if none are given."""
         if not len(self.scales):
