@@ -107,5 +107,6 @@ OBJECTIVES = Registry(
         "regularised-likelihood": "flowbench.objectives.regularised_likelihood:RegularisedLikelihood",
         "ot-flow": "flowbench.objectives.ot_flow:OTFlow",
         "flow-matching": "flowbench.objectives.flow_matching:FlowMatching",
+        "reverse-kl": "flowbench.objectives.reverse_kl:ReverseKL",
     },
 )

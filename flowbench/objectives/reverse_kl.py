@@ -26,23 +26,24 @@ class ReverseKL(Objective):
 
     This is the variational free energy of Rezende and Mohamed (2015), with gradients through the draws. It
     needs a `target` instead of data. A configuration cannot hold a target, so the objective is made in
-    Python: `ReverseKL(ReverseKLOptions(), target=...)`. It needs a training loop of its own, since `Trainer`
-    needs rows for validation.
+    Python: `ReverseKL(ReverseKLOptions(), target=...)`. One without a target trains nothing, as `check` says.
+    It needs a training loop of its own, since `Trainer` needs rows for validation.
 
     The minimum is mode-seeking: of modes far apart the flow may cover one, and the loss does not show it.
     """
 
     Options: ClassVar[type[options.PartOptions]] = ReverseKLOptions
 
-    def __init__(self, options: ReverseKLOptions, *, target: LogDensity) -> None:
+    def __init__(self, options: ReverseKLOptions, *, target: LogDensity | None = None) -> None:
         super().__init__(options)
         self.target = target
 
     def check(self, flow: Density) -> None:
-        """Raise `ConfigurationError` unless the flow is continuous.
+        """Raise `ConfigurationError` unless there is a target and the flow is continuous.
 
         The draws of some other flows, such as planar ones, carry no gradients.
         """
+        self._log_target()
         self.continuous(flow)
 
     def __call__(
@@ -50,14 +51,22 @@ class ReverseKL(Objective):
     ) -> LossTerms:
         """The loss, nats, over as many draws as `batch: (n, d)` has rows; the values of `batch` are not used.
 
-        Raises `ConfigurationError` if the target does not give one number for each row.
+        Raises `ConfigurationError` without a target, and if the target does not give one number for each row.
         """
         base = torch.randn(batch.shape, generator=generator, dtype=batch.dtype, device=batch.device)
         mapped = self.continuous(flow).to_data(base, generator, context=context)
-        log_target = self.target(mapped.value)
+        log_target = self._log_target()(mapped.value)
         if log_target.shape != (len(batch),):
             raise ConfigurationError(
                 f"the target of `reverse-kl` must give log-densities of shape ({len(batch)},) for rows of "
                 f"shape {tuple(batch.shape)}; got {tuple(log_target.shape)}"
             )
         return LossTerms((base_log_prob(base) - mapped.log_det - log_target).mean())
+
+    def _log_target(self) -> LogDensity:
+        if self.target is None:
+            raise ConfigurationError(
+                "objective `reverse-kl` learns from a density in the place of rows, which no configuration "
+                "holds; make it in Python, `ReverseKL(options, target=...)`, or train with `likelihood`"
+            )
+        return self.target

@@ -13,6 +13,8 @@ from flowbench.registry import OBJECTIVES
 
 #: The field for an objective that does not take any.
 FIELDS = {"ot-flow": {"name": "potential"}}
+#: What an objective takes beside its options.
+BESIDE = {"reverse-kl": {"target": lambda x: -(x - 1).square().sum(1)}}
 
 
 def continuous(features: int = 2, objective: str = "") -> ContinuousFlow:
@@ -40,7 +42,7 @@ def normal_rows(n: int, features: int = 2) -> torch.Tensor:
 def test_contract(name: str, values: dict[str, object]) -> None:
     """A scalar with gradients, drawn from the given generator alone: the same for the same seed."""
     objective_class = OBJECTIVES.get(name)
-    objective = objective_class(objective_class.Options(**values))
+    objective = objective_class(objective_class.Options(**values), **BESIDE.get(name, {}))
     flow, batch = continuous(objective=name), normal_rows(32)
     objective.check(flow)
     before = torch.get_rng_state()
