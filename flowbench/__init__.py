@@ -9,19 +9,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowbench.data import load_dataset
     from flowbench.estimator import FlowDensity, FlowRegressor
-    from flowbench.workflows.fit import fit
+    from flowbench.notebook import FittedRun, compare, fit, open_run
     from flowbench.workflows.stored_run import load_model
 
     __version__: str
 
-__all__ = ["FlowDensity", "FlowRegressor", "__version__", "fit", "load_dataset", "load_model"]
+__all__ = [
+    "FittedRun",
+    "FlowDensity",
+    "FlowRegressor",
+    "__version__",
+    "compare",
+    "fit",
+    "load_dataset",
+    "load_model",
+    "open_run",
+]
 
 _HOMES = {
+    "FittedRun": "flowbench.notebook",
     "FlowDensity": "flowbench.estimator",
     "FlowRegressor": "flowbench.estimator",
-    "fit": "flowbench.workflows.fit",
+    "compare": "flowbench.notebook",
+    "fit": "flowbench.notebook",
     "load_dataset": "flowbench.data",
     "load_model": "flowbench.workflows.stored_run",
+    "open_run": "flowbench.notebook",
 }
 
 

@@ -29,13 +29,24 @@ LAYERS: tuple[set[str], ...] = (
     {"objectives", "evaluation"},
     {"training", "report"},
     {"workflows"},
-    {"estimator"},
+    {"estimator", "notebook"},
     {"cli"},
     {"__main__"},
 )
 COMMAND_LINE = LAYERS[-2] | LAYERS[-1]
 TORCH_FREE = {"data", "store", "statistics", "report"}
-SLOW = {"h5py", "matplotlib", "pandas", "pyarrow", "scipy", "seaborn", "sklearn", "torch", "torchdiffeq"}
+SLOW = {
+    "h5py",
+    "matplotlib",
+    "narwhals",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "seaborn",
+    "sklearn",
+    "torch",
+    "torchdiffeq",
+}
 CONSOLE = {"argparse", "click", "rich", "typer"}
 LOUD = {"print", "sys.stdout", "sys.stderr", "sys.exit", "os._exit", "SystemExit"}
 UNSAFE_MODULES = {"cloudpickle", "dill", "marshal", "pickle", "shelve"}

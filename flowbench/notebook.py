@@ -1,0 +1,319 @@
+"""The commands as functions of frames, arrays and names, for a notebook or a script."""
+
+import hashlib
+import html
+import math
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import narwhals as nw
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowbench.errors import ConfigurationError
+from flowbench.options import PartOptions
+from flowbench.store import Run, atomic_write
+from flowbench.training.progress import Progress, Throttle
+from flowbench.workflows.compare import Comparison, comparison_configs
+from flowbench.workflows.compare import compare as compare_runs
+from flowbench.workflows.config import RunConfig, resolve
+from flowbench.workflows.fit import fit as fit_run
+from flowbench.workflows.home import Home
+from flowbench.workflows.preparation import Watch
+from flowbench.workflows.sampling import sample
+from flowbench.workflows.scoring import ScoredTable, score
+from flowbench.workflows.stored_run import load_model
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from flowbench.models.density_model import DensityModel
+
+Floats = NDArray[np.float64]
+Tell = Callable[[str], None]
+#: Kinds of frames that `FittedRun.sample` makes.
+Frames = Literal["pandas", "polars", "pyarrow"]
+
+#: Seconds between two lines on the progress of a fit.
+INTERVAL = 5.0
+#: Of a frame's sha256, the digits that its file is named by.
+DIGITS = 12
+#: The metrics that a fitted run shows of itself, and what they are called there.
+SHOWN = {"test_nll": "test NLL", "kl_to_truth": "KL(true || model)"}
+
+
+def _silent(text: str) -> None:
+    """Hear a line, and say nothing."""
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """A fitted model, with the folder in which everything about it is stored.
+
+    `run` is that folder, and `home` the working folder. `sample` returns frames of the kind `frames`.
+    """
+
+    run: Run
+    home: Home = field(default_factory=Home)
+    frames: Frames = "pandas"
+
+    def score(self, data: Any) -> ScoredTable:
+        """Log-likelihoods of the rows of `data`, with the error of each, and what is wrong with some.
+
+        `data` is as in `fit`, with the columns that the model was fitted on. Raises as
+        `flowbench.workflows.scoring.score` does.
+        """
+        if isinstance(data, str | Path):
+            return score(self.run, str(data), home=self.home)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "rows.parquet"
+            _write(_to_arrow(data), path)
+            return score(self.run, str(path), home=self.home)
+
+    def log_prob(self, data: Any) -> Floats:
+        """Log-likelihoods `(n,)` of the rows of `data`, nats, data units; NaN where there is none."""
+        return self.score(data).log_prob
+
+    def sample(self, n: int = 1, *, given: Any = None, seed: int = 0) -> Any:
+        """Draw `n` rows as a frame: the table's columns, then `log_prob` and `log_prob_error`, nats.
+
+        A conditional model needs `given`: a value for each given column, or data as in `fit` that have these
+        columns. `n` rows are then drawn for each of their rows. Raises as
+        `flowbench.workflows.sampling.sample` does.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "rows.parquet"
+            if given is not None and not isinstance(given, str | Mapping):
+                given = str(given) if isinstance(given, Path) else _write(_to_arrow(given), path)
+            sample(self.run, n, given=given, seed=seed, home=self.home).save(path, self.run)
+            return nw.read_parquet(path, backend=self.frames).to_native()
+
+    @property
+    def model(self) -> "DensityModel":
+        """The model itself, as it learnt: see `flowbench.load_model`."""
+        return load_model(self.run)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every figure of the fit by name; empty if it was interrupted."""
+        if not self.run.has_results:
+            return {}
+        return {name: metric.value for name, metric in self.run.read_results().metrics.items()}
+
+    def describe(self) -> dict[str, str]:
+        """What the run is, in a few words each."""
+        info, dataset = self.run.info, self.run.dataset
+        given = ", ".join(dataset.get("given", ()))
+        told = {
+            "model": str(info.get("model", "")),
+            "data": str(dataset.get("name", "")),
+            "columns": ", ".join(dataset.get("columns", ())) + (f" given {given}" if given else ""),
+            "status": self.run.status,
+        }
+        metrics = self.metrics
+        for name, text in SHOWN.items():
+            if name in metrics:
+                error = metrics.get(f"{name}_standard_error", math.nan)
+                told[text] = f"{metrics[name]:.4f} ± {error:.4f} nats"
+        results = self.run.read_results() if self.run.has_results else None
+        failed = [name for name, each in (results.certificates if results else {}).items() if not each.passed]
+        if results:
+            told["certificates"] = f"not passed: {', '.join(failed)}" if failed else "all passed"
+        return told | {"folder": str(self.run.path)}
+
+    def __repr__(self) -> str:
+        told = self.describe()
+        width = max(map(len, told))
+        return "\n".join(["FittedRun", *(f"  {name:<{width}}  {text}" for name, text in told.items())])
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for name, text in self.describe().items()
+        )
+        return f"<table>{''.join(rows)}</table>"
+
+
+def fit(
+    data: Any,
+    model: str | PartOptions | None = None,
+    *,
+    given: Sequence[str] = (),
+    time_budget: float | None = None,
+    steps: int | None = None,
+    preset: str = "default",
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    folder: str | Path = ".",
+    tell: Tell = _silent,
+) -> FittedRun:
+    """Learn the density of `data`, as the command `fit` does, and store all that is learnt.
+
+    Parameters
+    ----------
+    data
+        The name or the path of a data set, as for the command; a pandas, polars or pyarrow frame, of which
+        the index is left out; or an array `(n, d)`, whose columns are called x0, x1, ... A frame or an array
+        is first written into `datasets/` of the `folder`, so that the run can be resumed and compared.
+        A configuration that `flowbench.workflows.config.resolve` made holds everything; it takes the place of
+        all but `name`, `folder` and `tell`.
+    model
+        A model of the registry ("cnf" by default), or the options of one, such as
+        `PlanarFlow.Options(layers=8)`.
+    given
+        Columns that the density is given: it learns p(others | given).
+    time_budget, steps
+        Seconds of training, or optimiser steps; 60 seconds by default.
+    preset
+        "default", or a published recipe of the model, such as "ffjord" for "cnf".
+    options
+        Further options by dotted name, such as {"flow.field.width": 128}.
+    seed
+        Seed of the weights and the batches.
+    name
+        Name of the run's folder; by default the data's and the model's.
+    folder
+        The working folder, with `datasets/` and `runs/` in it.
+    tell
+        Hears a line on the progress of the fit every few seconds, such as `print`.
+
+    What is wrong with the table is said by `warnings.warn` before training. Raises as
+    `flowbench.workflows.fit.fit` does.
+    """
+    home = Home(Path(folder))
+    if isinstance(data, RunConfig):
+        config, kind = data, _kind("pandas")
+    else:
+        kept, kind = _keep(data, home)
+        own = {"plan.seconds": time_budget, "plan.steps": steps, "seed": seed, **(options or {})}
+        if given:
+            own["data.given"] = _names(given)
+        if isinstance(model, PartOptions):
+            own["flow"] = {"name": model.name, **model.model_dump(exclude_unset=True)}
+            model = model.name
+        config = resolve(kept, model, preset=preset, overrides=own)
+    return FittedRun(fit_run(config, home=home, name=name, watch=_watch(tell)), home, kind)
+
+
+def compare(
+    data: Any,
+    models: Sequence[str] = ("cnf", "planar", "gaussian"),
+    *,
+    given: Sequence[str] = (),
+    time_budget: float | None = None,
+    steps: int | None = None,
+    seeds: int = 1,
+    options: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    folder: str | Path = ".",
+    tell: Tell = _silent,
+) -> Comparison:
+    """Fit each of the `models` to `data`, as `fit` does, and write a report, as the command `compare` does.
+
+    Each model is fitted `seeds` times, with the seeds 0, 1, ... Runs that are there already are taken. The
+    report, in `reports/` of the `folder`, is called `name`; the page is `Comparison.report.html`. Raises as
+    `flowbench.workflows.compare.compare` does.
+    """
+    home = Home(Path(folder))
+    kept, _ = _keep(data, home)
+    own = {"plan.seconds": time_budget, "plan.steps": steps, **(options or {})}
+    if given:
+        own["data.given"] = _names(given)
+    configs = comparison_configs([kept], list(models), range(seeds), overrides=own)
+    place = home.report_path(name, [Path(kept).stem])
+    watch = _watch(tell)
+    return compare_runs(configs, place, home=home, watch=lambda config: watch, on_warning=_warn)
+
+
+def open_run(name: str, folder: str | Path = ".") -> FittedRun:
+    """The run called `name` in `runs/` of the working `folder`; raises `UnknownNameError` without one."""
+    home = Home(Path(folder))
+    return FittedRun(home.run(name), home)
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _watch(tell: Tell) -> Watch:
+    due = Throttle(INTERVAL)
+
+    def progress(now: Progress) -> None:
+        if due.is_due():
+            left = f"; {now.seconds_left:.0f} s left" if math.isfinite(now.seconds_left) else ""
+            told = f"validation NLL {now.validation_nll:.4f} nats, best {now.best_nll:.4f}"
+            tell(f"step {now.step:,}: {told}{left}")
+
+    return Watch(
+        on_progress=progress,
+        on_stage=tell,
+        on_start=lambda run: tell(f"run folder: {run.path}"),
+        on_warning=_warn,
+    )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=2)
+
+
+def _kind(name: str) -> Frames:
+    """The kind of frames that samples of data of a kind come as; pandas for those that are not made here."""
+    return next((kind for kind in get_args(Frames) if kind == name), "pandas")
+
+
+def _keep(data: Any, home: Home) -> tuple[str, Frames]:
+    """The name or path by which `data` are read, and the kind of frames that they are.
+
+    A frame or an array is written into `datasets/`, under a name that its values decide.
+    """
+    if isinstance(data, str | Path):
+        return str(data), _kind("pandas")
+    frame = _frame(data)
+    table = frame.to_arrow()
+    home.datasets.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.datasets) as folder:
+        written = Path(_write(table, Path(folder) / "frame.parquet"))
+        name = f"frame-{hashlib.sha256(written.read_bytes()).hexdigest()[:DIGITS]}"
+        path = home.datasets / f"{name}.parquet"
+        if not path.exists():
+            written.rename(path)
+    return name, _kind(frame.implementation.value)
+
+
+def _write(table: "pyarrow.Table", path: Path) -> str:
+    from pyarrow import parquet
+
+    with atomic_write(path) as partial:
+        parquet.write_table(table, partial)
+    return str(path)
+
+
+def _to_arrow(data: Any) -> "pyarrow.Table":
+    return _frame(data).to_arrow()
+
+
+def _frame(data: Any) -> "nw.DataFrame[Any]":
+    """A frame, or an array `(n, d)`, as narwhals sees it; raises `ConfigurationError` for anything else."""
+    try:
+        native = nw.from_native(data)
+    except TypeError:
+        return _frame_of_array(data)
+    return native.collect() if isinstance(native, nw.LazyFrame) else native
+
+
+def _frame_of_array(data: ArrayLike) -> "nw.DataFrame[Any]":
+    values = np.asarray(data)
+    if values.ndim != 2 or values.dtype.kind not in "fiub":
+        raise ConfigurationError(
+            "data are the name or the path of a table, a pandas, polars or pyarrow frame, or an array (n, d) "
+            f"of numbers; got {type(data).__name__}"
+            + (f" of shape {values.shape} and {values.dtype}" if values.ndim else "")
+        )
+    columns = {f"x{i}": column for i, column in enumerate(values.T)}
+    return nw.from_dict(columns, backend="pandas")

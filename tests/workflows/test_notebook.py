@@ -1,0 +1,142 @@
+"""The commands as functions of frames and arrays, with real files, frames and runs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import flowbench
+from flowbench import FittedRun
+from flowbench.errors import ConfigurationError, DataError, UnknownNameError
+from flowbench.models.discrete.planar import PlanarFlow
+from flowbench.workflows.config import resolve
+
+
+def frame(n: int = 400) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=n)
+    return pd.DataFrame({"a": a, "b": 2 * a + rng.normal(size=n), "count": rng.integers(0, 5, n)})
+
+
+KINDS = {"pandas": lambda table: table, "polars": pl.from_pandas, "pyarrow": pa.Table.from_pandas}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frame_of_each_kind_is_fitted_scored_and_drawn(kind: str, tmp_path: Path) -> None:
+    table = KINDS[kind](frame())
+    run = flowbench.fit(table, "gaussian", folder=tmp_path, name="fitted")
+    assert run.run.path == tmp_path / "runs" / "fitted"
+    scored = run.score(table)
+    assert scored.log_prob.shape == (400,) and np.isfinite(scored.log_prob).all()
+    assert np.isfinite(scored.log_prob_error).all()
+    assert np.array_equal(run.log_prob(table), scored.log_prob)
+    drawn = run.sample(7)
+    assert type(drawn) is type(table)
+    assert (drawn.column_names if kind == "pyarrow" else list(drawn.columns)) == [
+        "a",
+        "b",
+        "count",
+        "log_prob",
+        "log_prob_error",
+    ]
+    again = flowbench.open_run("fitted", tmp_path)
+    assert np.array_equal(again.log_prob(table), scored.log_prob)
+    assert isinstance(again.sample(3), pd.DataFrame)
+
+
+def test_frames_and_files_of_the_same_rows_get_the_same_likelihoods(tmp_path: Path) -> None:
+    table = frame()
+    table.to_parquet(tmp_path / "same.parquet")
+    by_frame = flowbench.fit(table, "gaussian", folder=tmp_path)
+    by_file = flowbench.fit(tmp_path / "same.parquet", "gaussian", folder=tmp_path)
+    by_lazy = flowbench.fit(pl.from_pandas(table).lazy(), "gaussian", folder=tmp_path)
+    assert np.array_equal(by_frame.log_prob(table), by_file.log_prob(tmp_path / "same.parquet"))
+    assert by_frame.metrics == {**by_frame.metrics, **{"test_nll": by_file.metrics["test_nll"]}}
+    assert by_lazy.metrics["test_nll"] == by_file.metrics["test_nll"]
+    # The same frame is written once.
+    before = sorted((tmp_path / "datasets").iterdir())
+    flowbench.fit(table, "gaussian", folder=tmp_path)
+    assert sorted((tmp_path / "datasets").iterdir()) == before
+
+
+def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    drawn = flowbench.fit(frame(), "gaussian", folder=tmp_path).sample(50)
+    assert drawn["count"].dtype == "int64"
+
+
+def test_arrays_get_names(tmp_path: Path) -> None:
+    x = frame()[["a", "b"]].to_numpy()
+    run = flowbench.fit(x, "gaussian", folder=tmp_path)
+    assert run.model.columns == ("x0", "x1")
+    assert np.isfinite(run.log_prob(x)).all()
+
+
+def test_conditional_models_take_values_or_frames_of_givens(tmp_path: Path) -> None:
+    table = frame()[["a", "b"]]
+    run = flowbench.fit(table, "gaussian", given="a", folder=tmp_path)
+    drawn = run.sample(200, given={"a": 1.5})
+    assert list(drawn.columns) == ["b", "a", "log_prob", "log_prob_error"]
+    assert drawn["b"].mean() == pytest.approx(3, abs=0.3) and (drawn["a"] == 1.5).all()
+    many = run.sample(3, given=pd.DataFrame({"a": [0.0, 1.0]}))
+    assert many["a"].tolist() == [0.0] * 3 + [1.0] * 3
+    assert run.log_prob(table).shape == (400,)
+    assert "b given a" in repr(run)
+    with pytest.raises(ConfigurationError, match="models b given a"):
+        run.sample(3)
+
+
+def test_options_of_a_model_take_the_place_of_its_name(tmp_path: Path) -> None:
+    run = flowbench.fit(frame(), PlanarFlow.Options(layers=3), steps=5, folder=tmp_path)
+    assert run.run.config["flow"]["name"] == "planar" and run.run.config["flow"]["layers"] == 3
+
+
+def test_a_configuration_holds_everything(tmp_path: Path) -> None:
+    config = resolve("iris", "gaussian", overrides={"seed": 3})
+    assert flowbench.fit(config, folder=tmp_path).run.config["seed"] == 3
+
+
+def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
+    table = frame().assign(twice=lambda t: 2 * t["a"])
+    with pytest.warns(UserWarning, match="determine"):
+        flowbench.fit(table, "gaussian", folder=tmp_path)
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    flowbench.fit(frame(), "planar", steps=20, folder=tmp_path, tell=told.append)
+    assert any(re.match(r"step \d+: validation NLL [\d.-]+ nats, best [\d.-]+", text) for text in told)
+    assert any(text.startswith("run folder: ") for text in told)
+
+
+def test_a_run_shows_itself_in_text_and_html(tmp_path: Path) -> None:
+    table = frame().rename(columns={"a": "a<b>"})
+    run = flowbench.fit(table, "gaussian", folder=tmp_path)
+    text, page = repr(run), run._repr_html_()
+    assert text.startswith("FittedRun\n") and "gaussian" in text and "± " in text and "a<b>, b, count" in text
+    assert page.startswith("<table>") and "a&lt;b&gt;" in page and "a<b>" not in page
+
+
+def test_a_comparison_of_a_frame(tmp_path: Path) -> None:
+    compared = flowbench.compare(frame(), ["gaussian", "mixture"], folder=tmp_path, name="two", time_budget=5)
+    assert [run.info["model"] for run in compared.runs] == ["gaussian", "mixture"]
+    assert compared.report is not None and compared.report.html == tmp_path / "reports" / "two" / "index.html"
+
+
+@pytest.mark.parametrize("data", [3, [1, 2], np.zeros(3), np.array([["a", "b"]]), {"a": 1}, None], ids=str)
+def test_other_data_are_refused(data: object, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="data are the name or the path of a table"):
+        flowbench.fit(data, "gaussian", folder=tmp_path)
+    assert not (tmp_path / "datasets").exists()
+
+
+def test_frames_that_are_no_tables_of_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="text"):
+        flowbench.fit(frame().assign(text="x" * 3), "gaussian", folder=tmp_path)
+    with pytest.raises(UnknownNameError):
+        flowbench.open_run("none", tmp_path)
+    assert not (tmp_path / "runs").exists()
+    assert issubclass(UnknownNameError, Exception) and FittedRun.__doc__
