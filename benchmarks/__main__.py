@@ -24,7 +24,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ablation": ("quality:ablation", {"seconds": 60.0}),
     "sweep": ("quality:sweep", {"seconds": 60.0}),
     **{f"recovery-{d}": ("recovery:run", {"columns": d, "seconds": 120.0}) for d in (2, 8, 32)},
-    "regression": ("regression:run", {"seconds": 60.0}),
+    "regression": ("regression:run", {"seconds": 20.0}),
     "known": ("known_conditional:run", {"seconds": 120.0}),
     "memory": ("memory:run", {}),
     "roofline": ("roofline:run", {}),

@@ -12,7 +12,7 @@ from flowbench.statistics.paired import compare_paired, estimate_mean
 FLOWBENCH = "benchmarks.contenders.regression:flowbench"
 PEER = "benchmarks.contenders.regression:peer"
 OURS = "cnf"
-MODELS = ("cnf", "nsf", "mixture", "gaussian", "kde")
+MODELS = ("cnf", "nsf", "mixture")
 PEERS = ("ngboost", "boosted mean", "boosted quantiles", "linear")
 QUICK_TABLES, QUICK_SPLITS = ("yacht", "concrete", "wine"), 3
 

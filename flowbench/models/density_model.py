@@ -133,14 +133,18 @@ class DensityModel(nn.Module):
 
         The rows of one context do not depend on the other contexts (`Density.sample_for_each`).
         """
+        places = self.sample_places_for_each(m, generator, context=context)
+        return self.encoder.restore(places.flatten(0, 1)).view(places.shape)
+
+    def sample_places_for_each(self, m: int, generator: torch.Generator, *, context: Tensor) -> Tensor:
+        """As `sample_for_each`, but places in cells."""
         given = self._encode_context(context, len(context))
         if given is None:
             raise ConfigurationError("the model is given no columns; draw from it with `sample`")
         parts = torch.split(given, max(1, self.chunk // m))
         each = zip(parts, repeating(generator, len(parts)), strict=True)
         drawn = torch.cat([self._draw_for_each(m, part, same) for part, same in each])
-        rows = self.encoder.restore(self.encoder.to_data(drawn.flatten(0, 1))[0])
-        return rows.view(drawn.shape)
+        return self.encoder.to_data(drawn.flatten(0, 1))[0].view(drawn.shape)
 
     def trajectory(
         self, n: int, times: Tensor, generator: torch.Generator, *, context: Tensor | None = None

@@ -17,6 +17,7 @@ from flowbench.report.figures.planes import (
 from flowbench.report.figures.quantiles import Quantiles, draw_calibration
 from flowbench.report.figures.rank_lines import draw_ranks
 from flowbench.report.figures.sample_paths import draw_paths, path_plane
+from flowbench.report.figures.slices import Slice, beyond_top, draw_slices
 from flowbench.report.figures.style import TOLD_APART, Picture, short
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
 from flowbench.report.numbers import listed, plural
@@ -27,6 +28,8 @@ from flowbench.store import Grid
 
 #: Quantiles of a column given another that are drawn over its density.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+#: The title of a panel names the values of at most this many givens.
+MOST_GIVENS = 3
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def galleries(section: Section, key: str) -> list[Gallery]:
     made = [
         _differences(section, f"{key}-differences"),
         _plane_gallery(section, f"{key}-plane"),
+        _slice_gallery(section, f"{key}-slices"),
         _corner_gallery(section, f"{key}-corner"),
         *_path_galleries(section, f"{key}-paths"),
         _calibration(section, f"{key}-calibration"),
@@ -130,6 +134,50 @@ def _truth_panel(section: Section, plane: Plane, grids: Sequence[Grid], key: str
             truth = draw_density(plane, grid, grid.true_log_prob, what="the truth", key=f"{key}-truth")
             return Panel("truth", (truth, dots), note)
     return Panel("test rows", (dots,), note)
+
+
+def _slice_gallery(section: Section, key: str) -> Gallery | None:
+    """The densities of one column at the contexts of three test rows, if there are many givens."""
+    found = [
+        (number, model.label, run.results.slices)
+        for number, (model, run) in enumerate(_shown_runs(section))
+        if run.results.slices is not None
+    ][:TOLD_APART]
+    if not found:
+        return None
+    first = found[0][2]
+    panels = []
+    for place, value in enumerate(first.value):
+        lines = [
+            Slice(label, number, slices.y[place], slices.log_prob[place]) for number, label, slices in found
+        ]
+        picture = draw_slices(
+            lines,
+            float(value),
+            column=section.columns[0],
+            alt=f"Density of {section.columns[0]} under each model, given the values of a test row, and the "
+            "value of that row.",
+            key=f"{key}-{place}",
+        )
+        panels.append(Panel(_describe_slice(lines, section, first.context[place]), (picture,)))
+    caption = (
+        f"Each model's density of {section.columns[0]} at the givens of three test rows: those whose "
+        f"{section.columns[0]} is low, in the middle and high."
+    )
+    caption += _told_apart(len(section.models)) + _seeds_shown(section)
+    return Gallery(f"Densities of {section.columns[0]} at single givens", "curves", tuple(panels), caption)
+
+
+def _describe_slice(lines: Sequence[Slice], section: Section, context: Floats) -> str:
+    """The givens of a panel, and whose peaks it does not show."""
+    named = [
+        f"{short(name)} = {value:.4g}"
+        for name, value in zip(section.given[:MOST_GIVENS], context, strict=False)
+    ]
+    left_out = len(section.given) - len(named)
+    more = f" and {left_out} more" if left_out else ""
+    cut = beyond_top(lines)
+    return ", ".join(named) + more + (f"; higher than the panel: {listed(cut)}" if cut else "")
 
 
 def _grids(section: Section) -> list[Grid]:

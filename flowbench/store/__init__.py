@@ -11,6 +11,7 @@ from flowbench.store.results import (
     RowSplit,
     Samples,
     ScoredRows,
+    Slices,
     Trajectory,
 )
 from flowbench.store.run import Run, check_run_name, is_run_folder, list_runs
@@ -27,6 +28,7 @@ __all__ = [
     "Run",
     "Samples",
     "ScoredRows",
+    "Slices",
     "Trajectory",
     "atomic_write",
     "check_run_name",

@@ -1,8 +1,8 @@
 """The layout of `results.h5`: one table, from which the file is both written and checked.
 
-Every axis has a dimension scale, so that xarray shows `row`, `sample`, `column`, `x`, `y`, `time` and
-`particle` as dimensions. All groups share the scale `column`, which lies in the root, and so does `given`,
-the scale of the columns that a conditional model is given.
+Every axis has a dimension scale, so that xarray shows `row`, `sample`, `column`, `x`, `y`, `slice`, `point`,
+`time` and `particle` as dimensions. All groups share the scale `column`, which lies in the root, and so does
+`given`, the scale of the columns that a conditional model is given.
 """
 
 import io
@@ -29,6 +29,7 @@ from flowbench.store.results import (
     RowSplit,
     Samples,
     ScoredRows,
+    Slices,
     Trajectory,
 )
 from flowbench.store.safe_hdf5 import UntrustedFile, open_untrusted
@@ -105,6 +106,17 @@ LAYOUTS = {
             Member("true_log_prob", ("x", "y"), "nats", optional=True),
         ),
     ),
+    "slices": Layout(
+        Slices,
+        (
+            Member("slice", ("slice",), "1", np.int64, numbers=("y", 0)),
+            Member("point", ("point",), "1", np.int64, numbers=("y", 1)),
+            Member("context", ("slice", "given"), _DATA_UNITS),
+            Member("value", ("slice",), _DATA_UNITS),
+            Member("y", ("slice", "point"), _DATA_UNITS),
+            Member("log_prob", ("slice", "point"), "nats"),
+        ),
+    ),
     "trajectory": Layout(
         Trajectory,
         (
@@ -125,7 +137,7 @@ LAYOUTS = {
         ),
     ),
 }
-_OPTIONAL_GROUPS = {"grid", "trajectory", "calibration"}
+_OPTIONAL_GROUPS = {"grid", "slices", "trajectory", "calibration"}
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -138,6 +150,7 @@ def write_results(path: Path, results: Results) -> None:
         "samples": results.samples,
         "split": results.split,
         "grid": results.grid,
+        "slices": results.slices,
         "trajectory": results.trajectory,
         "calibration": results.calibration,
     }
@@ -181,6 +194,7 @@ def read_results(path: Path) -> Results:
             metrics=_read_metrics(file),
             certificates=_read_certificates(file) if "certificates" in groups else {},
             grid=parts.get("grid"),
+            slices=parts.get("slices"),
             trajectory=parts.get("trajectory"),
             calibration=parts.get("calibration"),
             provenance=from_json(file.text("", "provenance"), f"{path}: `provenance`"),

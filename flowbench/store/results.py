@@ -85,6 +85,20 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Slices:
+    """The density of one column at each of k contexts: those of held-out rows.
+
+    `context: (k, c)` the givens of the rows; `value: (k,)` what the column was there; `y: (k, p)` points at
+    which the density is tabulated, increasing, and `log_prob: (k, p)`, nats; all in data units.
+    """
+
+    context: Floats
+    value: Floats
+    y: Floats
+    log_prob: Floats
+
+
+@dataclass(frozen=True)
 class Trajectory:
     """Paths of samples from the base (time 0) to the data (time 1).
 
@@ -145,3 +159,4 @@ class Results:
     certificates: dict[str, Certificate] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     given: tuple[str, ...] = ()
+    slices: Slices | None = None

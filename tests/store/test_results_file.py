@@ -23,6 +23,7 @@ from flowbench.store import (
     RowSplit,
     Samples,
     ScoredRows,
+    Slices,
     Trajectory,
 )
 from flowbench.store.hdf5 import MAX_CHUNK_BYTES, chunk_shape, read_results, write_results
@@ -100,6 +101,27 @@ def example() -> Results:
         certificates={"round_trip": Certificate(2e-6, 1e-3, "1", True, "rows come back")},
         provenance={"sha256": "ab", "seeds": [1, 2]},
     )
+
+
+def test_slices_of_a_conditional_density_come_back(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0).normal
+    original = Results(
+        columns=("y",),
+        given=("a", "b"),
+        scored=ScoredRows(np.arange(3), draw(size=(3, 1)), draw(size=3), context=draw(size=(3, 2))),
+        samples=Samples(draw(size=(6, 1)), draw(size=6), context=draw(size=(6, 2))),
+        split=RowSplit(np.arange(8), np.arange(2), np.arange(3)),
+        metrics={},
+        slices=Slices(draw(size=(2, 2)), draw(size=2), draw(size=(2, 5)), draw(size=(2, 5))),
+    )
+    path = tmp_path / "results.h5"
+    write_results(path, original)
+    assert_same(read_results(path), original)
+    with xr.open_datatree(path, engine="h5netcdf") as tree:
+        slices = tree["slices"]
+        assert slices["log_prob"].dims == slices["y"].dims == ("slice", "point")
+        assert slices["context"].dims == ("slice", "given")
+        assert list(slices["given"].values) == ["a", "b"]
 
 
 DIMENSIONS = {

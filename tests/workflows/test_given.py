@@ -261,3 +261,24 @@ def test_a_data_set_says_what_is_given() -> None:
     assert given.targets.tolist() == [[1], [4], [7], [10]]
     assert given.context.tolist() == [[2, 0], [5, 3], [8, 6], [11, 9]]
     assert whole.context is None and whole.targets is whole.rows
+
+
+def test_one_column_given_several_is_pictured_at_three_rows(home: Home, tmp_path: Path) -> None:
+    runs = [fitted(home, model, **{"data.columns": ("y",)}) for model in ("gaussian", "mixture")]
+    results = [run.read_results() for run in runs]
+    for found in results:
+        slices = found.slices
+        assert slices is not None and slices.y.shape == slices.log_prob.shape == (3, 400)
+        places = [np.flatnonzero((found.scored.context == each).all(1))[0] for each in slices.context]
+        assert np.array_equal(found.scored.x[places, 0], slices.value)
+        assert (np.diff(slices.value) > 0).all() and (np.diff(slices.y) >= 0).all()
+        assert np.trapezoid(np.exp(slices.log_prob), slices.y) == pytest.approx(1, abs=0.02)
+    # The rows of `table`: y = 2 a + 0.5 e, and the column a holds 10 + 3 a.
+    first = results[0].slices
+    assert first is not None
+    truth = norm(2 * (first.context[:, :1] - 10) / 3, 0.5)
+    assert np.abs(np.exp(first.log_prob) - truth.pdf(first.y)).max() < 0.1
+    # The same rows for every model, so that their densities share a panel.
+    assert results[1].slices is not None and np.array_equal(first.context, results[1].slices.context)
+    page = write_report(runs, tmp_path / "report").html.read_text()
+    assert "Densities of y at single givens" in page and page.count("value of that row") == 3
