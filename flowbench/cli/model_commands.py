@@ -53,9 +53,9 @@ def sample(
 ) -> None:
     """Draw rows from a run's model.
 
-    Writes the table's own columns, `log_prob` (nats, data units) and `log_prob_error`, how far that may be
-    off, by default to samples.h5 in the run's folder; prints the file's path. A run that was fitted with
-    `--given` draws for the values of these columns, which stand beside the rows.
+    Writes the drawn columns, `log_prob` and `log_prob_error`, by default to samples.h5 in the run's folder.
+    `log_prob` is in nats and data units, and `log_prob_error` is its numerical error. A run that was fitted
+    with `--given` needs values of these columns, and writes them too. Prints the file's path.
     """
     from flowbench.workflows import output as outputs
     from flowbench.workflows import sampling

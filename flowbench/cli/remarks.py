@@ -19,8 +19,8 @@ def say_dequantised(names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         terminal.say(
-            f"values of {', '.join(names[:MOST_NAMED])}{more} stand for cells: a log-likelihood is the mean "
-            "over the row's cell, a lower bound of the log of its mass by its volume"
+            f"values of {', '.join(names[:MOST_NAMED])}{more} are rounded, and each stands for an interval, "
+            "its cell: a log-likelihood is the mean log-density over the row's cell"
         )
 
 

@@ -69,12 +69,15 @@ def number_rows(rows: Floats) -> Integers:
 
 
 def find_copies(rows: Floats) -> Integers:
-    """For each of the `rows: (n, d)`, the index of the first row that it is a copy of: `(n,)`.
+    """The index `(n,)` of the first row that each of the `rows: (n, d)` copies; its own if there is none.
 
-    Identical rows are copies if at least one of their values is not expected to occur twice. Such a value is
-    not an atom, and most other values of its column differ among distinct rows. Rows of atoms, or of whole
-    numbers that repeat in every column, are equal by chance, and each has its own index. Distinct rows of a
-    single column never repeat. There, equal values are by chance if the values fill an even spacing.
+    Identical rows count as copies if one of their values is unlikely to repeat by chance. A value is unlikely
+    to repeat if it is no atom, that is, no value which many rows share, and if most other values of its
+    column occur once among the distinct rows. All other identical rows count as equal by chance. Examples
+    are rows of atoms, and rows of whole numbers in columns that all hold repeats.
+
+    In a table of one column the values of distinct rows are distinct, so that their repeats tell nothing.
+    There, equal values count as chance if the values occupy most points of an even spacing.
     """
     alone = np.arange(len(rows))
     numbers = number_rows(rows)

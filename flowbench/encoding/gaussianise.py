@@ -228,10 +228,11 @@ def _apart(knots: Floats, gap: float) -> list[int]:
 
 
 def _tail_slope(excess: Floats, end: float, secant: float) -> float:
-    """The slope beyond an outer knot whose image is `end`.
+    """The slope with which the map goes on beyond an outermost knot, which it takes to `end`.
 
-    `excess: (n,)` is how far each row lies beyond the knot; it is negative for the others. `secant` is the
-    slope of the piece inside, from which the result differs by a factor of at most 10.
+    `excess: (n,)` is the signed distance of each value beyond the knot, negative inside. The slope takes the
+    mean excess of the values beyond to that of a standard normal. It is limited to between a tenth of
+    `secant`, the slope of the piece inside the knot, and ten times that.
     """
     from scipy.special import log_ndtr
 

@@ -12,18 +12,19 @@ from flowbench.statistics.gaussian_mixtures import Tell, silent
 
 
 class TableEncoder(nn.Module):
-    """The encoder from the rows of a table to model space, and back; models use no other way.
+    """Maps rows of a table to model space, in which densities are fitted, and back.
 
-    A row goes through the `dequantiser` and then through the `transforms`, one after another. The dequantiser
-    replaces a value that stands for a cell by a place in that cell. Both are fitted on training rows, and
-    both hold buffers that are saved with the model's weights. Without a `dequantiser` all columns are
-    continuous.
+    All models encode rows through this class. A row goes through the `dequantiser` and then through the
+    `transforms`, one after another. A rounded value stands for an interval, its cell; the dequantiser
+    replaces it by a place in that cell. Both parts are fitted on training rows, and hold buffers that are
+    saved with the model's weights. Without a `dequantiser` all columns are continuous.
 
-    `columns` names the d columns, in the order of every `x: (n, d)`, float64, data units. Rows at places in
-    their cells have a density; rows of the table have one if all columns are continuous. Each method says
-    which of the two it takes.
+    `columns` names the d columns, in the order of every `x: (n, d)`, float64, data units. There are two kinds
+    of rows: those of the table, and those at places in cells. Rows at places always have a density. Rows of
+    the table have one only if all columns are continuous. Each method says which kind it takes.
 
-    Raises `ConfigurationError` if a part has other columns, or if rows have another shape.
+    Raises `ConfigurationError` if the dequantiser or a transform was made for other columns, or if rows do
+    not have d columns.
     """
 
     def __init__(

@@ -115,10 +115,11 @@ def _ordinary(rows: Floats) -> NDArray[np.bool_]:
 
 
 def _constant_sums(values: Floats) -> Floats:
-    """Weights `(k, m)` of the k weighted sums of the columns of `values: (n, m)` that are constant.
+    """Linear combinations of the columns of `values: (n, m)` that are zero, or nearly, in every row.
 
-    They are in reduced echelon form, so that relations of different columns stay apart. Each is scaled to a
-    largest weight of 1.
+    The columns have mean zero. Returns the coefficients `(k, m)` of a basis of these combinations. The basis
+    is brought to reduced row echelon form, so that relations among different columns are not mixed. Each row
+    is then divided by its largest magnitude.
     """
     variances, vectors = np.linalg.eigh(values.T @ values / len(values))
     null = vectors[:, variances < CONSTANT**2].T

@@ -157,11 +157,11 @@ def _calibrate(
 
 
 def _base_points(model: DensityModel, flow: Flow, rows: Rows, generator: torch.Generator) -> Tensor:
-    """Points `(n, d)`, float64, that are standard normal if the n `rows` follow the model.
+    """Points `(n, d)`, float64, that are standard normal if the n `rows`, in model space, follow the model.
 
-    The rows are in model space. Without a background they are the base points of the rows. With one, each row
-    is assigned at random to the flow or to the background, by its posterior share. A row of the flow keeps
-    its base point, and a row of the background gets a draw of the normal instead.
+    Without a `Background`, the points are the images of the rows in the base. With one, each row is assigned
+    to the flow or to the background at random, by their posterior probabilities. A row of the flow keeps its
+    image. A row of the background has none, and is replaced by a draw from the standard normal.
     """
     x, context = rows.x, rows.context
     given = None if context is None else context.to(flow.like)

@@ -50,11 +50,12 @@ class Velocity(Protocol):
 
 @dataclass(frozen=True)
 class InitialValueProblem:
-    """dy/dt = f(t, y, *args) from `state` at `t0` to `t1`, checked, with at least one row and t0 != t1.
+    """An initial value problem dy/dt = f(t, y, *args), whose values `Integrator.integrate` has checked.
 
+    It starts with `state` at `t0` and ends at `t1`, which differs from `t0`. There is at least one row.
     `times` lie strictly between `t0` and `t1`, in the order in which the solve passes them. `args` are
-    constants of the rows, and `parameters` are the other tensors that `f` depends on and that need gradients.
-    For `path` see `Integrator.integrate`.
+    tensors with an entry for each row, which do not change with time. `parameters` are the other tensors that
+    `f` depends on and that need gradients. For `path` see `Integrator.integrate`.
     """
 
     f: Derivative

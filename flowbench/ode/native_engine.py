@@ -48,14 +48,14 @@ class NativeOptions(SteppedOptions):
 
 
 class NativeIntegrator(Integrator):
-    """Dormand and Prince (1980), Tsitouras (2011), and classical fixed grids; differentiable.
+    """Differentiable Runge-Kutta solvers: Dormand-Prince (1980), Tsitouras (2011), classical fixed steps.
 
-    Gradients are those of the steps as taken: they go through the accepted steps by backpropagation. The
-    choice of the step sizes, and the errors that decide it, are outside the graph. The error of a step is the
-    largest, over the tensors of the state, of the root mean square of error / (atol + rtol |y|). Step control
-    is that of Hairer, Norsett and Wanner 1993, II.4, with a longer first step. `f` is never called for a time
-    outside [t0, t1], and the last step ends on t1. Within a step the solution is the pair's own dense output,
-    or Hermite's cubic on a fixed grid.
+    Gradients are computed by backpropagation through the accepted steps. Step sizes and error estimates are
+    not differentiated. The norm of an error estimate is found in two stages. For each tensor of the state it
+    is the root mean square of estimate / (atol + rtol |y|). Of these the largest is taken. Step control is
+    that of Hairer, Norsett and Wanner 1993, II.4, but for a first step that is ten times as long. `f` is
+    never called for a time outside [t0, t1], and the last step ends on t1. Within an adaptive step, the
+    solution is interpolated by the method's own dense output. Methods with fixed steps use Hermite's cubic.
     """
 
     Options: ClassVar[type[IntegratorOptions]] = NativeOptions

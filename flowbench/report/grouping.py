@@ -99,10 +99,10 @@ class FittedRun:
 
 @dataclass(frozen=True, eq=False)
 class ModelGroup:
-    """The runs of one model with the same options, which differ in their seeds.
+    """Runs of one model that have the same options and different seeds.
 
-    The log-likelihood of each row is first averaged over the runs. Standard errors are therefore over the
-    test rows alone. How far the seed moves the NLL is a figure of its own, `nll_spread`.
+    The log-likelihood of each row is first averaged over the runs. So a standard error reflects only the
+    choice of test rows. `nll_spread` is the standard deviation of the NLL over the seeds.
     """
 
     label: str
@@ -362,10 +362,10 @@ def _tells(key: str, namesakes: Sequence[Mapping[str, str]]) -> bool:
 
 
 def _applies(key: str, options: Mapping[str, str]) -> bool:
-    """Whether a configuration sets the option `key`, or leaves it unset though it could set it.
+    """Whether the option `key` exists for a configuration with these `options`, set or left unset.
 
-    It could not if `key` is the name of a part, or if its place holds a part by name: a part that is used
-    has a name and lists all of its options.
+    A configuration names each part that it uses, and lists all options of that part. So an option that is
+    missing beside the name of its part does not exist: `flow.layers` beside `flow.name = "cnf"`.
     """
     return key in options or not (_is_part(key) or f"{key.rpartition('.')[0]}.name" in options)
 

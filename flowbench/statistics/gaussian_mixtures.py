@@ -28,10 +28,11 @@ def silent(text: str) -> None:
 def fit_components(
     rows: Floats, count: int, *, threads: int, seed: int = 0, starts: int = 1, added: float | None = None
 ) -> "GaussianMixture":
-    """A mixture of `count` components fitted to `rows: (n, d)`, the best of several `starts`.
+    """Fit a Gaussian mixture with `count` components to `rows: (n, d)`.
 
-    `seed` draws the starting points. `added` is added to every variance, so that no component is a spike; by
-    default it is `added_variance(n)`. The same number of `threads` gives the same bytes.
+    Of as many fits as `starts` says, the one with the highest likelihood is returned. Their starting points
+    are drawn with `seed`. `added` is added to every variance, so that no component collapses onto a point; by
+    default it is `added_variance(n)`. The same seed and number of `threads` give the same bytes.
 
     Raises `ValueError` if rows are not finite or a covariance has no Cholesky factor.
     """

@@ -14,8 +14,9 @@ WIDTH = 64
 
 
 class ParameterNetwork(nn.Module):
-    """A perceptron from a context to increments of the parameters of `layers` layers (Ha et al. 2017).
+    """A hypernetwork (Ha et al. 2017): a perceptron whose outputs are added to the parameters of a flow.
 
+    The flow has `layers` layers, and the perceptron maps a context to offsets of the parameters of each.
     `shapes` are the shapes of the parameters of one layer. The network's output is zero at the start, so the
     untrained conditional flow does not depend on the context.
     """

@@ -82,10 +82,11 @@ class Waves(nn.Module):
         return (met.sum(0) * slopes).sum((1, 2)) + trace
 
     def trace_of_layer(self, y: Tensor, phi: Tensor, first: Tensor, slope: Tensor, last: Tensor) -> Tensor:
-        """The trace (n,) of the Jacobian of `last` a(`first` phi(y)), a network with one hidden layer.
+        """The trace (n,) of the Jacobian with respect to y of `last` a(`first` phi(y)).
 
-        `first: (h, d + count)` and `last: (d, h)` are its weights, and `slope: (n, h)` holds the derivatives
-        of the activation a. It takes one matrix product, whatever the number of columns.
+        This is a network with one hidden layer on the features phi(y), whose weights are `first:
+        (h, d + count)` and `last: (d, h)`. `slope: (n, h)` holds the derivatives of its activation a. The
+        trace takes a single matrix product, for any d.
         """
         trace = slope @ (first[:, : self.features] * last.T).sum(1)
         if not len(self.scales):
