@@ -18,6 +18,8 @@ CAPTIONS = {
     "toys": "KL(true || model) after so many CPU seconds, nats; bold where one of the two is ahead.",
     "tables": "The lead of `cnf` over `nsf` in test NLL after so many CPU seconds, nats, 95% intervals.",
     "recovery": "KL(true || model), nats, after 120 CPU seconds.",
+    "known": "KL(true || model) of y given x, nats, mean over x, after 120 CPU seconds.",
+    "regression": "Test NLL of a target given its inputs, nats, mean of ten splits ± its standard error.",
     "peers": "Test NLL after 60 CPU seconds, nats, ± standard error.",
     "floor": "Test NLL on small tables, nats, mean of five splits.",
     "race": "CPU seconds until `cnf` is as good as FFJORD is after 10,000 iterations.",
@@ -30,6 +32,8 @@ CAPTIONS = {
     "gpu": "A CUDA device beside one core.",
 }
 VERDICTS = "cnf against the others"
+#: What stands beside a model that `cnf` is ahead of, or behind.
+_SIGNS = {"ahead": "(cnf ahead)", "behind": "(cnf behind)"}
 
 
 def write_report() -> Path:
@@ -101,6 +105,26 @@ def likelihoods(documents: list[Document]) -> list[Row]:
     return pivot(documents[0]["tables"]["fits"], "model", "data", "test NLL")
 
 
+def conditional(documents: list[Document]) -> list[Row]:
+    """The KL of every model, by conditional density."""
+    fits = documents[0]["tables"]["known"]
+    return pivot(({**fit, "KL": _middle(fit.get("KL", "failed"))} for fit in fits), "model", "y given x", "KL")
+
+
+def regression(documents: list[Document]) -> list[Row]:
+    """The test NLL of every model, by table, and how `cnf` stands to it."""
+    tables = documents[0]["tables"]
+    verdicts = {(row["table"], row["against"]): row["verdict"] for row in tables[VERDICTS]}
+    rows = [
+        {
+            **fit,
+            "shown": f"{fit.get('test NLL', 'failed')} {_SIGNS.get(verdicts.get((fit['table'], fit['model']), ''), '')}",
+        }
+        for fit in tables["fits"]
+    ]
+    return pivot(rows, "table", "model", "shown")
+
+
 def worth(documents: list[Document]) -> list[Row]:
     """How far the default is ahead of each variant, by table."""
     rows = [
@@ -125,6 +149,8 @@ SUMMARIES: dict[str, Callable[[list[Document]], list[Row]]] = {
     "toys": budgets,
     "tables": leads,
     "recovery": recovered,
+    "known": conditional,
+    "regression": regression,
     "peers": likelihoods,
     "ablation": worth,
     "sweep": worth,

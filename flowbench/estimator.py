@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -65,8 +66,11 @@ class _FlowEstimator(BaseEstimator):
                 f"`validation_fraction` must lie between 0 and 1; got {self.validation_fraction}"
             )
 
-    def _learn(self, rows: Floats, context: Floats | None = None) -> None:
-        """Fit a model to `rows: (n, d)`, given the `context: (n, c)` of each, if there is one."""
+    def _learn(self, rows: Floats, context: Floats | None = None) -> NDArray[np.bool_]:
+        """Fit a model to `rows: (n, d)`, given the `context: (n, c)` of each, if there is one.
+
+        Returns which columns of the context are used, `(c,)`.
+        """
         random = check_random_state(self.random_state)
         config = self._configure(int(random.randint(2**31 - 1)))
         order = random.permutation(len(rows))
@@ -90,8 +94,8 @@ class _FlowEstimator(BaseEstimator):
         make_trainer(prepared, Watch()).run()
         # Together and at the end: a fit that fails must leave an earlier one as it was.
         self.config_ = config
-        self.used_ = used
         self.model_ = prepared.model.cpu().for_evaluation(config.evaluation.integrator)
+        return used
 
     def _configure(self, seed: int) -> RunConfig:
         for name in self.options or {}:
@@ -191,9 +195,12 @@ class FlowRegressor(MultiOutputMixin, RegressorMixin, _FlowEstimator):
     `predict` gives the mean of y, `predict_quantiles` its quantiles, `sample_y` draws of it, and
     `score_samples` the log-density of values that came. `score` is R^2 of the mean, as of any regressor.
 
-    Means and quantiles are those of `draws` draws for each row. So a mean is off by about the standard
-    deviation of y given X, divided by the square root of `draws`. Every row gets the same random numbers,
-    from the seed of the fit: a prediction repeats exactly, and does not depend on the other rows.
+    Means and quantiles are those of `draws` draws for each row. They are stratified for a flow, whose means
+    are off by far less than 1 / sqrt(`draws`) standard deviations of y given X; by about that much for
+    "mixture" and "kde". Every row gets the same random numbers, from the seed of the fit. So a prediction
+    repeats exactly, and does not depend on the other rows, unless `options` choose a solver that shares its
+    steps among rows. The errors of all rows then have much the same direction: a mean over many predictions
+    is off by as much as one of them.
 
     Columns of `X` that have one value in the rows that are learnt from say nothing. They are left out with
     a warning.
@@ -204,7 +211,8 @@ class FlowRegressor(MultiOutputMixin, RegressorMixin, _FlowEstimator):
         As of `FlowDensity`.
     dequantise : bool
         Whether columns of `y` with evenly spaced values, most of which repeat, are spread over the cells that
-        these stand for; draws then have those values again. `X` is taken as it is.
+        these stand for. Draws then have those values again, and a log-density is the mean over the cell
+        (`flowbench.encoding.dequantiser`). `X` is taken as it is.
     draws : int
         Draws for each row in `predict` and `predict_quantiles`.
 
@@ -257,7 +265,7 @@ class FlowRegressor(MultiOutputMixin, RegressorMixin, _FlowEstimator):
             self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2
         )
         targets = np.asarray(targets, np.float64)
-        self._learn(targets.reshape(len(x), -1), x)
+        self.used_ = self._learn(targets.reshape(len(x), -1), x)
         self.target_shape_ = targets.shape[1:]
         return self
 
@@ -266,6 +274,8 @@ class FlowRegressor(MultiOutputMixin, RegressorMixin, _FlowEstimator):
 
         With `return_std`, the standard deviation of y as well, in the same shape.
         """
+        if return_std and self.draws < 2:
+            raise ConfigurationError(f"a standard deviation takes `draws` of at least 2; got {self.draws}")
         draws = self._draws(X)
         mean = self._shaped(draws.mean(1))
         return (mean, self._shaped(draws.std(1, ddof=1))) if return_std else mean
@@ -341,15 +351,17 @@ def _varying(context: Floats | None, train: NDArray[np.intp]) -> NDArray[np.bool
         return np.zeros(0, np.bool_)
     varies = np.asarray(np.ptp(context[train], axis=0) > 0)
     if not varies.any():
-        raise ConfigurationError("every column of `X` has one value, so `y` has nothing to depend on")
+        raise ConfigurationError(
+            "every column of `X` has one value in the train rows, so `y` has nothing to depend on"
+        )
     if not varies.all():
         constant = ", ".join(map(str, np.flatnonzero(~varies)))
         warnings.warn(f"left out of `X`, since they have one value: columns {constant}", stacklevel=4)
     return varies
 
 
-def _generator(count: int, name: str, random_state: RandomState) -> torch.Generator:
+def _generator(count: object, name: str, random_state: RandomState) -> torch.Generator:
     """The generator of `count` draws, as the parameter called `name` says; raises `ConfigurationError`."""
-    if count < 1:
-        raise ConfigurationError(f"`{name}` must be at least 1; got {count}")
+    if not isinstance(count, Integral) or count < 1:
+        raise ConfigurationError(f"`{name}` must be a whole number of at least 1; got {count!r}")
     return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))

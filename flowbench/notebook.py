@@ -3,6 +3,7 @@
 import hashlib
 import html
 import math
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import narwhals as nw
 import numpy as np
+from narwhals.exceptions import DuplicateError
 from numpy.typing import ArrayLike, NDArray
 
-from flowbench.errors import ConfigurationError
+from flowbench.errors import ConfigurationError, DataError
 from flowbench.options import PartOptions
 from flowbench.store import Run, atomic_write
 from flowbench.training.progress import Progress, Throttle
@@ -148,7 +150,7 @@ def fit(
     steps: int | None = None,
     preset: str = "default",
     options: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     name: str | None = None,
     folder: str | Path = ".",
     tell: Tell = _silent,
@@ -165,7 +167,8 @@ def fit(
         all but `name`, `folder` and `tell`.
     model
         A model of the registry ("cnf" by default), or the options of one, such as
-        `PlanarFlow.Options(layers=8)`.
+        `PlanarFlow.Options(layers=8)`. Options that it does not set have the defaults of the model's name. A
+        part among them, such as a velocity field, is taken whole.
     given
         Columns that the density is given: it learns p(others | given).
     time_budget, steps
@@ -173,9 +176,9 @@ def fit(
     preset
         "default", or a published recipe of the model, such as "ffjord" for "cnf".
     options
-        Further options by dotted name, such as {"flow.field.width": 128}.
+        Further options by dotted name, such as {"flow.field.width": 128}. The other arguments override them.
     seed
-        Seed of the weights and the batches.
+        Seed of the weights and the batches; 0 by default.
     name
         Name of the run's folder; by default the data's and the model's.
     folder
@@ -191,19 +194,18 @@ def fit(
         config, kind = data, _kind("pandas")
     else:
         kept, kind = _keep(data, home)
-        own = {"plan.seconds": time_budget, "plan.steps": steps, "seed": seed, **(options or {})}
-        if given:
-            own["data.given"] = _names(given)
+        own: dict[str, Any] = {}
         if isinstance(model, PartOptions):
-            own["flow"] = {"name": model.name, **model.model_dump(exclude_unset=True)}
+            own["flow"] = _told(model)
             model = model.name
+        own |= _overrides(options, given, time_budget, steps, seed)
         config = resolve(kept, model, preset=preset, overrides=own)
     return FittedRun(fit_run(config, home=home, name=name, watch=_watch(tell)), home, kind)
 
 
 def compare(
     data: Any,
-    models: Sequence[str] = ("cnf", "planar", "gaussian"),
+    models: str | Sequence[str] = ("cnf", "planar", "gaussian"),
     *,
     given: Sequence[str] = (),
     time_budget: float | None = None,
@@ -222,10 +224,9 @@ def compare(
     """
     home = Home(Path(folder))
     kept, _ = _keep(data, home)
-    own = {"plan.seconds": time_budget, "plan.steps": steps, **(options or {})}
-    if given:
-        own["data.given"] = _names(given)
-    configs = comparison_configs([kept], list(models), range(seeds), overrides=own)
+    chosen = [models] if isinstance(models, str) else list(models)
+    own = _overrides(options, given, time_budget, steps, None)
+    configs = comparison_configs([kept], chosen, range(seeds), overrides=own)
     place = home.report_path(name, [Path(kept).stem])
     watch = _watch(tell)
     return compare_runs(configs, place, home=home, watch=lambda config: watch, on_warning=_warn)
@@ -237,8 +238,23 @@ def open_run(name: str, folder: str | Path = ".") -> FittedRun:
     return FittedRun(home.run(name), home)
 
 
-def _names(given: Sequence[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)
+def _overrides(
+    options: Mapping[str, Any] | None,
+    given: str | Sequence[str],
+    time_budget: float | None,
+    steps: int | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """The configuration values that the arguments stand for, which override `options`."""
+    names = [given] if isinstance(given, str) else list(given)
+    own = {"plan.seconds": time_budget, "plan.steps": steps, "seed": seed, "data.given": names or None}
+    return {**(options or {}), **{name: value for name, value in own.items() if value is not None}}
+
+
+def _told(options: PartOptions) -> dict[str, Any]:
+    """What options say that were made in Python: the values that were set, and the parts among them whole."""
+    values = options.model_dump(mode="json")
+    return {"name": options.name, **{name: values[name] for name in options.model_fields_set}}
 
 
 def _watch(tell: Tell) -> Watch:
@@ -270,14 +286,14 @@ def _kind(name: str) -> Frames:
 def _keep(data: Any, home: Home) -> tuple[str, Frames]:
     """The name or path by which `data` are read, and the kind of frames that they are.
 
-    A frame or an array is written into `datasets/`, under a name that its values decide.
+    A frame or an array is written into `datasets/`, under a name that its columns and values decide.
     """
     if isinstance(data, str | Path):
         return str(data), _kind("pandas")
     frame = _frame(data)
-    table = frame.to_arrow()
+    table = _to_arrow(frame)
     home.datasets.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.datasets) as folder:
+    with tempfile.TemporaryDirectory(dir=home.datasets, prefix=".frame-") as folder:
         written = Path(_write(table, Path(folder) / "frame.parquet"))
         name = f"frame-{hashlib.sha256(written.read_bytes()).hexdigest()[:DIGITS]}"
         path = home.datasets / f"{name}.parquet"
@@ -295,25 +311,56 @@ def _write(table: "pyarrow.Table", path: Path) -> str:
 
 
 def _to_arrow(data: Any) -> "pyarrow.Table":
-    return _frame(data).to_arrow()
+    """The columns of a frame or an array, without an index and without what a library notes beside them.
+
+    Raises `DataError` for a column whose values have no type in common, and for a name that is there twice.
+    """
+    import pyarrow
+
+    frame = _frame(data)
+    columns: dict[str, pyarrow.Array] = {}
+    for name in frame.columns:
+        if str(name) in columns:
+            raise DataError(f"two columns of the frame are called `{name}`; rename one of them")
+        try:
+            columns[str(name)] = frame.get_column(name).to_arrow()
+        except (pyarrow.ArrowException, TypeError, ValueError) as error:
+            raise DataError(
+                f"the column `{name}` of the frame cannot be read: {error}; convert it to numbers"
+            ) from error
+    return pyarrow.table(columns)
 
 
 def _frame(data: Any) -> "nw.DataFrame[Any]":
-    """A frame, or an array `(n, d)`, as narwhals sees it; raises `ConfigurationError` for anything else."""
+    """A frame, or an array `(n, d)`, as narwhals sees it.
+
+    Raises `ConfigurationError` for anything else, and `DataError` for a name that is there twice.
+    """
+    if isinstance(data, nw.DataFrame):
+        return data
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None and isinstance(data, arrow.RecordBatch):
+        # narwhals does not take a batch of records for a frame.
+        data = arrow.Table.from_batches([data])
     try:
         native = nw.from_native(data)
+    except DuplicateError as error:
+        raise DataError(f"two columns of the frame have one name; rename one of them: {error}") from error
     except TypeError:
         return _frame_of_array(data)
     return native.collect() if isinstance(native, nw.LazyFrame) else native
 
 
 def _frame_of_array(data: ArrayLike) -> "nw.DataFrame[Any]":
-    values = np.asarray(data)
+    values = np.asanyarray(data)
     if values.ndim != 2 or values.dtype.kind not in "fiub":
         raise ConfigurationError(
             "data are the name or the path of a table, a pandas, polars or pyarrow frame, or an array (n, d) "
             f"of numbers; got {type(data).__name__}"
             + (f" of shape {values.shape} and {values.dtype}" if values.ndim else "")
         )
+    if isinstance(values, np.ma.MaskedArray):
+        # What is masked is missing.
+        values = np.ma.filled(values.astype(np.float64), np.nan) if values.mask.any() else values.data
     columns = {f"x{i}": column for i, column in enumerate(values.T)}
     return nw.from_dict(columns, backend="pandas")

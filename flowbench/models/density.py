@@ -243,11 +243,14 @@ class Density(nn.Module, ABC):
     def sample_for_each(self, m: int, generator: torch.Generator, *, context: Tensor) -> Tensor:
         """Draw `m` rows for each row of `context: (n, c)`, by common random numbers: `(n, m, d)`.
 
-        Each context gets the same random numbers, so its draws do not depend on the other contexts. Draws of
-        similar contexts are then similar, and smooth in the context where the density is. Raises as `score`
-        does.
+        Each context gets the same random numbers, so its draws do not depend on the other contexts, unless a
+        solver shares its steps among rows. Those of a flow change smoothly with the context, if its map does.
+        The draws of one context are not independent of one another, but each has its density. Raises as
+        `score` does, and for `m` below 1.
         """
         self._check_context(len(context), context)
+        if m < 1:
+            raise ConfigurationError(f"at least one row is drawn for each context; got {m}")
         if not len(context):
             return context.new_zeros(0, m, self.features)
         return self._sample_for_each(m, context, generator)
@@ -329,9 +332,22 @@ class Flow(Density):
         return mapped.value, Scores(base_log_prob(z) - mapped.log_det, mapped.nfe, mapped.local_error)
 
     def _sample_for_each(self, m: int, context: Tensor, generator: torch.Generator) -> Tensor:
-        z = self.sample_base(m, generator).repeat(len(context), 1)
+        z = self._latin_hypercube(m, generator).repeat(len(context), 1)
         mapped = self._to_data(z, context.repeat_interleave(m, 0), generator)
         return mapped.value.view(len(context), m, self.features)
+
+    def _latin_hypercube(self, m: int, generator: torch.Generator) -> Tensor:
+        """`m` points `(m, d)` of the base, one in each of m equally probable parts of each column's range.
+
+        McKay, Beckman and Conover (1979). Each point is standard normal, and the mean over all of them of
+        what depends on single columns has less variance than over independent points.
+        """
+        like = self.like
+        place = torch.rand(
+            2, m, self.features, generator=generator, dtype=torch.float64, device=generator.device
+        )
+        z: Tensor = torch.special.ndtri((place[0].argsort(0) + place[1].clamp(1e-9, 1 - 1e-9)) / m)
+        return z.to(like)
 
     def sample_base(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` points `(n, d)` from the base."""

@@ -119,6 +119,7 @@ class DensityModel(nn.Module):
         x = self.encoder.restore(x)
         return x, self.score(x, generator, context=context)
 
+    @torch.no_grad()
     def draw_places(
         self, n: int, generator: torch.Generator, *, context: Tensor | None = None
     ) -> tuple[Tensor, Scores]:
@@ -129,19 +130,20 @@ class DensityModel(nn.Module):
         return torch.cat([x for x, _ in parts]), Scores.join([scores for _, scores in parts])
 
     def sample_for_each(self, m: int, generator: torch.Generator, *, context: Tensor) -> Tensor:
-        """Draw `m` rows for each row of `context: (n, c)`, by common random numbers: `(n, m, d)`.
+        """Draw `m` >= 1 rows for each row of `context: (n, c)`, by common random numbers: `(n, m, d)`.
 
-        The rows of one context do not depend on the other contexts (`Density.sample_for_each`).
+        `Density.sample_for_each` says what they depend on.
         """
         places = self.sample_places_for_each(m, generator, context=context)
         return self.encoder.restore(places.flatten(0, 1)).view(places.shape)
 
+    @torch.no_grad()
     def sample_places_for_each(self, m: int, generator: torch.Generator, *, context: Tensor) -> Tensor:
         """As `sample_for_each`, but places in cells."""
         given = self._encode_context(context, len(context))
-        if given is None:
-            raise ConfigurationError("the model is given no columns; draw from it with `sample`")
-        parts = torch.split(given, max(1, self.chunk // m))
+        if given is None:  # no model without givens gets here
+            raise ConfigurationError("the model is given no columns")
+        parts = torch.split(given, max(1, self.chunk // max(1, m)))
         each = zip(parts, repeating(generator, len(parts)), strict=True)
         drawn = torch.cat([self._draw_for_each(m, part, same) for part, same in each])
         return self.encoder.to_data(drawn.flatten(0, 1))[0].view(drawn.shape)

@@ -1,6 +1,8 @@
 """Drawing rows from a fitted run."""
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,8 @@ def sample(
     a table of givens that lacks a column or a cell. Raises `ConfigurationError` for values of other columns
     than those given, and for a conditional model without any.
     """
+    if n < 1:
+        raise ConfigurationError(f"at least one row is drawn; got n = {n}")
     stored = StoredRun(run)
     options = evaluation_with(stored.config, settings)
     model = stored.model_on_device()
@@ -142,9 +146,8 @@ def _contexts(
             raise ConfigurationError(
                 f"`given` lacks a value for `{missing[0]}`; name all of {', '.join(names)}"
             )
-        if unfit := [name for name in names if not np.isfinite(given[name])]:
-            raise ConfigurationError(f"`given`: the value of `{unfit[0]}` must be a finite number")
-        return torch.tensor([[float(given[name]) for name in names]], dtype=torch.float64).expand(n, -1)
+        values = [_finite(name, given[name]) for name in names]
+        return torch.tensor([values], dtype=torch.float64).expand(n, -1)
     types = {name: stored.types[name] for name in names}
     options = reading_of(stored.config, {}, types)
     try:
@@ -152,6 +155,15 @@ def _contexts(
     except UnknownColumnError as error:
         raise DataError(f"{error}; the run is given {', '.join(names)}") from error
     return torch.tensor(table.rows).repeat_interleave(n, 0)
+
+
+def _finite(name: str, value: object) -> float:
+    """The value of a given column; raises `ConfigurationError` unless it is a finite number."""
+    with suppress(TypeError, ValueError):
+        number = float(value)  # type: ignore[arg-type]
+        if math.isfinite(number):
+            return number
+    raise ConfigurationError(f"`given`: the value of `{name}` must be a finite number; got {value!r}")
 
 
 def _restore(

@@ -187,6 +187,8 @@ def test_draws_for_each_context_do_not_depend_on_the_others(name: str, values: d
         assert (draw(context[None])[0] - together[number]).abs().max() < 1e-9
     assert (draw(CONTEXTS.flip(0)).flip(0) - together).abs().max() < 1e-9
     assert draw(CONTEXTS[:0]).shape == (0, 50, 2)
+    with pytest.raises(ConfigurationError, match="at least one row is drawn"):
+        density.sample_for_each(0, torch.Generator(), context=CONTEXTS)
 
 
 @every_density

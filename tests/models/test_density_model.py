@@ -129,6 +129,39 @@ def test_rows_of_the_background_keep_what_they_are_given() -> None:
     assert torch.allclose(scores.log_prob, model.score_places(places, context=context).log_prob)
 
 
+def test_draws_for_each_context_share_their_random_numbers_over_all_chunks() -> None:
+    background = Background(2, 2)
+    background.mixture.fit(table(50), context=torch.randn(50, 2, generator=seeded()).double())
+    background.share.fill_(0.3)
+    background.normal_share.fill_(0.2)
+    model, m = conditional(background), CHUNK // 2 + 1
+    context = torch.tensor(np.random.default_rng(2).normal([5, 40], [2, 10], (6, 2)))
+    together = model.sample_places_for_each(m, seeded(), context=context)
+    assert together.shape == (6, m, 2)
+    for own, draws in zip(context, together, strict=True):
+        assert torch.equal(model.sample_places_for_each(m, seeded(), context=own[None])[0], draws)
+        # Draws that are independent have the same density.
+        others = model.draw_places(2000, seeded(7), context=own.expand(2000, -1))[0]
+        for column in range(2):
+            assert stats.ks_2samp(draws[:, column].numpy(), others[:, column].numpy()).pvalue > 1e-4
+    rows = model.sample_for_each(m, seeded(), context=context)
+    assert torch.equal(rows[..., 1], together[..., 1]) and torch.equal(rows[..., 0] % 0.5, 0 * rows[..., 0])
+    assert model.sample_for_each(3, seeded(), context=context[:0]).shape == (0, 3, 2)
+    with pytest.raises(ConfigurationError, match="given no columns"):
+        of_cells().sample_for_each(3, seeded(), context=context)
+
+
+def test_a_model_that_still_has_gradients_can_be_drawn_from() -> None:
+    """As `load_model` gives it, in the middle of training."""
+    background = Background(2, 2)
+    background.mixture.fit(table(50), context=torch.randn(50, 2, generator=seeded()).double())
+    background.share.fill_(0.3)
+    model = conditional(background).requires_grad_(True)
+    context = torch.tensor(np.random.default_rng(2).normal([5, 40], [2, 10], (6, 2)))
+    assert not model.sample_for_each(50, seeded(), context=context).requires_grad
+    assert not model.sample(6, seeded(), context=context).requires_grad
+
+
 def test_a_context_is_refused_where_there_are_no_givens_and_asked_for_where_there_are() -> None:
     x, context = table(4), torch.zeros(4, 2)
     with pytest.raises(ConfigurationError, match="given no columns, so it takes no `context`"):

@@ -305,31 +305,58 @@ def test_waves_stand_still_far_from_all_data(aside: bool) -> None:
     assert nfe[1] < nfe[0]
 
 
-@pytest.mark.parametrize(("n", "own", "seen"), [(40, 1, 1), (1000, 2, 2), (60_000, 4, 4)])
+@pytest.mark.parametrize(
+    ("features", "givens", "n", "own", "seen"),
+    [(2, 1, 40, 3, 3), (1, 3, 1000, 2, 2), (3, 1, 60_000, 8, 6), (2, 1, 20_000, 6, 6), (1, 9, 50, 1, 1)],
+)
 @pytest.mark.parametrize("aside", [False, True])
 def test_a_conditional_time_mlp_has_the_scales_that_its_rows_resolve(
-    n: int, own: int, seen: int, aside: bool
+    features: int, givens: int, n: int, own: int, seen: int, aside: bool
 ) -> None:
-    """2^k cells in each of four columns: k = log2(n) / 4. The files of both kinds of field open again."""
-    options = TimeMLPOptions(width=8, aside=aside, mixture_rows=0)
+    """2^k cells in each of 1 + c columns: k = log2(n) / (1 + c). A field of any size opens again."""
+    options = TimeMLPOptions(width=16, aside=aside, mixture_rows=0)
 
     def make(seed: int) -> TimeMLP:
-        return TimeMLP(2, options, torch.Generator().manual_seed(seed), context_features=2)
+        return TimeMLP(features, options, torch.Generator().manual_seed(seed), context_features=givens)
 
-    field, loaded = make(0), make(1)
-    x, context = torch.randn(2, n, 2, generator=torch.Generator().manual_seed(2))
+    field, loaded, seeded = make(0), make(1), torch.Generator().manual_seed(2)
+    x, context = torch.randn(n, features, generator=seeded), torch.randn(n, givens, generator=seeded)
     field.initialise(x, context=context)
     assert len(field.waves.scales) == own and len(field.context_waves.scales) == seen
-    assert field.context_first.weight.shape == (8, 2 + 4 * seen)
+    assert field.context_first.weight.shape == (16, givens * (1 + 2 * seen))
     # As wide as those of a layer that has so many inputs from the start.
     bound = field.context_first.in_features**-0.5
     assert 0.9 * bound < field.context_first.weight.abs().max() <= 1.001 * bound
-    loaded.load_state_dict(field.state_dict())
     with torch.no_grad():
-        field.last.weight.normal_(generator=torch.Generator().manual_seed(3))
-        loaded.last.weight.copy_(field.last.weight)
-        t = torch.tensor(0.3)
-        assert torch.equal(loaded.velocity(t, x, context), field.velocity(t, x, context))
+        for parameter in field.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=seeded))
+    loaded.load_state_dict(field.state_dict())
+    t = torch.tensor(0.3).double()
+    few, given = x[:4].double(), context[:4].double()
+    field, loaded = field.double(), loaded.double()
+    velocity, divergence = EXACT.velocity_and_divergence(field, t, few, context=given)
+    assert torch.equal(loaded.velocity(t, few, given), field.velocity(t, few, given))
+    torch.testing.assert_close(velocity, field.velocity(t, few, given))
+    jacobians = [
+        torch.autograd.functional.jacobian(
+            lambda row, own=own: field.velocity(t, row[None], own[None])[0], row
+        )
+        for row, own in zip(few, given, strict=True)
+    ]
+    torch.testing.assert_close(divergence, torch.stack([each.trace() for each in jacobians]))
+
+
+def test_an_optimiser_goes_on_with_a_conditional_field_that_is_loaded() -> None:
+    field = TimeMLP(1, TimeMLPOptions(width=8), torch.Generator().manual_seed(0), context_features=2)
+    x, context = torch.randn(100, 1), torch.randn(100, 2)
+    field.initialise(x, context=context)
+    optimiser = torch.optim.SGD(field.parameters(), 1.0)
+    field.load_state_dict(copy.deepcopy(field.state_dict()))
+    before = {name: each.detach().clone() for name, each in field.named_parameters()}
+    field.last.weight.data.fill_(1.0)
+    field.velocity(torch.tensor(0.5), x, context).square().sum().backward()
+    optimiser.step()
+    assert all(not torch.equal(each, before[name]) for name, each in field.named_parameters())
 
 
 def test_scales_that_are_asked_for_stay() -> None:

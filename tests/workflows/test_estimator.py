@@ -122,7 +122,7 @@ def test_as_a_torch_distribution() -> None:
     assert distribution.log_prob(torch.tensor(x[:7])).numpy() == pytest.approx(density.score_samples(x[:7]))
     assert distribution.sample().shape == (2,)
     assert distribution.sample((0, 3)).shape == (0, 3, 2)
-    with pytest.raises(ValueError, match="`n_samples` must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="`n_samples` must be a whole number of at least 1; got 0"):
         density.sample(0)
 
 

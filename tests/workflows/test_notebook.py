@@ -1,7 +1,9 @@
 """The commands as functions of frames and arrays, with real files, frames and runs."""
 
 import re
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +12,10 @@ import pyarrow as pa
 import pytest
 
 import flowbench
-from flowbench import FittedRun
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError
+from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.discrete.planar import PlanarFlow
+from flowbench.registry import FIELDS, INTEGRATORS
 from flowbench.workflows.config import resolve
 
 
@@ -55,7 +58,7 @@ def test_frames_and_files_of_the_same_rows_get_the_same_likelihoods(tmp_path: Pa
     by_file = flowbench.fit(tmp_path / "same.parquet", "gaussian", folder=tmp_path)
     by_lazy = flowbench.fit(pl.from_pandas(table).lazy(), "gaussian", folder=tmp_path)
     assert np.array_equal(by_frame.log_prob(table), by_file.log_prob(tmp_path / "same.parquet"))
-    assert by_frame.metrics == {**by_frame.metrics, **{"test_nll": by_file.metrics["test_nll"]}}
+    assert by_frame.metrics["test_nll"] == by_file.metrics["test_nll"]
     assert by_lazy.metrics["test_nll"] == by_file.metrics["test_nll"]
     # The same frame is written once.
     before = sorted((tmp_path / "datasets").iterdir())
@@ -75,6 +78,53 @@ def test_arrays_get_names(tmp_path: Path) -> None:
     assert np.isfinite(run.log_prob(x)).all()
 
 
+def test_masked_values_are_missing(tmp_path: Path) -> None:
+    x = np.ma.masked_greater(frame()[["a", "b"]].to_numpy(), 2.0)
+    with pytest.raises(DataError, match="missing"):
+        flowbench.fit(x, "gaussian", folder=tmp_path)
+    run = flowbench.fit(x.data, "gaussian", folder=tmp_path)
+    assert np.array_equal(np.isnan(run.log_prob(x)), x.mask.any(1))
+
+
+def test_an_index_is_left_out(tmp_path: Path) -> None:
+    table = frame()
+    kept = flowbench.fit(table, "gaussian", folder=tmp_path)
+    odd = table.set_axis(["one", 2, *range(398)], axis=0)
+    for other in (
+        table.set_axis(range(7, 407), axis=0),
+        odd,
+        pl.from_pandas(table),
+        pa.Table.from_pandas(table),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            run = flowbench.fit(other, "gaussian", folder=tmp_path)
+        assert run.run.dataset["sha256"] == kept.run.dataset["sha256"]
+        assert run.run.dataset["name"] == kept.run.dataset["name"]
+
+
+def test_a_batch_of_records_keeps_its_names(tmp_path: Path) -> None:
+    batch = pa.RecordBatch.from_pandas(frame())
+    assert flowbench.fit(batch, "gaussian", folder=tmp_path).model.columns == ("a", "b", "count")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (pd.DataFrame(np.zeros((3, 2)), columns=["a", "a"]), "have one name"),
+        (pa.table([[1.0], [2.0]], names=["a", "a"]), "have one name"),
+        (pd.DataFrame({"0": [1.0], 0: [2.0]}), "two columns of the frame are called `0`"),
+        (pd.DataFrame({"a": ["x", 1.0], "b": [1.0, 2.0]}), "the column `a` of the frame cannot be read"),
+        (pd.DataFrame({"a": [1j, 2j]}), "the column `a` of the frame cannot be read"),
+    ],
+    ids=str,
+)
+def test_frames_without_a_meaning_name_the_column(table: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        flowbench.fit(table, "gaussian", folder=tmp_path)
+    assert not (tmp_path / "datasets").exists()
+
+
 def test_conditional_models_take_values_or_frames_of_givens(tmp_path: Path) -> None:
     table = frame()[["a", "b"]]
     run = flowbench.fit(table, "gaussian", given="a", folder=tmp_path)
@@ -87,11 +137,55 @@ def test_conditional_models_take_values_or_frames_of_givens(tmp_path: Path) -> N
     assert "b given a" in repr(run)
     with pytest.raises(ConfigurationError, match="models b given a"):
         run.sample(3)
+    for value in ([0.0, 1.0], "x", None, float("nan")):
+        with pytest.raises(ConfigurationError, match="the value of `a` must be a finite number"):
+            run.sample(3, given={"a": value})
+    for n in (0, -1):
+        with pytest.raises(ConfigurationError, match="at least one row is drawn"):
+            run.sample(n, given={"a": 1.0})
+
+
+#: Of a fit whose figures nobody looks at.
+QUICK = {
+    "evaluation.test_rows": 5,
+    "evaluation.samples": 5,
+    "evaluation.grid": 4,
+    "evaluation.paths": 0,
+    "evaluation.certificates": False,
+}
+
+
+def flow_of(model: object, tmp_path: Path, **arguments: Any) -> dict[str, Any]:
+    """The configuration of the flow of a fit of one step."""
+    options = {**QUICK, **arguments.pop("options", {})}
+    run = flowbench.fit(frame()[["a", "b"]], model, steps=1, folder=tmp_path, options=options, **arguments)
+    flow: dict[str, Any] = run.run.config["flow"]
+    return flow
 
 
 def test_options_of_a_model_take_the_place_of_its_name(tmp_path: Path) -> None:
-    run = flowbench.fit(frame(), PlanarFlow.Options(layers=3), steps=5, folder=tmp_path)
-    assert run.run.config["flow"]["name"] == "planar" and run.run.config["flow"]["layers"] == 3
+    planar = PlanarFlow.Options(layers=3)
+    assert flow_of(planar, tmp_path) == flow_of("planar", tmp_path) | {"layers": 3}
+    assert flow_of(planar, tmp_path, options={"flow.layers": 5})["layers"] == 5
+
+
+@pytest.mark.parametrize(("field", "engine"), list(zip(FIELDS.names(), INTEGRATORS.names(), strict=True)))
+def test_parts_among_the_options_are_taken_whole(field: str, engine: str, tmp_path: Path) -> None:
+    parts = {"field": FIELDS.get(field).Options(), "integrator": INTEGRATORS.get(engine).Options(rtol=1e-3)}
+    flow = flow_of(ContinuousFlow.Options(**parts), tmp_path)
+    assert {name: flow[name] for name in parts} == {
+        name: part.model_dump(mode="json", exclude_none=True) for name, part in parts.items()
+    }
+    # What is not set is the default of the model's name.
+    assert flow["divergence"] == flow_of("cnf", tmp_path)["divergence"]
+
+
+def test_arguments_go_before_options(tmp_path: Path) -> None:
+    config = flowbench.fit(
+        frame(), "gaussian", seed=3, options={"seed": 7, "threads": 2}, folder=tmp_path
+    ).run.config
+    assert config["seed"] == 3 and config["threads"] == 2
+    assert flowbench.fit(frame(), "gaussian", options={"seed": 7}, folder=tmp_path).run.config["seed"] == 7
 
 
 def test_a_configuration_holds_everything(tmp_path: Path) -> None:
@@ -107,7 +201,7 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
 
 def test_progress_is_told(tmp_path: Path) -> None:
     told: list[str] = []
-    flowbench.fit(frame(), "planar", steps=20, folder=tmp_path, tell=told.append)
+    flowbench.fit(frame(), "planar", steps=20, folder=tmp_path, tell=told.append, options=QUICK)
     assert any(re.match(r"step \d+: validation NLL [\d.-]+ nats, best [\d.-]+", text) for text in told)
     assert any(text.startswith("run folder: ") for text in told)
 
@@ -121,6 +215,7 @@ def test_a_run_shows_itself_in_text_and_html(tmp_path: Path) -> None:
 
 
 def test_a_comparison_of_a_frame(tmp_path: Path) -> None:
+    assert flowbench.compare(frame(), "gaussian", folder=tmp_path, name="one").report is not None
     compared = flowbench.compare(frame(), ["gaussian", "mixture"], folder=tmp_path, name="two", time_budget=5)
     assert [run.info["model"] for run in compared.runs] == ["gaussian", "mixture"]
     assert compared.report is not None and compared.report.html == tmp_path / "reports" / "two" / "index.html"
@@ -139,4 +234,3 @@ def test_frames_that_are_no_tables_of_numbers_are_refused(tmp_path: Path) -> Non
     with pytest.raises(UnknownNameError):
         flowbench.open_run("none", tmp_path)
     assert not (tmp_path / "runs").exists()
-    assert issubclass(UnknownNameError, Exception) and FittedRun.__doc__

@@ -149,7 +149,7 @@ class TimeMLP(VelocityField):
         Given their `context: (n, c)`, leave out scales that so many rows do not resolve.
         """
         if context is not None:
-            most = resolved_scales(len(x), self.features + self.context_features)
+            most = resolved_scales(len(x), self.context_features)
             self._keep_scales(
                 most if self.options.scales is None else len(self.waves.scales),
                 most if self.options.context_scales is None else len(self.context_waves.scales),
@@ -227,11 +227,23 @@ class TimeMLP(VelocityField):
                 _keep_inputs(each, waves.features + waves.count)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if self.context_features and f"{prefix}context_first.weight" in state_dict:
+        if self.context_features:
+            # As many scales as the weights are of, where no option says how many there are.
             entered = "first" if self.aside is None else "aside.first"
-            of_rows = state_dict[f"{prefix}{entered}.weight"].shape[1]
-            of_context = state_dict[f"{prefix}context_first.weight"].shape[1]
-            self._keep_scales(self.waves.scales_of(of_rows), self.context_waves.scales_of(of_context))
+            scales, context_scales = (
+                waves.scales_of(weight.shape[1])
+                if asked is None and isinstance(weight, Tensor) and weight.ndim == 2
+                else len(waves.scales)
+                for waves, asked, weight in (
+                    (self.waves, self.options.scales, state_dict.get(f"{prefix}{entered}.weight")),
+                    (
+                        self.context_waves,
+                        self.options.context_scales,
+                        state_dict.get(f"{prefix}context_first.weight"),
+                    ),
+                )
+            )
+            self._keep_scales(scales, context_scales)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _layers(self, at: "_PathPoint") -> tuple[Tensor, Tensor, Tensor]:
@@ -269,19 +281,22 @@ class TimeMLP(VelocityField):
         return torch.cat([times, angles.sin(), angles.cos()], dim=-1)
 
 
-def resolved_scales(rows: int, columns: int) -> int:
-    """How many octaves of detail so many `rows` resolve in so many `columns`; at least one.
+def resolved_scales(rows: int, givens: int) -> int:
+    """How many octaves of detail so many `rows` resolve in one column given so many others; at least one.
 
-    With cells of side 2^-k in each of m columns there are 2^(k m) cells. At the largest k each of them still
-    has a row on average. Measured: benchmarks/DEFAULTS.md#scales-of-a-conditional-density.
+    With cells of side 2^-k in m columns there are 2^(k m) cells. At k = log2(rows) / m each of them has about
+    one row. Here m counts the givens and one column. Measured:
+    benchmarks/DEFAULTS.md#scales-of-a-conditional-density.
     """
-    return max(1, round(math.log2(rows) / columns))
+    return max(1, round(math.log2(rows) / (1 + givens)))
 
 
 def _keep_inputs(layer: nn.Linear, inputs: int) -> None:
     """Leave out all but the first `inputs` of a new layer, with initial weights for so many."""
+    if inputs >= layer.in_features:
+        return
     kept = layer.weight.detach()[:, :inputs] * (layer.in_features / inputs) ** 0.5
-    layer.weight = nn.Parameter(kept.contiguous())
+    layer.weight = nn.Parameter(kept.contiguous(), requires_grad=layer.weight.requires_grad)
     layer.in_features = inputs
 
 
