@@ -89,7 +89,8 @@ def _plane_gallery(section: Section, key: str) -> Gallery | None:
     grids = _grids(section)
     if not grids:
         return None
-    plane = shared_plane((section.whole_names[0], section.whole_names[1]), grids)
+    names = section.whole_names[0], section.whole_names[1]
+    plane = shared_plane(names, grids, given=bool(section.given))
     panels = [_truth_panel(section, plane, grids, key)]
     known = panels[0].title == "truth"
     rows = None if known else section.whole_rows

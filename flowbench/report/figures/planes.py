@@ -33,6 +33,8 @@ WIDTH = 2.6
 SMALL_WIDTH = 1.75
 #: This share of the cells may be brighter than the colour scale, so that one spike does not darken the rest.
 CLIPPED = 0.001
+#: The same of a conditional density, which is bright wherever it is narrow.
+CLIPPED_GIVEN = 0.01
 
 Limits = tuple[float, float]
 
@@ -52,17 +54,19 @@ class Plane:
         return int(np.sum(np.any((points < low) | (points > high), axis=1)))
 
 
-def shared_plane(names: tuple[str, str], grids: Sequence[Grid]) -> Plane:
+def shared_plane(names: tuple[str, str], grids: Sequence[Grid], *, given: bool = False) -> Plane:
     """The plane of all `grids`, with a colour scale up to the brightest cell.
 
     If the true density is known, its brightest cell counts, so that no spike of a model stretches the scale.
-    Otherwise it is that of the models, without the brightest share `CLIPPED` of their cells.
+    Otherwise it is that of the models, without the brightest share of their cells: `CLIPPED`, or
+    `CLIPPED_GIVEN` of a density of y given x.
     """
+    clipped = CLIPPED_GIVEN if given else CLIPPED
     truths = [_density(grid.true_log_prob) for grid in grids if grid.true_log_prob is not None]
     if truths:
         brightest = max(float(density.max()) for density in truths)
     else:
-        brightest = max(float(np.quantile(_density(grid.log_prob), 1 - CLIPPED)) for grid in grids)
+        brightest = max(float(np.quantile(_density(grid.log_prob), 1 - clipped)) for grid in grids)
     edges = [(cell_edges(grid.x), cell_edges(grid.y)) for grid in grids]
     x, y = ((min(each[axis][0] for each in edges), max(each[axis][1] for each in edges)) for axis in (0, 1))
     return Plane(names, x, y, brightest if np.isfinite(brightest) and brightest > 0 else 1.0)
