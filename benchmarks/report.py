@@ -108,20 +108,19 @@ def likelihoods(documents: list[Document]) -> list[Row]:
 def conditional(documents: list[Document]) -> list[Row]:
     """The KL of every model, by conditional density."""
     fits = documents[0]["tables"]["known"]
-    return pivot(({**fit, "KL": _middle(fit.get("KL", "failed"))} for fit in fits), "model", "y given x", "KL")
+    return pivot(
+        ({**fit, "KL": _middle(fit.get("KL", "failed"))} for fit in fits), "model", "y given x", "KL"
+    )
 
 
 def regression(documents: list[Document]) -> list[Row]:
     """The test NLL of every model, by table, and how `cnf` stands to it."""
     tables = documents[0]["tables"]
     verdicts = {(row["table"], row["against"]): row["verdict"] for row in tables[VERDICTS]}
-    rows = [
-        {
-            **fit,
-            "shown": f"{fit.get('test NLL', 'failed')} {_SIGNS.get(verdicts.get((fit['table'], fit['model']), ''), '')}",
-        }
-        for fit in tables["fits"]
-    ]
+    rows = []
+    for fit in tables["fits"]:
+        sign = _SIGNS.get(verdicts.get((fit["table"], fit["model"]), ""), "")
+        rows.append({**fit, "shown": f"{fit.get('test NLL', 'failed')} {sign}"})
     return pivot(rows, "table", "model", "shown")
 
 
