@@ -71,6 +71,7 @@ $(VENV)/.installed-bench: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	.venv-jax/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
+# The tests are type-checked too, against what they import.
 $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
-	$(INSTALL) --editable '.[dev]'
-	@touch $@ $(VENV)/.installed
+	$(INSTALL) --editable '.[dev,test]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test

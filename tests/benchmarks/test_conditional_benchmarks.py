@@ -3,23 +3,31 @@
 import importlib
 import itertools
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from scipy import stats
 
-# A source distribution holds the tests without the benchmarks.
-predictions = pytest.importorskip("benchmarks.predictions")
-known = importlib.import_module("benchmarks.known")
-uci = importlib.import_module("benchmarks.uci")
-conditional = importlib.import_module("benchmarks.contenders.conditional")
-regression = importlib.import_module("benchmarks.contenders.regression")
+if TYPE_CHECKING:
+    from benchmarks import known, predictions, uci
+    from benchmarks.contenders import conditional, regression
+else:
+    # A source distribution holds the tests without the benchmarks.
+    predictions = pytest.importorskip("benchmarks.predictions")
+    known = importlib.import_module("benchmarks.known")
+    uci = importlib.import_module("benchmarks.uci")
+    conditional = importlib.import_module("benchmarks.contenders.conditional")
+    regression = importlib.import_module("benchmarks.contenders.regression")
+
+Make = Callable[[int], predictions.Prediction]
 
 GRID = np.linspace(-60, 60, 1_200_001)
 STEP = GRID[1] - GRID[0]
 
 
-def quantile_densities(n: int):
+def quantile_densities(n: int) -> predictions.QuantileDensities:
     """The same density n times: of quantiles that cross, two of which are equal."""
     rng = np.random.default_rng(0)
     predicted = rng.normal(size=len(predictions.LEVELS))
@@ -28,16 +36,16 @@ def quantile_densities(n: int):
     return predictions.QuantileDensities.of_predictions(rows, predictions.LEVELS, 0.02)
 
 
-def normals(n: int):
+def normals(n: int) -> predictions.Normals:
     return predictions.Normals(np.full(n, 0.4), np.full(n, 1.3))
 
 
 @pytest.mark.parametrize("make", [quantile_densities, normals])
 class TestPrediction:
-    def test_integrates_to_one(self, make: Callable):
+    def test_integrates_to_one(self, make: Make) -> None:
         assert np.exp(make(len(GRID)).log_prob(GRID)).sum() * STEP == pytest.approx(1, abs=1e-4)
 
-    def test_mass_is_the_integral_of_the_density(self, make: Callable):
+    def test_mass_is_the_integral_of_the_density(self, make: Make) -> None:
         density = np.exp(make(len(GRID)).log_prob(GRID))
         bounds = np.array([-9.0, -2.5, -1.0, 0.05, 0.9, 4.0, 12.0])
         mass = np.exp(make(6).log_mass(bounds[:-1], bounds[1:]))
@@ -46,7 +54,7 @@ class TestPrediction:
         ]
         np.testing.assert_allclose(mass, expected, rtol=2e-3, atol=1e-7)
 
-    def test_draws_fall_into_intervals_by_their_mass(self, make: Callable):
+    def test_draws_fall_into_intervals_by_their_mass(self, make: Make) -> None:
         draws = make(1).sample(200_000, np.random.default_rng(3))[0]
         bounds = np.array([-30.0, -1.2, -0.3, 0.4, 1.1, 30.0])
         expected = np.exp(make(5).log_mass(bounds[:-1], bounds[1:]))
@@ -54,7 +62,7 @@ class TestPrediction:
         np.testing.assert_allclose(found, expected, atol=0.005)
 
 
-def test_quantile_density_has_its_quantiles():
+def test_quantile_density_has_its_quantiles() -> None:
     prediction = quantile_densities(len(predictions.LEVELS))
     quantiles = prediction.quantiles[0]
     below = np.exp(prediction.log_mass(np.full(len(quantiles), -1e3), quantiles))
@@ -62,13 +70,13 @@ def test_quantile_density_has_its_quantiles():
     assert np.diff(quantiles).min() >= 0.02 * (1 - 1e-9)
 
 
-def test_log_mass_of_a_normal_keeps_its_digits_far_out():
+def test_log_mass_of_a_normal_keeps_its_digits_far_out() -> None:
     far = predictions.Normals(np.zeros(2), np.ones(2))
     found = far.log_mass(np.array([20.0, -21.0]), np.array([21.0, -20.0]))
     np.testing.assert_allclose(found, stats.norm.logsf(20), rtol=1e-6)
 
 
-def test_crps_is_that_of_a_normal():
+def test_crps_is_that_of_a_normal() -> None:
     """Against the closed form (Gneiting and Raftery 2007), on average over many sets of draws."""
     y = np.full(20_000, 0.7)
     found = predictions.crps(np.random.default_rng(4).standard_normal((len(y), 5)), y)
@@ -76,19 +84,19 @@ def test_crps_is_that_of_a_normal():
     assert found.mean() == pytest.approx(closed, abs=4 * found.std() / len(y) ** 0.5)
 
 
-def test_squared_error_of_a_mean_from_few_draws_is_not_biased():
+def test_squared_error_of_a_mean_from_few_draws_is_not_biased() -> None:
     y = np.full(20_000, 2.0)
     found = predictions.squared_errors(np.random.default_rng(5).standard_normal((len(y), 3)), y)
     assert found.mean() == pytest.approx(4, abs=4 * found.std() / len(y) ** 0.5)
 
 
-def test_central_interval_holds_its_share():
+def test_central_interval_holds_its_share() -> None:
     rng = np.random.default_rng(6)
     y, draws = rng.standard_normal(20_000), rng.standard_normal((20_000, 99))
     assert predictions.is_central(draws, y).mean() == pytest.approx(0.9, abs=4 * (0.09 / len(y)) ** 0.5)
 
 
-def test_score_of_a_cell_is_the_logarithm_of_its_mean_density():
+def test_score_of_a_cell_is_the_logarithm_of_its_mean_density() -> None:
     low = np.array([-0.5, 0.5])
     found = predictions.score(normals(2), low + 0.25, low, low + 0.5)
     mass = np.diff(stats.norm(0.4, 1.3).cdf(np.stack([low, low + 0.5])), axis=0)[0]
@@ -99,7 +107,7 @@ class TestKnownConditional:
     CONTEXT = np.array([[-1.3, 0.8, 0.0, 1.0, -1.0], [0.4, -0.5, 2.0, 0.0, 0.3]])
 
     @pytest.mark.parametrize("context", [1, 5])
-    def test_one_column_has_the_distribution_of_its_draws(self, context: int):
+    def test_one_column_has_the_distribution_of_its_draws(self, context: int) -> None:
         density = known.known_conditional(f"1 given {context}")
         places = np.linspace(-12, 12, 24_001)
         for x in self.CONTEXT[:, :context]:
@@ -107,11 +115,11 @@ class TestKnownConditional:
             mass = np.cumsum(values) * (places[1] - places[0])
             assert mass[-1] == pytest.approx(1, abs=1e-6)
             drawn = density.sample(np.tile(x, (20_000, 1)), np.random.default_rng(0))[:, 0]
-            test = stats.kstest(drawn, lambda y, mass=mass: np.interp(y, places, mass))
+            test = stats.kstest(drawn, partial(np.interp, xp=places, fp=mass))
             assert test.pvalue > 1e-4
 
     @pytest.mark.parametrize("context", [1, 5])
-    def test_two_columns_have_the_moments_of_their_draws(self, context: int):
+    def test_two_columns_have_the_moments_of_their_draws(self, context: int) -> None:
         density = known.known_conditional(f"2 given {context}")
         axis = np.linspace(-9, 9, 721)
         places = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
@@ -128,7 +136,7 @@ class TestKnownConditional:
 
 @pytest.mark.skipif(not uci.is_here(), reason="needs ../shared/data/uci-regression")
 class TestTables:
-    def test_cells_of_a_rounded_target_meet(self):
+    def test_cells_of_a_rounded_target_meet(self) -> None:
         for name, values in {"wine": 6, "elevators": 61}.items():
             rows = uci.read_table(name)
             cells = np.unique(np.stack([rows.low, rows.y, rows.high], 1).round(9), axis=0)
@@ -139,7 +147,7 @@ class TestTables:
             assert meets.mean() > 0.8 and (cells[1:, 0] > cells[:-1, 2] - 1e-6).all()
 
     @pytest.mark.parametrize("name", uci.SOURCES)
-    def test_splits_hold_every_row_once(self, name: str):
+    def test_splits_hold_every_row_once(self, name: str) -> None:
         table, split = uci.read_table(name), uci.read_split(name, 3)
         parts = split.train, split.validation, split.test
         assert sum(map(len, parts)) == len(table)
@@ -147,18 +155,18 @@ class TestTables:
         np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(table.x, axis=0))
         assert len(split.validation) == pytest.approx(0.15 * (len(table) - len(split.test)), abs=1)
 
-    def test_a_rounded_target_is_learned_from_inside_its_cell(self):
+    def test_a_rounded_target_is_learned_from_inside_its_cell(self) -> None:
         split = uci.read_split("wine", 0)
         assert ((split.train.low <= split.train.y) & (split.train.y <= split.train.high)).all()
         assert len(np.unique(split.train.y)) == len(split.train)
         assert len(np.unique(split.test.y)) <= 6
 
 
-def linear_split(seed: int = 0):
+def linear_split(seed: int = 0) -> uci.Split:
     """Rows of y = 3 + 2 x_0 - x_1 + 0.5 e, with e standard normal, as a split of a table."""
     rng = np.random.default_rng(seed)
 
-    def draw(n: int):
+    def draw(n: int) -> uci.Rows:
         x = rng.normal(size=(n, 2)) * [1.0, 4.0] + [0.0, 10.0]
         y = 3 + 2 * x[:, 0] - x[:, 1] + 0.5 * rng.standard_normal(n)
         return uci.Rows(x, y, y, y)
@@ -167,7 +175,7 @@ def linear_split(seed: int = 0):
 
 
 @pytest.mark.parametrize("model", ["gaussian", "mixture", "cnf"])
-def test_a_fitted_model_is_a_density_in_the_units_of_its_rows(model: str):
+def test_a_fitted_model_is_a_density_in_the_units_of_its_rows(model: str) -> None:
     split = linear_split()
     parts = (values for part in (split.train, split.validation) for values in (part.y[:, None], part.x))
     fitted = conditional.fit_conditional(model, *parts, seconds=1.5, seed=0)
@@ -184,7 +192,7 @@ def test_a_fitted_model_is_a_density_in_the_units_of_its_rows(model: str):
 
 
 @pytest.mark.parametrize("name", regression.PEERS)
-def test_a_peer_learns_a_linear_relation(name: str):
+def test_a_peer_learns_a_linear_relation(name: str) -> None:
     if name == "ngboost":
         pytest.importorskip("ngboost")
     answer = regression.answer_of_peer(linear_split(), 0, name)

@@ -268,7 +268,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     if "flagged" in frame:
         frame["flagged"] = frame["flagged"].astype(object).fillna("")
-    return {name: frame[name].to_numpy() for name in frame}
+    return {str(name): frame[name].to_numpy() for name in frame}
 
 
 def test_defaults_go_into_the_runs_folder(run: Run, home: Path) -> None:

@@ -54,7 +54,8 @@ class Outer:
 @pytest.fixture
 def call() -> Callable[..., dict[str, object]]:
     """Runs a command with a group and an option of its own, and gives what it was called with."""
-    application, called = typer.Typer(), {}
+    application = typer.Typer()
+    called: dict[str, object] = {}
 
     @application.command()
     @with_options(without=("size",))

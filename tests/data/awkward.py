@@ -68,7 +68,7 @@ def beside(*columns: Any) -> list[tuple[Any, ...]]:
     return list(zip(*columns, strict=True))
 
 
-GOOD = {"names": ABC, "rows": X}
+GOOD: dict[str, Any] = {"names": ABC, "rows": X}
 BODY = lines(X)
 
 # --- 1. Quotes that are never closed ------------------------------------------------------------------------

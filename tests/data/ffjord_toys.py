@@ -17,11 +17,13 @@ def _state(rng: np.random.Generator) -> int:
 
 
 def _swissroll(n: int, rng: np.random.Generator) -> Rows:
-    return datasets.make_swiss_roll(n, noise=1.0, random_state=_state(rng))[0][:, [0, 2]] / 5
+    x: Rows = datasets.make_swiss_roll(n, noise=1.0, random_state=_state(rng))[0]
+    return x[:, [0, 2]] / 5
 
 
 def _circles(n: int, rng: np.random.Generator) -> Rows:
-    return 3 * datasets.make_circles(n, factor=0.5, noise=0.08, random_state=_state(rng))[0]
+    x: Rows = datasets.make_circles(n, factor=0.5, noise=0.08, random_state=_state(rng))[0]
+    return 3 * x
 
 
 def _rings(n: int, rng: np.random.Generator) -> Rows:
@@ -32,12 +34,14 @@ def _rings(n: int, rng: np.random.Generator) -> Rows:
 
 
 def _moons(n: int, rng: np.random.Generator) -> Rows:
-    return 2 * datasets.make_moons(n, noise=0.1, random_state=_state(rng))[0] + np.array([-1, -0.2])
+    x: Rows = datasets.make_moons(n, noise=0.1, random_state=_state(rng))[0]
+    shift: Rows = np.array([-1, -0.2])
+    return 2 * x + shift
 
 
 def _eight_gaussians(n: int, rng: np.random.Generator) -> Rows:
     s = 1 / np.sqrt(2)
-    centres = 4 * np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (s, s), (s, -s), (-s, s), (-s, -s)])
+    centres: Rows = 4 * np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (s, s), (s, -s), (-s, s), (-s, -s)])
     return (0.5 * rng.standard_normal((n, 2)) + centres[rng.integers(8, size=n)]) / 1.414
 
 
@@ -46,7 +50,8 @@ def _pinwheel(n: int, rng: np.random.Generator) -> Rows:
     labels = np.repeat(np.arange(5), n // 5)
     angles = np.linspace(0, 2 * np.pi, 5, endpoint=False)[labels] + 0.25 * np.exp(features[:, 0])
     rotations = np.stack([np.cos(angles), -np.sin(angles), np.sin(angles), np.cos(angles)])
-    return 2 * np.einsum("ti,tij->tj", features, rotations.T.reshape(-1, 2, 2))
+    turned: Rows = np.einsum("ti,tij->tj", features, rotations.T.reshape(-1, 2, 2))
+    return 2 * turned
 
 
 def _two_spirals(n: int, rng: np.random.Generator) -> Rows:

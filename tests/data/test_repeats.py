@@ -1,5 +1,7 @@
 """Values with a probability mass, copies of rows, and rows that are equal by chance."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,12 @@ seeds = st.integers(0, 2**32 - 1)
 
 def spread(shape: str, n: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return {"normal": rng.normal, "lognormal": rng.lognormal, "cauchy": rng.standard_cauchy}[shape](size=n)
+    draws: dict[str, Callable[..., np.ndarray]] = {
+        "normal": rng.normal,
+        "lognormal": rng.lognormal,
+        "cauchy": rng.standard_cauchy,
+    }
+    return draws[shape](size=n)
 
 
 @given(

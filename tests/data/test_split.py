@@ -125,7 +125,8 @@ def test_dataset_refuses_groups_that_do_not_fit_the_rows() -> None:
 
 def test_dataset_keeps_its_own_rows_read_only() -> None:
     rows = np.ones((3, 2), dtype=np.float32)
-    dataset = Dataset("ones", (Column("a"), Column("b")), rows, Provenance("here", ""))
+    columns = (Column("a"), Column("b"))
+    dataset = Dataset("ones", columns, rows, Provenance("here", ""))  # type: ignore[arg-type]
     rows[0, 0] = 5
     assert dataset.rows[0, 0] == 1
     assert dataset.rows.dtype == np.float64

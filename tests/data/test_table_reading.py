@@ -63,7 +63,8 @@ def write_parquet(path: Path, table: Table) -> None:
 
 
 def write_fields_npy(path: Path, table: Table) -> None:
-    np.save(path, np.rec.fromarrays(table.rows.T, names=list(table.names)))
+    records = np.rec.fromarrays(table.rows.T, names=list(table.names))  # type: ignore[call-overload]
+    np.save(path, records)
 
 
 def write_columns_npz(path: Path, table: Table) -> None:

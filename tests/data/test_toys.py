@@ -52,7 +52,7 @@ def quadrature(name: str) -> Quadrature:
 def chi_square_p_value(name: str, sample: Floats) -> float:
     """Of the hypothesis that `sample` has the toy's density; sparse panels are pooled into one cell."""
     found = quadrature(name)
-    counts = np.histogram2d(*sample.T, bins=found.edges)[0].ravel()
+    counts = np.histogram2d(sample[:, 0], sample[:, 1], bins=found.edges)[0].ravel()
     expected = found.masses.ravel() * len(sample)
     full = expected >= 10
     counts = np.append(counts[full], len(sample) - counts[full].sum())
@@ -139,7 +139,7 @@ def test_log_prob_is_finite_and_falls_far_away(name: str) -> None:
 
 
 def test_checkerboard_is_minus_infinity_off_its_fields() -> None:
-    x = [[1, 1], [-1, 1], [3, 1], [5, 5], [-3.9, -3.9], [-4.1, -3.9]]
+    x: list[list[float]] = [[1, 1], [-1, 1], [3, 1], [5, 5], [-3.9, -3.9], [-4.1, -3.9]]
     expected = [-math.log(32), -np.inf, -np.inf, -np.inf, -math.log(32), -np.inf]
     np.testing.assert_array_equal(toy("checkerboard").log_prob(x), expected)
 

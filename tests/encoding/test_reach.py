@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flowbench.encoding import reach
 from flowbench.encoding.reach import Reach
+from flowbench.encoding.standardise import Standardise
 from flowbench.encoding.transform import Transform
 from flowbench.models.rows import Rows
 from flowbench.registry import TRANSFORMS
@@ -23,7 +24,8 @@ absurd = st.floats(1e6, 1e300).flatmap(lambda size: st.sampled_from([size, -size
 
 def fitted(name: str, x: torch.Tensor) -> Transform:
     transform_class = TRANSFORMS.get(name)
-    transform = transform_class(tuple(f"c{i}" for i in range(x.shape[1])), transform_class.Options())
+    names = tuple(f"c{i}" for i in range(x.shape[1]))
+    transform: Transform = transform_class(names, transform_class.Options())
     transform.fit(x)
     return transform
 
@@ -95,6 +97,7 @@ def test_without_absurd_values_the_parameters_are_what_they_were(
     for mapped, expected in zip(transform.to_model(x), unbent.to_model(x), strict=True):
         assert torch.equal(mapped, expected)
     if name == "standardise":
+        assert isinstance(transform, Standardise)
         assert torch.equal(transform.mean, x.mean(0))
         assert torch.equal(transform.to_model(x)[0], (x - transform.mean) / transform.scale)
 

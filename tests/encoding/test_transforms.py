@@ -19,7 +19,7 @@ every_transform = pytest.mark.parametrize("name", TRANSFORMS.names())
 
 def fitted(name: str, x: torch.Tensor) -> Transform:
     transform_class = TRANSFORMS.get(name)
-    transform = transform_class(COLUMNS, transform_class.Options())
+    transform: Transform = transform_class(COLUMNS, transform_class.Options())
     transform.fit(x)
     return transform
 

@@ -1,7 +1,9 @@
 """Certificates pass on healthy models, and each catches the fault that it is there for."""
 
 import math
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,11 @@ from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.normalisation import Mass, bridge_mass, quadrature_mass
 from flowbench.evaluation.reported import Likelihoods, reported_likelihoods
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
-from flowbench.models.continuous.flow import ContinuousFlow
+from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import Mapped, Scores
 from flowbench.models.density_model import DensityModel
 from flowbench.models.rows import Rows
-from flowbench.ode.integrator import State
+from flowbench.ode.integrator import IntegratorOptions, State
 from flowbench.options import PartOptions
 from flowbench.registry import MODELS
 from flowbench.store import Certificate
@@ -34,7 +36,7 @@ def cloud(n: int, features: int, seed: int = 0) -> Tensor:
     return 10 + z * torch.logspace(0, -1, features, dtype=torch.float64)
 
 
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "cnf": {"flow.field": {"name": "time-mlp", "width": 32, "scales": 2}},
     "maf": {"flow.hidden": (16,)},
     "nsf": {"flow.hidden": (16,)},
@@ -46,7 +48,7 @@ SMALL = {
 @cache
 def fitted(name: str, features: int) -> DensityModel:
     rows, columns = cloud(6000, features), [f"x{i}" for i in range(features)]
-    overrides = {"plan.steps": 150, "plan.validation_steps": 50, **SMALL.get(name, {})}
+    overrides: dict[str, Any] = {"plan.steps": 150, "plan.validation_steps": 50, **SMALL.get(name, {})}
     config = resolve("array", name, overrides=overrides)
     prepared = prepare(config, build_encoder(config, columns), Rows(rows[1000:]), Rows(rows[:1000]))
     make_trainer(prepared, Watch()).run()
@@ -110,6 +112,7 @@ class NoiseRedrawn(ContinuousFlow):
 
 def broken(flow_class: type[ContinuousFlow], features: int = 2) -> DensityModel:
     healthy = fitted("cnf", features)
+    assert isinstance(healthy.flow.options, ContinuousOptions)
     flow = flow_class(features, healthy.flow.options, torch.Generator())
     flow.load_state_dict(healthy.flow.state_dict())
     return DensityModel(healthy.encoder, flow, healthy.background)
@@ -192,7 +195,8 @@ def test_a_coarse_solve_alone_condemns_no_density() -> None:
     class Coarse(DensityModel):
         """One whose solves are wrong where they are coarse."""
 
-        def for_evaluation(self, integrator: PartOptions, **chosen: object) -> DensityModel:
+        def for_evaluation(self, integrator: PartOptions, **chosen: Any) -> Any:
+            assert isinstance(integrator, IntegratorOptions)
             kind = Scaled if integrator.atol >= 1e-3 else DensityModel
             flow = self.flow.for_evaluation(integrator, **chosen)
             return kind(self.encoder, flow)
@@ -234,8 +238,10 @@ def test_a_bridge_takes_more_draws_where_they_may_settle_it(
 
 def test_a_check_that_breaks_down_is_a_failed_one() -> None:
     class Broken(DensityModel):
-        def draw_places(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-            x, scores = super().draw_places(n, generator)
+        def draw_places(
+            self, n: int, generator: torch.Generator, *, context: Tensor | None = None
+        ) -> tuple[Tensor, Scores]:
+            x, scores = super().draw_places(n, generator, context=context)
             x[0, 0] = torch.inf
             return x, scores
 
@@ -300,7 +306,7 @@ def normal(features: int, factor: float = 1.0) -> DensityModel:
 @pytest.mark.parametrize("features", [1, 2, 3, 9])
 def test_masses_of_a_known_density(features: int) -> None:
     rows = (cloud(500, features) - 10,) if features <= 2 else ()
-    integrate = quadrature_mass if features <= 2 else bridge_mass
+    integrate: Callable[..., Mass] = quadrature_mass if features <= 2 else bridge_mass
     generator = torch.Generator().manual_seed(0)
     mass, scaled = (integrate(normal(features, factor), *rows, generator) for factor in (1.0, 1.02))
     assert mass.value == pytest.approx(1, abs=3 * mass.standard_error + 1e-3)
@@ -339,6 +345,7 @@ def test_thin_densities_are_judged_by_more_than_a_grid(correlation: float) -> No
 
 def test_a_density_thinner_than_a_cell_is_not_condemned_by_a_grid() -> None:
     model = normal(2)
+    assert isinstance(model.flow, GaussianFlow)
     with torch.no_grad():
         model.flow.log_diagonal[1] = -7.0
     mass = quadrature_mass(model, cloud(500, 2) - 10, torch.Generator().manual_seed(0))

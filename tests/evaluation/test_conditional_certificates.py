@@ -10,6 +10,7 @@ from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.reported import reported_likelihoods
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
+from flowbench.models.density import Mapped
 from flowbench.models.density_model import DensityModel
 from flowbench.models.givens import Givens
 from flowbench.models.rows import Rows
@@ -79,7 +80,7 @@ class Doubled(ContinuousFlow):
 class OneWay(ContinuousFlow):
     """The way back forgets the context."""
 
-    def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None):  # type: ignore[no-untyped-def]
+    def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
         assert context is not None
         return super()._to_data(z, torch.zeros_like(context), generator)
 

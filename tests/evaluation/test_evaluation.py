@@ -1,6 +1,7 @@
 """Reported likelihoods and grids, against closed forms and much tighter solves."""
 
 import math
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from flowbench.data.lattice import Lattice
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.standardise import Standardise, StandardiseOptions
 from flowbench.encoding.table_encoder import TableEncoder
+from flowbench.encoding.transform import Transform
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.failures import failing_rows
@@ -23,7 +25,7 @@ from flowbench.models.background import Background
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.classical.gaussian_mixture import MixtureDensity, MixtureOptions
 from flowbench.models.continuous.flow import ContinuousFlow
-from flowbench.models.density import Scores
+from flowbench.models.density import Density, Scores
 from flowbench.models.density_model import DensityModel
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.ode.torchdiffeq_engine import TorchdiffeqOptions
@@ -32,7 +34,7 @@ from flowbench.registry import MODELS
 NORMAL = multivariate_normal([3, -2], [[2.0, 0.6], [0.6, 0.5]])
 
 
-def model(flow: object) -> DensityModel:
+def model(flow: Density) -> DensityModel:
     transform = Standardise(("a", "b"), StandardiseOptions())
     transform.fit(torch.tensor(NORMAL.rvs(500, random_state=0)))
     return DensityModel(TableEncoder(("a", "b"), [transform]), flow)
@@ -50,7 +52,7 @@ def normal_itself() -> DensityModel:
 
 def in_cells(model: DensityModel, cells: Dequantiser | None) -> DensityModel:
     """The same density, of rows whose values stand for cells."""
-    encoder = TableEncoder(model.columns, list(model.encoder.transforms), cells)
+    encoder = TableEncoder(model.columns, cast(list[Transform], list(model.encoder.transforms)), cells)
     return DensityModel(encoder, model.flow, model.background)
 
 
@@ -130,7 +132,8 @@ def test_an_error_is_the_sum_of_its_parts() -> None:
     ):
         found = reported_likelihoods(in_cells(bent, dequantiser), x, given)
         assert set(found.parts) == names
-        assert torch.allclose(sum(found.parts.values()), found.error, rtol=1e-12)
+        total = sum(found.parts.values(), torch.zeros_like(found.error))
+        assert torch.allclose(total, found.error, rtol=1e-12)
         assert all((part >= 0).all() for part in found.parts.values())
     closed = reported_likelihoods(normal_itself(), x, EvaluationOptions())
     assert set(closed.parts) == {"arithmetic"} and torch.equal(closed.parts["arithmetic"], closed.error)
@@ -182,7 +185,7 @@ def test_two_steps_of_euler_are_no_solve() -> None:
     x = torch.tensor(NORMAL.rvs(50, random_state=2))
     grid = EvaluationOptions(integrator=TorchdiffeqOptions(method="euler", steps=2))
     reported = reported_likelihoods(model(bent_flow()), x, grid)
-    assert abs(reported.shift) > 0.1
+    assert reported.shift is not None and abs(reported.shift) > 0.1
 
 
 def test_float32_is_told_where_nothing_is_solved() -> None:
@@ -202,7 +205,7 @@ def test_errors_with_probes_are_no_larger_for_rows_that_are_not_refined() -> Non
     found = reported_likelihoods(
         model(bent_flow()), x, EvaluationOptions(integrator=native, divergence=estimated, error_rows=100)
     )
-    assert abs(found.shift) < 1e-3
+    assert found.shift is not None and abs(found.shift) < 1e-3
     assert found.error[100:].median() <= 2 * found.error[:100].median()
 
 
@@ -310,6 +313,7 @@ class Breaking(ContinuousFlow):
 def breaking(below: float = 1.0) -> DensityModel:
     flow = bent_flow()
     flow.__class__ = Breaking
+    assert isinstance(flow, Breaking)
     flow.below = below
     return model(flow)
 

@@ -31,9 +31,13 @@ def test_every_rung_is_measured_against_a_tight_solve() -> None:
     assert seen[-1] == (len(rungs), len(rungs))
     by_label = {rung.label: rung for rung in rungs}
     loose, tight = by_label["per-row dopri5 float64 0.001"], by_label["per-row dopri5 float64 1e-07"]
+    assert loose.row_error is not None and tight.row_error is not None
     assert loose.row_error > 100 * tight.row_error
+    assert loose.nfe is not None and tight.nfe is not None
     assert loose.nfe < tight.nfe
-    assert all(rung.low <= rung.bias <= rung.high for rung in (loose, tight))
+    for rung in (loose, tight):
+        assert rung.low is not None and rung.bias is not None and rung.high is not None
+        assert rung.low <= rung.bias <= rung.high
     solve = bent_model().for_evaluation(PerRowOptions(atol=1e-3, rtol=1e-3)).log_prob(rows(60))
     reference = bent_model().for_evaluation(PerRowOptions(atol=1e-11, rtol=1e-11)).log_prob(rows(60))
     assert loose.bias == pytest.approx((solve - reference).mean().item(), rel=1e-4)

@@ -21,7 +21,8 @@ COLUMNS = ("a", "b")
 
 def cloud(n: int, seed: int) -> np.ndarray:
     x = np.random.default_rng(seed).standard_normal((n, 2))
-    return x @ np.array([[1.0, 0.5], [0.0, 1.0]])
+    correlated: np.ndarray = x @ np.array([[1.0, 0.5], [0.0, 1.0]])
+    return correlated
 
 
 def gaussian(scale: float = 1.0) -> DensityModel:

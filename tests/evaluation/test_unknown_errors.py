@@ -20,7 +20,7 @@ from flowbench.evaluation.rounding import ROUNDING
 from flowbench.evaluation.solver_error import covering_factor
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.continuous.flow import ContinuousFlow
-from flowbench.models.density import Density, Scores
+from flowbench.models.density import Density, Mapped, Scores
 from flowbench.models.density_model import DensityModel
 from flowbench.models.rows import Rows
 from flowbench.ode.per_row_engine import PerRowOptions
@@ -121,6 +121,7 @@ class FailsOnTheRight(ContinuousFlow):
 def failing_on_the_right(edge: float) -> DensityModel:
     flow = bent_flow()
     flow.__class__ = FailsOnTheRight
+    assert isinstance(flow, FailsOnTheRight)
     flow.edge = edge
     return modelled(flow)
 
@@ -157,7 +158,7 @@ def test_draws_that_are_rounded_have_the_errors_of_exact_solves() -> None:
     native = {"name": "native", "atol": 1e-5, "rtol": 1e-5}
     options = EvaluationOptions(integrator=native, divergence={"name": "hutchinson"}, dtype="float32")
     x, drawn = drawn_likelihoods(
-        model, 60, options, torch.Generator().manual_seed(5), restore=partial(np.round, decimals=2)
+        model, 60, options, torch.Generator().manual_seed(5), restore=lambda x: np.round(x, 2)
     )
     reference = model.for_evaluation(PerRowOptions(atol=1e-11, rtol=1e-11)).log_prob(x)
     assert ((drawn.log_prob - reference).abs() <= drawn.error).double().mean() >= 0.97
@@ -166,7 +167,7 @@ def test_draws_that_are_rounded_have_the_errors_of_exact_solves() -> None:
 @pytest.mark.parametrize(
     ("failure", "is_models"),
     [
-        (torch.linalg.LinAlgError("the matrix is singular"), True),
+        (torch.linalg.LinAlgError("the matrix is singular"), True),  # type: ignore[attr-defined]
         (FloatingPointError("no finite draws"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("too many values to unpack"), False),
@@ -177,7 +178,7 @@ def test_a_certificate_fails_for_a_fault_of_the_model_and_not_of_the_code(
     failure: Exception, is_models: bool
 ) -> None:
     class Faulty(GaussianFlow):
-        def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> None:
+        def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
             raise failure
 
     x = normal_rows(20)

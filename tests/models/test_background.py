@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_a_mixture_against_scikit_learn(as_sklearn: Callable[[Mixture], Gaussian
 def test_three_densities_are_mixed() -> None:
     found = background(0.5, 0.1)
     x = 3 * torch.randn(200, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1).exp()
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1).exp()  # type: ignore[no-untyped-call]
     flow = narrow_flow().double().log_prob(x).detach()
     expected = 0.45 * flow.exp() + 0.45 * found.mixture.log_prob(x).exp() + 0.1 * normal
     assert torch.allclose(found.mix(flow, x).exp(), expected, rtol=1e-9)
@@ -92,6 +93,7 @@ def test_three_densities_are_mixed() -> None:
 def test_no_row_is_worth_less_than_the_background_gives_it() -> None:
     x = iris()
     bounded = model(0.01)
+    assert bounded.background is not None
     bounded.background.normal_share.fill_(0.02)
     floor = math.log(0.01 * 0.98) + bounded.background.mixture.log_prob(x)
     scores = bounded.log_prob(x)
@@ -130,12 +132,12 @@ def test_the_normal_holds_the_rows_that_both_leave_empty() -> None:
 
 def test_both_shares_are_the_best_there_are() -> None:
     x, found = iris(), background(0.5)
-    normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)  # type: ignore[no-untyped-call]
     mixture = normal + 1 + torch.randn(len(x), generator=torch.Generator().manual_seed(1)).double()
     flow = mixture + 2
     # Rows that only the normal holds: the mixture is no better off for being less wrong than the flow.
     mixture[:5], flow[:5] = -300, -5000
-    found.mixture.log_prob = lambda x, context: mixture  # type: ignore[method-assign]
+    found.mixture.log_prob = lambda x, context=None: mixture  # type: ignore[method-assign]
 
     def loss(shares: np.ndarray) -> float:
         share, normal_share = np.exp(shares)
@@ -165,6 +167,7 @@ def test_the_share_counts_the_rows_that_the_flow_misses() -> None:
 
 def test_samples_come_from_all_and_carry_their_density() -> None:
     mixed = model(0.2)
+    assert mixed.background is not None
     mixed.background.normal_share.fill_(0.125)
     x, log_prob = mixed.sample_and_log_prob(5000, torch.Generator().manual_seed(2))
     assert torch.allclose(mixed.log_prob(x), log_prob, atol=1e-9)
@@ -184,7 +187,7 @@ def test_it_integrates_to_one() -> None:
     assert mass == pytest.approx(1, abs=1e-6)
 
 
-def test_saved_and_loaded_with_its_components(tmp_path) -> None:
+def test_saved_and_loaded_with_its_components(tmp_path: Path) -> None:
     mixed = DensityModel(TableEncoder("abcd"), narrow_flow(), background(0.2))
     write_tensors(tmp_path / "model.safetensors", to_arrays(mixed.state_dict()), {})
     loaded = DensityModel(TableEncoder("abcd"), narrow_flow(), Background(4))

@@ -81,8 +81,8 @@ def test_draws_are_rows_of_the_table_with_their_own_likelihoods() -> None:
 def test_where_all_columns_are_continuous_a_place_is_a_row() -> None:
     model, x = DensityModel(TableEncoder(COLUMNS), normal()), table(20) + 0.3
     assert torch.equal(model.log_prob(x), model.score_places(x).log_prob)
-    for one, other in zip(model.draw(9, seeded()), model.draw_places(9, seeded()), strict=True):
-        assert torch.equal(getattr(one, "log_prob", one), getattr(other, "log_prob", other))
+    (drawn, scores), (places, at_places) = model.draw(9, seeded()), model.draw_places(9, seeded())
+    assert torch.equal(drawn, places) and torch.equal(scores.log_prob, at_places.log_prob)
 
 
 def conditional(background: Background | None = None) -> DensityModel:

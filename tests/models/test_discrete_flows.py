@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from flowbench.models.density import Flow
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions
 from flowbench.models.discrete.radial import RadialFlow, RadialOptions
 from flowbench.models.discrete.sylvester import SylvesterFlow, SylvesterOptions
+from flowbench.models.discrete.zuko_flows import ZukoFlow
 from flowbench.registry import MODELS
 
 
@@ -82,7 +82,8 @@ def test_likelihoods_are_those_of_zuko(name: str) -> None:
     from zuko.distributions import NormalizingFlow
 
     flow_class = MODELS.get(name)
-    flow: Flow = flow_class(4, flow_class.Options(hidden=(16,)), generator()).double().requires_grad_(False)
+    flow: ZukoFlow = flow_class(4, flow_class.Options(hidden=(16,)), generator()).double()
+    flow.requires_grad_(False)
     zero, unit = torch.zeros(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
     oracle = NormalizingFlow(flow.network(), MultivariateNormal(zero, unit))
     x = 2 * normal(40, 4)

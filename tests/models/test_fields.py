@@ -1,14 +1,19 @@
 """Contract of every velocity field: products and divergences against autodiff, seeding, time, gradients."""
 
 import copy
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError
-from flowbench.models.continuous.fields.activations import ACTIVATIONS
-from flowbench.models.continuous.fields.concatsquash import ConcatSquash, ConcatSquashOptions
+from flowbench.models.continuous.fields.activations import ACTIVATIONS, ActivationName
+from flowbench.models.continuous.fields.concatsquash import (
+    ConcatSquash,
+    ConcatSquashLinear,
+    ConcatSquashOptions,
+)
 from flowbench.models.continuous.fields.time_mlp import TimeMLP, TimeMLPOptions
 from flowbench.models.continuous.fields.velocity_field import VelocityField
 from flowbench.models.seeded_layers import seeded_linear
@@ -58,7 +63,7 @@ def build(
     field: VelocityField = kind(features, kind.Options(**values), generator).double()
     with torch.no_grad():
         for parameter in field.parameters():
-            parameter += noise * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(noise * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     return field
 
 
@@ -72,7 +77,8 @@ def rows(features: int, count: int = 5, seed: int = 1) -> tuple[Tensor, Tensor]:
 def jacobian(field: VelocityField, t: Tensor, x: Tensor) -> Tensor:
     """dv/dx (n, d, d) by reverse-mode autodiff, row by row."""
     one = torch.func.jacrev(lambda time, row: field.velocity(time, row[None])[0], argnums=1)
-    return torch.func.vmap(one)(t, x)
+    found: Tensor = torch.func.vmap(one)(t, x)
+    return found
 
 
 @each_field
@@ -93,11 +99,11 @@ def test_jvp_equals_autodiff(name: str, values: dict[str, object], features: int
     field = build(name, values, features)
     t, x = rows(features)
     tangents = torch.randn(4, *x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    for jvp in (field.jvp, super(type(field), field).jvp):
+    for jvp in (field.jvp, super(type(field), field).jvp):  # type: ignore[misc]
         velocity, pushed = jvp(t, x, tangents)
         torch.testing.assert_close(velocity, field.velocity(t, x), atol=1e-12, rtol=1e-12)
         for got, tangent in zip(pushed, tangents, strict=True):
-            _, expected = torch.func.jvp(lambda y: field.velocity(t, y), (x,), (tangent,))
+            expected = torch.func.jvp(lambda y: field.velocity(t, y), (x,), (tangent,))[1]
             torch.testing.assert_close(got, expected, atol=1e-10, rtol=1e-10)
 
 
@@ -161,7 +167,7 @@ def test_every_parameter_gets_a_gradient(name: str, values: dict[str, object]) -
     field = build(name, values, 3)
     t, x = rows(3)
     velocity, divergence = EXACT.velocity_and_divergence(field, t, x)
-    (velocity.square().sum() + divergence.square().sum()).backward()
+    (velocity.square().sum() + divergence.square().sum()).backward()  # type: ignore[no-untyped-call]
     for label, parameter in field.named_parameters():
         assert parameter.grad is not None and bool((parameter.grad != 0).any()), label
 
@@ -193,7 +199,7 @@ def spanning_probes(estimator: DivergenceEstimator, x: Tensor) -> Tensor | None:
     """Probes with which the estimator is exact: sqrt(d) times the basis for Hutchinson's."""
     if isinstance(estimator, Hutchinson):
         features = x.shape[1]
-        basis = features**0.5 * torch.eye(features, dtype=x.dtype)
+        basis: Tensor = features**0.5 * torch.eye(features, dtype=x.dtype)
         return basis.expand(len(x), features, features)
     return estimator.draw(x, torch.Generator().manual_seed(0))
 
@@ -338,7 +344,7 @@ def test_a_conditional_time_mlp_has_the_scales_that_its_rows_resolve(
     assert torch.equal(loaded.velocity(t, few, given), field.velocity(t, few, given))
     torch.testing.assert_close(velocity, field.velocity(t, few, given))
     jacobians = [
-        torch.autograd.functional.jacobian(
+        torch.autograd.functional.jacobian(  # type: ignore[no-untyped-call]
             lambda row, own=own: field.velocity(t, row[None], own[None])[0], row
         )
         for row, own in zip(few, given, strict=True)
@@ -354,7 +360,7 @@ def test_an_optimiser_goes_on_with_a_conditional_field_that_is_loaded() -> None:
     field.load_state_dict(copy.deepcopy(field.state_dict()))
     before = {name: each.detach().clone() for name, each in field.named_parameters()}
     field.last.weight.data.fill_(1.0)
-    field.velocity(torch.tensor(0.5), x, context).square().sum().backward()
+    field.velocity(torch.tensor(0.5), x, context).square().sum().backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     assert all(not torch.equal(each, before[name]) for name, each in field.named_parameters())
 
@@ -366,9 +372,13 @@ def test_scales_that_are_asked_for_stay() -> None:
     assert len(field.waves.scales) == 5 and len(field.context_waves.scales) == 4
 
 
+def layers_of(field: ConcatSquash) -> list[ConcatSquashLinear]:
+    return cast(list[ConcatSquashLinear], list(field.layers))
+
+
 def ffjord_net(field: ConcatSquash, tau: Tensor, x: Tensor) -> Tensor:
     """The network as FFJORD's code writes it, with its own time."""
-    for number, layer in enumerate(field.layers):
+    for number, layer in enumerate(layers_of(field)):
         gate = torch.sigmoid(layer.gate.weight[:, 0] * tau + layer.gate.bias)
         x = (x @ layer.layer.weight.T + layer.layer.bias) * gate + layer.shift.weight[:, 0] * tau
         if number < len(field.layers) - 1:
@@ -378,6 +388,7 @@ def ffjord_net(field: ConcatSquash, tau: Tensor, x: Tensor) -> Tensor:
 
 def test_concatsquash_runs_ffjords_time_backwards() -> None:
     field = build("concatsquash", {"hidden": (8, 8), "time_length": 0.7}, 2)
+    assert isinstance(field, ConcatSquash)
     _, x = rows(2)
     for moment in (0.0, 0.25, 1.0):
         t = torch.tensor(moment, dtype=torch.float64)
@@ -387,7 +398,7 @@ def test_concatsquash_runs_ffjords_time_backwards() -> None:
 
 def test_per_feature_widths_grow_with_the_table() -> None:
     field = ConcatSquash(4, ConcatSquashOptions(hidden=(10,), per_feature=True), torch.Generator())
-    assert [layer.layer.out_features for layer in field.layers] == [40, 4]
+    assert [layer.layer.out_features for layer in layers_of(field)] == [40, 4]
 
 
 def test_no_closed_form_is_an_error_not_a_wrong_number() -> None:
@@ -397,7 +408,7 @@ def test_no_closed_form_is_an_error_not_a_wrong_number() -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_know_their_derivatives(name: str) -> None:
+def test_activations_know_their_derivatives(name: ActivationName) -> None:
     activation = ACTIVATIONS[name]
     x = torch.linspace(-30, 30, 2001, dtype=torch.float64, requires_grad=True)
     value, slope = activation.value_and_derivative(x)

@@ -1,6 +1,9 @@
 """The contract of every flow in the registry."""
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -10,10 +13,10 @@ from torch import Tensor
 from flowbench.encoding.standardise import Standardise, StandardiseOptions
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError
-from flowbench.models.density import Density, Flow
+from flowbench.models.density import Density, Flow, Mapped
 from flowbench.models.density_model import DensityModel
 from flowbench.models.rows import Rows
-from flowbench.objectives.likelihood import Likelihood
+from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.registry import INTEGRATORS, MODELS
 from flowbench.store.tensors import read_tensors, write_tensors
 from flowbench.training.plan import TrainingPlan
@@ -39,6 +42,7 @@ VARIANTS = [
     ("cnf", {"field": {"name": "concatsquash", "hidden": [32, 32]}}),
 ]
 FINE = INTEGRATORS.get("per-row").Options(atol=1e-10, rtol=1e-10)
+DensityT = TypeVar("DensityT", bound=Density)
 every_density = pytest.mark.parametrize(("name", "values"), VARIANTS)
 every_flow = pytest.mark.parametrize(
     ("name", "values"), [(name, values) for name, values in VARIANTS if issubclass(MODELS.get(name), Flow)]
@@ -47,10 +51,17 @@ every_flow = pytest.mark.parametrize(
 
 def build(name: str, values: dict[str, object], features: int, seed: int = 0) -> Density:
     flow_class = MODELS.get(name)
-    return flow_class(features, flow_class.Options(**values), torch.Generator().manual_seed(seed))
+    flow: Density = flow_class(features, flow_class.Options(**values), torch.Generator().manual_seed(seed))
+    return flow
 
 
-def perturbed(flow: Density, seed: int = 1) -> Density:
+def build_flow(name: str, values: dict[str, object], features: int) -> Flow:
+    flow = build(name, values, features)
+    assert isinstance(flow, Flow)
+    return flow
+
+
+def perturbed(flow: DensityT, seed: int = 1) -> DensityT:
     """The density with every parameter moved: a zero-initialised layer must not hide a mistake.
 
     One that has no parameters is fitted to a few rows.
@@ -70,8 +81,9 @@ def rows(n: int, features: int, seed: int = 2) -> Tensor:
 
 def fitted(name: str, values: dict[str, object]) -> DensityModel:
     """A short fit to a bent, skewed cloud in unequal units."""
-    z = rows(2000, 2).numpy()
-    x = torch.tensor(np.stack([10 + 3 * z[:, 0], 0.1 * (z[:, 1] + 0.5 * z[:, 0] ** 2)], 1))
+    noise = rows(2000, 2).numpy()
+    bent = noise[:, 1] + 0.5 * noise[:, 0] ** 2
+    x = torch.tensor(np.stack([10 + 3 * noise[:, 0], 0.1 * bent], 1))
     transform = Standardise(("a", "b"), StandardiseOptions())
     transform.fit(x)
     z, _ = transform.to_model(x)
@@ -87,7 +99,7 @@ def fitted(name: str, values: dict[str, object]) -> DensityModel:
 @every_flow
 @pytest.mark.parametrize("features", [1, 2, 5])
 def test_round_trip(name: str, values: dict[str, object], features: int) -> None:
-    flow = perturbed(build(name, values, features)).for_evaluation(FINE)
+    flow = perturbed(build_flow(name, values, features)).for_evaluation(FINE)
     x = 2 * rows(50, features)
     there = flow.to_base(x)
     back = flow.to_data(there.value)
@@ -99,20 +111,20 @@ def test_round_trip(name: str, values: dict[str, object], features: int) -> None
 @pytest.mark.parametrize("features", [1, 2])
 def test_log_det_is_that_of_the_jacobian(name: str, values: dict[str, object], features: int) -> None:
     """Central differences of the map itself, Richardson-extrapolated: no autodiff through any solver."""
-    flow = perturbed(build(name, values, features)).for_evaluation(FINE)
+    flow = perturbed(build_flow(name, values, features)).for_evaluation(FINE)
     x = rows(6, features)
-    sign, log_det = torch.linalg.slogdet(numerical_jacobian(flow, x))
+    sign, log_det = torch.linalg.slogdet(numerical_jacobian(flow.to_base, x))
     assert (sign > 0).all()
     assert (flow.to_base(x).log_det - log_det).abs().max() < 1e-6
 
 
-def numerical_jacobian(flow: Flow, x: Tensor) -> Tensor:
+def numerical_jacobian(to_base: Callable[[Tensor], Mapped], x: Tensor) -> Tensor:
     """d to_base / dx: (n, d, d), error of the order of step^4."""
 
     def central(step: float) -> Tensor:
         columns = []
         for direction in torch.eye(x.shape[1], dtype=x.dtype):
-            up, down = flow.to_base(x + step * direction).value, flow.to_base(x - step * direction).value
+            up, down = to_base(x + step * direction).value, to_base(x - step * direction).value
             columns.append((up - down) / (2 * step))
         return torch.stack(columns, -1)
 
@@ -122,7 +134,7 @@ def numerical_jacobian(flow: Flow, x: Tensor) -> Tensor:
 @every_flow
 def test_log_det_against_autodiff(name: str, values: dict[str, object]) -> None:
     """autodiff slogdet of the discrete map, in float64."""
-    flow = perturbed(build(name, values, 3)).double()
+    flow = perturbed(build_flow(name, values, 3)).double()
     if name == "cnf":
         options = INTEGRATORS.get("torchdiffeq").Options(method="rk4", steps=80)
         flow.integrator = INTEGRATORS.get("torchdiffeq")(options)
@@ -139,6 +151,7 @@ def test_fitted_density_integrates_to_one(name: str, values: dict[str, object]) 
     model = fitted(name, values).for_evaluation(INTEGRATORS.get("per-row").Options(atol=1e-6, rtol=1e-6))
     # The box is fourteen standard deviations wide, and the spacing far below the density's features.
     standardise = model.encoder.transforms[0]
+    assert isinstance(standardise, Standardise)
     mean, scale = standardise.mean, standardise.scale
     axis = torch.linspace(-7, 7, 141, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis) * scale + mean
@@ -150,8 +163,9 @@ def test_fitted_density_integrates_to_one(name: str, values: dict[str, object]) 
 @every_flow
 def test_every_parameter_gets_a_gradient(name: str, values: dict[str, object]) -> None:
     flow = perturbed(build(name, values, 3))
-    objective = Likelihood(Likelihood.Options())
-    objective(flow, rows(20, 3).float(), torch.Generator().manual_seed(0)).total.backward()
+    objective = Likelihood(LikelihoodOptions())
+    loss = objective(flow, rows(20, 3).float(), torch.Generator().manual_seed(0)).total
+    loss.backward()  # type: ignore[no-untyped-call]
     for label, parameter in flow.named_parameters():
         assert parameter.grad is not None, label
         assert torch.isfinite(parameter.grad).all(), label
@@ -179,7 +193,7 @@ def test_global_random_state_is_left_alone(name: str, values: dict[str, object])
 
 
 @every_density
-def test_saved_and_loaded_alike_bit_for_bit(name: str, values: dict[str, object], tmp_path) -> None:
+def test_saved_and_loaded_alike_bit_for_bit(name: str, values: dict[str, object], tmp_path: Path) -> None:
     model = fitted(name, values)
     write_tensors(tmp_path / "model.safetensors", to_arrays(model.state_dict()), {})
     encoder = TableEncoder(("a", "b"), [Standardise(("a", "b"), StandardiseOptions())])

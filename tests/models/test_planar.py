@@ -40,7 +40,7 @@ def test_roots_are_exact_and_do_not_depend_on_those_beside_them(c: float) -> Non
     shape, shift = torch.tensor([c, 0.7], dtype=torch.float64)
     roots = solve_monotone(y, shape, shift)
     assert (roots + c * torch.tanh(roots + shift) - y).abs().max() < 1e-13 * max(1, c)
-    assert torch.equal(torch.cat([solve_monotone(one, shape, shift) for one in y.split(1)]), roots)
+    assert torch.equal(torch.cat([solve_monotone(one, shape, shift) for one in torch.split(y, 1)]), roots)
 
 
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 20))

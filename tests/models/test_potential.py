@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError
-from flowbench.models.continuous.fields.potential import Potential, PotentialOptions
+from flowbench.models.continuous.fields.potential import Potential, PotentialOptions, Slopes
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.objectives.ot_flow import OTFlow, OTFlowOptions, ot_flow_rates
 
@@ -17,7 +17,7 @@ def moved(features: int, **values: object) -> Potential:
     field = Potential(features, PotentialOptions(**values), generator).double()
     with torch.no_grad():
         for parameter in field.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     return field
 
 
@@ -58,14 +58,14 @@ class ScalingPotential(Potential):
         k = 1 / SCALE - 1
         return -k / (1 + k * (1 - t)) * x.square().sum(1) / 2
 
-    def slopes(self, t: Tensor, x: Tensor, context: Tensor | None = None):  # type: ignore[no-untyped-def]
+    def slopes(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Slopes:
         def phi(time: Tensor, row: Tensor) -> Tensor:
             return self.potential(time, row[None])[0]
 
         times = t.to(x).expand(len(x))
         time, gradient = torch.func.vmap(torch.func.grad(phi, argnums=(0, 1)))(times, x)
         hessian = torch.func.vmap(torch.func.hessian(phi, argnums=1))(times, x)
-        return type(super().slopes(t, x))(gradient, -time, hessian.diagonal(dim1=1, dim2=2).sum(1))
+        return Slopes(gradient, -time, hessian.diagonal(dim1=1, dim2=2).sum(1))
 
 
 def ot_flow(features: int = 2) -> ContinuousFlow:
@@ -86,7 +86,7 @@ def test_costs_of_the_optimal_transport_between_gaussians() -> None:
     torch.testing.assert_close(mapped.value, x / SCALE)
     torch.testing.assert_close(transport, (x - x / SCALE).square().sum(1) / 2)
     torch.testing.assert_close(residual, torch.zeros(6).double(), atol=1e-9, rtol=0)
-    truth = torch.distributions.Normal(0.0, SCALE).log_prob(x).sum(1)
+    truth = torch.distributions.Normal(0.0, SCALE).log_prob(x).sum(1)  # type: ignore[no-untyped-call]
     torch.testing.assert_close(nll, -truth.mean())
 
 

@@ -34,7 +34,7 @@ def moved_flow(
     flow = ContinuousFlow(features, options, generator).double()
     with torch.no_grad():
         for parameter in flow.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     return flow
 
 

@@ -48,10 +48,11 @@ def recovered(objective: Objective, flow: ContinuousFlow, steps: int) -> tuple[T
     for _ in range(steps):
         batch = TRUTH.mean + torch.randn(256, 2, generator=generator) @ scale
         optimizer.zero_grad()
-        objective(flow, batch, generator).total.backward()
+        objective(flow, batch, generator).total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    fine = flow.for_evaluation(type(flow.integrator).Options(atol=1e-5, rtol=1e-5))
+    options = type(flow.integrator).Options(atol=1e-5, rtol=1e-5)  # type: ignore[call-arg]
+    fine = flow.for_evaluation(options)
     x = fine.sample(20_000, generator)
     return x.mean(0).float(), x.T.cov().float()
 

@@ -1,5 +1,7 @@
 """Dense output: its order, and gradients that are those of the steps taken."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -25,12 +27,13 @@ def decay(t: Tensor, state: State) -> State:
 def worst(integrator: Integrator) -> float:
     """The largest error at any time, which lies between steps."""
     solution = integrator.integrate(decay, (START, START.new_zeros(3)), 0.0, 1.5, times=TIMES)
+    assert solution.at_times is not None
     x, total = solution.at_times
     torch.testing.assert_close(total, TIMES.square()[:, None].expand(-1, 3), atol=0.1, rtol=0)
     return (x - 1 / (1 / START + TIMES.square()[:, None, None])).abs().max().item()
 
 
-def rate(efforts: list[float], errors: list[float]) -> float:
+def rate(efforts: Sequence[float], errors: Sequence[float]) -> float:
     x, y = (torch.tensor(values, dtype=torch.float64).log() for values in (efforts, errors))
     return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
 
@@ -61,6 +64,7 @@ def test_order_between_steps_of_equal_size(method: str) -> None:
         solution = integrator.integrate(decay, (begin, begin[:, 0]), 0.2, 0.2 + size, times=at)
         assert solution.accepted == 1
         exact = 1 / (1 / START + at.square()[:, None, None])
+        assert solution.at_times is not None
         errors.append((solution.at_times[0] - exact).abs().max().item())
     # A local error of h^5: globally of order 4.
     assert rate(sizes, errors) == pytest.approx(5, abs=0.3)
@@ -97,6 +101,7 @@ def test_gradients_are_those_of_the_steps_taken(method: str, checkpoint: bool, t
         solution = integrator.integrate(
             bent, state, t0, t1, times=times, args=(pull,), path=lambda *given: bent(*given)[0]
         )
+        assert solution.at_times is not None
         return *solution.state, *solution.at_times
 
     inputs = START.clone(), torch.tensor(0.7, dtype=torch.float64), START.flip(0).contiguous()
@@ -118,7 +123,8 @@ def test_no_more_of_a_step_is_kept_with_checkpoints() -> None:
     )
     # One slope more where each of two steps ends, which begins the next.
     assert calls == solution.nfe == 40
-    solution.at_times[0].sum().backward()
+    assert solution.at_times is not None
+    solution.at_times[0].sum().backward()  # type: ignore[no-untyped-call]
     assert calls > solution.nfe
 
 

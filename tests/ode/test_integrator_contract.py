@@ -1,8 +1,9 @@
 """The contract of every integrator in the registry; each engine also has a test file of its own."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from flowbench.errors import ConfigurationError, IntegrationError
 from flowbench.ode.integrator import Integrator, IntegratorOptions, Solution, State
+from flowbench.ode.stepped import SteppedOptions
 from flowbench.registry import INTEGRATORS
 
 START = torch.tensor([[1.0, 0.5], [-0.2, 2.0], [0.0, -1.0]], dtype=torch.float64)
@@ -34,10 +36,12 @@ def engine(name: str, method: str | None = None, tolerance: float = 1e-9, **valu
     options = INTEGRATORS.get(name).Options
     values = {"atol": tolerance, "rtol": tolerance, "max_nfe": 200_000, **values}
     values |= {} if method is None else {"method": method}
+    found: Integrator
     try:
-        return INTEGRATORS.get(name)(options(**values))
+        found = INTEGRATORS.get(name)(options(**values))
     except ConfigurationError:
-        return INTEGRATORS.get(name)(options(**{"steps": 100, **values}))
+        found = INTEGRATORS.get(name)(options(**{"steps": 100, **values}))
+    return found
 
 
 def bent(turn: Tensor, t: Tensor, state: State, pull: Tensor) -> State:
@@ -51,12 +55,12 @@ def solve(
     integrator: Integrator,
     t0: float,
     t1: float,
-    times: tuple[float, ...] | None = None,
+    times: Sequence[float] | Tensor | None = None,
     *,
     turn: Tensor = TURN,
     start: Tensor = START,
     pull: Tensor = PULL,
-    **given: object,
+    **given: Any,
 ) -> Solution:
     return integrator.integrate(
         lambda t, state, pull: bent(turn, t, state, pull),
@@ -68,6 +72,12 @@ def solve(
         parameters=[turn],
         **given,
     )
+
+
+def at_times(solution: Solution) -> State:
+    """The states at the times that were asked for."""
+    assert solution.at_times is not None
+    return solution.at_times
 
 
 def towards(t0: float, t1: float, times: tuple[float, ...] = TIMES) -> tuple[float, ...]:
@@ -104,6 +114,8 @@ def test_refined_and_coarsened_solvers(name: str, method: str) -> None:
         assert changed == {"atol", "rtol", "max_nfe"}
         assert (finer.atol, finer.rtol) == pytest.approx((1e-7, 1e-7))
     else:
+        assert isinstance(given, SteppedOptions) and given.steps is not None
+        assert isinstance(finer, SteppedOptions) and isinstance(coarser, SteppedOptions)
         assert changed == {"steps", "max_nfe"} and finer.steps == 4 * given.steps
         assert coarser.steps == given.steps
 
@@ -114,7 +126,7 @@ def test_a_refined_solver_is_more_accurate(name: str, method: str) -> None:
     if not given.options.adaptive:
         given = engine(name, method, 1e-6, steps=50)
     errors = [
-        (solve(type(given)(options), 0.0, 1.0).state[0] - exact(0.0, 1.0)[0]).abs().max()
+        (solve(INTEGRATORS.get(name)(options), 0.0, 1.0).state[0] - exact(0.0, 1.0)[0]).abs().max()
         for options in (given.options, given.options.refined(2))
     ]
     assert errors[1] < 0.5 * errors[0]
@@ -138,7 +150,7 @@ def test_rows_have_steps_of_their_own_where_the_engine_says_so(name: str) -> Non
             fall, (START[row : row + 1],), 0.0, 1.0, times=TIMES, args=(rate[row : row + 1],)
         )
         off.append((alone.state[0] - together.state[0][row]).abs().max())
-        off.append((alone.at_times[0][:, 0] - together.at_times[0][:, row]).abs().max())
+        off.append((at_times(alone)[0][:, 0] - at_times(together)[0][:, row]).abs().max())
     assert bool(torch.stack(off).max() < 1e-12) == integrator.row_steps
 
 
@@ -174,7 +186,7 @@ def test_constants_stay_with_their_rows(name: str, t0: float, t1: float) -> None
     solution = engine(name).integrate(
         grow, (start, start.new_zeros(12)), t0, t1, times=towards(t0, t1), args=(rate, labels), path=path
     )
-    for time, x, total in zip(towards(t0, t1), *solution.at_times, strict=True):
+    for time, x, total in zip(towards(t0, t1), *at_times(solution), strict=True):
         torch.testing.assert_close(x, start * ((time - t0) * rate).exp()[:, None], atol=1e-7, rtol=1e-7)
         torch.testing.assert_close(total, (time - t0) * labels.double(), atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(solution.state[0], start * ((t1 - t0) * rate).exp()[:, None])
@@ -219,11 +231,11 @@ def test_states_at_times_are_those_of_solves_that_end_there(
     asked = towards(t0, t1)
     plain, solution = solve(integrator, t0, t1), solve(integrator, t0, t1, (t0, *asked, t1))
     starts = START, torch.zeros_like(START[:, 0])
-    for got, begin, end in zip(solution.at_times, starts, solution.state, strict=True):
+    for got, begin, end in zip(at_times(solution), starts, solution.state, strict=True):
         assert got.shape == (7, *begin.shape)
         assert torch.equal(got[0], begin) and torch.equal(got[-1], end)
     for number, time in enumerate(asked, start=1):
-        for got, expected in zip(solution.at_times, exact(t0, time), strict=True):
+        for got, expected in zip(at_times(solution), exact(t0, time), strict=True):
             torch.testing.assert_close(got[number], expected, atol=BOUNDS.get(method, 5e-5), rtol=0)
     if method not in STOPPING:
         assert all(torch.equal(one, other) for one, other in zip(solution.state, plain.state, strict=True))
@@ -245,13 +257,13 @@ def test_times_cost_next_to_nothing_and_change_no_step(name: str, t0: float, t1:
 def test_times_where_there_is_nothing_to_do(name: str) -> None:
     integrator = engine(name)
     assert solve(integrator, 0.0, 1.0).at_times is None
-    assert [part.shape for part in solve(integrator, 0.0, 1.0, ()).at_times] == [(0, 3, 2), (0, 3)]
-    assert torch.equal(solve(integrator, 0.5, 0.5, (0.5,)).at_times[0], START[None])
+    assert [part.shape for part in at_times(solve(integrator, 0.0, 1.0, ()))] == [(0, 3, 2), (0, 3)]
+    assert torch.equal(at_times(solve(integrator, 0.5, 0.5, (0.5,)))[0], START[None])
     empty = solve(integrator, 0.0, 1.0, (0.0, 0.5), start=START[:0], pull=PULL[:0])
-    assert [part.shape for part in empty.at_times] == [(2, 0, 2), (2, 0)]
+    assert [part.shape for part in at_times(empty)] == [(2, 0, 2), (2, 0)]
     ends = solve(integrator, 0.0, 1.0, (0.0, 1.0))
-    assert torch.equal(ends.at_times[0], torch.stack([START, ends.state[0]]))
-    assert solve(integrator, 0.0, 1.0, torch.tensor([0.25, 0.5])).at_times[0].shape == (2, 3, 2)
+    assert torch.equal(at_times(ends)[0], torch.stack([START, ends.state[0]]))
+    assert at_times(solve(integrator, 0.0, 1.0, torch.tensor([0.25, 0.5])))[0].shape == (2, 3, 2)
 
 
 @EVERY
@@ -269,7 +281,7 @@ def test_times_where_there_is_nothing_to_do(name: str) -> None:
     ],
 )
 def test_times_that_do_not_fit_are_refused(
-    name: str, t0: float, t1: float, times: tuple[float, ...], text: str
+    name: str, t0: float, t1: float, times: tuple[float, ...] | Tensor, text: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=text):
         solve(engine(name), t0, t1, times)
@@ -280,7 +292,7 @@ def test_the_path_alone_changes_no_state_at_a_time(name: str, method: str) -> No
     integrator = engine(name, method, 1e-6)
     whole = solve(integrator, 1.0, 0.0, (0.7, 0.3))
     lean = solve(integrator, 1.0, 0.0, (0.7, 0.3), path=lambda t, state, pull: bent(TURN, t, state, pull)[0])
-    for got, expected in zip(lean.at_times, whole.at_times, strict=True):
+    for got, expected in zip(at_times(lean), at_times(whole), strict=True):
         torch.testing.assert_close(got, expected, atol=1e-13, rtol=1e-13)
 
 
@@ -304,7 +316,7 @@ def loss(integrator: Integrator, t0: float, t1: float, start: Tensor, turn: Tens
     asked = (t0, *towards(t0, t1), t1)
     solution = solve(integrator, t0, t1, asked, start=start, turn=turn, pull=pull)
     weights = torch.linspace(1, 2, len(asked), dtype=torch.float64)
-    x, total = solution.at_times
+    x, total = at_times(solution)
     return (weights[:, None] * (x.square().sum(2) + total.sin())).sum() + solution.state[0].sum()
 
 

@@ -141,7 +141,7 @@ def test_adaptive_steps_end_on_the_ends(method: str, t0: float, t1: float, gradi
     assert times.count(t1) <= 1
     if gradient == "adjoint":
         times.clear()
-        solution.state[0].sum().backward()
+        solution.state[0].sum().backward()  # type: ignore[no-untyped-call]
         assert len(times) > 2 and times.count(t0) <= 1
 
 
@@ -186,7 +186,8 @@ def linear_loss(integrator: Integrator, t0: float, t1: float) -> tuple[Tensor, T
     solution = integrator.integrate(
         lambda t, state: (state[0] @ matrix.T,), (start,), t0, t1, parameters=[matrix]
     )
-    solution.state[0].square().sum().backward()
+    solution.state[0].square().sum().backward()  # type: ignore[no-untyped-call]
+    assert matrix.grad is not None and start.grad is not None
     return matrix.grad, start.grad, solution
 
 
@@ -221,11 +222,13 @@ def test_backprop_leaves_out_the_choice_of_the_first_step() -> None:
         nonlocal calls
         calls += 1
         derivative = torch.exp(20 * t) * state[0] @ matrix.T  # so curved that the second evaluation decides
-        derivative.register_hook(lambda gradient, call=calls: differentiated.add(call))
+        derivative.register_hook(  # type: ignore[no-untyped-call]
+            lambda gradient, call=calls: differentiated.add(call)
+        )
         return (derivative,)
 
     solution = torchdiffeq().integrate(watched, (START,), 0.0, 0.1)
-    solution.state[0].sum().backward()
+    solution.state[0].sum().backward()  # type: ignore[no-untyped-call]
     assert {1, 3} <= differentiated and 2 not in differentiated
 
 
@@ -276,13 +279,13 @@ def test_adjoint_solve_has_the_same_cap() -> None:
     nfe = hard_to_differentiate("backprop", 10_000)[1].nfe
     loss, _ = hard_to_differentiate("adjoint", nfe)
     with pytest.raises(IntegrationError, match=f"the adjoint solve .* cap of {nfe} "):
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 def test_adjoint_solve_of_a_broken_loss_raises() -> None:
     loss, _ = hard_to_differentiate("adjoint", 10_000)
     with pytest.raises(IntegrationError, match=r"the adjoint solve .* left the finite numbers"):
-        (loss * math.nan).backward()
+        (loss * math.nan).backward()  # type: ignore[no-untyped-call]
 
 
 def broken(t: Tensor, state: State) -> State:

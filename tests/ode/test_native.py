@@ -62,7 +62,9 @@ def solve_bent(
     path = ask and ask(lambda t, state: bent(weight, t, state)[0])
     solution = integrator.integrate(lambda t, state: bent(weight, t, state), state, t0, t1, path=path)
     x, log_density, cost = solution.state
-    (x.square().sum() + log_density.sin().sum() + 0.1 * cost.sum()).backward()
+    loss = x.square().sum() + log_density.sin().sum() + 0.1 * cost.sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None and start.grad is not None
     return solution, weight.grad, start.grad
 
 
@@ -222,7 +224,7 @@ def test_checkpoints_keep_no_insides_of_a_step(checkpoint: bool, kept: int) -> N
     solution = integrator.integrate(watched, (START.clone().requires_grad_(),), 0.0, 1.0)
     alive = sum(reference() is not None for reference in inner)
     assert alive == kept
-    solution.state[0].sum().backward()
+    solution.state[0].sum().backward()  # type: ignore[no-untyped-call]
     assert len(inner) == (240 if checkpoint else 120) and solution.nfe == 120
 
 
@@ -234,11 +236,13 @@ def count_differentiated(integrator: NativeIntegrator) -> tuple[Solution, set[in
         calls += 1
         velocity = torch.sin(40 * t) * (state[0] @ weight.T)
         if velocity.requires_grad:
-            velocity.register_hook(lambda gradient, call=calls: differentiated.add(call))
+            velocity.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient, call=calls: differentiated.add(call)
+            )
         return (velocity,)
 
     solution = integrator.integrate(watched, (START,), 0.0, 1.0)
-    solution.state[0].sum().backward()
+    solution.state[0].sum().backward()  # type: ignore[no-untyped-call]
     return solution, differentiated, calls
 
 

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from flowbench.ode import dense_output
-from flowbench.ode.native_engine import TABLEAUX
+from flowbench.ode.native_engine import TABLEAUX, Method
 from flowbench.ode.tableau import DOPRI5, TSIT5, Tableau
 
-ORDERS = {"dopri5": 5, "tsit5": 5, "rk4": 4, "heun": 2, "midpoint": 2, "euler": 1}
+ORDERS: dict[Method, int] = {"dopri5": 5, "tsit5": 5, "rk4": 4, "heun": 2, "midpoint": 2, "euler": 1}
 METHODS = pytest.mark.parametrize("method, order", ORDERS.items())
 PAIRS = pytest.mark.parametrize("pair", [DOPRI5, TSIT5], ids=["dopri5", "tsit5"])
 
@@ -52,7 +52,7 @@ def test_every_method_has_an_order_above() -> None:
 
 
 @METHODS
-def test_order_conditions(method: str, order: int) -> None:
+def test_order_conditions(method: Method, order: int) -> None:
     a, b, c = matrix(TABLEAUX[method])
     torch.testing.assert_close(a.sum(1), c, atol=1e-13, rtol=0)
     for tree, phi, value in conditions(a, c):
@@ -75,7 +75,7 @@ def test_embedded_methods_are_of_order_four(pair: Tableau) -> None:
 
 
 @METHODS
-def test_convergence_order_by_regression(method: str, order: int) -> None:
+def test_convergence_order_by_regression(method: Method, order: int) -> None:
     """y' = -2 t y^2 from y(0) = 1 ends at 1 / (1 + t^2)."""
     counts = torch.tensor([40.0, 60.0, 80.0, 120.0], dtype=torch.float64)
     errors = []
@@ -115,7 +115,7 @@ def test_dense_output_of_the_pairs_is_of_order_four(pair: Tableau) -> None:
 
 
 @METHODS
-def test_stages_that_an_answer_weighs(method: str, order: int) -> None:
+def test_stages_that_an_answer_weighs(method: Method, order: int) -> None:
     """Of the solution and its error; of dense output too, by its weights."""
     tableau = TABLEAUX[method]
     weighed = torch.tensor(tableau.solution) != 0

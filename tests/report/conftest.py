@@ -26,7 +26,8 @@ class Mixture:
     def log_prob(self, x: Floats) -> Floats:
         squares = np.sum((x[..., None, :] - self.centres) ** 2, axis=-1) / self.scale**2
         constant = self.centres.shape[1] * np.log(self.scale * np.sqrt(2 * np.pi)) + np.log(len(self.centres))
-        return logsumexp(-squares / 2, axis=-1) - constant
+        log_prob: Floats = logsumexp(-squares / 2, axis=-1) - constant
+        return log_prob
 
     def sample(self, n: int, rng: np.random.Generator) -> Floats:
         means = self.centres[rng.integers(len(self.centres), size=n)]

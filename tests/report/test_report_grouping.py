@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def sections_of(*runs: Run) -> tuple[Section, ...]:
     return group_runs(read_runs(runs))
 
 
-def edit(results: Results, **scored: object) -> Results:
+def edit(results: Results, **scored: Any) -> Results:
     return dataclasses.replace(results, scored=dataclasses.replace(results.scored, **scored))
 
 

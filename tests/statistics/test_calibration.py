@@ -24,7 +24,8 @@ def normal(n: int, d: int = 2, seed: int = 0) -> np.ndarray:
 
 
 def log_prob(x: np.ndarray, scale: float) -> np.ndarray:
-    return norm.logpdf(x, scale=scale).sum(1)
+    found: np.ndarray = norm.logpdf(x, scale=scale).sum(1)
+    return found
 
 
 def test_ranks_are_shares_of_likelier_draws() -> None:

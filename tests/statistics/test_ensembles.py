@@ -12,7 +12,8 @@ RNG = np.random.default_rng
 def closed_form(values: np.ndarray, mean: float, scale: float) -> np.ndarray:
     """The score of a normal density (Gneiting et al. 2005, eq. 5)."""
     z = (values - mean) / scale
-    return scale * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
+    found: np.ndarray = scale * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
+    return found
 
 
 def test_the_score_of_many_draws_is_that_of_the_density() -> None:

@@ -73,7 +73,7 @@ def test_holm_divides_by_what_is_left() -> None:
 
 def test_a_difference_that_never_varies_needs_rows_to_be_believed() -> None:
     for rows, resolved in ((2, False), (50, True)):
-        difference = compare_paired(np.arange(rows) + 0.5, np.arange(float(rows)))
+        difference = compare_paired(np.arange(float(rows)) + 0.5, np.arange(float(rows)))
         assert difference is not None
         assert difference.is_resolved == resolved
 

@@ -29,7 +29,7 @@ def read_back(path: Path) -> dict[str, np.ndarray]:
             return {name: file[name][()] for name in file if file[name].attrs["units"] != b"1"}
     if path.suffix == ".parquet":
         frame = pd.read_parquet(path)
-        return {name: frame[name].to_numpy() for name in frame}
+        return {str(name): frame[name].to_numpy() for name in frame}
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     names, *rows = csv.reader(text.decode().splitlines())
     return dict(zip(names, np.array(rows, dtype=float).reshape(-1, len(names)).T, strict=True))
@@ -115,7 +115,8 @@ def texts_of(path: Path) -> list[str]:
     if path.suffix == ".parquet":
         column = pq.read_table(path)["why"]
         assert column.type == "string"
-        return column.to_pylist()
+        texts: list[str] = column.to_pylist()
+        return texts
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     return [row["why"] for row in csv.DictReader(io.StringIO(text.decode(), newline=""))]
 

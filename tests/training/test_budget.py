@@ -10,7 +10,7 @@ from flowbench.training.state import Counters
 
 
 def plan(**values: object) -> TrainingPlan:
-    return TrainingPlan(**values)  # type: ignore[arg-type]
+    return TrainingPlan(**values)
 
 
 def test_steps_are_spent_by_their_number() -> None:

@@ -27,14 +27,14 @@ def parameters() -> list[nn.Parameter]:
 def loss(own: list[nn.Parameter]) -> Tensor:
     """A quadratic that is a hundred times steeper along one direction of the matrix than along another."""
     steepness = torch.logspace(0, 2, 3)
-    turned = own[0] @ torch.linalg.qr(torch.arange(9.0).reshape(3, 3) + torch.eye(3))[0]
+    turned: Tensor = own[0] @ torch.linalg.qr(torch.arange(9.0).reshape(3, 3) + torch.eye(3))[0]
     return (turned.square() * steepness).sum() + sum(one.square().sum() for one in own[1:])
 
 
 def step(optimizer: torch.optim.Optimizer, own: list[nn.Parameter], rate: float) -> None:
     optimizer.param_groups[0]["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    loss(own).backward()
+    loss(own).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 

@@ -48,6 +48,7 @@ def test_a_selection_and_the_parts_keep_the_context() -> None:
     parts = rows.split(3)
     assert [len(part) for part in parts] == [3, 3, 1]
     assert torch.equal(torch.cat([part.x for part in parts]), rows.x)
+    assert rows.context is not None
     assert torch.equal(torch.cat([part.context for part in parts if part.context is not None]), rows.context)
     assert all(part.context is None for part in Rows(rows.x).split(3))
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError, IntegrationError, RunFailedError
-from flowbench.models.density import Flow
+from flowbench.models.density import Density, Flow
 from flowbench.models.rows import Rows
-from flowbench.objectives.likelihood import Likelihood
+from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.objectives.objective import LossTerms
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.registry import MODELS
 from flowbench.training.criterion import Criterion
+from flowbench.training.gradient import Gradient
 from flowbench.training.judge import Judge, Judgement
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
@@ -28,7 +29,8 @@ from flowbench.training.trainer import Trainer
 
 def make_flow(name: str = "planar", **values: object) -> Flow:
     flow_class = MODELS.get(name)
-    return flow_class(2, flow_class.Options(**values), torch.Generator().manual_seed(0))
+    flow: Flow = flow_class(2, flow_class.Options(**values), torch.Generator().manual_seed(0))
+    return flow
 
 
 def cloud(n: int, seed: int = 0) -> Tensor:
@@ -72,6 +74,13 @@ def make_trainer(
         generator=torch.Generator().manual_seed(2),
         **hooks,  # type: ignore[arg-type]
     )
+
+
+def options_of(gradient: Gradient) -> LikelihoodOptions:
+    """The options of its objective, which is maximum likelihood."""
+    options = gradient.objective.options
+    assert isinstance(options, LikelihoodOptions)
+    return options
 
 
 def test_training_lowers_the_validation_nll_and_leaves_the_best_weights() -> None:
@@ -214,14 +223,14 @@ def test_what_a_phase_learnt_last_is_judged_before_the_next_begins() -> None:
 
     class Watched(Likelihood):
         def __call__(
-            self, flow: Flow, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+            self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
         ) -> LossTerms:
             if not began:
                 assert trainer.counters.rate_scale == 1
                 began.append({name: value.clone() for name, value in flow.state_dict().items()})
             return super().__call__(flow, batch, generator, context)
 
-    trainer.gradients[1].objective = Watched(trainer.gradients[1].objective.options)
+    trainer.gradients[1].objective = Watched(options_of(trainer.gradients[1]))
     averages: list[dict[str, Tensor]] = []
 
     def note(progress: Progress) -> None:
@@ -256,7 +265,7 @@ def test_no_phase_is_skipped_for_what_was_done_before_the_first_step() -> None:
 
     class Slow(Likelihood):
         def __call__(
-            self, flow: Flow, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+            self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
         ) -> LossTerms:
             clock.advance(1.0)
             return super().__call__(flow, batch, generator, context)
@@ -281,7 +290,7 @@ def test_no_phase_is_skipped_for_what_was_done_before_the_first_step() -> None:
         criterion=Figures(nll),
     )
     for gradient in trainer.gradients:
-        gradient.objective = Slow(gradient.objective.options)
+        gradient.objective = Slow(options_of(gradient))
     trainer.run()
     assert trainer.counters.began_at == 8.0
     assert improved[0] == 0.0
@@ -347,7 +356,7 @@ def faulty(fails: Callable[[int], bool], error: Exception | None = None) -> type
         calls = 0
 
         def __call__(
-            self, flow: Flow, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+            self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
         ) -> LossTerms:
             Faulty.calls += 1
             loss = super().__call__(flow, batch, generator, context)
@@ -363,7 +372,7 @@ def faulty(fails: Callable[[int], bool], error: Exception | None = None) -> type
 @pytest.mark.parametrize("error", [None, IntegrationError("the solve met its cap")])
 def test_a_breakdown_rolls_back_and_lowers_the_rate(error: Exception | None) -> None:
     trainer = make_trainer(plan={"steps": 100})
-    trainer.gradients[0].objective = faulty(lambda call: call == 37, error)(Likelihood.Options())
+    trainer.gradients[0].objective = faulty(lambda call: call == 37, error)(LikelihoodOptions())
     assert trainer.run() == "finished"
     assert trainer.counters.rollbacks == 1
     assert trainer.counters.rate_scale == 0.5
@@ -372,7 +381,7 @@ def test_a_breakdown_rolls_back_and_lowers_the_rate(error: Exception | None) -> 
 
 def test_a_hopeless_run_fails_with_a_diagnosis_and_the_best_weights() -> None:
     trainer = make_trainer(plan={"steps": 100, "max_rollbacks": 2})
-    trainer.gradients[0].objective = faulty(lambda call: call > 30)(Likelihood.Options())
+    trainer.gradients[0].objective = faulty(lambda call: call > 30)(LikelihoodOptions())
     with pytest.raises(RunFailedError, match=r"`likelihood` failed at step \d+, after 2 returns.*not finite"):
         trainer.run()
     assert all(torch.equal(trainer.flow.state_dict()[key], best) for key, best in trainer.best.items())
@@ -507,7 +516,7 @@ def test_products_are_rounded_in_steps_only() -> None:
 
     class Watched(Likelihood):
         def __call__(
-            self, flow: Flow, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+            self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
         ) -> LossTerms:
             in_steps.add(precision())
             return super().__call__(flow, batch, generator, context)
@@ -517,7 +526,7 @@ def test_products_are_rounded_in_steps_only() -> None:
     before = precision()
     phase = {"batch_size": 64, "matmul_precision": "bf16"}
     trainer = make_trainer(plan={"steps": 5, "phases": [phase]})
-    trainer.gradients[0].objective = Watched(trainer.gradients[0].objective.options)
+    trainer.gradients[0].objective = Watched(options_of(trainer.gradients[0]))
     trainer.on_validation = lambda progress: outside.add(precision())
     trainer.run()
     assert in_steps == {"bf16"}

@@ -1,5 +1,8 @@
 """The scikit-learn face, by scikit-learn's own checks, and the torch distribution."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,17 +15,17 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from flowbench import FlowDensity
 from flowbench.errors import ConfigurationError, DataError
 
-TINY = {"flow.field.width": 8, "flow.field.scales": 1}
+TINY: dict[str, Any] = {"flow.field.width": 8, "flow.field.scales": 1}
 
 
-@parametrize_with_checks(
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
     [
         FlowDensity("gaussian"),
         FlowDensity("planar", steps=10),
         FlowDensity("cnf", steps=10, options=TINY),
     ]
 )
-def test_sklearn_checks(estimator: FlowDensity, check: object) -> None:
+def test_sklearn_checks(estimator: FlowDensity, check: Callable[[FlowDensity], None]) -> None:
     check(estimator)
 
 

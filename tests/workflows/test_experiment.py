@@ -123,7 +123,7 @@ def test_stored_likelihoods_equal_a_fresh_score_of_the_same_rows(model: str, hom
 
 def test_results_open_in_xarray_with_named_dimensions(home: Home) -> None:
     run = fit(small("moons", "cnf"), home=home)
-    expected = {
+    expected: dict[str, dict[str, tuple[str, ...]]] = {
         "log_likelihood": {"log_prob": ("row",), "x": ("row", "column"), "true_log_prob": ("row",)},
         "samples": {"log_prob": ("sample",), "x": ("sample", "column")},
         "grid": {"log_prob": ("x", "y"), "true_log_prob": ("x", "y")},

@@ -68,13 +68,16 @@ def test_every_model_is_fitted_scored_and_drawn_from(home: Home, model: str) -> 
     run = fitted(home, model, "evaluation.certificates=false")
     results = run.read_results()
     assert results.columns == ("y", "z") and results.given == ("a", "b")
+    assert results.scored.context is not None
     assert results.scored.x.shape == results.scored.context.shape == (40, 2)
     assert np.isfinite(results.scored.log_prob).all()
     # The samples of a run are drawn for the givens of its test rows.
+    assert results.samples.context is not None
     assert np.array_equal(results.samples.context, np.tile(results.scored.context, (3, 1))[:100])
     scored = score(run, "table", home=home)
     assert scored.log_prob[results.scored.row] == pytest.approx(results.scored.log_prob, abs=1e-9)
     drawn = sample(run, 3, given={"b": 0.5, "a": 13.0})
+    assert drawn.context is not None
     assert drawn.x.shape == (3, 2) and np.array_equal(drawn.context, [[13.0, 0.5]] * 3)
     own = StoredRun(run).model.for_evaluation(StoredRun(run).config.evaluation.integrator)
     with torch.no_grad():
@@ -109,6 +112,7 @@ def test_draws_are_those_of_linear_regression(home: Home, gaussian: Run) -> None
 def test_draws_for_each_row_of_a_table_stand_beside_it(home: Home, gaussian: Run, tmp_path: Path) -> None:
     pd.DataFrame({"b": [0.1, 0.2], "other": [1, 2], "a": [7.0, 13.0]}).to_csv(tmp_path / "g.csv", index=False)
     drawn = sample(gaussian, 2, given=str(tmp_path / "g.csv"))
+    assert drawn.context is not None
     assert drawn.context.tolist() == [[7.0, 0.1], [7.0, 0.1], [13.0, 0.2], [13.0, 0.2]]
     drawn.save(tmp_path / "out.csv", gaussian)
     written = pd.read_csv(tmp_path / "out.csv")
@@ -199,7 +203,8 @@ def test_a_run_is_judged_by_forecasts(home: Home, gaussian: Run) -> None:
     coverage = [metrics[f"hdr_coverage_90{end}"].value for end in ("_low", "", "_high")]
     assert coverage == sorted(coverage) and coverage[0] > 0.6
     kept = gaussian.read_results().calibration
-    assert kept is not None and kept.pit.shape == kept.crps.shape == (40, 2)
+    assert kept is not None and kept.pit is not None and kept.crps is not None
+    assert kept.pit.shape == kept.crps.shape == (40, 2)
 
 
 def test_an_interrupted_fit_goes_on_to_the_same_weights(home: Home) -> None:
@@ -259,7 +264,7 @@ def test_a_data_set_says_what_is_given() -> None:
     given = whole.giving(("c", "a"))
     assert given.target_names == ("b",) and given.given == ("c", "a")
     assert given.targets.tolist() == [[1], [4], [7], [10]]
-    assert given.context.tolist() == [[2, 0], [5, 3], [8, 6], [11, 9]]
+    assert given.context is not None and given.context.tolist() == [[2, 0], [5, 3], [8, 6], [11, 9]]
     assert whole.context is None and whole.targets is whole.rows
 
 

@@ -129,7 +129,7 @@ def test_a_column_of_dates_is_not_scored_as_numbers(home: Home) -> None:
 def test_numbers_that_look_like_dates_are_scored_as_the_numbers_that_were_learnt(home: Home) -> None:
     random = np.random.default_rng(0)
     text = "n,b\n" + "".join(
-        f"{v},{w}\n" for v, w in zip(random.integers(1e7, 9e7, N), random.normal(size=N), strict=True)
+        f"{v},{w}\n" for v, w in zip(random.integers(10**7, 9 * 10**7, N), random.normal(size=N), strict=True)
     )
     (home.path / "t.csv").write_text(text)
     run = gaussian(home, "t.csv")

@@ -1,5 +1,7 @@
 """The regressor that predicts whole densities, by scikit-learn's checks and by a density that is known."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.stats import kstest, norm
@@ -19,14 +21,14 @@ TAKES_Y = dict.fromkeys(
 )
 
 
-@parametrize_with_checks(
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
     [
         FlowRegressor("gaussian", draws=400),
         FlowRegressor("cnf", steps=10, options=TINY, draws=20),
     ],
     expected_failed_checks=lambda estimator: TAKES_Y,
 )
-def test_sklearn_checks(estimator: FlowRegressor, check: object) -> None:
+def test_sklearn_checks(estimator: FlowRegressor, check: Callable[[FlowRegressor], None]) -> None:
     check(estimator)
 
 
@@ -76,13 +78,15 @@ def test_predictions_repeat_and_do_not_depend_on_other_rows() -> None:
     assert np.array_equal(together, regressor.predict_quantiles(x[:30]))
     alone = np.concatenate([regressor.predict_quantiles(x[[i]]) for i in range(30)])
     assert np.abs(together - alone).max() < 1e-9
-    assert not np.array_equal(*(regressor.sample_y(x[:5], random_state=seed) for seed in (0, 1)))
+    first, second = (regressor.sample_y(x[:5], random_state=seed) for seed in (0, 1))
+    assert not np.array_equal(first, second)
 
 
 def test_several_targets_keep_their_shape() -> None:
     x, y = make_regression(300, 3, n_targets=2, noise=1.0, random_state=0)
     regressor = FlowRegressor("gaussian", random_state=0, draws=50).fit(x, y)
-    assert regressor.predict(x[:7]).shape == (7, 2)
+    mean = regressor.predict(x[:7])
+    assert isinstance(mean, np.ndarray) and mean.shape == (7, 2)
     assert regressor.predict_quantiles(x[:7], [0.2, 0.5, 0.8]).shape == (7, 3, 2)
     assert regressor.sample_y(x[:7], 4).shape == (7, 2, 4)
     assert regressor.score_samples(x[:7], y[:7]).shape == (7,)
@@ -116,7 +120,7 @@ def test_wrong_arguments_are_value_errors(fitted: FlowRegressor) -> None:
     x, _ = line(10)
     for quantiles in ([0.0], [1.5], [[0.5]], [float("nan")]):
         with pytest.raises(ConfigurationError, match="`quantiles` must lie between 0 and 1"):
-            fitted.predict_quantiles(x, quantiles)
+            fitted.predict_quantiles(x, quantiles)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="`n_samples` must be a whole number of at least 1; got 0"):
         fitted.sample_y(x, 0)
     with pytest.raises(ConfigurationError, match="`draws` must be a whole number of at least 1; got 0"):
