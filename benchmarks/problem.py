@@ -14,8 +14,8 @@ from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import base_log_prob
 from flowbench.models.rows import Rows
 from flowbench.training.plan import TrainingPlan
-from flowbench.training.rows import TrainingRows
 from flowbench.training.trainer import Trainer
+from flowbench.training.training_rows import TrainingRows
 
 WEIGHT = "flow."
 

@@ -23,6 +23,7 @@ from flowbench.ode.native_engine import NativeOptions
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
 from flowbench.training.trainer import Trainer
 from flowbench.workflows.config import resolve
+from flowbench.workflows.dataset_rows import find_dequantiser, load_rows
 from flowbench.workflows.preparation import (
     Prepared,
     Watch,
@@ -31,7 +32,6 @@ from flowbench.workflows.preparation import (
     place_rows,
     prepare,
 )
-from flowbench.workflows.rows import find_dequantiser, load_rows
 
 #: Test rows that are solved twice, for the errors of all.
 ERROR_ROWS = 200

@@ -17,7 +17,7 @@ from flowbench.report.figures.planes import (
 from flowbench.report.figures.quantiles import Quantiles, draw_calibration
 from flowbench.report.figures.rank_lines import draw_ranks
 from flowbench.report.figures.sample_paths import draw_paths, path_plane
-from flowbench.report.figures.slices import Slice, beyond_top, draw_slices
+from flowbench.report.figures.single_contexts import Slice, beyond_top, draw_slices
 from flowbench.report.figures.style import TOLD_APART, Picture, short
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
 from flowbench.report.numbers import listed, plural

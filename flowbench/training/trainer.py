@@ -16,7 +16,6 @@ from flowbench.models.density import Density
 from flowbench.objectives.objective import Objective
 from flowbench.registry import OBJECTIVES
 from flowbench.training import budget
-from flowbench.training.averaging import average_decay, update_average
 from flowbench.training.criterion import Criterion
 from flowbench.training.gradient import Gradient
 from flowbench.training.guard import Guard, find_fault
@@ -25,10 +24,11 @@ from flowbench.training.optimizers import make_optimizer, optimizer_tensors, res
 from flowbench.training.plan import Phase, TrainingPlan
 from flowbench.training.precision import matmul_precision
 from flowbench.training.progress import LossMeter, Progress, Throttle
-from flowbench.training.rows import TrainingRows
 from flowbench.training.schedule import learning_rate, smoothing_width
 from flowbench.training.state import Counters, Tensors, TrainingState, copy_tensors
 from flowbench.training.stopwatch import Stopwatch
+from flowbench.training.training_rows import TrainingRows
+from flowbench.training.weight_average import average_decay, update_average
 
 Outcome = Literal["finished", "stopped early", "interrupted"]
 

@@ -17,11 +17,11 @@ from flowbench.report import ReportPaths, write_report
 from flowbench.store import Run, list_runs
 from flowbench.training.trainer import make_objectives
 from flowbench.workflows.config import DataOptions, RunConfig, SplitOptions, Values, resolve
+from flowbench.workflows.dataset_rows import find_dequantiser, load_rows, split_sizes
 from flowbench.workflows.fit import asked_configuration, fit, resume
 from flowbench.workflows.home import Home
 from flowbench.workflows.judging import evaluate
 from flowbench.workflows.preparation import Watch, build_flow
-from flowbench.workflows.rows import find_dequantiser, load_rows, split_sizes
 
 Tell = Callable[[str], None]
 

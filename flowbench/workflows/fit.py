@@ -22,6 +22,13 @@ from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState
 from flowbench.training.trainer import Trainer
 from flowbench.workflows.config import RunConfig, evaluation_with
+from flowbench.workflows.dataset_rows import (
+    describe_dataset,
+    find_dequantiser,
+    load_rows,
+    split_sizes,
+    tell_pitfalls,
+)
 from flowbench.workflows.environment import describe_host, describe_versions, source_commit
 from flowbench.workflows.home import Home
 from flowbench.workflows.machine import check_device, cpu_threads
@@ -35,13 +42,6 @@ from flowbench.workflows.preparation import (
     place_rows,
     prepare,
     random_stream,
-)
-from flowbench.workflows.rows import (
-    describe_dataset,
-    find_dequantiser,
-    load_rows,
-    split_sizes,
-    tell_pitfalls,
 )
 from flowbench.workflows.stored_run import StoredRun
 

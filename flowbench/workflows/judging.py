@@ -9,9 +9,9 @@ from flowbench.evaluation.suite import judge
 from flowbench.models.rows import Rows
 from flowbench.store import Metric, Run
 from flowbench.store.rung import Rung
+from flowbench.workflows.dataset_rows import load_rows
 from flowbench.workflows.home import Home
 from flowbench.workflows.machine import cpu_threads
-from flowbench.workflows.rows import load_rows
 from flowbench.workflows.stored_run import StoredRun
 
 #: Figures of a run with which an evaluation begins.

@@ -21,10 +21,10 @@ from flowbench.statistics.gaussian_mixtures import Tell, silent
 from flowbench.store import Run
 from flowbench.training.criterion import Criterion
 from flowbench.training.progress import Progress
-from flowbench.training.rows import TrainingRows
 from flowbench.training.smoothing import SmoothedBootstrap
 from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Trainer, make_objectives
+from flowbench.training.training_rows import TrainingRows
 from flowbench.workflows.config import RunConfig
 
 #: Independent random streams drawn from a run's seed.

@@ -22,11 +22,11 @@ from flowbench.evaluation.solver_levels import OnRows
 from flowbench.registry import TOYS
 from flowbench.store import Run, write_table
 from flowbench.workflows.config import evaluation_with
+from flowbench.workflows.dataset_rows import load_rows
 from flowbench.workflows.home import Home
 from flowbench.workflows.machine import cpu_threads
 from flowbench.workflows.output import LIKELIHOODS, attributes
 from flowbench.workflows.rereading import reading_of
-from flowbench.workflows.rows import load_rows
 from flowbench.workflows.stored_run import StoredRun
 
 Floats = NDArray[np.float64]

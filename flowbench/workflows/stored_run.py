@@ -18,9 +18,9 @@ from flowbench.models.givens import Givens
 from flowbench.store import Run
 from flowbench.training.state import Tensors, TrainingState, from_arrays, to_arrays
 from flowbench.workflows.config import RunConfig
+from flowbench.workflows.dataset_rows import split_sizes
 from flowbench.workflows.machine import is_there
 from flowbench.workflows.preparation import build_encoder, build_givens, build_model
-from flowbench.workflows.rows import split_sizes
 
 #: What to do about files that do not belong together.
 _REMEDY = "one of them was changed, or the run is of another version of flowbench and has to be fitted again"

@@ -20,9 +20,9 @@ from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.registry import INTEGRATORS, MODELS
 from flowbench.store.tensors import read_tensors, write_tensors
 from flowbench.training.plan import TrainingPlan
-from flowbench.training.rows import TrainingRows
 from flowbench.training.state import from_arrays, to_arrays
 from flowbench.training.trainer import Trainer
+from flowbench.training.training_rows import TrainingRows
 
 #: Smaller than the defaults, so that Jacobians and quadratures take seconds.
 OPTIONS = {

@@ -11,8 +11,8 @@ from scipy.optimize import brentq
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions, solve_monotone
 from flowbench.models.rows import Rows
 from flowbench.training.plan import TrainingPlan
-from flowbench.training.rows import TrainingRows
 from flowbench.training.trainer import Trainer
+from flowbench.training.training_rows import TrainingRows
 
 FINITE = st.floats(-50, 50)
 

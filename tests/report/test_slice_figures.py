@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from flowbench.report.figures.slices import Slice, beyond_top, draw_slices
+from flowbench.report.figures.single_contexts import Slice, beyond_top, draw_slices
 from flowbench.report.figures.style import figure_style
 
 

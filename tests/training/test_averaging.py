@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowbench.training.averaging import average_decay, update_average
+from flowbench.training.weight_average import average_decay, update_average
 
 
 def test_the_decay_grows_to_its_limit() -> None:

@@ -15,9 +15,9 @@ from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.training.criterion import Criterion
 from flowbench.training.gradient import Gradient
 from flowbench.training.plan import TrainingPlan
-from flowbench.training.rows import TrainingRows
 from flowbench.training.state import TrainingState
 from flowbench.training.trainer import Trainer
+from flowbench.training.training_rows import TrainingRows
 
 NOISE = 0.3
 

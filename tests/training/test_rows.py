@@ -7,8 +7,8 @@ from torch import Tensor
 from flowbench.errors import ConfigurationError
 from flowbench.models.mixture import Mixture
 from flowbench.models.rows import Rows
-from flowbench.training.rows import TrainingRows
 from flowbench.training.smoothing import SmoothedBootstrap
+from flowbench.training.training_rows import TrainingRows
 
 
 def numbered(n: int, features: int = 2) -> Rows:

@@ -21,10 +21,10 @@ from flowbench.training.gradient import Gradient
 from flowbench.training.judge import Judge, Judgement
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
-from flowbench.training.rows import TrainingRows
 from flowbench.training.state import TrainingState
 from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Trainer
+from flowbench.training.training_rows import TrainingRows
 
 
 def make_flow(name: str = "planar", **values: object) -> Flow:

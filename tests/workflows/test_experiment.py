@@ -33,14 +33,14 @@ from flowbench.store import Run
 from flowbench.training.criterion import Criterion
 from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState
-from flowbench.workflows import rows as workflow_rows
+from flowbench.workflows import dataset_rows
 from flowbench.workflows.compare import Comparison, compare, find_runs
 from flowbench.workflows.config import RunConfig, resolve
+from flowbench.workflows.dataset_rows import load_rows
 from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
 from flowbench.workflows.judging import evaluate
 from flowbench.workflows.preparation import Watch
-from flowbench.workflows.rows import load_rows
 from flowbench.workflows.sampling import sample
 from flowbench.workflows.scoring import score
 from flowbench.workflows.stored_run import load_model
@@ -333,7 +333,7 @@ def test_known_groups_are_united_with_copies(
     found, _ = load_rows(config, home.datasets)
     patients = np.arange(90) // 3
     known = dataclasses.replace(found, groups=patients)
-    monkeypatch.setattr(workflow_rows, "load_dataset", lambda *arguments, **options: known)
+    monkeypatch.setattr(dataset_rows, "load_dataset", lambda *arguments, **options: known)
     dataset, split = load_rows(config, home.datasets)
     for numbers in (patients, np.unique(dataset.rows, axis=0, return_inverse=True)[1].reshape(-1)):
         parts = [set(numbers[part].tolist()) for part in vars(split).values()]

@@ -12,11 +12,11 @@ from pyarrow import parquet
 from flowbench.errors import ConfigurationError, DataError
 from flowbench.store import Run
 from flowbench.workflows.config import resolve
+from flowbench.workflows.dataset_rows import load_rows
 from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
 from flowbench.workflows.judging import evaluate
 from flowbench.workflows.preparation import Watch
-from flowbench.workflows.rows import load_rows
 from flowbench.workflows.sampling import sample
 from flowbench.workflows.scoring import ScoredTable, score
 
