@@ -26,6 +26,21 @@ def frame(n: int = 400) -> pd.DataFrame:
     return pd.DataFrame({"a": a, "b": 2 * a + rng.normal(size=n), "count": rng.integers(0, 5, n)})
 
 
+#: Of a fit whose figures nobody looks at.
+QUICK = {
+    "evaluation.test_rows": 5,
+    "evaluation.samples": 5,
+    "evaluation.grid": 4,
+    "evaluation.paths": 0,
+    "evaluation.certificates": False,
+}
+
+
+def quick(data: Any, model: Any = "gaussian", **arguments: Any) -> flowbench.FittedRun:
+    """A fit that is hardly evaluated."""
+    return flowbench.fit(data, model, options={**QUICK, **arguments.pop("options", {})}, **arguments)
+
+
 KINDS = {"pandas": lambda table: table, "polars": pl.from_pandas, "pyarrow": pa.Table.from_pandas}
 
 
@@ -55,26 +70,26 @@ def test_a_frame_of_each_kind_is_fitted_scored_and_drawn(kind: str, tmp_path: Pa
 def test_frames_and_files_of_the_same_rows_get_the_same_likelihoods(tmp_path: Path) -> None:
     table = frame()
     table.to_parquet(tmp_path / "same.parquet")
-    by_frame = flowbench.fit(table, "gaussian", folder=tmp_path)
-    by_file = flowbench.fit(tmp_path / "same.parquet", "gaussian", folder=tmp_path)
-    by_lazy = flowbench.fit(pl.from_pandas(table).lazy(), "gaussian", folder=tmp_path)
+    by_frame = quick(table, "gaussian", folder=tmp_path)
+    by_file = quick(tmp_path / "same.parquet", "gaussian", folder=tmp_path)
+    by_lazy = quick(pl.from_pandas(table).lazy(), "gaussian", folder=tmp_path)
     assert np.array_equal(by_frame.log_prob(table), by_file.log_prob(tmp_path / "same.parquet"))
     assert by_frame.metrics["test_nll"] == by_file.metrics["test_nll"]
     assert by_lazy.metrics["test_nll"] == by_file.metrics["test_nll"]
     # The same frame is written once.
     before = sorted((tmp_path / "datasets").iterdir())
-    flowbench.fit(table, "gaussian", folder=tmp_path)
+    quick(table, "gaussian", folder=tmp_path)
     assert sorted((tmp_path / "datasets").iterdir()) == before
 
 
 def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
-    drawn = flowbench.fit(frame(), "gaussian", folder=tmp_path).sample(50)
+    drawn = quick(frame(), "gaussian", folder=tmp_path).sample(50)
     assert drawn["count"].dtype == "int64"
 
 
 def test_arrays_get_names(tmp_path: Path) -> None:
     x = frame()[["a", "b"]].to_numpy()
-    run = flowbench.fit(x, "gaussian", folder=tmp_path)
+    run = quick(x, "gaussian", folder=tmp_path)
     assert run.model.columns == ("x0", "x1")
     assert np.isfinite(run.log_prob(x)).all()
 
@@ -82,14 +97,14 @@ def test_arrays_get_names(tmp_path: Path) -> None:
 def test_masked_values_are_missing(tmp_path: Path) -> None:
     x = np.ma.masked_greater(frame()[["a", "b"]].to_numpy(), 2.0)
     with pytest.raises(DataError, match="missing"):
-        flowbench.fit(x, "gaussian", folder=tmp_path)
-    run = flowbench.fit(x.data, "gaussian", folder=tmp_path)
+        quick(x, "gaussian", folder=tmp_path)
+    run = quick(x.data, "gaussian", folder=tmp_path)
     assert np.array_equal(np.isnan(run.log_prob(x)), np.ma.getmaskarray(x).any(1))
 
 
 def test_an_index_is_left_out(tmp_path: Path) -> None:
     table = frame()
-    kept = flowbench.fit(table, "gaussian", folder=tmp_path)
+    kept = quick(table, "gaussian", folder=tmp_path)
     odd = table.set_axis(["one", 2, *range(398)], axis=0)
     for other in (
         table.set_axis(range(7, 407), axis=0),
@@ -99,14 +114,14 @@ def test_an_index_is_left_out(tmp_path: Path) -> None:
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            run = flowbench.fit(other, "gaussian", folder=tmp_path)
+            run = quick(other, "gaussian", folder=tmp_path)
         assert run.run.dataset["sha256"] == kept.run.dataset["sha256"]
         assert run.run.dataset["name"] == kept.run.dataset["name"]
 
 
 def test_a_batch_of_records_keeps_its_names(tmp_path: Path) -> None:
     batch = pa.RecordBatch.from_pandas(frame())
-    assert flowbench.fit(batch, "gaussian", folder=tmp_path).model.columns == ("a", "b", "count")
+    assert quick(batch, "gaussian", folder=tmp_path).model.columns == ("a", "b", "count")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +143,7 @@ def test_frames_without_a_meaning_name_the_column(table: object, message: str, t
 
 def test_conditional_models_take_values_or_frames_of_givens(tmp_path: Path) -> None:
     table = frame()[["a", "b"]]
-    run = flowbench.fit(table, "gaussian", given="a", folder=tmp_path)
+    run = quick(table, "gaussian", given="a", folder=tmp_path)
     drawn = run.sample(200, given={"a": 1.5})
     assert list(drawn.columns) == ["b", "a", "log_prob", "log_prob_error"]
     assert drawn["b"].mean() == pytest.approx(3, abs=0.3) and (drawn["a"] == 1.5).all()
@@ -146,20 +161,9 @@ def test_conditional_models_take_values_or_frames_of_givens(tmp_path: Path) -> N
             run.sample(n, given={"a": 1.0})
 
 
-#: Of a fit whose figures nobody looks at.
-QUICK = {
-    "evaluation.test_rows": 5,
-    "evaluation.samples": 5,
-    "evaluation.grid": 4,
-    "evaluation.paths": 0,
-    "evaluation.certificates": False,
-}
-
-
 def flow_of(model: str | PartOptions, tmp_path: Path, **arguments: Any) -> dict[str, Any]:
     """The configuration of the flow of a fit of one step."""
-    options = {**QUICK, **arguments.pop("options", {})}
-    run = flowbench.fit(frame()[["a", "b"]], model, steps=1, folder=tmp_path, options=options, **arguments)
+    run = quick(frame()[["a", "b"]], model, steps=1, folder=tmp_path, **arguments)
     flow: dict[str, Any] = run.run.config["flow"]
     return flow
 
@@ -182,11 +186,10 @@ def test_parts_among_the_options_are_taken_whole(field: str, engine: str, tmp_pa
 
 
 def test_arguments_go_before_options(tmp_path: Path) -> None:
-    config = flowbench.fit(
-        frame(), "gaussian", seed=3, options={"seed": 7, "threads": 2}, folder=tmp_path
-    ).run.config
+    asked = {"seed": 7, "threads": 2}
+    config = quick(frame(), seed=3, options=asked, folder=tmp_path).run.config
     assert config["seed"] == 3 and config["threads"] == 2
-    assert flowbench.fit(frame(), "gaussian", options={"seed": 7}, folder=tmp_path).run.config["seed"] == 7
+    assert quick(frame(), "gaussian", options={"seed": 7}, folder=tmp_path).run.config["seed"] == 7
 
 
 def test_a_configuration_holds_everything(tmp_path: Path) -> None:
@@ -197,7 +200,7 @@ def test_a_configuration_holds_everything(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
     table = frame().assign(twice=lambda t: 2 * t["a"])
     with pytest.warns(UserWarning, match="determine"):
-        flowbench.fit(table, "gaussian", folder=tmp_path)
+        quick(table, "gaussian", folder=tmp_path)
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
