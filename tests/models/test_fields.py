@@ -313,13 +313,21 @@ def test_waves_stand_still_far_from_all_data(aside: bool) -> None:
 
 @pytest.mark.parametrize(
     ("features", "givens", "n", "own", "seen"),
-    [(2, 1, 40, 3, 3), (1, 3, 1000, 2, 2), (3, 1, 60_000, 8, 6), (2, 1, 20_000, 6, 6), (1, 9, 50, 1, 1)],
+    [
+        (2, 1, 40, 3, 3),
+        (1, 3, 1000, 2, 2),
+        (3, 1, 60_000, 8, 6),
+        (2, 1, 20_000, 6, 6),
+        (1, 9, 50, 1, 1),
+        (1, 9, 19_999, 1, 1),
+        (1, 9, 20_000, 6, 3),
+    ],
 )
 @pytest.mark.parametrize("aside", [False, True])
 def test_a_conditional_time_mlp_has_the_scales_that_its_rows_resolve(
     features: int, givens: int, n: int, own: int, seen: int, aside: bool
 ) -> None:
-    """2^k cells in each of 1 + c columns: k = log2(n) / (1 + c). A field of any size opens again."""
+    """k = log2(n) / (1 + c), unless the rows are many; and a field of any size opens again."""
     options = TimeMLPOptions(width=16, aside=aside, mixture_rows=0)
 
     def make(seed: int) -> TimeMLP:

@@ -29,6 +29,11 @@ MAX_BELOW = 16
 # The most octaves of the Fourier features of a context.
 MOST_CONTEXT_SCALES = 6
 
+# So many train rows keep all scales of their own, and at least so many of the context. Measured:
+# benchmarks/DEFAULTS.md#scales-of-a-conditional-density.
+MANY_ROWS = 20_000
+MANY_ROWS_CONTEXT_SCALES = 3
+
 SILU = ACTIVATIONS["silu"]
 
 
@@ -46,7 +51,7 @@ class TimeMLPOptions(options.PartOptions):
 
     `context_scales` is the number of octaves in the Fourier features of each column of the context. By
     default a conditional density gets no more scales of either than its train rows resolve
-    (`resolved_scales`).
+    (`resolved_scales`); from `MANY_ROWS` train rows on it gets all of its own and at least 3 of the context.
 
     `aside` gives the Fourier features a hidden layer of their own, which keeps the exact divergence cheap; by
     default beyond `MAX_BELOW` columns. With at most `mixture_rows` training rows the flow starts from a
@@ -146,14 +151,16 @@ class TimeMLP(VelocityField):
     ) -> None:
         """Start from a Gaussian mixture of the training rows `x: (n, d)`, if there are few of them.
 
-        Given their `context: (n, c)`, leave out scales that so many rows do not resolve.
+        Given their `context: (n, c)`, leave out scales that the rows do not resolve, unless they are many.
         """
         if context is not None:
-            most = resolved_scales(len(x), self.context_features)
-            self._keep_scales(
-                most if self.options.scales is None else len(self.waves.scales),
-                most if self.options.context_scales is None else len(self.context_waves.scales),
-            )
+            scales, context_scales = len(self.waves.scales), len(self.context_waves.scales)
+            most, many = resolved_scales(len(x), self.context_features), len(x) >= MANY_ROWS
+            if self.options.scales is None and not many:
+                scales = most
+            if self.options.context_scales is None:
+                context_scales = max(most, MANY_ROWS_CONTEXT_SCALES) if many else most
+            self._keep_scales(scales, context_scales)
         if len(x) <= self.options.mixture_rows:
             self.drift.fit_within(x, seconds, tell, context=context)
 
