@@ -6,7 +6,8 @@ import math
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -16,7 +17,7 @@ import numpy as np
 from narwhals.exceptions import DuplicateError
 from numpy.typing import ArrayLike, NDArray
 
-from flowbench.errors import ConfigurationError, DataError
+from flowbench.errors import ConfigurationError, DataError, FlowbenchError
 from flowbench.options import PartOptions
 from flowbench.store import Run, atomic_write
 from flowbench.training.progress import Progress, Throttle
@@ -190,17 +191,20 @@ def fit(
     `flowbench.workflows.fit.fit` does.
     """
     home = Home(Path(folder))
+    own = _overrides(options, given, time_budget, steps, seed)
     if isinstance(data, RunConfig):
-        config, kind = data, _kind("pandas")
-    else:
-        kept, kind = _keep(data, home)
-        own: dict[str, Any] = {}
-        if isinstance(model, PartOptions):
-            own["flow"] = _told(model)
-            model = model.name
-        own |= _overrides(options, given, time_budget, steps, seed)
-        config = resolve(kept, model, preset=preset, overrides=own)
-    return FittedRun(fit_run(config, home=home, name=name, watch=_watch(tell)), home, kind)
+        if own or model is not None or preset != "default":
+            raise ConfigurationError(
+                "a configuration holds everything: beside it, `fit` takes `name`, `folder` and `tell` alone"
+            )
+        return FittedRun(fit_run(data, home=home, name=name, watch=_watch(tell)), home)
+    if isinstance(model, PartOptions):
+        own = {"flow": _told(model), **own}
+        model = model.name
+    with _kept(data, home) as kept:
+        config = resolve(kept.name, model, preset=preset, overrides=own)
+        run = fit_run(config, home=home, name=name, watch=_watch(tell, kept))
+    return FittedRun(run, home, kept.kind)
 
 
 def compare(
@@ -223,13 +227,13 @@ def compare(
     `flowbench.workflows.compare.compare` does.
     """
     home = Home(Path(folder))
-    kept, _ = _keep(data, home)
     chosen = [models] if isinstance(models, str) else list(models)
     own = _overrides(options, given, time_budget, steps, None)
-    configs = comparison_configs([kept], chosen, range(seeds), overrides=own)
-    place = home.report_path(name, [Path(kept).stem])
-    watch = _watch(tell)
-    return compare_runs(configs, place, home=home, watch=lambda config: watch, on_warning=_warn)
+    with _kept(data, home) as kept:
+        configs = comparison_configs([kept.name], chosen, range(seeds), overrides=own)
+        place = home.report_path(name, [Path(kept.name).stem])
+        watch = _watch(tell, kept)
+        return compare_runs(configs, place, home=home, watch=lambda config: watch, on_warning=_warn)
 
 
 def open_run(name: str, folder: str | Path = ".") -> FittedRun:
@@ -257,8 +261,13 @@ def _told(options: PartOptions) -> dict[str, Any]:
     return {"name": options.name, **{name: values[name] for name in options.model_fields_set}}
 
 
-def _watch(tell: Tell) -> Watch:
+def _watch(tell: Tell, kept: "_Kept | None" = None) -> Watch:
     due = Throttle(INTERVAL)
+
+    def start(run: Run) -> None:
+        if kept is not None:
+            kept.used = True
+        tell(f"run folder: {run.path}")
 
     def progress(now: Progress) -> None:
         if due.is_due():
@@ -269,7 +278,7 @@ def _watch(tell: Tell) -> Watch:
     return Watch(
         on_progress=progress,
         on_stage=tell,
-        on_start=lambda run: tell(f"run folder: {run.path}"),
+        on_start=start,
         on_warning=_warn,
     )
 
@@ -283,13 +292,25 @@ def _kind(name: str) -> Frames:
     return next((kind for kind in get_args(Frames) if kind == name), "pandas")
 
 
-def _keep(data: Any, home: Home) -> tuple[str, Frames]:
-    """The name or path by which `data` are read, and the kind of frames that they are.
+@dataclass
+class _Kept:
+    """The name or path by which data are read, their kind of frame, and whether a run uses them."""
 
-    A frame or an array is written into `datasets/`, under a name that its columns and values decide.
+    name: str
+    kind: Frames = "pandas"
+    used: bool = False
+
+
+@contextmanager
+def _kept(data: Any, home: Home) -> Iterator[_Kept]:
+    """Keep `data` where a run finds them again.
+
+    A frame or an array is written into `datasets/`, under a name that its columns and values decide. If an
+    error ends the block before a run uses it, a file that was not there before is removed.
     """
     if isinstance(data, str | Path):
-        return str(data), _kind("pandas")
+        yield _Kept(str(data))
+        return
     frame = _frame(data)
     table = _to_arrow(frame)
     home.datasets.mkdir(parents=True, exist_ok=True)
@@ -297,9 +318,16 @@ def _keep(data: Any, home: Home) -> tuple[str, Frames]:
         written = Path(_write(table, Path(folder) / "frame.parquet"))
         name = f"frame-{hashlib.sha256(written.read_bytes()).hexdigest()[:DIGITS]}"
         path = home.datasets / f"{name}.parquet"
-        if not path.exists():
+        is_new = not path.exists()
+        if is_new:
             written.rename(path)
-    return name, _kind(frame.implementation.value)
+    kept = _Kept(name, _kind(frame.implementation.value))
+    try:
+        yield kept
+    except FlowbenchError:
+        if is_new and not kept.used:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _write(table: "pyarrow.Table", path: Path) -> str:

@@ -195,6 +195,9 @@ def test_arguments_go_before_options(tmp_path: Path) -> None:
 def test_a_configuration_holds_everything(tmp_path: Path) -> None:
     config = resolve("iris", "gaussian", overrides={"seed": 3})
     assert flowbench.fit(config, folder=tmp_path).run.config["seed"] == 3
+    for beside in ({"model": "planar"}, {"steps": 3}, {"given": "a"}, {"preset": "ffjord"}, {"seed": 4}):
+        with pytest.raises(ConfigurationError, match="a configuration holds everything"):
+            flowbench.fit(config, folder=tmp_path, **beside)
 
 
 def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
@@ -235,6 +238,8 @@ def test_other_data_are_refused(data: object, tmp_path: Path) -> None:
 def test_frames_that_are_no_tables_of_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="text"):
         flowbench.fit(frame().assign(text="x" * 3), "gaussian", folder=tmp_path)
+    with pytest.raises(ConfigurationError, match="unknown model"):
+        flowbench.compare(frame(), ["gaussian", "gausian"], folder=tmp_path)
     with pytest.raises(UnknownNameError):
         flowbench.open_run("none", tmp_path)
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs").exists() and not list((tmp_path / "datasets").iterdir())
