@@ -20,7 +20,8 @@ def say_dequantised(names: Sequence[str]) -> None:
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         terminal.say(
             f"values of {', '.join(names[:MOST_NAMED])}{more} are rounded, and each stands for an interval, "
-            "its cell: a log-likelihood is the mean log-density over the row's cell"
+            "its cell: a log-likelihood is the mean log-density over the row's cell, a lower bound of the "
+            "log of the mean density there"
         )
 
 
