@@ -128,17 +128,6 @@ def squared_errors(draws: Floats, y: Floats) -> Floats:
     return np.asarray((draws.mean(1) - y) ** 2 - draws.var(1, ddof=1) / draws.shape[1])
 
 
-def crps(draws: Floats, y: Floats) -> Floats:
-    """Estimates `(n,)` of the continuous ranked probability score, E|Y - y| - E|Y - Y'| / 2; not biased.
-
-    From `draws: (n, m)` for `y: (n,)`, as in Ferro (2014).
-    """
-    m = draws.shape[1]
-    ranks = 2 * np.arange(m) - m + 1
-    apart = (np.sort(draws, axis=1) * ranks).sum(1) / (m * (m - 1))
-    return np.asarray(np.abs(draws - y[:, None]).mean(1) - apart)
-
-
 def is_central(draws: Floats, y: Floats, share: float = 0.9) -> NDArray[np.bool_]:
     """Which of `y: (n,)` lie in the central interval with this `share` of the mass, by `draws: (n, m)`.
 

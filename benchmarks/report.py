@@ -96,8 +96,7 @@ def leads(documents: list[Document]) -> list[Row]:
 
 def recovered(documents: list[Document]) -> list[Row]:
     """The KL of every model, by density."""
-    fits = [fit for document in documents for fit in document["tables"]["recovery"]]
-    return pivot(({**fit, "KL": _middle(fit["KL"])} for fit in fits), "model", "density", "KL")
+    return divergences([fit for document in documents for fit in document["tables"]["recovery"]], "density")
 
 
 def likelihoods(documents: list[Document]) -> list[Row]:
@@ -107,10 +106,13 @@ def likelihoods(documents: list[Document]) -> list[Row]:
 
 def conditional(documents: list[Document]) -> list[Row]:
     """The KL of every model, by conditional density."""
-    fits = documents[0]["tables"]["known"]
-    return pivot(
-        ({**fit, "KL": _middle(fit.get("KL", "failed"))} for fit in fits), "model", "y given x", "KL"
-    )
+    return divergences(documents[0]["tables"]["known"], "y given x")
+
+
+def divergences(fits: Iterable[Row], column: str) -> list[Row]:
+    """The KL of every model, with a column for each density that `column` names."""
+    shown = ({**fit, "KL": _middle(fit.get("KL", "failed"))} for fit in fits)
+    return pivot(shown, "model", column, "KL")
 
 
 def regression(documents: list[Document]) -> list[Row]:

@@ -108,6 +108,14 @@ class _FlowEstimator(BaseEstimator):
         told = {name: value for name, value in own.items() if value is not None}
         return resolve("array", self.model, preset=self.preset, overrides={**(self.options or {}), **told})
 
+    def _log_prob(self, rows: Rows) -> Floats:
+        log_prob: Floats = mean_log_prob(self._budget(), rows).numpy()
+        return log_prob
+
+    def _log_prob_with_errors(self, rows: Rows) -> tuple[Floats, Floats]:
+        found = score_rows(self._budget(), rows)
+        return found.log_prob.numpy(), found.error.numpy()
+
     def _budget(self) -> ErrorBudget:
         return ErrorBudget(self.model_, self.config_.evaluation)
 
@@ -159,18 +167,14 @@ class FlowDensity(DensityMixin, _FlowEstimator):
 
     def score_samples(self, X: ArrayLike) -> Floats:
         """Log-likelihood of each row of `X: (n, d)`: `(n,)`, nats, in the units of `X`."""
-        rows = self._rows(X)
-        log_prob: Floats = mean_log_prob(self._budget(), rows).numpy()
-        return log_prob
+        return self._log_prob(self._rows(X))
 
     def score_samples_with_errors(self, X: ArrayLike) -> tuple[Floats, Floats]:
         """As `score_samples`, and how far each log-likelihood may be off, `(n,)`, nats, by further solves.
 
         About 99 in 100 rows are off by less (`flowbench.evaluation.reported.score_rows`).
         """
-        rows = self._rows(X)
-        found = score_rows(self._budget(), rows)
-        return found.log_prob.numpy(), found.error.numpy()
+        return self._log_prob_with_errors(self._rows(X))
 
     def score(self, X: ArrayLike, y: None = None) -> float:
         """The mean log-likelihood of the rows of `X: (n, d)`, nats a row; higher is better."""
@@ -306,15 +310,11 @@ class FlowRegressor(MultiOutputMixin, RegressorMixin, _FlowEstimator):
 
     def score_samples(self, X: ArrayLike, y: ArrayLike) -> Floats:
         """The log-density of each row of `y` given that of `X: (n, d)`: `(n,)`, nats, in the units of y."""
-        rows = self._rows(X, y)
-        log_prob: Floats = mean_log_prob(self._budget(), rows).numpy()
-        return log_prob
+        return self._log_prob(self._rows(X, y))
 
     def score_samples_with_errors(self, X: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
         """As `score_samples`, and how far each log-density may be off: see `FlowDensity`."""
-        rows = self._rows(X, y)
-        found = score_rows(self._budget(), rows)
-        return found.log_prob.numpy(), found.error.numpy()
+        return self._log_prob_with_errors(self._rows(X, y))
 
     def _context(self, X: ArrayLike) -> torch.Tensor:
         check_is_fitted(self)

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from flowbench.errors import ConfigurationError, DataError, FlowbenchError
 from flowbench.options import PartOptions
-from flowbench.store import Run, atomic_write
+from flowbench.store import Metric, Results, Run, atomic_write
 from flowbench.training.progress import Progress, Throttle
 from flowbench.workflows.compare import Comparison, comparison_configs
 from flowbench.workflows.compare import compare as compare_runs
@@ -103,9 +103,11 @@ class FittedRun:
     @property
     def metrics(self) -> dict[str, float]:
         """Every figure of the fit by name; empty if it was interrupted."""
-        if not self.run.has_results:
-            return {}
-        return {name: metric.value for name, metric in self.run.read_results().metrics.items()}
+        results = self._results()
+        return {} if results is None else {name: each.value for name, each in results.metrics.items()}
+
+    def _results(self) -> Results | None:
+        return self.run.read_results() if self.run.has_results else None
 
     def describe(self) -> dict[str, str]:
         """What the run is, in a few words each."""
@@ -117,14 +119,13 @@ class FittedRun:
             "columns": ", ".join(dataset.get("columns", ())) + (f" given {given}" if given else ""),
             "status": self.run.status,
         }
-        metrics = self.metrics
-        for name, text in SHOWN.items():
-            if name in metrics:
-                error = metrics.get(f"{name}_standard_error", math.nan)
-                told[text] = f"{metrics[name]:.4f} ± {error:.4f} nats"
-        results = self.run.read_results() if self.run.has_results else None
-        failed = [name for name, each in (results.certificates if results else {}).items() if not each.passed]
-        if results:
+        results = self._results()
+        if results is not None:
+            for name, text in SHOWN.items():
+                if name in results.metrics:
+                    error = results.metrics.get(f"{name}_standard_error", Metric(math.nan, "nats"))
+                    told[text] = f"{results.metrics[name].value:.4f} ± {error.value:.4f} nats"
+            failed = [name for name, each in results.certificates.items() if not each.passed]
             told["certificates"] = f"not passed: {', '.join(failed)}" if failed else "all passed"
         return told | {"folder": str(self.run.path)}
 

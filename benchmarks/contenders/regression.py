@@ -15,7 +15,6 @@ from benchmarks.predictions import (
     Normals,
     Prediction,
     QuantileDensities,
-    crps,
     is_central,
     log_mean_exp,
     score,
@@ -23,6 +22,7 @@ from benchmarks.predictions import (
 )
 from benchmarks.uci import Rows, Split, read_split
 from benchmarks.worker import Answer, Contender
+from flowbench.statistics.ensembles import crps
 
 Floats = NDArray[np.float64]
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from flowbench.statistics.ensembles import crps
+
 if TYPE_CHECKING:
     from benchmarks import known, predictions, uci
     from benchmarks.contenders import conditional, regression
@@ -79,7 +81,7 @@ def test_log_mass_of_a_normal_keeps_its_digits_far_out() -> None:
 def test_crps_is_that_of_a_normal() -> None:
     """Against the closed form (Gneiting and Raftery 2007), on average over many sets of draws."""
     y = np.full(20_000, 0.7)
-    found = predictions.crps(np.random.default_rng(4).standard_normal((len(y), 5)), y)
+    found = crps(np.random.default_rng(4).standard_normal((len(y), 5)), y)
     closed = 0.7 * (2 * stats.norm.cdf(0.7) - 1) + 2 * stats.norm.pdf(0.7) - 1 / np.sqrt(np.pi)
     assert found.mean() == pytest.approx(closed, abs=4 * found.std() / len(y) ** 0.5)
 

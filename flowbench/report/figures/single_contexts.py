@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Slice:
     y: Floats
     log_prob: Floats
 
-    @property
+    @cached_property
     def density(self) -> Floats:
         """The density `(p,)`, per unit of the column."""
         # No axis takes numbers at the end of the range of a float64.

@@ -235,22 +235,18 @@ class TimeMLP(VelocityField):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if self.context_features:
-            # As many scales as the weights are of, where no option says how many there are.
-            entered = "first" if self.aside is None else "aside.first"
-            scales, context_scales = (
-                waves.scales_of(weight.shape[1])
-                if asked is None and isinstance(weight, Tensor) and weight.ndim == 2
-                else len(waves.scales)
-                for waves, asked, weight in (
-                    (self.waves, self.options.scales, state_dict.get(f"{prefix}{entered}.weight")),
-                    (
-                        self.context_waves,
-                        self.options.context_scales,
-                        state_dict.get(f"{prefix}context_first.weight"),
-                    ),
-                )
+
+            def stored(waves: Waves, asked: int | None, layer: str) -> int:
+                """As many scales as the weights are of, where no option says how many there are."""
+                weight = state_dict.get(f"{prefix}{layer}.weight")
+                if asked is None and isinstance(weight, Tensor) and weight.ndim == 2:
+                    return waves.scales_of(weight.shape[1])
+                return len(waves.scales)
+
+            self._keep_scales(
+                stored(self.waves, self.options.scales, "first" if self.aside is None else "aside.first"),
+                stored(self.context_waves, self.options.context_scales, "context_first"),
             )
-            self._keep_scales(scales, context_scales)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _layers(self, at: "_PathPoint") -> tuple[Tensor, Tensor, Tensor]:
