@@ -96,6 +96,7 @@ MODELS = Registry(
         "coupling": "flowbench.models.discrete.zuko_flows:CouplingFlow",
         "gaussian": "flowbench.models.classical.gaussian:GaussianFlow",
         "mixture": "flowbench.models.classical.gaussian_mixture:MixtureDensity",
+        "ngboost": "flowbench.models.classical.boosted_trees:BoostedTrees",
         "kde": "flowbench.models.classical.kernel:KernelDensity",
     },
 )

@@ -5,6 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import chain
 from typing import Any, ClassVar, Self
 
@@ -119,6 +120,8 @@ class Density(nn.Module, ABC):
     is_static: ClassVar[bool] = False
     #: Whether a model of this density has a `Background` by default.
     default_background: ClassVar[bool] = False
+    #: Packages that a fit imports beyond flowbench's own; the extra with the model's name installs them.
+    packages: ClassVar[tuple[str, ...]] = ()
     #: Published recipes by name: each maps the kind of data ("toy" or "table") to configuration values.
     presets: ClassVar[dict[str, Callable[[str], dict[str, Any]]]] = {}
 
@@ -161,6 +164,16 @@ class Density(nn.Module, ABC):
             if adaptation.suits(kind, seconds):
                 options |= adaptation.options
         return options
+
+    def check_packages(self) -> None:
+        """Raises `ConfigurationError` if one of the `packages` that a fit needs is not installed."""
+        missing = [name for name in self.packages if find_spec(name) is None]
+        if missing:
+            model = self.options.name
+            raise ConfigurationError(
+                f"a fit of `{model}` needs the package {', '.join(missing)}, which is not installed; install "
+                f"it with: pip install 'flowbench[{model}]'"
+            )
 
     @property
     def like(self) -> Tensor:

@@ -34,6 +34,7 @@ OPTIONS = {
     "nsf": {"transforms": 2, "hidden": [16, 16]},
     "coupling": {"transforms": 3, "hidden": [16, 16]},
     "mixture": {"max_components": 4},
+    "ngboost": {"stages": 30, "learning_rate": 0.1},
     "kde": {"max_rows": 500},
 }
 VARIANTS = [

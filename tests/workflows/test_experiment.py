@@ -54,15 +54,18 @@ SMALL = [
     "plan.validation_steps=10",
 ]
 CERTIFIED = EvaluationOptions(test_rows=60, samples=40, paths=5)
-TINY_CNF = [
-    "flow.field.width=16",
-    "flow.field.scales=1",
-    "plan.phases=[{objective='flow-matching',batch_size=32,smoothing=0.5,optimizer='soap'}]",
-]
+TINY = {
+    "cnf": [
+        "flow.field.width=16",
+        "flow.field.scales=1",
+        "plan.phases=[{objective='flow-matching',batch_size=32,smoothing=0.5,optimizer='soap'}]",
+    ],
+    "ngboost": ["flow.stages=30", "flow.learning_rate=0.1"],
+}
 
 
 def small(dataset: str, model: str, steps: int | None = 20, **overrides: object) -> RunConfig:
-    settings = SMALL + (TINY_CNF if model == "cnf" else [])
+    settings = SMALL + TINY.get(model, [])
     if dataset in {"moons"}:
         overrides = {"data.rows": 800, **overrides}
     if model == "gaussian":
@@ -446,7 +449,7 @@ def test_a_state_that_could_not_be_validated_is_not_resumed_from(
 @pytest.mark.parametrize("model", ["cnf", "planar"])
 def test_killed_and_resumed_ends_bit_for_bit_alike(model: str, home: Home) -> None:
     """SIGKILL in the middle of a fit in another process, resumed there, against a run left alone."""
-    settings = [f"--set={one}" for one in SMALL + (TINY_CNF if model == "cnf" else [])]
+    settings = [f"--set={one}" for one in SMALL + TINY.get(model, [])]
     steps = 120
     command = [
         sys.executable, "-m", "flowbench", "fit", "moons", "--model", model, "--rows", "800",

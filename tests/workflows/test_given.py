@@ -31,6 +31,9 @@ SMALL = [
 ]
 
 
+TINY = {"ngboost": ["flow.stages=30", "flow.learning_rate=0.1"]}
+
+
 def table(n: int = 600, seed: int = 0) -> pd.DataFrame:
     """y and z follow from a, and b says nothing: y = 2 a + 0.5 e, z = -a + (1 + |a|) e'."""
     rng = np.random.default_rng(seed)
@@ -52,7 +55,7 @@ def fitted(home: Home, model: str, *settings: str, **overrides: object) -> Run:
         "table",
         model,
         overrides={"data.given": ("a", "b"), "plan.steps": 60, **overrides},
-        settings=[*SMALL, *settings],
+        settings=[*SMALL, *TINY.get(model, []), *settings],
     )
     return fit(config, home=home)
 

@@ -1,0 +1,251 @@
+"""Boosted trees for the mean and the spread of each column: NGBoost, a baseline that users know."""
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from flowbench import options
+from flowbench.models.density import Density, Scores, base_log_prob
+from flowbench.models.growing import GrowingBuffers
+from flowbench.statistics.gaussian_mixtures import Tell
+
+if TYPE_CHECKING:
+    from ngboost import NGBRegressor
+    from sklearn.tree import DecisionTreeRegressor
+
+Floats = NDArray[np.float64]
+
+#: The depth of the trees, as in the paper.
+DEPTH = 3
+SPLITS, LEAVES = 2**DEPTH - 1, 2**DEPTH
+#: The share of the train rows that chooses the number of stages.
+JUDGING_SHARE = 0.1
+#: The share of a budget of time that the search for this number may take. The last fit, with all train rows,
+#: takes about as long.
+SEARCH_SHARE = 0.45
+#: The least deviation of a column, in model space; it matters where a column hardly varies.
+LEAST_DEVIATION = 1e-6
+#: The longest fit, in seconds, if the budget is in steps.
+DEFAULT_SECONDS = 60.0
+
+
+class BoostedTreesOptions(options.PartOptions):
+    """At most `stages` of boosting for each column, each scaled by `learning_rate`.
+
+    The search for the number of stages ends when the last `patience` of them brought nothing. At most
+    `max_rows` training rows are used.
+    """
+
+    name: Literal["ngboost"] = "ngboost"
+    stages: PositiveInt = 2000
+    learning_rate: PositiveFloat = 0.01
+    patience: PositiveInt = 100
+    max_rows: int = Field(default=100_000, ge=2)
+
+
+class BoostedTrees(GrowingBuffers, Density):
+    """A normal for each column, whose mean and deviation depend on the context and on the columns before it.
+
+    Mean and log-deviation are sums of regression trees, fitted by the natural gradient of the likelihood
+    (NGBoost; Duan et al. 2020) with the package ngboost. A tenth of the training rows chooses the number of
+    stages; then all rows are fitted with it. A column that nothing precedes has one mean and one deviation.
+    The fit ends early if the budget of time does. Without a budget of time the limit is a minute.
+
+    The trees are kept as arrays, so a fitted model is scored without the package. Each tree is a full one of
+    `DEPTH`; what is no split sends all rows to the left.
+    """
+
+    Options: ClassVar[type[options.PartOptions]] = BoostedTreesOptions
+    default_phases: ClassVar[tuple[dict[str, Any], ...]] = ()
+    packages: ClassVar[tuple[str, ...]] = ("ngboost",)
+    options: BoostedTreesOptions
+    #: Mean and log-deviation of each column before the first stage, (d, 2).
+    initial: Tensor
+    #: The column that each stage belongs to, (k,).
+    stage_columns: Tensor
+    #: The input that each node asks for, (k, 2, SPLITS): the context's columns, then those of the rows.
+    split_inputs: Tensor
+    #: Rows above these go to the right, (k, 2, SPLITS).
+    thresholds: Tensor
+    #: What each leaf adds to the mean and to the log-deviation, (k, 2, LEAVES).
+    leaf_values: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        options: BoostedTreesOptions,
+        generator: torch.Generator,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__(features, options, generator, context_features)
+        self.growing = ("stage_columns", "split_inputs", "thresholds", "leaf_values")
+        self.seed = int(torch.randint(2**31, (), generator=generator))
+        self.register_buffer("initial", torch.zeros(features, 2, dtype=torch.float64))
+        self._keep([])
+
+    @property
+    def parameter_count(self) -> int:
+        """The first mean and deviation of each column, and the splits and leaves of its trees."""
+        splits = int(self.thresholds.isfinite().sum())
+        return self.initial.numel() + 2 * splits + 2 * len(self.stage_columns)
+
+    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
+        rows = self._inputs(x, context)[: self.options.max_rows].double().cpu().numpy()
+        limit = (DEFAULT_SECONDS if seconds is None else seconds) / self.features
+        stages: list[_Stage] = []
+        for column in range(self.features):
+            y = rows[:, self.context_features + column]
+            before = rows[:, : self.context_features + column]
+            self.initial[column] = torch.tensor([y.mean(), np.log(max(y.std(), LEAST_DEVIATION))])
+            if before.shape[1] and len(y) > 1:
+                tell(f"ngboost, column {column + 1} of {self.features}")
+                found = _boost(before, y, self.options, seed=self.seed, seconds=limit, tell=tell)
+                stages += (_Stage(column, *parts) for parts in found)
+        self._keep(stages)
+
+    def _keep(self, stages: Sequence["_Stage"]) -> None:
+        k, like = len(stages), self.initial
+        inputs = np.array([stage.inputs for stage in stages], dtype=np.int64).reshape(k, 2, SPLITS)
+        thresholds = np.array([stage.thresholds for stage in stages], dtype=float).reshape(k, 2, SPLITS)
+        values = np.array([stage.values for stage in stages], dtype=float).reshape(k, 2, LEAVES)
+        columns = torch.tensor([stage.column for stage in stages], dtype=torch.int64, device=like.device)
+        self.register_buffer("stage_columns", columns)
+        self.register_buffer("split_inputs", torch.from_numpy(inputs).to(like.device))
+        self.register_buffer("thresholds", torch.from_numpy(thresholds).to(like))
+        self.register_buffer("leaf_values", torch.from_numpy(values).to(like))
+
+    def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
+        inputs, z, log_det = self._inputs(x, context), torch.empty_like(x), x.new_zeros(len(x))
+        for column in range(self.features):
+            mean, log_deviation = self._normal(column, inputs)
+            z[:, column] = (x[:, column] - mean) / log_deviation.exp()
+            log_det = log_det - log_deviation
+        return Scores(base_log_prob(z) + log_det)
+
+    def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
+        z = torch.randn(
+            n, self.features, generator=generator, dtype=self.like.dtype, device=generator.device
+        ).to(self.like.device)
+        inputs, log_det = self._inputs(torch.zeros_like(z), context), z.new_zeros(n)
+        for column in range(self.features):
+            mean, log_deviation = self._normal(column, inputs)
+            inputs[:, self.context_features + column] = mean + log_deviation.exp() * z[:, column]
+            log_det = log_det - log_deviation
+        return inputs[:, self.context_features :], Scores(base_log_prob(z) + log_det)
+
+    def _inputs(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Context and rows side by side, (n, c + d), as the trees take them."""
+        return x.clone() if context is None else torch.cat([context, x], 1)
+
+    def _normal(self, column: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-deviation, (n,) each, of a column given those of its `inputs` that come before it."""
+        own = self.stage_columns == column
+        asked, thresholds = self.split_inputs[own].flatten(0, 1), self.thresholds[own].flatten(0, 1)
+        values = self.leaf_values[own].flatten(0, 1)
+        trees = torch.arange(len(values), device=values.device)
+        # scikit-learn's trees were fitted to float32.
+        rows = inputs.float()
+        node = torch.zeros(len(inputs), len(trees), dtype=torch.int64, device=values.device)
+        for _ in range(DEPTH):
+            right = rows.gather(1, asked[trees, node]) > thresholds[trees, node]
+            node = 2 * node + 1 + right
+        leaves = values[trees, node - SPLITS].view(len(inputs), -1, 2)
+        mean, log_deviation = (self.initial[column] + leaves.sum(1)).to(inputs).unbind(1)
+        return mean, log_deviation
+
+
+class _Stage(NamedTuple):
+    """One stage of boosting of a column: a tree for its mean and one for its log-deviation."""
+
+    column: int
+    inputs: list[list[int]]
+    thresholds: list[list[float]]
+    values: list[list[float]]
+
+
+def _boost(
+    x: Floats, y: Floats, chosen: BoostedTreesOptions, *, seed: int, seconds: float, tell: Tell
+) -> Iterator[tuple[list[list[int]], list[list[float]], list[list[float]]]]:
+    """The stages that fit y `(n,)` given x `(n, k)`: for each, the arrays of its two trees."""
+    judges = max(1, round(JUDGING_SHARE * len(y)))
+    started = time.monotonic()
+    losses: list[float] = []
+
+    def judge(distribution: Any, held_out: Floats) -> float:
+        losses.append(float(distribution.total_score(held_out)))
+        return losses[-1]
+
+    search = _regressor(chosen.stages, chosen.learning_rate, seed)
+    _fit_within(
+        search,
+        started + SEARCH_SHARE * seconds,
+        x[judges:],
+        y[judges:],
+        X_val=x[:judges],
+        Y_val=y[:judges],
+        val_loss_monitor=judge,
+        early_stopping_rounds=chosen.patience,
+    )
+    best = 1 + int(np.argmin(losses)) if losses else 0
+    if not best:
+        tell("ngboost: no time for a stage")
+        return
+    model = _regressor(best, chosen.learning_rate, seed)
+    _fit_within(model, started + seconds, x, y)
+    tell(f"ngboost: {len(model.scalings)} stages, chosen among {len(losses)}")
+    for trees, scale in zip(model.base_models, model.scalings, strict=False):
+        arrays = [_as_full_tree(tree, -chosen.learning_rate * scale) for tree in trees]
+        inputs, thresholds, values = (list(part) for part in zip(*arrays, strict=True))
+        yield inputs, thresholds, values
+
+
+def _regressor(stages: int, rate: float, seed: int) -> "NGBRegressor":
+    from sklearn.tree import DecisionTreeRegressor
+
+    with warnings.catch_warnings():
+        # ngboost's own learner, made on import, calls its criterion by a name that scikit-learn gives up.
+        warnings.simplefilter("ignore", FutureWarning)
+        from ngboost import NGBRegressor
+    learner = DecisionTreeRegressor(max_depth=DEPTH, random_state=seed)
+    return NGBRegressor(
+        Base=learner, n_estimators=stages, learning_rate=rate, random_state=seed, verbose=False
+    )
+
+
+def _fit_within(model: "NGBRegressor", end: float, x: Floats, y: Floats, **more: Any) -> None:
+    """Fit `model` until the clock shows `end`; it then keeps the stages that it has."""
+
+    def watch(distribution: Any, rows: Floats, weights: Any) -> float:
+        if time.monotonic() > end:
+            raise TimeoutError
+        return 0.0
+
+    with suppress(TimeoutError):
+        model.fit(x, y, train_loss_monitor=watch, **more)
+
+
+def _as_full_tree(tree: "DecisionTreeRegressor", factor: float) -> tuple[list[int], list[float], list[float]]:
+    """The inputs and thresholds of the nodes, level by level, and the leaves' values times `factor`."""
+    inputs, thresholds, values = [0] * SPLITS, [np.inf] * SPLITS, [0.0] * LEAVES
+    parts = tree.tree_
+
+    def place(node: int, at: int) -> None:
+        if at >= SPLITS:
+            values[at - SPLITS] = factor * float(parts.value[node, 0, 0])
+        elif parts.children_left[node] < 0:
+            place(node, 2 * at + 1)
+        else:
+            inputs[at], thresholds[at] = int(parts.feature[node]), float(parts.threshold[node])
+            place(parts.children_left[node], 2 * at + 1)
+            place(parts.children_right[node], 2 * at + 2)
+
+    place(0, 0)
+    return inputs, thresholds, values
