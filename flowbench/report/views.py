@@ -1,9 +1,8 @@
 """One section of the page: which figures a data set gets, and what is written beside them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from flowbench.report.conditional_views import slice_gallery
 from flowbench.report.figures.corner import MAX_COLUMNS, corner_limits, draw_corner
 from flowbench.report.figures.curves import Curve, draw_curves, draw_differences
 from flowbench.report.figures.planes import (
@@ -17,10 +16,10 @@ from flowbench.report.figures.planes import (
 from flowbench.report.figures.quantiles import Quantiles, draw_calibration
 from flowbench.report.figures.rank_lines import draw_ranks
 from flowbench.report.figures.sample_paths import draw_paths, path_plane
-from flowbench.report.figures.single_contexts import Slice, beyond_top, draw_slices
-from flowbench.report.figures.style import TOLD_APART, Picture, short
-from flowbench.report.grouping import FittedRun, ModelGroup, Section
+from flowbench.report.figures.style import TOLD_APART, short
+from flowbench.report.grouping import Section
 from flowbench.report.numbers import listed, plural
+from flowbench.report.panels import Gallery, Panel, seeds_shown, shown_runs, told_apart
 from flowbench.report.ranking import Ranking
 from flowbench.statistics.calibration import effective_rows, least_uniform, simultaneous_band
 from flowbench.statistics.paired import Floats
@@ -28,29 +27,6 @@ from flowbench.store import Grid
 
 #: Quantiles of a column given another that are drawn over its density.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-#: The title of a panel names the values of at most this many givens.
-MOST_GIVENS = 3
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A titled picture, or a picture and the one below it; `note` says what the eye cannot see."""
-
-    title: str
-    pictures: tuple[Picture, ...]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Panels that belong together, under one heading."""
-
-    title: str
-    kind: Literal["single", "pairs", "small", "corner", "curves"]
-    panels: tuple[Panel, ...]
-    caption: str = ""
-    scale: Picture | None = None
-    scale_text: str = ""
 
 
 def galleries(section: Section, key: str) -> list[Gallery]:
@@ -58,7 +34,7 @@ def galleries(section: Section, key: str) -> list[Gallery]:
     made = [
         _differences(section, f"{key}-differences"),
         _plane_gallery(section, f"{key}-plane"),
-        _slice_gallery(section, f"{key}-slices"),
+        slice_gallery(section, f"{key}-slices"),
         _corner_gallery(section, f"{key}-corner"),
         *_path_galleries(section, f"{key}-paths"),
         _calibration(section, f"{key}-calibration"),
@@ -95,7 +71,7 @@ def _plane_gallery(section: Section, key: str) -> Gallery | None:
     known = panels[0].title == "truth"
     rows = None if known else section.whole_rows
     quantiles = QUANTILES if section.given else ()
-    for number, (model, run) in enumerate(_shown_runs(section)):
+    for number, (model, run) in enumerate(shown_runs(section)):
         name, grid, samples = f"{key}-{number}", run.results.grid, run.samples
         pictures = [draw_dots(plane, samples, what=f"samples of {model.label}", key=f"{name}-samples")]
         if grid is not None:
@@ -115,7 +91,7 @@ def _plane_gallery(section: Section, key: str) -> Gallery | None:
     lines = f" Lines: its {listed([f'{100 * q:.0f}%' for q in quantiles])} quantiles." if quantiles else ""
     caption = (
         f"Each model's {what}, on one colour scale, and up to {MAX_DOTS:,} rows drawn from it.{ground}{lines}"
-        f"{_seeds_shown(section)}"
+        f"{seeds_shown(section)}"
     )
     return Gallery(
         "Densities and samples",
@@ -137,53 +113,9 @@ def _truth_panel(section: Section, plane: Plane, grids: Sequence[Grid], key: str
     return Panel("test rows", (dots,), note)
 
 
-def _slice_gallery(section: Section, key: str) -> Gallery | None:
-    """The densities of one column at the contexts of three test rows, if there are many givens."""
-    found = [
-        (number, model.label, run.results.slices)
-        for number, (model, run) in enumerate(_shown_runs(section))
-        if run.results.slices is not None
-    ][:TOLD_APART]
-    if not found:
-        return None
-    first = found[0][2]
-    panels = []
-    for place, value in enumerate(first.value):
-        lines = [
-            Slice(label, number, slices.y[place], slices.log_prob[place]) for number, label, slices in found
-        ]
-        picture = draw_slices(
-            lines,
-            float(value),
-            column=section.columns[0],
-            alt=f"Density of {section.columns[0]} under each model, given the values of a test row, and the "
-            "value of that row.",
-            key=f"{key}-{place}",
-        )
-        panels.append(Panel(_describe_slice(lines, section, first.context[place]), (picture,)))
-    caption = (
-        f"Each model's density of {section.columns[0]} at the givens of three test rows: those whose "
-        f"{section.columns[0]} is low, in the middle and high."
-    )
-    caption += _told_apart(len(section.models)) + _seeds_shown(section)
-    return Gallery(f"Densities of {section.columns[0]} at single givens", "curves", tuple(panels), caption)
-
-
-def _describe_slice(lines: Sequence[Slice], section: Section, context: Floats) -> str:
-    """The givens of a panel, and whose peaks it does not show."""
-    named = [
-        f"{short(name)} = {value:.4g}"
-        for name, value in zip(section.given[:MOST_GIVENS], context, strict=False)
-    ]
-    left_out = len(section.given) - len(named)
-    more = f" and {left_out} more" if left_out else ""
-    cut = beyond_top(lines)
-    return ", ".join(named) + more + (f"; higher than the panel: {listed(cut)}" if cut else "")
-
-
 def _grids(section: Section) -> list[Grid]:
     """The tabulated densities of the pictured runs, if there are two columns; one of them may be given."""
-    grids = [run.results.grid for _, run in _shown_runs(section)]
+    grids = [run.results.grid for _, run in shown_runs(section)]
     return [grid for grid in grids if grid is not None] if len(section.whole_names) == 2 else []
 
 
@@ -201,7 +133,7 @@ def _corner_gallery(section: Section, key: str) -> Gallery | None:
         return None
     limits = corner_limits(section.whole_rows)
     panels = []
-    for number, (model, run) in enumerate(_shown_runs(section)):
+    for number, (model, run) in enumerate(shown_runs(section)):
         samples = run.samples
         picture = draw_corner(
             section.whole_names, limits, section.whole_rows, samples, what=model.label, key=f"{key}-{number}"
@@ -216,11 +148,11 @@ def _corner_gallery(section: Section, key: str) -> Gallery | None:
         caption += f" Each sample was drawn for the {listed(list(section.given))} of a test row."
     if left_out:
         caption += f" Shown are the first {MAX_COLUMNS} columns; left out: {', '.join(map(short, left_out))}."
-    return Gallery("Data against samples", "corner", tuple(panels), caption + _seeds_shown(section))
+    return Gallery("Data against samples", "corner", tuple(panels), caption + seeds_shown(section))
 
 
 def _path_galleries(section: Section, key: str) -> list[Gallery]:
-    shown = [(m, r.results.trajectory) for m, r in _shown_runs(section) if r.results.trajectory is not None]
+    shown = [(m, r.results.trajectory) for m, r in shown_runs(section) if r.results.trajectory is not None]
     if len(section.columns) < 2 or not shown:
         return []
     plane = path_plane((section.columns[0], section.columns[1]), [trajectory for _, trajectory in shown])
@@ -245,15 +177,15 @@ def _calibration(section: Section, key: str) -> Gallery | None:
     """How far held-out rows are from where each model expects them, with the band that chance allows."""
     found = [
         (number, model.label, run.results.calibration)
-        for number, (model, run) in enumerate(_shown_runs(section))
+        for number, (model, run) in enumerate(shown_runs(section))
         if run.results.calibration is not None
     ]
     if not found:
         return None
-    told = _told_apart(len(found))
+    told = told_apart(len(found))
     found = found[:TOLD_APART]
     rows = min(len(each.density_rank) for _, _, each in found)
-    draws = min(len(run.results.samples.log_prob) for _, run in _shown_runs(section))
+    draws = min(len(run.results.samples.log_prob) for _, run in shown_runs(section))
     # Where the regions end is known from draws only. A row of a conditional model has draws of its own.
     told_by = rows if section.given else effective_rows(rows, draws)
     ranks = [Quantiles(label, number, each.density_rank) for number, label, each in found]
@@ -305,7 +237,7 @@ def _calibration(section: Section, key: str) -> Gallery | None:
         "A model that is right stays in the grey band throughout, 95 times in 100. Below it: too few rows "
         "where the model is sure that there should be more."
     )
-    caption += told + _seeds_shown(section)
+    caption += told + seeds_shown(section)
     return Gallery("Calibration", "curves", tuple(panels), caption)
 
 
@@ -331,7 +263,7 @@ def _curves(section: Section, key: str) -> Gallery | None:
                 key=f"{key}-{number}",
             )
             panels.append(Panel(f"training loss: {objective}", (picture,)))
-    caption = _told_apart(len(section.models)).strip()
+    caption = told_apart(len(section.models)).strip()
     return Gallery("Learning curves", "curves", tuple(panels), caption) if panels else None
 
 
@@ -347,17 +279,3 @@ def _series(section: Section, value: str, objective: str | None) -> list[Curve]:
 def _objectives(section: Section) -> list[str]:
     records = (record for model in section.models for run in model.runs for record in run.record.history)
     return list(dict.fromkeys(str(record["objective"]) for record in records if record.get("objective")))
-
-
-def _shown_runs(section: Section) -> list[tuple[ModelGroup, FittedRun]]:
-    """Each model with the run that is pictured: the first by seed, not the prettiest."""
-    return [(model, model.runs[0]) for model in section.models]
-
-
-def _told_apart(models: int) -> str:
-    return f" Of {models} models, the {TOLD_APART} of the lowest test NLL." if models > TOLD_APART else ""
-
-
-def _seeds_shown(section: Section) -> str:
-    repeated = any(len(model.runs) > 1 for model in section.models)
-    return " Of several runs of a model, the one with the lowest seed is shown." if repeated else ""
