@@ -17,6 +17,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from flowbench.registry import MODELS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # A module imports from the layers below it and from its own package; the single modules of a layer may
@@ -307,7 +309,16 @@ def test_flowbench_keeps_the_rule(rule: Rule) -> None:
 
 def test_every_third_party_import_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {canonicalize_name(Requirement(each).name) for each in project["dependencies"]}
+
+    def names(requirements: list[str]) -> set[str]:
+        return {canonicalize_name(Requirement(each).name) for each in requirements}
+
+    declared = names(project["dependencies"])
+    # A model may import what the extra with its name installs.
+    optional = {
+        target.partition(":")[0]: names(project["optional-dependencies"].get(name, []))
+        for name, target in MODELS.entries.items()
+    }
     distributions = packages_distributions()
     undeclared = {
         f"{module.name}:{each.line} {name}"
@@ -315,7 +326,8 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
         for each in module.imports
         if (name := each.target.partition(".")[0]) != "flowbench"
         and name not in sys.stdlib_module_names
-        and not {canonicalize_name(each) for each in distributions.get(name, [])} & declared
+        and not {canonicalize_name(each) for each in distributions.get(name, [])}
+        & (declared | optional.get(module.name, set()))
     }
     assert undeclared == set()
 
