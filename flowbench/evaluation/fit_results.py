@@ -17,7 +17,7 @@ from flowbench.evaluation.error_budget import ErrorBudget
 from flowbench.evaluation.evaluation_options import COARSE, EvaluationOptions
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
 from flowbench.evaluation.reported import Likelihoods, draw_rows, score_rows
-from flowbench.evaluation.slices import tabulate_slices
+from flowbench.evaluation.slices import tabulate_slice_planes, tabulate_slices
 from flowbench.models.density_model import DensityModel
 from flowbench.models.rows import Rows
 from flowbench.statistics.paired import estimate_mean
@@ -59,10 +59,13 @@ def compute_results(
             # A density of one column given another adds up along each line, not over the plane.
             if not dataset.given:
                 metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
-    slices = None
-    if rows.context is not None and rows.x.shape[1] == 1 < rows.context.shape[1]:
+    slices = slice_planes = None
+    if rows.context is not None and len(dataset.column_names) > 2:
         with _left_out("the picture of the density at single contexts", warn):
-            slices = tabulate_slices(model, rows.x, rows.context, options, generator)
+            if rows.x.shape[1] == 1:
+                slices = tabulate_slices(model, rows.x, rows.context, options, generator)
+            elif rows.x.shape[1] == 2:
+                slice_planes = tabulate_slice_planes(model, rows.x, rows.context, options, generator)
     with _left_out("the picture of the paths", warn):
         trajectory = _trajectory(exact, rows, options, generator)
     certificates = {}
@@ -85,6 +88,7 @@ def compute_results(
         metrics={**training_metrics, **metrics},
         grid=grid,
         slices=slices,
+        slice_planes=slice_planes,
         trajectory=trajectory,
         certificates=certificates,
         provenance=provenance,

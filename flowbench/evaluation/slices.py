@@ -1,19 +1,29 @@
-"""The density of one column at single contexts, for a picture of a conditional density with many givens."""
+"""The density of one or two columns at single contexts, for pictures of a conditional density."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flowbench.evaluation.evaluation_options import COARSE, EvaluationOptions
+from flowbench.evaluation.grid import tabulate
 from flowbench.models.density_model import DensityModel
-from flowbench.store import Slices
+from flowbench.store import SlicePlanes, Slices
 
-#: The rows that are pictured are those at these quantiles of the column: a low, a middle and a high one.
+Floats = NDArray[np.float64]
+
+#: The pictured rows are those at these quantiles of the first column: a low, a middle and a high one.
 QUANTILES = (1 / 6, 1 / 2, 5 / 6)
 #: Draws at each context, which tell where its density is.
 DRAWS = 200
 #: Points at which a density is tabulated.
 POINTS = 400
+#: Points along each side at which a density of two columns is tabulated.
+SIDE = 60
+#: The share of draws that a side may leave out at each end.
+TAIL = 0.01
 #: The points reach beyond the draws by this share of their range.
 MARGIN = 0.25
 
@@ -31,10 +41,8 @@ def tabulate_slices(
     tabulated are even over the range of draws. The others are at quantiles of the draws, so that a narrow
     peak beside a broad one has points of its own. Raises `IntegrationError` if a solve fails.
     """
-    values = x[:, 0]
-    chosen = values.argsort(stable=True)[[round(level * (len(x) - 1)) for level in QUANTILES]]
-    given = context[chosen]
-    coarse = model.for_evaluation(options.integrator.coarsened(COARSE), dtype=torch.float32)
+    chosen, given = _pick(x, context)
+    coarse = _coarse(model, options)
     drawn = coarse.sample_places_for_each(DRAWS, generator, context=given)[:, :, 0].numpy()
     low, high = drawn.min(1), drawn.max(1)
     reach = MARGIN * (high - low)
@@ -44,4 +52,47 @@ def tabulate_slices(
     scores = coarse.score_places(
         torch.from_numpy(y.reshape(-1, 1)), context=given.repeat_interleave(POINTS, 0)
     )
-    return Slices(given.numpy(), values[chosen].numpy(), y, scores.log_prob.double().numpy().reshape(y.shape))
+    return Slices(given.numpy(), x[chosen, 0].numpy(), y, scores.log_prob.double().numpy().reshape(y.shape))
+
+
+def tabulate_slice_planes(
+    model: DensityModel,
+    x: Tensor,
+    context: Tensor,
+    options: EvaluationOptions,
+    generator: torch.Generator,
+) -> SlicePlanes:
+    """The density of the only two columns at the contexts of three held-out rows, data units.
+
+    The rows are among `x: (n, 2)` with their `context: (n, c)`. The grid covers most of the draws at a
+    context and the row itself. Raises `IntegrationError` if a solve fails.
+    """
+    chosen, given = _pick(x, context)
+    coarse = _coarse(model, options)
+    drawn = coarse.sample_places_for_each(DRAWS, generator, context=given).numpy()
+    own = x[chosen].numpy()
+    low = np.minimum(np.quantile(drawn, TAIL, axis=1), own)
+    high = np.maximum(np.quantile(drawn, 1 - TAIL, axis=1), own)
+    reach = MARGIN * (high - low)
+    sides = np.linspace(low - reach, high + reach, SIDE, axis=1)
+
+    def log_density(place: int) -> Callable[[Floats], Floats]:
+        def score(points: Floats) -> Floats:
+            at = given[place].expand(len(points), -1)
+            return coarse.score_places(torch.from_numpy(points), context=at).log_prob.double().numpy()
+
+        return score
+
+    log_prob = [tabulate(log_density(place), *side.T) for place, side in enumerate(sides)]
+    return SlicePlanes(given.numpy(), own, sides[:, :, 0], sides[:, :, 1], np.stack(log_prob))
+
+
+def _pick(x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the rows are pictured, by their first column, and their contexts."""
+    chosen = x[:, 0].argsort(stable=True)[[round(level * (len(x) - 1)) for level in QUANTILES]]
+    return chosen, context[chosen]
+
+
+def _coarse(model: DensityModel, options: EvaluationOptions) -> DensityModel:
+    """The model for a picture, which needs no sixth digit."""
+    return model.for_evaluation(options.integrator.coarsened(COARSE), dtype=torch.float32)

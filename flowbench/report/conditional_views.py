@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+from flowbench.report.figures.planes import draw_density, shared_plane
 from flowbench.report.figures.single_contexts import Slice, beyond_top, draw_slices
 from flowbench.report.figures.style import TOLD_APART, short
 from flowbench.report.grouping import Section
 from flowbench.report.numbers import listed
 from flowbench.report.panels import Gallery, Panel, seeds_shown, shown_runs, told_apart
 from flowbench.statistics.paired import Floats
+from flowbench.store import Grid
 
+ORDINALS = ("first", "second", "third")
 #: The title of a panel names the values of at most this many givens.
 MOST_GIVENS = 3
 
@@ -36,7 +39,7 @@ def slice_gallery(section: Section, key: str) -> Gallery | None:
             "value of that row.",
             key=f"{key}-{place}",
         )
-        panels.append(Panel(_describe_slice(lines, section, first.context[place]), (picture,)))
+        panels.append(Panel(_name_givens(section, first.context[place]), (picture,), _describe_cut(lines)))
     caption = (
         f"Each model's density of {section.columns[0]} at the givens of three test rows: those whose "
         f"{section.columns[0]} is low, in the middle and high."
@@ -45,13 +48,61 @@ def slice_gallery(section: Section, key: str) -> Gallery | None:
     return Gallery(f"Densities of {section.columns[0]} at single givens", "curves", tuple(panels), caption)
 
 
-def _describe_slice(lines: Sequence[Slice], section: Section, context: Floats) -> str:
-    """The givens of a panel, and whose peaks it does not show."""
+def slice_plane_gallery(section: Section, key: str) -> Gallery | None:
+    """The densities of two columns at the contexts of three test rows."""
+    found = [
+        (model.label, run.results.slice_planes)
+        for model, run in shown_runs(section)
+        if run.results.slice_planes is not None
+    ]
+    if not found:
+        return None
+    first = found[0][1]
+    names = section.columns[0], section.columns[1]
+    places = range(len(first.value))
+    grids = {
+        (label, k): Grid(each.x[k], each.y[k], each.log_prob[k]) for label, each in found for k in places
+    }
+    planes = [shared_plane(names, [grids[label, k] for label, _ in found], given=True) for k in places]
+    panels = []
+    for number, (label, _) in enumerate(found):
+        pictures = [
+            draw_density(
+                plane,
+                grids[label, k],
+                grids[label, k].log_prob,
+                what=f"{label}, given {_name_givens(section, first.context[k])},",
+                key=f"{key}-{number}-{k}",
+                rows=first.value[[k]],
+            )
+            for k, plane in enumerate(planes)
+        ]
+        panels.append(Panel(label, tuple(pictures)))
+    given = [
+        f"{ordinal} {_name_givens(section, context)} (brightest: {plane.brightest:.3g})"
+        for ordinal, context, plane in zip(ORDINALS, first.context, planes, strict=False)
+    ]
+    caption = (
+        f"Each model's density of {names[0]} and {names[1]} at the givens of three test rows: those whose "
+        f"{names[0]} is low, in the middle and high. Given, {'; '.join(given)}. Colours run from 0 to the "
+        "brightest, per unit of both columns, on one scale for all models. The circle is the row's own value."
+    )
+    title = f"Densities of {names[0]} and {names[1]} at single givens"
+    return Gallery(title, "pairs", tuple(panels), caption + seeds_shown(section))
+
+
+def _name_givens(section: Section, context: Floats) -> str:
+    """The names and values of the givens, but for those beyond `MOST_GIVENS`."""
     named = [
         f"{short(name)} = {value:.4g}"
         for name, value in zip(section.given[:MOST_GIVENS], context, strict=False)
     ]
     left_out = len(section.given) - len(named)
     more = f" and {left_out} more" if left_out else ""
+    return ", ".join(named) + more
+
+
+def _describe_cut(lines: Sequence[Slice]) -> str:
+    """Whose peaks a panel does not show."""
     cut = beyond_top(lines)
-    return ", ".join(named) + more + (f"; higher than the panel: {listed(cut)}" if cut else "")
+    return f"higher than the panel: {listed(cut)}" if cut else ""

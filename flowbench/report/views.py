@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flowbench.report.conditional_views import slice_gallery
+from flowbench.report.conditional_views import slice_gallery, slice_plane_gallery
 from flowbench.report.figures.corner import MAX_COLUMNS, corner_limits, draw_corner
 from flowbench.report.figures.curves import Curve, draw_curves, draw_differences
 from flowbench.report.figures.planes import (
@@ -35,6 +35,7 @@ def galleries(section: Section, key: str) -> list[Gallery]:
         _differences(section, f"{key}-differences"),
         _plane_gallery(section, f"{key}-plane"),
         slice_gallery(section, f"{key}-slices"),
+        slice_plane_gallery(section, f"{key}-slice-planes"),
         _corner_gallery(section, f"{key}-corner"),
         *_path_galleries(section, f"{key}-paths"),
         _calibration(section, f"{key}-calibration"),

@@ -11,6 +11,7 @@ from flowbench.store.results import (
     RowSplit,
     Samples,
     ScoredRows,
+    SlicePlanes,
     Slices,
     Trajectory,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Run",
     "Samples",
     "ScoredRows",
+    "SlicePlanes",
     "Slices",
     "Trajectory",
     "atomic_write",

@@ -1,15 +1,9 @@
-"""The layout of `results.h5`: one table, from which the file is both written and checked.
-
-Every axis has a dimension scale, so that xarray shows `row`, `sample`, `column`, `x`, `y`, `slice`, `point`,
-`time` and `particle` as dimensions. All groups share the scale `column`, which lies in the root, and so does
-`given`, the scale of the columns that a conditional model is given.
-"""
+"""Writing and reading `results.h5` after the table in `results_layout`."""
 
 import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +14,8 @@ from numpy.typing import NDArray
 from flowbench.errors import ConfigurationError
 from flowbench.store.atomic import atomic_write
 from flowbench.store.documents import from_json, to_json
-from flowbench.store.results import (
-    Calibration,
-    Certificate,
-    Grid,
-    Metric,
-    Results,
-    RowSplit,
-    Samples,
-    ScoredRows,
-    Slices,
-    Trajectory,
-)
+from flowbench.store.results import Certificate, Metric, Results
+from flowbench.store.results_layout import LAYOUTS, OPTIONAL_GROUPS, Layout, Member
 from flowbench.store.safe_hdf5 import UntrustedFile, open_untrusted
 
 SCHEMA_VERSION = 1
@@ -40,104 +24,6 @@ MAX_CHUNK_BYTES = 1024**2
 LIBRARY_VERSIONS = ("v110", "v110")
 
 _NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Member:
-    """One dataset of a group.
-
-    A member whose only dimension has the member's own name is the scale of that dimension. A scale that only
-    counts from 0 has no field in the dataclass: `numbers` is the member and the axis that it counts along.
-    """
-
-    name: str
-    dims: tuple[str, ...]
-    units: str
-    dtype: type[np.float64] | type[np.int64] = np.float64
-    optional: bool = False
-    numbers: tuple[str, int] | None = None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The members of a group, scales first, and the dataclass that has them as fields."""
-
-    part: type[Any]
-    members: tuple[Member, ...]
-
-
-_DATA_UNITS = "data units"
-LAYOUTS = {
-    "log_likelihood": Layout(
-        ScoredRows,
-        (
-            Member("row", ("row",), "1", np.int64),
-            Member("x", ("row", "column"), _DATA_UNITS),
-            Member("log_prob", ("row",), "nats"),
-            Member("true_log_prob", ("row",), "nats", optional=True),
-            Member("log_prob_error", ("row",), "nats", optional=True),
-            Member("context", ("row", "given"), _DATA_UNITS, optional=True),
-        ),
-    ),
-    "samples": Layout(
-        Samples,
-        (
-            Member("sample", ("sample",), "1", np.int64, numbers=("x", 0)),
-            Member("x", ("sample", "column"), _DATA_UNITS),
-            Member("log_prob", ("sample",), "nats"),
-            Member("log_prob_error", ("sample",), "nats", optional=True),
-            Member("context", ("sample", "given"), _DATA_UNITS, optional=True),
-        ),
-    ),
-    "split": Layout(
-        RowSplit,
-        (
-            Member("train", ("train",), "1", np.int64),
-            Member("validation", ("validation",), "1", np.int64),
-            Member("test", ("test",), "1", np.int64),
-        ),
-    ),
-    "grid": Layout(
-        Grid,
-        (
-            Member("x", ("x",), _DATA_UNITS),
-            Member("y", ("y",), _DATA_UNITS),
-            Member("log_prob", ("x", "y"), "nats"),
-            Member("true_log_prob", ("x", "y"), "nats", optional=True),
-        ),
-    ),
-    "slices": Layout(
-        Slices,
-        (
-            Member("slice", ("slice",), "1", np.int64, numbers=("y", 0)),
-            Member("point", ("point",), "1", np.int64, numbers=("y", 1)),
-            Member("context", ("slice", "given"), _DATA_UNITS),
-            Member("value", ("slice",), _DATA_UNITS),
-            Member("y", ("slice", "point"), _DATA_UNITS),
-            Member("log_prob", ("slice", "point"), "nats"),
-        ),
-    ),
-    "trajectory": Layout(
-        Trajectory,
-        (
-            Member("time", ("time",), "1"),
-            Member("particle", ("particle",), "1", np.int64, numbers=("position", 1)),
-            Member("position", ("time", "particle", "column"), _DATA_UNITS),
-        ),
-    ),
-    "calibration": Layout(
-        Calibration,
-        (
-            Member("row", ("row",), "1", np.int64),
-            Member("density_rank", ("row",), "1"),
-            Member("column_quantile", ("row", "column"), "1", optional=True),
-            Member("radial_quantile", ("row",), "1", optional=True),
-            Member("pit", ("row", "column"), "1", optional=True),
-            Member("crps", ("row", "column"), _DATA_UNITS, optional=True),
-        ),
-    ),
-}
-_OPTIONAL_GROUPS = {"grid", "slices", "trajectory", "calibration"}
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -151,6 +37,7 @@ def write_results(path: Path, results: Results) -> None:
         "split": results.split,
         "grid": results.grid,
         "slices": results.slices,
+        "slice_planes": results.slice_planes,
         "trajectory": results.trajectory,
         "calibration": results.calibration,
     }
@@ -184,7 +71,7 @@ def read_results(path: Path) -> Results:
         parts = {
             name: _read_group(file, name, layout, sizes)
             for name, layout in LAYOUTS.items()
-            if name in groups or name not in _OPTIONAL_GROUPS
+            if name in groups or name not in OPTIONAL_GROUPS
         }
         return Results(
             columns=columns,
@@ -195,6 +82,7 @@ def read_results(path: Path) -> Results:
             certificates=_read_certificates(file) if "certificates" in groups else {},
             grid=parts.get("grid"),
             slices=parts.get("slices"),
+            slice_planes=parts.get("slice_planes"),
             trajectory=parts.get("trajectory"),
             calibration=parts.get("calibration"),
             provenance=from_json(file.text("", "provenance"), f"{path}: `provenance`"),

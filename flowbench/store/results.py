@@ -99,6 +99,22 @@ class Slices:
 
 
 @dataclass(frozen=True)
+class SlicePlanes:
+    """The density of two columns at each of k contexts: those of held-out rows.
+
+    `context: (k, c)` the givens of the rows; `value: (k, 2)` what the columns were there; `x: (k, nx)` and
+    `y: (k, ny)` the grid over the first and the second column, and `log_prob: (k, nx, ny)`, nats; all in data
+    units.
+    """
+
+    context: Floats
+    value: Floats
+    x: Floats
+    y: Floats
+    log_prob: Floats
+
+
+@dataclass(frozen=True)
 class Trajectory:
     """Paths of samples from the base (time 0) to the data (time 1).
 
@@ -160,3 +176,4 @@ class Results:
     provenance: dict[str, Any] = field(default_factory=dict)
     given: tuple[str, ...] = ()
     slices: Slices | None = None
+    slice_planes: SlicePlanes | None = None

@@ -23,6 +23,7 @@ from flowbench.store import (
     RowSplit,
     Samples,
     ScoredRows,
+    SlicePlanes,
     Slices,
     Trajectory,
 )
@@ -122,6 +123,25 @@ def test_slices_of_a_conditional_density_come_back(tmp_path: Path) -> None:
         assert slices["log_prob"].dims == slices["y"].dims == ("slice", "point")
         assert slices["context"].dims == ("slice", "given")
         assert list(np.asarray(slices["given"])) == ["a", "b"]
+
+
+def test_planes_of_a_conditional_density_come_back(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0).normal
+    planes = SlicePlanes(*(draw(size=size) for size in [(3, 2), (3, 2), (3, 4), (3, 5), (3, 4, 5)]))
+    original = Results(
+        columns=("y", "z"),
+        given=("a", "b"),
+        scored=ScoredRows(np.arange(3), draw(size=(3, 2)), draw(size=3), context=draw(size=(3, 2))),
+        samples=Samples(draw(size=(6, 2)), draw(size=6), context=draw(size=(6, 2))),
+        split=RowSplit(np.arange(8), np.arange(2), np.arange(3)),
+        metrics={},
+        slice_planes=planes,
+    )
+    path = tmp_path / "results.h5"
+    write_results(path, original)
+    assert_same(read_results(path), original)
+    with xr.open_datatree(path, engine="h5netcdf") as tree:
+        assert tree["slice_planes"]["log_prob"].dims == ("slice", "x_point", "y_point")
 
 
 DIMENSIONS = {

@@ -290,3 +290,24 @@ def test_one_column_given_several_is_pictured_at_three_rows(home: Home, tmp_path
     assert results[1].slices is not None and np.array_equal(first.context, results[1].slices.context)
     page = write_report(runs, tmp_path / "report").html.read_text()
     assert "Densities of y at single givens" in page and page.count("value of that row") == 3
+
+
+def test_two_columns_given_several_are_pictured_at_three_rows(home: Home, tmp_path: Path) -> None:
+    runs = [fitted(home, model) for model in ("gaussian", "mixture")]
+    found = [run.read_results().slice_planes for run in runs]
+    for planes in found:
+        assert planes is not None and planes.log_prob.shape == (3, 60, 60)
+        mass = np.trapezoid(np.trapezoid(np.exp(planes.log_prob), planes.y[:, None]), planes.x)
+        # The sides leave out a hundredth of each column at each end, and then reach a quarter beyond.
+        assert ((mass > 0.97) & (mass < 1.001)).all()
+        results = runs[0].read_results()
+        places = [np.flatnonzero((results.scored.context == each).all(1))[0] for each in planes.context]
+        assert np.array_equal(results.scored.x[places], planes.value)
+    # The rows of `table`: y = 2 a + 0.5 e, and the column a holds 10 + 3 a.
+    first = found[0]
+    assert first is not None
+    density = np.trapezoid(np.exp(first.log_prob), first.y[:, None])
+    truth = norm(2 * (first.context[:, :1] - 10) / 3, 0.5)
+    assert np.abs(density - truth.pdf(first.x)).max() < 0.12
+    page = write_report(runs, tmp_path / "report").html.read_text()
+    assert "Densities of y and z at single givens" in page and "third a = " in page
