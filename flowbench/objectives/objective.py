@@ -46,7 +46,7 @@ class Objective(ABC):
         # Not every density has parameters; continuous flows always do.
         if next(flow.parameters(), None) is None:
             raise ConfigurationError(
-                f"model `{flow.options.name}` is fitted in closed form and has nothing to train; leave its "
+                f"model `{flow.options.name}` is fitted without steps and has nothing to train; leave its "
                 "`plan.phases` empty"
             )
 

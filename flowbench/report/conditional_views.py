@@ -79,13 +79,14 @@ def slice_plane_gallery(section: Section, key: str) -> Gallery | None:
         ]
         panels.append(Panel(label, tuple(pictures)))
     given = [
-        f"{ordinal} {_name_givens(section, context)} (brightest: {plane.brightest:.3g})"
+        f"the {ordinal} is given {_name_givens(section, context)} (brightest: {plane.brightest:.3g})"
         for ordinal, context, plane in zip(ORDINALS, first.context, planes, strict=False)
     ]
     caption = (
         f"Each model's density of {names[0]} and {names[1]} at the givens of three test rows: those whose "
-        f"{names[0]} is low, in the middle and high. Given, {'; '.join(given)}. Colours run from 0 to the "
-        "brightest, per unit of both columns, on one scale for all models. The circle is the row's own value."
+        f"{names[0]} is low, in the middle and high. Of a model's pictures, {'; '.join(given)}. Colours run "
+        "from 0 to the brightest, per unit of both columns, on one scale for all models. The circle is the "
+        "row's own value."
     )
     title = f"Densities of {names[0]} and {names[1]} at single givens"
     return Gallery(title, "pairs", tuple(panels), caption + seeds_shown(section))

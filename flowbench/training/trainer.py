@@ -285,7 +285,7 @@ class Trainer:
         return Progress(
             step=self.counters.step,
             phase=self.counters.phase,
-            objective=phase.objective.name if phase else "closed form",
+            objective=phase.objective.name if phase else "fitted without steps",
             loss=self._losses.loss(),
             terms=self._losses.terms(),
             learning_rate=self._learning_rate,

@@ -310,4 +310,4 @@ def test_two_columns_given_several_are_pictured_at_three_rows(home: Home, tmp_pa
     truth = norm(2 * (first.context[:, :1] - 10) / 3, 0.5)
     assert np.abs(density - truth.pdf(first.x)).max() < 0.12
     page = write_report(runs, tmp_path / "report").html.read_text()
-    assert "Densities of y and z at single givens" in page and "third a = " in page
+    assert "Densities of y and z at single givens" in page and "the third is given a = " in page
