@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command import SMALL, TINY_CNF, start_long_fit, write_csv
 
+from flowbench.models.classical.boosted_trees import BoostedTrees
 from flowbench.store import Run
 
 Call = Callable[..., tuple[int, str, str]]
@@ -17,6 +18,7 @@ Call = Callable[..., tuple[int, str, str]]
 HOLDER = """
 import sys
 from pathlib import Path
+from flowbench.models.classical.boosted_trees import BoostedTrees
 from flowbench.store import Run
 
 with Run(Path(sys.argv[1])).lock():
@@ -87,3 +89,15 @@ def test_whole_runs_of_something_else_are_passed_over_in_silence(run: Call, home
     code, _, err = run("compare", "table.csv", "--models", "kde", *SMALL)
     assert code == 0
     assert "passed over" not in err
+
+
+@pytest.mark.parametrize("command", ["fit", "compare"])
+def test_a_model_whose_package_is_missing_is_told_before_anything_is_fitted(
+    run: Call, home: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(BoostedTrees, "packages", ("a_package_that_nobody_has",))
+    asked = {"fit": ["--model", "ngboost"], "compare": ["--models", "gaussian,ngboost", "--seeds", "7"]}
+    code, out, err = run(command, "table.csv", *asked[command], *SMALL)
+    assert (code, out) == (2, "")
+    assert "pip install 'flowbench[ngboost]'" in err and len(err.splitlines()) == 1
+    assert {path.name for path in (home / "runs").iterdir()} == {"g", "c"}
