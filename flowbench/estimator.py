@@ -91,6 +91,8 @@ class _FlowEstimator(BaseEstimator):
         prepared = prepare(
             config, encoder, place(train), place(validation), givens=build_givens(config, names)
         )
+        for text in prepared.model.flow.remarks:
+            warnings.warn(text, stacklevel=3)
         make_trainer(prepared, Watch()).run()
         # Together and at the end: a fit that fails must leave an earlier one as it was.
         self.config_ = config

@@ -332,6 +332,16 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
     assert undeclared == set()
 
 
+def test_extras_name_this_project_by_its_own_name() -> None:
+    """`flowbench` on the public index is another project, and pip would install it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [Requirement(each) for requirements in extras.values() for each in requirements]
+    own = [each for each in wanted if each.name.startswith("flowbench")]
+    assert own and {each.name for each in own} == {project["name"]}
+    assert {extra for each in own for extra in each.extras} <= set(extras)
+
+
 BREACHES: list[tuple[Rule, dict[str, str], str]] = [
     (layers, {"ode/a.py": "def f():\n    import flowbench.models.b", "models/b.py": ""}, "in a higher layer"),
     (layers, {"ode/a.py": "from ..models import b", "models/b.py": ""}, "in a higher layer"),

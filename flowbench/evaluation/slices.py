@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowbench.evaluation.evaluation_options import COARSE, EvaluationOptions
-from flowbench.evaluation.grid import tabulate
+from flowbench.evaluation.grid import grid_axes, tabulate
 from flowbench.models.density_model import DensityModel
 from flowbench.store import SlicePlanes, Slices
 
@@ -22,8 +22,9 @@ DRAWS = 200
 POINTS = 400
 #: Points along each side at which a density of two columns is tabulated.
 SIDE = 60
-#: The share of draws that a side may leave out at each end.
-TAIL = 0.01
+#: A side covers the draws without this share at each end. It reaches beyond by `SIDE_MARGIN` of its length.
+TAIL = 0.05
+SIDE_MARGIN = 0.5
 #: The points reach beyond the draws by this share of their range.
 MARGIN = 0.25
 
@@ -73,8 +74,12 @@ def tabulate_slice_planes(
     own = x[chosen].numpy()
     low = np.minimum(np.quantile(drawn, TAIL, axis=1), own)
     high = np.maximum(np.quantile(drawn, 1 - TAIL, axis=1), own)
-    reach = MARGIN * (high - low)
-    sides = np.linspace(low - reach, high + reach, SIDE, axis=1)
+    reach = SIDE_MARGIN * (high - low)
+    boxes = [
+        model.encoder.dequantiser.whole_cells(tuple(zip(*ends, strict=True)))
+        for ends in zip((low - reach).tolist(), (high + reach).tolist(), strict=True)
+    ]
+    sides = np.array([grid_axes(box, SIDE) for box in boxes])
 
     def log_density(place: int) -> Callable[[Floats], Floats]:
         def score(points: Floats) -> Floats:
@@ -83,13 +88,14 @@ def tabulate_slice_planes(
 
         return score
 
-    log_prob = [tabulate(log_density(place), *side.T) for place, side in enumerate(sides)]
-    return SlicePlanes(given.numpy(), own, sides[:, :, 0], sides[:, :, 1], np.stack(log_prob))
+    log_prob = [tabulate(log_density(place), *side) for place, side in enumerate(sides)]
+    return SlicePlanes(given.numpy(), own, sides[:, 0], sides[:, 1], np.stack(log_prob))
 
 
 def _pick(x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
     """Which of the rows are pictured, by their first column, and their contexts."""
-    chosen = x[:, 0].argsort(stable=True)[[round(level * (len(x) - 1)) for level in QUANTILES]]
+    places = dict.fromkeys(round(level * (len(x) - 1)) for level in QUANTILES)
+    chosen = x[:, 0].argsort(stable=True)[list(places)]
     return chosen, context[chosen]
 
 

@@ -140,6 +140,8 @@ class Density(nn.Module, ABC):
         self.features = features
         self.context_features = context_features
         self.options = options
+        #: What users should know about how the last `initialise` went, in sentences.
+        self.remarks: tuple[str, ...] = ()
 
     @classmethod
     def default_plan(cls, kind: str, seconds: float | None = None) -> dict[str, Any]:
@@ -165,14 +167,15 @@ class Density(nn.Module, ABC):
                 options |= adaptation.options
         return options
 
-    def check_packages(self) -> None:
+    @classmethod
+    def check_packages(cls) -> None:
         """Raises `ConfigurationError` if one of the `packages` that a fit needs is not installed."""
-        missing = [name for name in self.packages if find_spec(name) is None]
+        missing = [name for name in cls.packages if find_spec(name) is None]
         if missing:
-            model = self.options.name
+            model = cls.Options.model_fields["name"].default
             raise ConfigurationError(
-                f"a fit of `{model}` needs the package {', '.join(missing)}, which is not installed; install "
-                f"it with: pip install 'flowbench[{model}]'"
+                f"a fit of `{model}` needs the package {', '.join(missing)}, which is not installed; in a "
+                f"checkout of flowbench, pip install '.[{model}]' brings it"
             )
 
     @property

@@ -6,12 +6,11 @@ from flowbench.report.figures.planes import draw_density, shared_plane
 from flowbench.report.figures.single_contexts import Slice, beyond_top, draw_slices
 from flowbench.report.figures.style import TOLD_APART, short
 from flowbench.report.grouping import Section
-from flowbench.report.numbers import listed
+from flowbench.report.numbers import listed, plural
 from flowbench.report.panels import Gallery, Panel, seeds_shown, shown_runs, told_apart
 from flowbench.statistics.paired import Floats
 from flowbench.store import Grid
 
-ORDINALS = ("first", "second", "third")
 #: The title of a panel names the values of at most this many givens.
 MOST_GIVENS = 3
 
@@ -40,10 +39,7 @@ def slice_gallery(section: Section, key: str) -> Gallery | None:
             key=f"{key}-{place}",
         )
         panels.append(Panel(_name_givens(section, first.context[place]), (picture,), _describe_cut(lines)))
-    caption = (
-        f"Each model's density of {section.columns[0]} at the givens of three test rows: those whose "
-        f"{section.columns[0]} is low, in the middle and high."
-    )
+    caption = f"Each model's density of {section.columns[0]}, {_which_rows(section, len(first.value))}."
     caption += told_apart(len(section.models)) + seeds_shown(section)
     return Gallery(f"Densities of {section.columns[0]} at single givens", "curves", tuple(panels), caption)
 
@@ -63,7 +59,7 @@ def slice_plane_gallery(section: Section, key: str) -> Gallery | None:
     grids = {
         (label, k): Grid(each.x[k], each.y[k], each.log_prob[k]) for label, each in found for k in places
     }
-    planes = [shared_plane(names, [grids[label, k] for label, _ in found], given=True) for k in places]
+    planes = [shared_plane(names, [grids[label, k] for label, _ in found]) for k in places]
     panels = []
     for number, (label, _) in enumerate(found):
         pictures = [
@@ -79,17 +75,23 @@ def slice_plane_gallery(section: Section, key: str) -> Gallery | None:
         ]
         panels.append(Panel(label, tuple(pictures)))
     given = [
-        f"the {ordinal} is given {_name_givens(section, context)} (brightest: {plane.brightest:.3g})"
-        for ordinal, context, plane in zip(ORDINALS, first.context, planes, strict=False)
+        f"{_name_givens(section, context)} (up to {plane.brightest:.3g})"
+        for context, plane in zip(first.context, planes, strict=True)
     ]
     caption = (
-        f"Each model's density of {names[0]} and {names[1]} at the givens of three test rows: those whose "
-        f"{names[0]} is low, in the middle and high. Of a model's pictures, {'; '.join(given)}. Colours run "
-        "from 0 to the brightest, per unit of both columns, on one scale for all models. The circle is the "
-        "row's own value."
+        f"Each model's density of {names[0]} and {names[1]}, {_which_rows(section, len(given))}. In this "
+        f"order: {'; '.join(given)}. Colours run from 0 to the density in brackets and above, per unit of "
+        "both columns, and are the same for all models. The circle is the row's own value."
     )
     title = f"Densities of {names[0]} and {names[1]} at single givens"
     return Gallery(title, "pairs", tuple(panels), caption + seeds_shown(section))
+
+
+def _which_rows(section: Section, rows: int) -> str:
+    where = (
+        f"those whose {section.columns[0]} is low, in the middle and high" if rows == 3 else "all there are"
+    )
+    return f"at the givens of {plural(rows, 'test row')}: {where}"
 
 
 def _name_givens(section: Section, context: Floats) -> str:

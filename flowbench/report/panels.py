@@ -9,7 +9,7 @@ from flowbench.report.grouping import FittedRun, ModelGroup, Section
 
 @dataclass(frozen=True)
 class Panel:
-    """A titled picture, or a picture and the one below it; `note` says what the eye cannot see."""
+    """A titled picture, or several, one below the other; `note` says what the eye cannot see."""
 
     title: str
     pictures: tuple[Picture, ...]

@@ -15,12 +15,13 @@ from flowbench.errors import (
 from flowbench.registry import MODELS
 from flowbench.report import ReportPaths, write_report
 from flowbench.store import Run, list_runs
+from flowbench.training.trainer import make_objectives
 from flowbench.workflows.config import DataOptions, RunConfig, SplitOptions, Values, resolve
 from flowbench.workflows.dataset_rows import find_dequantiser, load_rows, split_sizes
 from flowbench.workflows.fit import asked_configuration, fit, resume
 from flowbench.workflows.home import Home
 from flowbench.workflows.judging import evaluate
-from flowbench.workflows.preparation import Watch, build_flow, check_fit
+from flowbench.workflows.preparation import Watch, build_flow
 
 Tell = Callable[[str], None]
 
@@ -113,7 +114,10 @@ def compare(
         return found
 
     for config in configs:
-        _refuse_held(find(config), config)
+        found = find(config)
+        _refuse_held(found, config)
+        if "finished" not in found:
+            MODELS.get(config.flow.name).check_packages()
     runs: list[Run] = []
     failures: list[tuple[RunConfig, RunFailedError]] = []
     told: set[tuple[DataOptions, str]] = set()
@@ -186,7 +190,7 @@ def _check(
     dataset, parts = load_rows(alike[0], home.datasets)
     find_dequantiser(alike[0], dataset, parts)
     for config in alike:
-        check_fit(config, build_flow(config, len(dataset.target_names), len(dataset.given)))
+        make_objectives(config.plan, build_flow(config, len(dataset.target_names), len(dataset.given)))
     return dataset.provenance.sha256, split_sizes(parts)
 
 

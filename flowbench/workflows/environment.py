@@ -15,6 +15,7 @@ PACKAGES = (
     "torchdiffeq",
     "pytorch-optimizer",
     "zuko",
+    "ngboost",
     "numpy",
     "scipy",
     "scikit-learn",

@@ -146,6 +146,8 @@ class _Work:
         prepared = prepare(
             config, encoder, train, validation, watch.on_preparation, givens=givens, spent=spent
         )
+        for text in prepared.model.flow.remarks:
+            watch.on_warning(text)
         return cls(config, dataset, split, prepared)
 
     def describe(self, command: Sequence[str], pitfalls: Pitfalls) -> dict[str, Any]:

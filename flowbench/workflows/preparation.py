@@ -98,12 +98,6 @@ def build_flow(config: RunConfig, features: int, context_features: int = 0) -> D
     return flow
 
 
-def check_fit(config: RunConfig, flow: Density) -> None:
-    """Raises `ConfigurationError` if `flow` cannot be fitted as planned: before anything is written."""
-    flow.check_packages()
-    make_objectives(config.plan, flow)
-
-
 def build_model(config: RunConfig, encoder: TableEncoder, givens: Givens | None = None) -> DensityModel:
     """A model of the encoder's columns with the initial weights of the run's seed."""
     features, context_features = len(encoder.columns), len(givens.columns) if givens else 0
@@ -135,7 +129,9 @@ def prepare(
     """
     stopwatch = Stopwatch()
     model = build_model(config, encoder, givens)
-    check_fit(config, model.flow)
+    # Before anything is written.
+    model.flow.check_packages()
+    make_objectives(config.plan, model.flow)
     rows = _fit_encoders(model, train, tell) if spent is None else _encode(model, train)[0]
     judged, reserved = config.plan.divide(len(validation))
     held_out, log_det = _encode(model, validation[: judged + reserved])

@@ -18,7 +18,6 @@ Call = Callable[..., tuple[int, str, str]]
 HOLDER = """
 import sys
 from pathlib import Path
-from flowbench.models.classical.boosted_trees import BoostedTrees
 from flowbench.store import Run
 
 with Run(Path(sys.argv[1])).lock():
@@ -99,5 +98,5 @@ def test_a_model_whose_package_is_missing_is_told_before_anything_is_fitted(
     asked = {"fit": ["--model", "ngboost"], "compare": ["--models", "gaussian,ngboost", "--seeds", "7"]}
     code, out, err = run(command, "table.csv", *asked[command], *SMALL)
     assert (code, out) == (2, "")
-    assert "pip install 'flowbench[ngboost]'" in err and len(err.splitlines()) == 1
+    assert "pip install '.[ngboost]'" in err and len(err.splitlines()) == 1
     assert {path.name for path in (home / "runs").iterdir()} == {"g", "c"}

@@ -164,6 +164,8 @@ def test_fitted_density_integrates_to_one(name: str, values: dict[str, object]) 
 @every_flow
 def test_every_parameter_gets_a_gradient(name: str, values: dict[str, object]) -> None:
     flow = perturbed(build(name, values, 3))
+    if not list(flow.parameters()):
+        pytest.skip("it is fitted without gradients")
     objective = Likelihood(LikelihoodOptions())
     loss = objective(flow, rows(20, 3).float(), torch.Generator().manual_seed(0)).total
     loss.backward()  # type: ignore[no-untyped-call]

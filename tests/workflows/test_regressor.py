@@ -130,3 +130,10 @@ def test_wrong_arguments_are_value_errors(fitted: FlowRegressor) -> None:
 def test_in_cross_validation() -> None:
     scores = cross_val_score(FlowRegressor("gaussian", random_state=0, draws=100), *line(300), cv=3)
     assert (scores > 0.9).all()
+
+
+def test_trees_that_run_out_of_time_say_so() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((300, 3)), rng.standard_normal(300)
+    with pytest.warns(UserWarning, match="column 1 has 0 stages only, since the time ran out"):
+        FlowRegressor("ngboost", time_budget=1e-9).fit(X, y)

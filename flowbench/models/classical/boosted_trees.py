@@ -1,19 +1,19 @@
 """Boosted trees for the mean and the spread of each column: NGBoost, a baseline that users know."""
 
+import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from flowbench import options
-from flowbench.models.density import Density, Scores, base_log_prob
+from flowbench.models.density import Flow, Mapped
 from flowbench.models.growing import GrowingBuffers
 from flowbench.statistics.gaussian_mixtures import Tell
 
@@ -31,8 +31,9 @@ JUDGING_SHARE = 0.1
 #: The share of a budget of time that the search for this number may take. The last fit, with all train rows,
 #: takes about as long.
 SEARCH_SHARE = 0.45
-#: The least deviation of a column, in model space; it matters where a column hardly varies.
-LEAST_DEVIATION = 1e-6
+#: The least deviation of a column in model space. The trees are fitted to float32 rows, which resolve no
+#: less.
+LEAST_DEVIATION = 1e-5
 #: The longest fit, in seconds, if the budget is in steps.
 DEFAULT_SECONDS = 60.0
 
@@ -46,18 +47,22 @@ class BoostedTreesOptions(options.PartOptions):
 
     name: Literal["ngboost"] = "ngboost"
     stages: PositiveInt = 2000
-    learning_rate: PositiveFloat = 0.01
+    learning_rate: float = Field(default=0.01, gt=0, le=1)
     patience: PositiveInt = 100
     max_rows: int = Field(default=100_000, ge=2)
 
 
-class BoostedTrees(GrowingBuffers, Density):
+class BoostedTrees(GrowingBuffers, Flow):
     """A normal for each column, whose mean and deviation depend on the context and on the columns before it.
 
     Mean and log-deviation are sums of regression trees, fitted by the natural gradient of the likelihood
     (NGBoost; Duan et al. 2020) with the package ngboost. A tenth of the training rows chooses the number of
     stages; then all rows are fitted with it. A column that nothing precedes has one mean and one deviation.
-    The fit ends early if the budget of time does. Without a budget of time the limit is a minute.
+    The fit ends early if the budget of time does, and `remarks` says so. Without a budget of time the limit
+    is a minute.
+
+    The map x = mean + deviation z is triangular. It jumps where a tree splits, and its log-determinant is
+    right everywhere else. It has no gradient with respect to the context.
 
     The trees are kept as arrays, so a fitted model is scored without the package. Each tree is a full one of
     `DEPTH`; what is no split sends all rows to the left.
@@ -99,17 +104,25 @@ class BoostedTrees(GrowingBuffers, Density):
 
     def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
         rows = self._inputs(x, context)[: self.options.max_rows].double().cpu().numpy()
-        limit = (DEFAULT_SECONDS if seconds is None else seconds) / self.features
+        end = time.monotonic() + (DEFAULT_SECONDS if seconds is None else seconds)
         stages: list[_Stage] = []
+        remarks = []
         for column in range(self.features):
-            y = rows[:, self.context_features + column]
-            before = rows[:, : self.context_features + column]
+            place = self.context_features + column
+            y, before = rows[:, place], rows[:, :place]
             self.initial[column] = torch.tensor([y.mean(), np.log(max(y.std(), LEAST_DEVIATION))])
-            if before.shape[1] and len(y) > 1:
-                tell(f"ngboost, column {column + 1} of {self.features}")
-                found = _boost(before, y, self.options, seed=self.seed, seconds=limit, tell=tell)
-                stages += (_Stage(column, *parts) for parts in found)
+            if not place:
+                continue
+            share = (end - time.monotonic()) / (self.features - column)
+            tell(f"ngboost, column {column + 1} of {self.features}")
+            found = _boost(before, y, self.options, seed=self.seed, seconds=share)
+            stages += (stage._replace(column=column) for stage in found.stages)
+            if found.cut:
+                remarks.append(
+                    f"ngboost: column {column + 1} has {len(found.stages)} stages only, since {found.cut}"
+                )
         self._keep(stages)
+        self.remarks = tuple(remarks)
 
     def _keep(self, stages: Sequence["_Stage"]) -> None:
         k, like = len(stages), self.initial
@@ -122,28 +135,30 @@ class BoostedTrees(GrowingBuffers, Density):
         self.register_buffer("thresholds", torch.from_numpy(thresholds).to(like))
         self.register_buffer("leaf_values", torch.from_numpy(values).to(like))
 
-    def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
-        inputs, z, log_det = self._inputs(x, context), torch.empty_like(x), x.new_zeros(len(x))
-        for column in range(self.features):
-            mean, log_deviation = self._normal(column, inputs)
-            z[:, column] = (x[:, column] - mean) / log_deviation.exp()
-            log_det = log_det - log_deviation
-        return Scores(base_log_prob(z) + log_det)
+    def _to_base(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        inputs = self._inputs(x, context)
+        normals = [self._normal(column, inputs) for column in range(self.features)]
+        means, log_deviations = (torch.stack(part, 1) for part in zip(*normals, strict=True))
+        return Mapped((x - means) / log_deviations.exp(), -log_deviations.sum(1))
 
-    def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        z = torch.randn(
-            n, self.features, generator=generator, dtype=self.like.dtype, device=generator.device
-        ).to(self.like.device)
-        inputs, log_det = self._inputs(torch.zeros_like(z), context), z.new_zeros(n)
+    def _to_data(self, z: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
+        inputs, log_det = self._inputs(z[:, :0], context), z.new_zeros(len(z))
         for column in range(self.features):
             mean, log_deviation = self._normal(column, inputs)
-            inputs[:, self.context_features + column] = mean + log_deviation.exp() * z[:, column]
-            log_det = log_det - log_deviation
-        return inputs[:, self.context_features :], Scores(base_log_prob(z) + log_det)
+            drawn = mean + log_deviation.exp() * z[:, column]
+            inputs, log_det = torch.cat([inputs, drawn.unsqueeze(1)], 1), log_det + log_deviation
+        return Mapped(inputs[:, self.context_features :], log_det)
+
+    def _sample_for_each(self, m: int, context: Tensor, generator: torch.Generator) -> Tensor:
+        if self.features > 1:
+            return super()._sample_for_each(m, context, generator)
+        # The trees are asked once for a context, and not for each of its draws.
+        mean, log_deviation = (part.view(-1, 1, 1) for part in self._normal(0, context))
+        return mean + log_deviation.exp() * self._latin_hypercube(m, generator)
 
     def _inputs(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Context and rows side by side, (n, c + d), as the trees take them."""
-        return x.clone() if context is None else torch.cat([context, x], 1)
+        return x if context is None else torch.cat([context, x], 1)
 
     def _normal(self, column: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-deviation, (n,) each, of a column given those of its `inputs` that come before it."""
@@ -157,9 +172,9 @@ class BoostedTrees(GrowingBuffers, Density):
         for _ in range(DEPTH):
             right = rows.gather(1, asked[trees, node]) > thresholds[trees, node]
             node = 2 * node + 1 + right
-        leaves = values[trees, node - SPLITS].view(len(inputs), -1, 2)
+        leaves = values[trees, node - SPLITS].view(len(inputs), len(trees) // 2, 2)
         mean, log_deviation = (self.initial[column] + leaves.sum(1)).to(inputs).unbind(1)
-        return mean, log_deviation
+        return mean, log_deviation.clamp_min(math.log(LEAST_DEVIATION))
 
 
 class _Stage(NamedTuple):
@@ -171,12 +186,18 @@ class _Stage(NamedTuple):
     values: list[list[float]]
 
 
-def _boost(
-    x: Floats, y: Floats, chosen: BoostedTreesOptions, *, seed: int, seconds: float, tell: Tell
-) -> Iterator[tuple[list[list[int]], list[list[float]], list[list[float]]]]:
-    """The stages that fit y `(n,)` given x `(n, k)`: for each, the arrays of its two trees."""
-    judges = max(1, round(JUDGING_SHARE * len(y)))
-    started = time.monotonic()
+class _Boosted(NamedTuple):
+    """The stages of a column, and why there are no more of them, if they ended too early."""
+
+    stages: list[_Stage]
+    cut: str
+
+
+def _boost(x: Floats, y: Floats, chosen: BoostedTreesOptions, *, seed: int, seconds: float) -> _Boosted:
+    """The stages that fit y `(n,)` given x `(n, k)`."""
+    judges, started = max(1, round(JUDGING_SHARE * len(y))), time.monotonic()
+    if len(y) - judges < 2 or y[judges:].std() <= LEAST_DEVIATION:
+        return _Boosted([], "its train rows are too few or hardly differ")
     losses: list[float] = []
 
     def judge(distribution: Any, held_out: Floats) -> float:
@@ -184,27 +205,24 @@ def _boost(
         return losses[-1]
 
     search = _regressor(chosen.stages, chosen.learning_rate, seed)
-    _fit_within(
-        search,
-        started + SEARCH_SHARE * seconds,
-        x[judges:],
-        y[judges:],
-        X_val=x[:judges],
-        Y_val=y[:judges],
-        val_loss_monitor=judge,
-        early_stopping_rounds=chosen.patience,
-    )
-    best = 1 + int(np.argmin(losses)) if losses else 0
-    if not best:
-        tell("ngboost: no time for a stage")
-        return
+    held_out = {"X_val": x[:judges], "Y_val": y[:judges], "val_loss_monitor": judge}
+    end = started + SEARCH_SHARE * seconds
+    cut = _fit_within(search, end, x[judges:], y[judges:], **held_out, early_stopping_rounds=chosen.patience)
+    finite = np.isfinite(losses)
+    if not finite.any():
+        return _Boosted([], cut or "its likelihood is not finite")
+    best = 1 + int(np.argmin(np.where(finite, losses, np.inf)))
     model = _regressor(best, chosen.learning_rate, seed)
-    _fit_within(model, started + seconds, x, y)
-    tell(f"ngboost: {len(model.scalings)} stages, chosen among {len(losses)}")
+    again = _fit_within(model, started + seconds, x, y)
+    stages: list[_Stage] = []
     for trees, scale in zip(model.base_models, model.scalings, strict=False):
         arrays = [_as_full_tree(tree, -chosen.learning_rate * scale) for tree in trees]
         inputs, thresholds, values = (list(part) for part in zip(*arrays, strict=True))
-        yield inputs, thresholds, values
+        if not np.isfinite(values).all():
+            return _Boosted(stages, "its likelihood is not finite")
+        stages.append(_Stage(0, inputs, thresholds, values))
+    # A search that had its fill of stages that brought nothing was not cut short.
+    return _Boosted(stages, again or (cut if len(losses) - best < chosen.patience else ""))
 
 
 def _regressor(stages: int, rate: float, seed: int) -> "NGBRegressor":
@@ -220,16 +238,26 @@ def _regressor(stages: int, rate: float, seed: int) -> "NGBRegressor":
     )
 
 
-def _fit_within(model: "NGBRegressor", end: float, x: Floats, y: Floats, **more: Any) -> None:
-    """Fit `model` until the clock shows `end`; it then keeps the stages that it has."""
+def _fit_within(model: "NGBRegressor", end: float, x: Floats, y: Floats, **more: Any) -> str:
+    """Fit `model` until the clock shows `end`; it then keeps the stages that it has.
+
+    Returns why the fit ended, if it ended early.
+    """
 
     def watch(distribution: Any, rows: Floats, weights: Any) -> float:
         if time.monotonic() > end:
             raise TimeoutError
         return 0.0
 
-    with suppress(TimeoutError):
-        model.fit(x, y, train_loss_monitor=watch, **more)
+    try:
+        # Deviations may run off to 0 or to infinity; what is then not finite is dropped.
+        with np.errstate(all="ignore"):
+            model.fit(x, y, train_loss_monitor=watch, **more)
+    except TimeoutError:
+        return "the time ran out"
+    except ValueError as error:
+        return f"the package ngboost failed: {' '.join(str(error).split())}"
+    return ""
 
 
 def _as_full_tree(tree: "DecisionTreeRegressor", factor: float) -> tuple[list[int], list[float], list[float]]:
