@@ -277,6 +277,7 @@ def _watch(tell: Tell, kept: "_Kept | None" = None) -> Watch:
             tell(f"step {now.step:,}: {told}{left}")
 
     return Watch(
+        on_choice=tell,
         on_progress=progress,
         on_stage=tell,
         on_start=start,

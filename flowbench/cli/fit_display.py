@@ -35,6 +35,7 @@ def watch_fit(line: ProgressLine, stop: StopRequest, farewell: Callable[["Run"],
 
     return Watch(
         on_preparation=line.prepare,
+        on_choice=line.warn,
         on_start=start,
         on_progress=line.update,
         on_stage=stage,

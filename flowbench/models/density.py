@@ -218,6 +218,14 @@ class Density(nn.Module, ABC):
         """The Gaussian mixture of training rows that the untrained density equals, or None."""
         return None
 
+    def variants(self) -> dict[str, Self]:
+        """Copies of the density after `initialise`, itself among them, that are worth a trial, by name.
+
+        Where it is unclear before training which suits the rows, the first is the one to take unheard. Empty
+        if there is nothing to choose.
+        """
+        return {}
+
     def score(
         self, x: Tensor, generator: torch.Generator | None = None, *, context: Tensor | None = None
     ) -> Scores:

@@ -144,8 +144,17 @@ class _Work:
         train, validation = (rows[torch.from_numpy(part)] for part in (split.train, split.validation))
         del rows  # as large as the table
         prepared = prepare(
-            config, encoder, train, validation, watch.on_preparation, givens=givens, spent=spent
+            config,
+            encoder,
+            train,
+            validation,
+            watch.on_preparation,
+            givens=givens,
+            spent=spent,
+            should_stop=watch.should_stop,
         )
+        if prepared.chosen:
+            watch.on_choice(prepared.chosen)
         for text in prepared.model.flow.remarks:
             watch.on_warning(text)
         return cls(config, dataset, split, prepared)
@@ -160,6 +169,7 @@ class _Work:
             "command": list(command),
             "model": self.config.flow.name,
             **({"divergence": divergence} if divergence else {}),
+            **({"chosen": self.prepared.chosen} if self.prepared.chosen else {}),
             "dataset": describe_dataset(self.dataset, model.encoder.dequantiser),
             "pitfalls": asdict(pitfalls),
             "split": split_sizes(self.split),

@@ -25,20 +25,23 @@ from flowbench.training.smoothing import SmoothedBootstrap
 from flowbench.training.stopwatch import Stopwatch
 from flowbench.training.trainer import Trainer, make_objectives
 from flowbench.training.training_rows import TrainingRows
+from flowbench.training.trials import choose_by_trials
 from flowbench.workflows.config import RunConfig
 
 #: Independent random streams drawn from a run's seed.
-WEIGHTS, TRAINING, EVALUATION, DEQUANTISATION = range(4)
+WEIGHTS, TRAINING, EVALUATION, DEQUANTISATION, TRIALS = range(5)
 
 
 @dataclass(frozen=True)
 class Watch:
     """What the caller of a fit wants to hear, and how it asks for an end.
 
-    `on_table` hears what is wrong with the table, once, before training; `on_warning` does where it is None.
+    `on_choice` hears what trials chose before training. `on_table` hears what is wrong with the table, once,
+    before training; `on_warning` does where it is None.
     """
 
     on_preparation: Callable[[str], None] = lambda text: None
+    on_choice: Callable[[str], None] = lambda text: None
     on_start: Callable[[Run], None] = lambda run: None
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_stage: Callable[[str], None] = lambda stage: None
@@ -51,9 +54,10 @@ class Watch:
 class Prepared:
     """An untrained model whose encoder is fitted to the train rows, and the rows in model space.
 
-    `smoother` draws around the train rows, where the plan asks for it and they are few. `reserve` are
-    validation rows beyond those that training is judged by. `validation_log_det` is the mean log|det| of the
-    encoder on the `validation` rows. `encoder_seconds`, wall and CPU, went into the encoder, and
+    `smoother` draws around the train rows, where the plan asks for it and they are few. `chosen` is a
+    sentence on what trials chose of the flow, empty where there were none. `reserve` are validation rows
+    beyond those that training is judged by. `validation_log_det` is the mean log|det| of the encoder on the
+    `validation` rows. `encoder_seconds`, wall and CPU, went into the encoder, and
     `model_seconds` into what of the model is fitted before its first step, which is a part of its training.
     """
 
@@ -61,6 +65,7 @@ class Prepared:
     model: DensityModel
     train: Rows
     smoother: SmoothedBootstrap | None
+    chosen: str
     validation: Rows
     reserve: Rows
     validation_log_det: float
@@ -120,12 +125,14 @@ def prepare(
     *,
     givens: Givens | None = None,
     spent: tuple[float, float] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Prepared:
     """A model that is ready to train on rows `(n, d)` and to validate on rows `(m, d)`.
 
     The rows are at places in their cells, as `TableEncoder.jitter` gives them, with the values of the
     `givens` as context. Both encoders are fitted to the train rows here, unless they are fitted already: then
-    `spent` are the seconds, wall and CPU, that this took. `tell` hears where it stands.
+    `spent` are the seconds, wall and CPU, that this took, and the weights of a run are loaded later. `tell`
+    hears where it stands. `should_stop` may end the trials of the flow's variants.
     """
     stopwatch = Stopwatch()
     model = build_model(config, encoder, givens)
@@ -149,11 +156,18 @@ def prepare(
             mixture.fit_within(rows.x, config.plan.seconds, tell, context=rows.context)
     if model.background is not None:
         model.background.mixture.become(mixture)
+    smoother = SmoothedBootstrap(train_rows, mixture) if smoothed else None
+    chosen = ""
+    if spent is None and (variants := model.flow.variants()):
+        learnt = TrainingRows(train_rows, held_out[:judged], None, smoother)
+        draws = random_stream(config.seed, TRIALS, config.device)
+        model.flow, chosen = choose_by_trials(variants, config.plan, learnt, draws, tell, should_stop)
     return Prepared(
         config,
         model,
         train=train_rows,
-        smoother=SmoothedBootstrap(train_rows, mixture) if smoothed else None,
+        smoother=smoother,
+        chosen=chosen,
         validation=held_out[:judged],
         reserve=held_out[judged:],
         validation_log_det=log_det[:judged].mean().item(),

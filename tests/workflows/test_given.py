@@ -17,6 +17,7 @@ from flowbench.workflows.config import resolve
 from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
 from flowbench.workflows.judging import evaluate, tradeoff
+from flowbench.workflows.preparation import Watch
 from flowbench.workflows.sampling import sample
 from flowbench.workflows.scoring import score
 from flowbench.workflows.stored_run import StoredRun
@@ -212,7 +213,6 @@ def test_a_run_is_judged_by_forecasts(home: Home, gaussian: Run) -> None:
 
 def test_an_interrupted_fit_goes_on_to_the_same_weights(home: Home) -> None:
     whole = fitted(home, "nsf", "evaluation.certificates=false", seed=5)
-    from flowbench.workflows.preparation import Watch
 
     steps = iter(range(10_000))
     config = resolve(
@@ -311,3 +311,26 @@ def test_two_columns_given_several_are_pictured_at_three_rows(home: Home, tmp_pa
     assert np.abs(density - truth.pdf(first.x)).max() < 0.12
     page = write_report(runs, tmp_path / "report").html.read_text()
     assert "Densities of y and z at single givens" in page and "In this order: a = " in page
+
+
+def test_scales_are_chosen_by_trials_once_and_kept(home: Home) -> None:
+    """The number of scales is found again in the weights of a run, when it is resumed or opened."""
+    phases = "plan.phases=[{objective='flow-matching',batch_size=32}]"
+    settings = ["flow.field.width=8", phases, "evaluation.certificates=false", *SMALL]
+    overrides = {"data.given": ("a", "b"), "plan.steps": 1200, "plan.validation_steps": 400}
+    config = resolve("table", "cnf", overrides=overrides, settings=settings)
+    said: list[str] = []
+    whole = fit(config, home=home, watch=Watch(on_choice=said.append))
+    assert said == [whole.info["chosen"]] and said[0].startswith("short trials chose 1 scale; ")
+    steps: list[int] = []
+    watch = Watch(on_progress=lambda now: steps.append(now.step), should_stop=lambda: steps[-1:] >= [400])
+    stopped = fit(config, home=home, watch=watch)
+    assert stopped.info["status"] == "interrupted"
+    # Without trials the flow would have 3 scales.
+    resumed = resume(stopped, home=home, watch=Watch(on_choice=said.append))
+    assert len(said) == 1
+    expected, found = (run.read_results().scored.log_prob for run in (whole, resumed))
+    assert np.array_equal(expected, found)
+    assert score(whole, "table", home=home).log_prob[whole.read_results().scored.row] == pytest.approx(
+        expected, abs=1e-9
+    )

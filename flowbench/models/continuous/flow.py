@@ -1,5 +1,6 @@
 """Continuous normalizing flows (Chen et al. 2018; Grathwohl et al. 2019)."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -62,6 +63,16 @@ class ContinuousFlow(Flow):
 
     def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
         self.field.initialise(x, seconds, tell, context=context)
+
+    def variants(self) -> dict[str, Self]:
+        """A copy of the flow for each variant of its velocity field."""
+        fields = self.field.variants()
+        return {name: self._with_field(field) for name, field in fields.items()}
+
+    def _with_field(self, field: VelocityField) -> Self:
+        flow = copy.deepcopy(self)
+        flow.field = field
+        return flow
 
     @property
     def start(self) -> Mixture | None:

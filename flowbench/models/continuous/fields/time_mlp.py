@@ -1,7 +1,8 @@
 """A two-hidden-layer velocity field with a time embedding and a closed-form divergence."""
 
+import copy
 import math
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field
@@ -132,6 +133,7 @@ class TimeMLP(VelocityField):
         frequencies = math.pi / 2 * 2.0 ** torch.arange(options.octaves)
         self.drift = MixtureDrift(features, context_features)
         self.register_buffer("frequencies", frequencies, persistent=False)
+        self._has_many_rows = False
         if context_features:
             seen_scales = MOST_CONTEXT_SCALES if options.context_scales is None else options.context_scales
             self.context_waves = Waves(context_features, seen_scales, 1, generator)
@@ -156,6 +158,7 @@ class TimeMLP(VelocityField):
         if context is not None:
             scales, context_scales = len(self.waves.scales), len(self.context_waves.scales)
             most, many = resolved_scales(len(x), self.context_features), len(x) >= MANY_ROWS
+            self._has_many_rows = many
             if self.options.scales is None and not many:
                 scales = most
             if self.options.context_scales is None:
@@ -163,6 +166,21 @@ class TimeMLP(VelocityField):
             self._keep_scales(scales, context_scales)
         if len(x) <= self.options.mixture_rows:
             self.drift.fit_within(x, seconds, tell, context=context)
+
+    def variants(self) -> dict[str, Self]:
+        """Copies of a conditional field with fewer scales, where the number follows from that of the rows.
+
+        Smooth densities are learnt better with fewer scales than the rows resolve.
+        """
+        asked = self.options.scales, self.options.context_scales
+        most = len(self.context_waves.scales) if self.context_features else 0
+        if asked != (None, None) or self._has_many_rows or most < 2:
+            return {}
+        found = {f"{most} scales": copy.deepcopy(self)}
+        for scales in sorted({max(1, most // 2), 1}, reverse=True):
+            found[f"{scales} scale{'s' * (scales > 1)}"] = field = copy.deepcopy(self)
+            field._keep_scales(scales, scales)
+        return found
 
     @property
     def start(self) -> Mixture | None:

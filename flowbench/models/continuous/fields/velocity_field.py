@@ -1,7 +1,7 @@
 """The base class of velocity fields."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,10 @@ class VelocityField(nn.Module, ABC):
 
         This may take a part of the budget of `seconds`. `tell` gets sentences about the progress.
         """
+
+    def variants(self) -> dict[str, Self]:
+        """As `Density.variants`: copies that differ in what training cannot change."""
+        return {}
 
     @property
     def start(self) -> Mixture | None:
