@@ -19,6 +19,8 @@ DensityT = TypeVar("DensityT", bound=Density)
 SHARE = 1 / 12
 #: Without so many seconds or steps for each trial, there are none: they would tell too little.
 LEAST_SECONDS, LEAST_STEPS = 3.0, 100
+#: No trial takes longer, since nothing of a run is stored before they end.
+MOST_SECONDS, MOST_STEPS = 60.0, 2000
 
 
 def choose_by_trials(
@@ -31,7 +33,7 @@ def choose_by_trials(
 ) -> tuple[DensityT, str]:
     """The untrained flow of `flows`, by name, whose trial ends at the lowest validation NLL, and a sentence.
 
-    A trial is the whole plan in a `SHARE` of its budget. All trials draw the same random numbers from
+    A trial is the whole plan in a `SHARE` of its budget, or in a minute where that is less. All trials draw the same random numbers from
     `generator`. If one fails or `should_stop` asks for an end, the first of the flows is chosen. The sentence
     names the choice and the figures, and is empty where nothing was tried.
     """
@@ -64,8 +66,8 @@ def choose_by_trials(
 
 def _shorter(plan: TrainingPlan) -> TrainingPlan | None:
     """The plan of a trial, which is judged at its end; None if its budget would be too small."""
-    seconds = None if plan.seconds is None else plan.seconds * SHARE
-    steps = None if plan.steps is None else int(plan.steps * SHARE)
+    seconds = None if plan.seconds is None else min(plan.seconds * SHARE, MOST_SECONDS)
+    steps = None if plan.steps is None else min(int(plan.steps * SHARE), MOST_STEPS)
     if not plan.phases or (seconds or LEAST_SECONDS) < LEAST_SECONDS or (steps or LEAST_STEPS) < LEAST_STEPS:
         return None
     # A validation that is never due, but at the start and at the end.
