@@ -33,9 +33,9 @@ def choose_by_trials(
 ) -> tuple[DensityT, str]:
     """The untrained flow of `flows`, by name, whose trial ends at the lowest validation NLL, and a sentence.
 
-    A trial is the whole plan in a `SHARE` of its budget, or in a minute where that is less. All trials draw the same random numbers from
-    `generator`. If one fails or `should_stop` asks for an end, the first of the flows is chosen. The sentence
-    names the choice and the figures, and is empty where nothing was tried.
+    A trial is the whole plan in a `SHARE` of its budget, or in a minute where that is less. All trials draw
+    the same random numbers from `generator`. If one fails or `should_stop` asks for an end, the first of the
+    flows is chosen. The sentence names the choice and the figures, and is empty where nothing was tried.
     """
     first = next(iter(flows.values()))
     shorter = _shorter(plan)

@@ -10,8 +10,9 @@ from torch import Tensor
 from flowbench import options
 from flowbench.models.continuous import recipes
 from flowbench.models.continuous.fields.velocity_field import VelocityField
-from flowbench.models.density import Adaptation, Flow, Mapped
+from flowbench.models.density import Flow, Mapped
 from flowbench.models.mixture import Mixture
+from flowbench.models.training_defaults import Adaptation
 from flowbench.ode.clock import EVEN
 from flowbench.ode.divergence import DivergenceEstimator
 from flowbench.ode.integrator import Derivative, Integrator, PathDerivative, Solution, State

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flowbench.models.density import Adaptation
+from flowbench.models.training_defaults import Adaptation
 
 #: Tolerances of solves during training.
 TRAINING_TOLERANCES = {"atol": 1e-4, "rtol": 1e-4}

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from flowbench import options
-from flowbench.models.density import Flow, Mapped, likelihood_phases
+from flowbench.models.density import Flow, Mapped
 from flowbench.models.discrete.parameter_network import ParameterNetwork, dot
+from flowbench.models.training_defaults import likelihood_phases
 
 #: w.u stays at least this far above -1, below which a layer is not invertible.
 MARGIN = 1e-5

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from flowbench import options
-from flowbench.models.density import Flow, Mapped, likelihood_phases
+from flowbench.models.density import Flow, Mapped
 from flowbench.models.discrete.parameter_network import ParameterNetwork
+from flowbench.models.training_defaults import likelihood_phases
 
 #: beta stays at least this far above -alpha, below which a layer is not invertible.
 MARGIN = 1e-5

@@ -7,9 +7,10 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from flowbench import options
-from flowbench.models.density import Flow, Mapped, likelihood_phases
+from flowbench.models.density import Flow, Mapped
 from flowbench.models.discrete.parameter_network import ParameterNetwork, dot, times
 from flowbench.models.discrete.planar import solve_monotone
+from flowbench.models.training_defaults import likelihood_phases
 
 #: The product of two diagonal entries stays at least this far above -1, below which a layer is not
 #: invertible.

@@ -8,7 +8,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from flowbench import options
-from flowbench.models.density import Flow, Mapped, likelihood_phases
+from flowbench.models.density import Flow, Mapped
+from flowbench.models.training_defaults import likelihood_phases
 
 
 class ZukoFlow(Flow):
