@@ -96,6 +96,7 @@ class _FlowEstimator(BaseEstimator):
         make_trainer(prepared, Watch()).run()
         # Together and at the end: a fit that fails must leave an earlier one as it was.
         self.config_ = config
+        self.chosen_ = prepared.chosen
         self.model_ = prepared.model.cpu().for_evaluation(config.evaluation.integrator)
         return used
 
@@ -153,6 +154,8 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         `torch.distributions.Distribution`. Its `encoder` has the dequantiser.
     config_ : flowbench.workflows.config.RunConfig
         The resolved configuration.
+    chosen_ : str
+        What short trials chose of the model before training; empty where nothing was tried.
     n_features_in_ : int
         Columns seen in `fit`.
     """
@@ -231,6 +234,8 @@ class FlowRegressor(MultiOutputMixin, RegressorMixin, _FlowEstimator):
         The columns of `X` that the density is given.
     config_ : flowbench.workflows.config.RunConfig
         The resolved configuration.
+    chosen_ : str
+        What short trials chose of the model before training; empty where nothing was tried.
     n_features_in_ : int
         Columns of `X` seen in `fit`.
     """

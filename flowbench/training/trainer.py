@@ -89,7 +89,7 @@ class Trainer:
         self._losses = LossMeter()
         self._throttle = Throttle(PROGRESS_INTERVAL)
         self._learning_rate = math.nan
-        self._last_judgement = NOT_JUDGED
+        self.last_judgement = NOT_JUDGED
         self._best_judgement: Judgement | None = None
 
     def state(self) -> TrainingState:
@@ -123,7 +123,7 @@ class Trainer:
             if outcome != "interrupted" and self.plan.phases and not math.isfinite(self.counters.best_nll):
                 raise RunFailedError(
                     "no validation gave a finite NLL, so no weights could be chosen; of the last, "
-                    f"{self._last_judgement.fault}; look for extreme values in the table, or let the flow's "
+                    f"{self.last_judgement.fault}; look for extreme values in the table, or let the flow's "
                     "solver do more"
                 )
             self._choose()
@@ -148,7 +148,7 @@ class Trainer:
             elif not self._losses.steps and budget.is_stale(self.plan, self.counters, spent):
                 return "stopped early"
             self._step(self.plan.phases[index], self.gradients[index], fraction)
-            took = self._last_judgement.seconds
+            took = self.last_judgement.seconds
             if budget.validation_is_due(self.plan, self.counters, self.clock.wall(), took):
                 self._validate()
         if self._losses.steps:
@@ -198,7 +198,7 @@ class Trainer:
 
     def _validate(self) -> None:
         """Judge the averaged weights on the validation rows, and keep them if they are the best so far."""
-        found = self._last_judgement = self.judge(self.ema, self.rows.validation)
+        found = self.last_judgement = self.judge(self.ema, self.rows.validation)
         is_better = found.nll < self.counters.best_nll
         if is_better:
             self.best, self._best_judgement = copy_tensors(self.ema), found
@@ -281,6 +281,7 @@ class Trainer:
 
     def _progress(self) -> Progress:
         wall, spent = self.clock.wall(), self._spent()
+        trained = budget.elapsed(self.counters, wall)
         phase = self.plan.phases[self.counters.phase] if self.plan.phases else None
         return Progress(
             step=self.counters.step,
@@ -291,10 +292,10 @@ class Trainer:
             learning_rate=self._learning_rate,
             validation_nll=self.counters.nll,
             best_nll=self.counters.best_nll,
-            nfe=self._last_judgement.nfe,
-            rows_per_second=self.counters.rows / wall if wall > 0 else math.nan,
+            nfe=self.last_judgement.nfe,
+            rows_per_second=self.counters.rows / trained if trained > 0 else math.nan,
             wall_seconds=wall,
             cpu_seconds=self.clock.cpu(),
             fraction=min(spent, 1.0),
-            seconds_left=budget.seconds_left(spent, budget.elapsed(self.counters, wall)),
+            seconds_left=budget.seconds_left(spent, trained),
         )

@@ -151,7 +151,6 @@ class _Work:
             watch.on_preparation,
             givens=givens,
             spent=spent,
-            should_stop=watch.should_stop,
         )
         if prepared.chosen:
             watch.on_choice(prepared.chosen)
@@ -169,7 +168,6 @@ class _Work:
             "command": list(command),
             "model": self.config.flow.name,
             **({"divergence": divergence} if divergence else {}),
-            **({"chosen": self.prepared.chosen} if self.prepared.chosen else {}),
             "dataset": describe_dataset(self.dataset, model.encoder.dequantiser),
             "pitfalls": asdict(pitfalls),
             "split": split_sizes(self.split),
@@ -196,6 +194,10 @@ def _train_and_evaluate(stored: StoredRun, work: _Work, state: TrainingState | N
 
     with _status_on_failure(run):
         run.update_info(status="running", error=None)
+        if state is None:
+            # Also of a run that was killed before it saved a state, and is prepared anew.
+            told = {"chosen": work.prepared.chosen, "remarks": list(model.flow.remarks)}
+            run.update_info(**{name: value or None for name, value in told.items()})
         watch.on_start(run)
         trainer = make_trainer(work.prepared, watch, keep)
         if state is not None:

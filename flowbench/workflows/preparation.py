@@ -1,5 +1,6 @@
 """From a configuration to a model that can be trained, and the rows that it learns from."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -125,19 +126,19 @@ def prepare(
     *,
     givens: Givens | None = None,
     spent: tuple[float, float] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> Prepared:
     """A model that is ready to train on rows `(n, d)` and to validate on rows `(m, d)`.
 
     The rows are at places in their cells, as `TableEncoder.jitter` gives them, with the values of the
     `givens` as context. Both encoders are fitted to the train rows here, unless they are fitted already: then
-    `spent` are the seconds, wall and CPU, that this took, and the weights of a run are loaded later. `tell`
-    hears where it stands. `should_stop` may end the trials of the flow's variants.
+    `spent` are the seconds, wall and CPU, that this took, and the weights of a run are loaded later: nothing
+    is tried then. `tell` hears where it stands.
     """
     stopwatch = Stopwatch()
     model = build_model(config, encoder, givens)
     # Before anything is written.
-    model.flow.check_packages()
+    if spent is None:
+        model.flow.check_packages()
     make_objectives(config.plan, model.flow)
     rows = _fit_encoders(model, train, tell) if spent is None else _encode(model, train)[0]
     judged, reserved = config.plan.divide(len(validation))
@@ -147,7 +148,9 @@ def prepare(
         part.each(lambda values: values.float().to(config.device)) for part in (rows, held_out)
     )
     flow = model.flow.to(config.device)
-    flow.initialise(train_rows.x, config.plan.seconds, tell, context=train_rows.context)
+    # What is fitted without steps is loaded whole.
+    if spent is None or config.plan.phases:
+        flow.initialise(train_rows.x, config.plan.seconds, tell, context=train_rows.context)
     smoothed = len(rows) <= FEW_ROWS and any(phase.smoothing for phase in config.plan.phases)
     mixture = model.flow.start
     if mixture is None:
@@ -161,7 +164,16 @@ def prepare(
     if spent is None and (variants := model.flow.variants()):
         learnt = TrainingRows(train_rows, held_out[:judged], None, smoother)
         draws = random_stream(config.seed, TRIALS, config.device)
-        model.flow, chosen = choose_by_trials(variants, config.plan, learnt, draws, tell, should_stop)
+        nll = log_det[:judged].mean().item()
+        model.flow, chosen = choose_by_trials(
+            variants,
+            config.plan,
+            learnt,
+            # It settles the background's shares, so each trial gets a copy.
+            lambda: Criterion(copy.deepcopy(model.background), nll),
+            draws,
+            tell,
+        )
     return Prepared(
         config,
         model,

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,9 +16,12 @@ from flowbench.models.density import Flow
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions
 from flowbench.models.rows import Rows
 from flowbench.statistics.gaussian_mixtures import silent
+from flowbench.training import trials
+from flowbench.training.criterion import Criterion
+from flowbench.training.judge import Judgement
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.training_rows import TrainingRows
-from flowbench.training.trials import choose_by_trials
+from flowbench.training.trials import _choose, choose_by_trials
 
 
 def bent(n: int, seed: int) -> Tensor:
@@ -28,50 +33,97 @@ def planar(layers: int) -> PlanarFlow:
     return PlanarFlow(2, PlanarOptions(layers=layers), torch.Generator().manual_seed(0))
 
 
-def choose(flows: dict[str, Flow], *, stop: bool = False, **plan: Any) -> tuple[Flow, str]:
+def choose(flows: Mapping[str, Flow], criterion: Criterion | None = None, **plan: Any) -> tuple[Flow, str]:
     values = {"phases": PlanarFlow.default_phases, "steps": 1200, **plan}
     rows = TrainingRows(Rows(bent(1000, 0)), Rows(bent(500, 1)))
     generator = torch.Generator().manual_seed(0)
-    return choose_by_trials(flows, TrainingPlan(**values), rows, generator, silent, lambda: stop)
+    return choose_by_trials(
+        flows, TrainingPlan(**values), rows, lambda: criterion or Criterion(), generator, silent
+    )
 
 
 def test_the_better_flow_is_chosen_untrained() -> None:
     flows: dict[str, Flow] = {"1 layer": planar(1), "16 layers": planar(16)}
     before = copy.deepcopy(flows["16 layers"].state_dict())
-    for order in (list(flows), list(flows)[::-1]):
+    for order, verb in ((list(flows), "chosen"), (list(flows)[::-1], "kept")):
         chosen, told = choose({name: flows[name] for name in order})
         assert chosen is flows["16 layers"]
-        assert told.startswith("short trials chose 16 layers; validation NLL in model space: ")
+        assert told.startswith(f"16 layers {verb} by short trials; their validation NLL: ")
     assert all(torch.equal(before[name], value) for name, value in chosen.state_dict().items())
 
 
-def test_equal_flows_draw_the_same_and_the_first_is_taken() -> None:
+def judged(nll: Tensor) -> Judgement:
+    return Judgement(-nll, nll, None, "", 0.0)
+
+
+def test_the_first_is_kept_unless_another_is_better_beyond_chance() -> None:
+    flows: dict[str, Flow] = {"a": planar(1), "b": planar(2), "c": planar(3)}
+    noise = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    level = judged(noise - noise.mean())
+    # A tenth of a standard deviation of the difference, whose mean over 400 rows has a twentieth.
+    for gain, best in ((0.05, "a"), (0.2, "b")):
+        better = judged(level.row_nll - gain + noise.roll(1) - noise.mean())
+        chosen, told = _choose(flows, {"a": level, "b": better, "c": judged(noise + 1)}, [])
+        assert chosen is flows[best]
+        assert told.startswith(f"{best} {'kept' if best == 'a' else 'chosen'} by short trials")
+
+
+def test_equal_flows_are_tried_alike() -> None:
     flows: dict[str, Flow] = {"a": planar(4), "b": planar(4)}
     chosen, told = choose(flows)
     assert chosen is flows["a"]
-    first, second = told.partition("space: ")[2].split(", ")
+    first, second = told.partition("NLL: ")[2].split(", ")
     assert first.split()[1] == second.split()[1]
 
 
-@pytest.mark.parametrize("plan", [{"steps": 1199}, {"steps": None, "seconds": 35.9}, {"phases": ()}])
+def test_trials_are_judged_by_the_criterion() -> None:
+    class Shifted(Criterion):
+        def nll(self, rows: Rows, log_prob: Tensor) -> Tensor:
+            return super().nll(rows, log_prob) + 1000
+
+    _, told = choose({"a": planar(1), "b": planar(2)}, Shifted())
+    assert re.search(r"a 100\d\.\d+, b 100\d\.\d+", told)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"steps": 1199},
+        {"steps": 11},
+        {"steps": 1},
+        {"steps": None, "seconds": 35.9},
+        {"steps": 11, "seconds": 600.0},
+        {"steps": 6000, "seconds": 10.0},
+        {"phases": ()},
+    ],
+)
 def test_small_budgets_try_nothing(plan: dict[str, Any]) -> None:
     flows: dict[str, Flow] = {"a": planar(1), "b": planar(16)}
     assert choose(flows, **plan) == (flows["a"], "")
 
 
-def test_one_flow_or_a_stop_is_no_choice() -> None:
-    flows: dict[str, Flow] = {"a": planar(1), "b": planar(16)}
-    assert choose({"a": flows["a"]}) == (flows["a"], "")
-    assert choose(flows, stop=True) == (flows["a"], "")
+def test_one_flow_is_no_choice() -> None:
+    flow = planar(1)
+    assert choose({"a": flow}) == (flow, "")
 
 
-def test_a_failed_trial_leaves_the_first() -> None:
+def test_failed_trials_do_not_count() -> None:
     broken = planar(16)
     with torch.no_grad():
         broken.w.fill_(math.nan)
-    flows: dict[str, Flow] = {"a": planar(1), "b": broken}
-    chosen, told = choose(flows)
-    assert chosen is flows["a"] and "since that of b failed" in told
+    sound: dict[str, Flow] = {"a": planar(1), "c": planar(16)}
+    chosen, told = choose({"a": sound["a"], "b": broken, "c": sound["c"]})
+    assert chosen is sound["c"] and told.endswith("; failed: b")
+    chosen, told = choose({"b": broken, "a": sound["a"]})
+    assert chosen is sound["a"] and told.startswith("a chosen")
+    assert choose({"b": broken, "d": broken}) == (broken, "b kept, since every trial failed")
+
+
+def test_trials_of_few_steps_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "LEAST_SECONDS", 0.0)
+    flows: dict[str, Flow] = {"a": planar(1), "b": planar(16)}
+    chosen, told = choose(flows, steps=None, seconds=1e-3)
+    assert chosen is flows["a"] and told.endswith("steps of a trial tell too little")
 
 
 def continuous(rows: int, givens: int, **field: object) -> ContinuousFlow:
@@ -100,3 +152,14 @@ def test_others_are_not_tried() -> None:
     assert continuous(MANY_ROWS, 1).variants() == {}
     assert continuous(1000, 1, scales=3).variants() == {}
     assert continuous(1000, 1, context_scales=3).variants() == {}
+
+
+def test_a_name_says_the_scales_of_both() -> None:
+    flow = ContinuousFlow(
+        20,
+        ContinuousOptions(field={"name": "time-mlp", "width": 8, "mixture_rows": 0}),
+        torch.Generator().manual_seed(0),
+        1,
+    )
+    flow.initialise(torch.randn(5000, 20), context=torch.randn(5000, 1))
+    assert list(flow.variants()) == ["4 scales of the columns and 6 of the givens", "3 scales", "1 scale"]

@@ -13,6 +13,7 @@ from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
 from flowbench.registry import MODELS, TOYS
 from flowbench.report import write_report
 from flowbench.store import Run
+from flowbench.training import trials
 from flowbench.workflows.config import resolve
 from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
@@ -313,15 +314,17 @@ def test_two_columns_given_several_are_pictured_at_three_rows(home: Home, tmp_pa
     assert "Densities of y and z at single givens" in page and "In this order: a = " in page
 
 
-def test_scales_are_chosen_by_trials_once_and_kept(home: Home) -> None:
+def test_scales_are_chosen_by_trials_once_and_kept(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of scales is found again in the weights of a run, when it is resumed or opened."""
+    # Whatever the trials say, so that the default is not what is found.
+    monkeypatch.setattr(trials, "_choose", lambda flows, found, failed: (flows["1 scale"], "1 scale chosen"))
     phases = "plan.phases=[{objective='flow-matching',batch_size=32}]"
     settings = ["flow.field.width=8", phases, "evaluation.certificates=false", *SMALL]
     overrides = {"data.given": ("a", "b"), "plan.steps": 1200, "plan.validation_steps": 400}
     config = resolve("table", "cnf", overrides=overrides, settings=settings)
     said: list[str] = []
     whole = fit(config, home=home, watch=Watch(on_choice=said.append))
-    assert said == [whole.info["chosen"]] and said[0].startswith("short trials chose 1 scale; ")
+    assert said == [whole.info["chosen"]] and said == ["1 scale chosen"]
     steps: list[int] = []
     watch = Watch(on_progress=lambda now: steps.append(now.step), should_stop=lambda: steps[-1:] >= [400])
     stopped = fit(config, home=home, watch=watch)
@@ -334,3 +337,32 @@ def test_scales_are_chosen_by_trials_once_and_kept(home: Home) -> None:
     assert score(whole, "table", home=home).log_prob[whole.read_results().scored.row] == pytest.approx(
         expected, abs=1e-9
     )
+
+
+def test_a_run_that_was_killed_before_it_saved_a_state_tells_its_own_choice(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(run: Run) -> None:
+        raise Killed
+
+    def fitted_with(scales: str) -> None:
+        monkeypatch.setattr(
+            trials, "_choose", lambda flows, found, failed: (flows[scales], f"{scales} taken")
+        )
+
+    phases = "plan.phases=[{objective='flow-matching',batch_size=32}]"
+    settings = ["flow.field.width=8", phases, "evaluation.certificates=false", *SMALL]
+    overrides = {"data.given": ("a", "b"), "plan.steps": 1200}
+    config = resolve("table", "cnf", overrides=overrides, settings=settings)
+    fitted_with("3 scales")
+    before = set(home.runs.iterdir()) if home.runs.exists() else set()
+    with pytest.raises(Killed):
+        fit(config, home=home, watch=Watch(on_start=kill))
+    (path,) = set(home.runs.iterdir()) - before
+    run = Run.open(path)
+    fitted_with("1 scale")
+    assert resume(run, home=home).info["chosen"] == "1 scale taken"
+    assert len(StoredRun(run).model.flow.get_submodule("field.context_waves").get_buffer("scales")) == 1

@@ -176,7 +176,9 @@ class TimeMLP(VelocityField):
         most = len(self.context_waves.scales) if self.context_features else 0
         if asked != (None, None) or self._has_many_rows or most < 2:
             return {}
-        found = {f"{most} scales": copy.deepcopy(self)}
+        own = len(self.waves.scales)
+        name = f"{most} scales" if own == most else f"{own} scales of the columns and {most} of the givens"
+        found = {name: copy.deepcopy(self)}
         for scales in sorted({max(1, most // 2), 1}, reverse=True):
             found[f"{scales} scale{'s' * (scales > 1)}"] = field = copy.deepcopy(self)
             field._keep_scales(scales, scales)
