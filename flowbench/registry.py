@@ -81,6 +81,7 @@ FIELDS = Registry(
         "time-mlp": "flowbench.models.continuous.fields.time_mlp:TimeMLP",
         "concatsquash": "flowbench.models.continuous.fields.concatsquash:ConcatSquash",
         "potential": "flowbench.models.continuous.fields.potential:Potential",
+        "hypernetwork": "flowbench.models.continuous.fields.hypernetwork:Hypernetwork",
     },
 )
 

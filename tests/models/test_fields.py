@@ -46,6 +46,7 @@ VARIANTS: dict[str, list[dict[str, object]]] = {
         {"hidden": (5, 5, 5), "activation": "elu"},
         {"hidden": (3,), "activation": "silu", "per_feature": True},
     ],
+    "hypernetwork": [{"width": 5, "hidden": 7}],
     "potential": [{"width": 7}, {"width": 5, "layers": 4, "rank": 1}],
 }
 CASES = [(name, values) for name in FIELDS.names() for values in VARIANTS.get(name, [{}])]

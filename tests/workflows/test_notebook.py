@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,9 @@ def test_options_of_a_model_take_the_place_of_its_name(tmp_path: Path) -> None:
     assert flow_of(planar, tmp_path, options={"flow.layers": 5})["layers"] == 5
 
 
-@pytest.mark.parametrize(("field", "engine"), list(zip(FIELDS.names(), INTEGRATORS.names(), strict=True)))
+@pytest.mark.parametrize(
+    ("field", "engine"), list(zip(FIELDS.names(), cycle(INTEGRATORS.names()), strict=False))
+)
 def test_parts_among_the_options_are_taken_whole(field: str, engine: str, tmp_path: Path) -> None:
     parts = {"field": FIELDS.get(field).Options(), "integrator": INTEGRATORS.get(engine).Options(rtol=1e-3)}
     flow = flow_of(ContinuousFlow.Options(**parts), tmp_path)
