@@ -112,3 +112,10 @@ OBJECTIVES = Registry(
         "reverse-kl": "flowbench.objectives.reverse_kl:ReverseKL",
     },
 )
+
+STUDIES = Registry(
+    "claim",
+    {
+        "density-matching": "flowbench.studies.density_matching:DensityMatching",
+    },
+)

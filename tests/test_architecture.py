@@ -31,7 +31,7 @@ LAYERS: tuple[set[str], ...] = (
     {"objectives", "evaluation"},
     {"training", "report"},
     {"workflows"},
-    {"estimator", "notebook"},
+    {"estimator", "notebook", "studies"},
     {"cli"},
     {"__main__"},
 )

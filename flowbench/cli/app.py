@@ -16,6 +16,7 @@ from flowbench.cli.doctor_command import doctor
 from flowbench.cli.fit_command import fit
 from flowbench.cli.model_commands import evaluate, sample, score, tradeoff
 from flowbench.cli.report_commands import compare, report
+from flowbench.cli.reproduce_command import reproduce
 from flowbench.cli.run_commands import runs_app
 
 #: The exit code for each class of errors; the first match counts.
@@ -31,7 +32,7 @@ FAILED, USAGE, INTERNAL = 1, 2, 70
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 # Help lists them in this order.
-for command in (fit, sample, score, evaluate, tradeoff, compare, report, doctor):
+for command in (fit, sample, score, evaluate, tradeoff, compare, report, reproduce, doctor):
     app.command()(command)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(runs_app, name="runs")

@@ -1,0 +1,65 @@
+"""Charts and densities of a study, drawn from its stored numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from flowbench.report.figures.style import (
+    Picture,
+    finish,
+    frame,
+    new_figure,
+    plain_ticks,
+    series_style,
+    short,
+)
+from flowbench.store.findings import Chart, Image
+
+WIDTH, HEIGHT, SIDE = 4.4, 3.1, 1.9
+COLOUR_MAP = "viridis"
+
+
+def draw_chart(chart: Chart, *, key: str) -> Picture:
+    """The lines of a chart, with bars where there are intervals."""
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = figure.add_subplot()
+    for number, series in enumerate(chart.series):
+        style = series_style(number)
+        if series.low is None or series.high is None:
+            axes.plot(series.x, series.y, **style | {"marker": ""}, label=short(series.label))
+            continue
+        reach = np.abs(np.stack([series.y - series.low, series.high - series.y]))
+        axes.errorbar(
+            series.x, series.y, yerr=reach, **style, markersize=5, capsize=3, label=short(series.label)
+        )
+    for name, axis, scale in (("x", axes.xaxis, axes.set_xscale), ("y", axes.yaxis, axes.set_yscale)):
+        if name in chart.logarithmic:
+            scale("log")
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_locator(NullLocator())
+        else:
+            plain_ticks(axis)
+    places = np.unique(np.concatenate([series.x for series in chart.series]))
+    if len(places) <= 8:
+        axes.xaxis.set_major_locator(FixedLocator(places.tolist()))
+    axes.set(xlabel=chart.xlabel, ylabel=chart.ylabel)
+    axes.grid(axis="y")
+    figure.legend(loc="outside upper left", ncols=2, handlelength=3)
+    return finish(figure, f"{chart.title}: {chart.ylabel} against {chart.xlabel}.", key)
+
+
+def draw_images(images: Sequence[Image], *, key: str) -> list[Picture]:
+    """Each density in a panel of its own, from 0 to its highest value."""
+    pictures = []
+    for number, image in enumerate(images):
+        figure = new_figure(SIDE, SIDE)
+        axes = figure.add_subplot()
+        frame(axes)
+        extent = (image.x[0], image.x[-1], image.y[0], image.y[-1])
+        axes.imshow(image.density.T, origin="lower", extent=extent, cmap=COLOUR_MAP, vmin=0, aspect="auto")
+        plain_ticks(axes.xaxis)
+        plain_ticks(axes.yaxis)
+        pictures.append(finish(figure, f"Density: {image.title}.", f"{key}-{number}"))
+    return pictures

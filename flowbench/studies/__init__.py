@@ -1,0 +1,1 @@
+"""Claims of papers, each measured again by one command."""

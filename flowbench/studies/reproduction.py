@@ -1,0 +1,90 @@
+"""Carries out a study: trial by trial, from where it was stopped, to its findings and its page."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flowbench.registry import STUDIES
+from flowbench.report.claim_page import write_claim_page
+from flowbench.store.findings import Findings
+from flowbench.store.study_folder import StudyFolder
+from flowbench.studies.study import Budget, Claim, Measurement, Study, Tell
+from flowbench.workflows.environment import describe_host, describe_versions, source_commit
+from flowbench.workflows.home import Home
+from flowbench.workflows.machine import cpu_threads
+
+
+@dataclass(frozen=True)
+class StudyWatch:
+    """What the caller of a study wants to hear, and how it asks for an end.
+
+    `on_trial` hears how many trials are done, of how many, and the name of the one that begins.
+    """
+
+    on_trial: Callable[[int, int, str], None] = lambda done, total, name: None
+    on_progress: Tell = lambda text: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A study that was carried out: its `folder`, and its `findings` and `page`, both None if stopped."""
+
+    folder: Path
+    findings: Findings | None
+    page: Path | None
+
+
+def claims() -> list[Claim]:
+    """Every claim that can be reproduced."""
+    return [STUDIES.get(name).claim for name in STUDIES.names()]
+
+
+def reproduce(
+    name: str,
+    budget: Budget = "default",
+    *,
+    home: Home | None = None,
+    command: Sequence[str] = (),
+    watch: StudyWatch | None = None,
+) -> Reproduction:
+    """Measure the claim called `name` and write its page into `reports/claims/`.
+
+    Each trial is stored in `runs/` of `home` as soon as it is done, and not measured again. Raises
+    `UnknownNameError` for an unknown claim, and `RunLockedError` if another process measures it.
+    """
+    study: Study = STUDIES.get(name)()
+    home, watch = home or Home(), watch or StudyWatch()
+    stem = f"{name}-{budget}"
+    folder = StudyFolder(home.path / "claims" / stem)
+    with folder.lock(), cpu_threads(1):
+        info = folder.info or {"started": _now()}
+        info |= {
+            "claim": asdict(study.claim),
+            "budget": budget,
+            "command": list(command),
+            "versions": describe_versions(),
+            "commit": source_commit(),
+            "host": describe_host(),
+        }
+        folder.write_info(info)
+        trials = study.trials(budget)
+        for done, trial in enumerate(trials):
+            if folder.has_trial(trial.name):
+                continue
+            if watch.should_stop():
+                return Reproduction(folder.path, None, None)
+            watch.on_trial(done, len(trials), trial.name)
+            measurement = study.measure(trial, budget, watch.on_progress)
+            folder.write_trial(trial.name, measurement.figures, dict(measurement.arrays))
+        measured = [(trial, Measurement(*folder.read_trial(trial.name))) for trial in trials]
+        findings = study.conclude(measured, budget)
+        folder.write_findings(findings)
+        folder.write_info(info | {"finished": _now()})
+    page = write_claim_page(folder, home.reports / "claims" / stem)
+    return Reproduction(folder.path, findings, page)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
