@@ -36,8 +36,8 @@ def choose_by_trials(
     """The untrained flow of `flows`, by name, whose trial ends best on the validation rows, and a sentence.
 
     A trial is the whole plan in a `SHARE` of its budget. All trials draw the same random numbers from
-    `generator`, and each is judged by a new criterion. The first of the flows is kept unless another ends
-    lower by more than two standard errors of the difference. A trial that fails does not count.
+    `generator`, and each is judged by a new criterion. The lowest NLL counts, however small the difference:
+    where it is small, little depends on the choice. A trial that fails does not count.
 
     The sentence names the choice and the figures. It is empty where nothing was tried.
     """
@@ -82,8 +82,6 @@ def _choose(
     if not found:
         return flows[first], f"{first} kept, since every trial failed"
     best = min(found, key=lambda name: found[name].nll)
-    if first in found and found[first].is_level_with(found[best]):
-        best = first
     told = ", ".join(f"{name} {judgement.nll:.4f}" for name, judgement in found.items())
     more = f"; failed: {', '.join(failed)}" if failed else ""
     verb = "kept" if best == first else "chosen"

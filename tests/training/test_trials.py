@@ -18,10 +18,9 @@ from flowbench.models.rows import Rows
 from flowbench.statistics.gaussian_mixtures import silent
 from flowbench.training import trials
 from flowbench.training.criterion import Criterion
-from flowbench.training.judge import Judgement
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.training_rows import TrainingRows
-from flowbench.training.trials import _choose, choose_by_trials
+from flowbench.training.trials import choose_by_trials
 
 
 def bent(n: int, seed: int) -> Tensor:
@@ -50,22 +49,6 @@ def test_the_better_flow_is_chosen_untrained() -> None:
         assert chosen is flows["16 layers"]
         assert told.startswith(f"16 layers {verb} by short trials; their validation NLL: ")
     assert all(torch.equal(before[name], value) for name, value in chosen.state_dict().items())
-
-
-def judged(nll: Tensor) -> Judgement:
-    return Judgement(-nll, nll, None, "", 0.0)
-
-
-def test_the_first_is_kept_unless_another_is_better_beyond_chance() -> None:
-    flows: dict[str, Flow] = {"a": planar(1), "b": planar(2), "c": planar(3)}
-    noise = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    level = judged(noise - noise.mean())
-    # A tenth of a standard deviation of the difference, whose mean over 400 rows has a twentieth.
-    for gain, best in ((0.05, "a"), (0.2, "b")):
-        better = judged(level.row_nll - gain + noise.roll(1) - noise.mean())
-        chosen, told = _choose(flows, {"a": level, "b": better, "c": judged(noise + 1)}, [])
-        assert chosen is flows[best]
-        assert told.startswith(f"{best} {'kept' if best == 'a' else 'chosen'} by short trials")
 
 
 def test_equal_flows_are_tried_alike() -> None:
