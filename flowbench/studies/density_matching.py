@@ -27,7 +27,7 @@ SIDE = 80
 RATES = {"cnf": 1e-2, "planar": 1e-2}
 #: For each budget: targets, sizes, seeds, and CPU seconds of training for one flow.
 EXTENT: dict[Budget, tuple[tuple[str, ...], tuple[int, ...], int, float]] = {
-    "quick": (("ring", "split wave"), (2, 8), 2, 1.5),
+    "quick": (("ring", "split wave"), (2, 8), 2, 0.5),
     "default": (tuple(POTENTIALS), (2, 8, 32), 3, 18.0),
     "full": (tuple(POTENTIALS), (2, 8, 32), 5, 300.0),
 }

@@ -84,7 +84,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (
         ("fit", "table.csv", "--model", "kde", "--set", "plan.phases=[{objective='flow-matching'}]"),
         2,
-        "closed form",
+        "fitted without steps",
     ),
     ((*FIT, "--set", "plan.phases=[{objective='flow-matching'}]", "--steps", "2"), 2, "continuous flow"),
     (("fit", "table.csv", "--rows", "5"), 2, "`rows` is for toys"),

@@ -123,7 +123,7 @@ def test_nothing_is_trained_that_is_fitted_in_closed_form(name: str) -> None:
     assert config.plan.phases == ()
     density = (mixture if name == "mixture" else kernel)(three_clouds(60))
     objective = OBJECTIVES.get("likelihood")
-    with pytest.raises(ConfigurationError, match=f"model `{name}` is fitted in closed form"):
+    with pytest.raises(ConfigurationError, match=f"model `{name}` is fitted without steps"):
         objective(objective.Options()).check(density)
 
 
