@@ -51,7 +51,7 @@ def reproduce(
 ) -> Reproduction:
     """Measure the claim called `name` and write its page into `reports/claims/`.
 
-    Each trial is stored in `runs/` of `home` as soon as it is done, and not measured again. Raises
+    Each trial is stored in `claims/` of `home` as soon as it is done, and not measured again. Raises
     `UnknownNameError` for an unknown claim, and `RunLockedError` if another process measures it.
     """
     study: Study = STUDIES.get(name)()
