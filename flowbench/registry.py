@@ -117,5 +117,6 @@ STUDIES = Registry(
     "claim",
     {
         "density-matching": "flowbench.studies.density_matching:DensityMatching",
+        "maximum-likelihood": "flowbench.studies.maximum_likelihood:MaximumLikelihood",
     },
 )

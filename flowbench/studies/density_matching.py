@@ -17,7 +17,7 @@ from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.statistics.paired import compare_paired, estimate_mean
 from flowbench.store.findings import Chart, Findings, Image, Series, Table
 from flowbench.studies.potentials import POTENTIALS, Potential
-from flowbench.studies.study import Budget, Claim, Floats, Measurement, Study, Tell, Trial
+from flowbench.studies.study import Budget, Claim, Floats, Measurement, Study, Tell, Trial, compared
 
 #: Draws of a step, and draws that measure the divergence at the end.
 BATCH, JUDGES = 512, 20_000
@@ -102,7 +102,7 @@ class DensityMatching(Study):
                     str(size),
                     f"{ours.mean():.4f}",
                     f"{theirs.mean():.4f}",
-                    f"{ahead.mean:+.4f} [{ahead.low:+.4f}, {ahead.high:+.4f}]" if ahead else "one seed",
+                    compared(ahead),
                 )
             )
         table = Table(

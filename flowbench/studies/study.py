@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flowbench.statistics.paired import PairedDifference
 from flowbench.store.findings import Findings, Table
 
 Floats = NDArray[np.float64]
@@ -44,6 +45,13 @@ class Measurement:
 
     figures: Mapping[str, float] = field(default_factory=dict)
     arrays: Mapping[str, Floats] = field(default_factory=dict)
+
+
+def compared(difference: PairedDifference | None) -> str:
+    """A difference with its interval, for a table."""
+    if difference is None:
+        return "one seed"
+    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
 class Study(ABC):
