@@ -57,7 +57,7 @@ def _facts(info: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("claim", str(claim["statement"])),
         ("source", str(claim["source"])),
-        ("budget", str(info["budget"])),
+        ("budget", "quick: the verdict means little" if info["budget"] == "quick" else str(info["budget"])),
         ("measured", f"{moment(info['started'])} to {moment(info.get('finished', ''))} UTC"),
         ("machine", f"{host['processor']}, {host['cpus']} cores"),
         ("versions", versions),

@@ -179,7 +179,7 @@ def _of(measured: Sequence[tuple[Trial, Measurement]], toy: str, model: str) -> 
 
 
 def _charts(toy: str, measured: Sequence[tuple[Trial, Measurement]]) -> list[Chart]:
-    """Validation NLL of the first seed against CPU seconds and steps, with the entropy of the truth."""
+    """Validation NLL of the first seed against CPU seconds and steps, with the toy's entropy."""
     entropy = TOYS.get(toy)().entropy
     charts = []
     for column, xlabel in ((0, "CPU seconds"), (1, "steps")):
@@ -187,7 +187,7 @@ def _charts(toy: str, measured: Sequence[tuple[Trial, Measurement]]) -> list[Cha
         series = [Series(model, curve[:, column], curve[:, 2]) for model, curve in curves.items()]
         x = np.concatenate([each.x for each in series])
         ends = np.array([x.min(), x.max()])
-        series.append(Series("entropy of the truth", ends, np.full(2, entropy)))
+        series.append(Series("entropy", ends, np.full(2, entropy)))
         title = f"{toy}, against {xlabel}"
         charts.append(Chart(title, xlabel, "validation NLL, nats", tuple(series), ("x",)))
     return charts

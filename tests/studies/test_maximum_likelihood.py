@@ -28,7 +28,7 @@ def test_the_quick_study_runs_to_its_page(tmp_path: Path, monkeypatch: pytest.Mo
     assert {series.label for chart in found.findings.charts for series in chart.series} == {
         "cnf",
         "planar",
-        "entropy of the truth",
+        "entropy",
     }
 
 

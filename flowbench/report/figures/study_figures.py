@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from flowbench.report.figures.style import (
@@ -18,6 +19,8 @@ from flowbench.store.findings import Chart, Image
 
 WIDTH, HEIGHT, SIDE = 4.4, 3.1, 1.9
 COLOUR_MAP = "viridis"
+#: A linear axis of values ends at this quantile of them.
+TOP = 0.8
 
 
 def draw_chart(chart: Chart, *, key: str) -> Picture:
@@ -41,6 +44,8 @@ def draw_chart(chart: Chart, *, key: str) -> Picture:
             axis.set_minor_locator(NullLocator())
         else:
             plain_ticks(axis)
+    if "y" not in chart.logarithmic:
+        _leave_out_the_start(axes, chart)
     places = np.unique(np.concatenate([series.x for series in chart.series]))
     if len(places) <= 8:
         axes.xaxis.set_major_locator(FixedLocator(places.tolist()))
@@ -48,6 +53,14 @@ def draw_chart(chart: Chart, *, key: str) -> Picture:
     axes.grid(axis="y")
     figure.legend(loc="outside upper left", ncols=2, handlelength=3)
     return finish(figure, f"{chart.title}: {chart.ylabel} against {chart.xlabel}.", key)
+
+
+def _leave_out_the_start(axes: Axes, chart: Chart) -> None:
+    """End the axis of values where most of them are, since the first ones can be arbitrarily bad."""
+    values = np.concatenate([series.y for series in chart.series])
+    low, high = values.min(), np.quantile(values, TOP)
+    margin = 0.08 * (high - low) or 0.5
+    axes.set_ylim(low - margin, high + margin)
 
 
 def draw_images(images: Sequence[Image], *, key: str) -> list[Picture]:
