@@ -1,6 +1,6 @@
 """The density of one or two columns at single contexts, for pictures of a conditional density."""
 
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flowbench.evaluation.evaluation_options import COARSE, EvaluationOptions
 from flowbench.evaluation.grid import grid_axes, tabulate
+from flowbench.models.conditioned import Conditioned
 from flowbench.models.density_model import DensityModel
 from flowbench.store import SlicePlanes, Slices
 
@@ -81,14 +82,13 @@ def tabulate_slice_planes(
     ]
     sides = np.array([grid_axes(box, SIDE) for box in boxes])
 
-    def log_density(place: int) -> Callable[[Floats], Floats]:
-        def score(points: Floats) -> Floats:
-            at = given[place].expand(len(points), -1)
-            return coarse.score_places(torch.from_numpy(points), context=at).log_prob.double().numpy()
+    def log_density(points: Floats, model: Conditioned) -> Floats:
+        return model.score_places(torch.from_numpy(points)).log_prob.double().numpy()
 
-        return score
-
-    log_prob = [tabulate(log_density(place), *side) for place, side in enumerate(sides)]
+    models = [Conditioned(coarse, each) for each in given]
+    log_prob = [
+        tabulate(partial(log_density, model=each), *side) for each, side in zip(models, sides, strict=True)
+    ]
     return SlicePlanes(given.numpy(), own, sides[:, 0], sides[:, 1], np.stack(log_prob))
 
 

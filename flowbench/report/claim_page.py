@@ -6,9 +6,8 @@ from typing import Any
 from flowbench.errors import DataError
 from flowbench.report.numbers import moment
 from flowbench.report.pages import html_environment, write_text
-from flowbench.report.tables import TextTable
 from flowbench.store.atomic import file_errors
-from flowbench.store.findings import Findings, Table
+from flowbench.store.findings import Findings
 from flowbench.store.study_folder import StudyFolder
 
 
@@ -33,9 +32,9 @@ def write_claim_page(study: StudyFolder, folder: Path) -> Path:
         .render(
             title=claim["title"],
             claim=claim,
-            findings=findings,
+            verdict=headline(findings),
             facts=_facts(info),
-            tables=[_text(table) for table in findings.tables],
+            tables=findings.tables,
             charts=list(zip(findings.charts, charts, strict=True)),
             images=list(zip(findings.images, images, strict=True)),
         )
@@ -63,7 +62,3 @@ def _facts(info: dict[str, Any]) -> list[tuple[str, str]]:
         ("versions", versions),
         ("commit", str(info["commit"])),
     ]
-
-
-def _text(table: Table) -> TextTable:
-    return TextTable(table.title, table.header, table.rows, table.numeric, table.notes)

@@ -2,7 +2,8 @@
 
 from flowbench.report.grouping import ModelGroup, Section
 from flowbench.report.numbers import DASH, fixed, probability
-from flowbench.report.tables import COLUMNS_SHOWN, TextTable
+from flowbench.report.tables import COLUMNS_SHOWN
+from flowbench.store.text_table import TextTable
 
 #: Two-sample statistics by the name of their metric.
 STATISTICS = {

@@ -18,7 +18,6 @@ from flowbench.report.numbers import listed, moment
 from flowbench.report.ranking import rank_models
 from flowbench.report.records import LOST, RunRecord, read_runs
 from flowbench.report.tables import (
-    TextTable,
     certificate_table,
     cost_table,
     facts,
@@ -32,6 +31,7 @@ from flowbench.report.wording import cautions, verdict
 from flowbench.store import Run, atomic_write
 from flowbench.store.atomic import file_errors
 from flowbench.store.documents import write_json
+from flowbench.store.text_table import TextTable
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The tables of a report as text; the page and the Markdown file show the same ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from flowbench.report.grouping import FittedRun, ModelGroup, Section
 from flowbench.report.numbers import (
@@ -22,25 +21,10 @@ from flowbench.report.ranking import Ranking
 from flowbench.report.records import LOST, RunRecord
 from flowbench.statistics.paired import CONFIDENCE
 from flowbench.store import Certificate
+from flowbench.store.text_table import TextTable
 
 SHA256_SHOWN = 12
 COLUMNS_SHOWN = 12
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table of text: `rows` are as wide as `header`, and the first cell of a row names it.
-
-    `numeric` says for each column whether it holds numbers. `marked` is the index of the row to emphasise,
-    if any. `notes` are printed below the table.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numeric: tuple[bool, ...]
-    notes: tuple[str, ...] = ()
-    marked: int | None = None
 
 
 def likelihood_table(section: Section) -> TextTable:

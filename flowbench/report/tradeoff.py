@@ -7,10 +7,10 @@ from pathlib import Path
 
 from flowbench.report.numbers import DASH, count, significant
 from flowbench.report.pages import html_environment, write_text
-from flowbench.report.tables import TextTable
 from flowbench.store.atomic import file_errors
 from flowbench.store.documents import write_json
 from flowbench.store.rung import Rung
+from flowbench.store.text_table import TextTable
 
 
 def write_tradeoff(

@@ -11,22 +11,12 @@ from numpy.typing import NDArray
 from flowbench.errors import DamagedFileError
 from flowbench.store.documents import read_json, write_json
 from flowbench.store.tensors import Tensors, read_tensors, write_tensors
+from flowbench.store.text_table import TextTable
 
 Floats = NDArray[np.float64]
 Verdict = Literal["reproduced", "not reproduced", "not comparable"]
 
 DOCUMENT, ARRAYS = "findings.json", "findings.safetensors"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text; `numeric` says for each column whether it holds numbers."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numeric: tuple[bool, ...]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ class Findings:
 
     verdict: Verdict
     reason: str
-    tables: tuple[Table, ...] = ()
+    tables: tuple[TextTable, ...] = ()
     charts: tuple[Chart, ...] = ()
     images: tuple[Image, ...] = ()
 
@@ -88,12 +78,13 @@ def read_findings(folder: Path) -> Findings:
             verdict=document["verdict"],
             reason=document["reason"],
             tables=tuple(
-                Table(
+                TextTable(
                     each["title"],
                     tuple(each["header"]),
                     tuple(map(tuple, each["rows"])),
                     tuple(each["numeric"]),
                     tuple(each["notes"]),
+                    each["marked"],
                 )
                 for each in document["tables"]
             ),

@@ -10,14 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowbench.evaluation.grid import tabulate
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import Flow, Mapped, base_log_prob
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.statistics.paired import compare_paired, estimate_mean
-from flowbench.store.findings import Chart, Findings, Image, Series, Table
+from flowbench.store.findings import Chart, Findings, Image, Series
+from flowbench.store.text_table import TextTable
 from flowbench.studies.potentials import POTENTIALS, Potential
-from flowbench.studies.study import Budget, Claim, Floats, Measurement, Study, Tell, Trial, compared
+from flowbench.studies.study import (
+    Budget,
+    Claim,
+    Floats,
+    Measurement,
+    Study,
+    Tell,
+    Trial,
+    compared,
+    on_arrays,
+)
 
 #: Draws of a step, and draws that measure the divergence at the end.
 BATCH, JUDGES = 512, 20_000
@@ -66,8 +78,7 @@ class DensityMatching(Study):
         with torch.no_grad():
             differences = _divergences(judged, target, JUDGES, generator).numpy()
             axis = np.linspace(-4.5, 4.5, SIDE)
-            points = torch.from_numpy(np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2))
-            density = judged.log_prob(points).exp().numpy().reshape(SIDE, SIDE)
+            density = np.exp(tabulate(on_arrays(judged.log_prob), axis, axis))
         estimate = estimate_mean(differences)
         return Measurement(
             {
@@ -105,7 +116,7 @@ class DensityMatching(Study):
                     compared(ahead),
                 )
             )
-        table = Table(
+        table = TextTable(
             "KL(q || p) at equal CPU time (nats)",
             ("target", "width or depth", "continuous", "planar", "planar above continuous [95%]"),
             tuple(rows),
@@ -218,8 +229,7 @@ def _images(targets: Sequence[str], size: int, measured: Sequence[tuple[Trial, M
             if _key(t)[:2] == (target, size) and not t.values["seed"]
         }
         axis = next(iter(shown.values())).arrays["axis"]
-        points = torch.from_numpy(np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2))
-        truth = POTENTIALS[target].log_prob(points).exp().numpy().reshape(len(axis), len(axis))
+        truth = np.exp(tabulate(on_arrays(POTENTIALS[target].log_prob), axis, axis))
         images.append(Image(f"{target}: target", axis, axis, truth))
         images += [
             Image(f"{target}: {name}, {size}", axis, axis, m.arrays["density"]) for name, m in shown.items()

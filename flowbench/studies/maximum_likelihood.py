@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from flowbench.evaluation.grid import tabulate
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import Flow
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions
@@ -14,8 +15,19 @@ from flowbench.models.rows import Rows
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.registry import TOYS
 from flowbench.statistics.paired import compare_paired, estimate_mean
-from flowbench.store.findings import Chart, Findings, Image, Series, Table
-from flowbench.studies.study import Budget, Claim, Floats, Measurement, Study, Tell, Trial, compared
+from flowbench.store.findings import Chart, Findings, Image, Series
+from flowbench.store.text_table import TextTable
+from flowbench.studies.study import (
+    Budget,
+    Claim,
+    Floats,
+    Measurement,
+    Study,
+    Tell,
+    Trial,
+    compared,
+    on_arrays,
+)
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
 from flowbench.training.stopwatch import Stopwatch
@@ -68,11 +80,10 @@ class MaximumLikelihood(Study):
         flow = _build(model, torch.Generator().manual_seed(seed))
         curve = _train(flow, rows, RATES[model], EXTENT[budget][2], seed, tell)
         judged = flow.for_evaluation(PerRowOptions(atol=1e-6, rtol=1e-6))
-        axes = [np.linspace(low, high, SIDE) for low, high in density.box]
-        points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+        x, y = (np.linspace(low, high, SIDE) for low, high in density.box)
+        score = on_arrays(judged.log_prob)
         with torch.no_grad():
-            log_prob = judged.log_prob(torch.from_numpy(test)).numpy()
-            grid = judged.log_prob(torch.from_numpy(points)).exp().numpy().reshape(SIDE, SIDE)
+            log_prob, grid = score(test), np.exp(tabulate(score, x, y))
         kl = estimate_mean(density.log_prob(test) - log_prob)
         return Measurement(
             {
@@ -82,7 +93,7 @@ class MaximumLikelihood(Study):
                 "steps": float(curve[-1, 1]),
                 "parameters": float(flow.parameter_count),
             },
-            {"curve": curve, "density": grid, "x": axes[0], "y": axes[1]},
+            {"curve": curve, "density": grid, "x": x, "y": y},
         )
 
     def conclude(self, measured: Sequence[tuple[Trial, Measurement]], budget: Budget) -> Findings:
@@ -104,7 +115,7 @@ class MaximumLikelihood(Study):
                     *(f"{each:,.0f}" for each in steps),
                 )
             )
-        table = Table(
+        table = TextTable(
             "Test NLL at equal CPU time (nats)",
             (
                 "toy",
@@ -197,8 +208,7 @@ def _images(toy: str, measured: Sequence[tuple[Trial, Measurement]]) -> list[Ima
     """The density of the toy and those of the first seed's flows."""
     first = {model: _of(measured, toy, model)[0].arrays for model in MODELS}
     x, y = first["cnf"]["x"], first["cnf"]["y"]
-    points = np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)
-    truth = np.exp(TOYS.get(toy)().log_prob(points)).reshape(len(x), len(y))
+    truth = np.exp(tabulate(TOYS.get(toy)().log_prob, x, y))
     return [
         Image(f"{toy}: truth", x, y, truth),
         *(Image(f"{toy}: {model}", x, y, arrays["density"]) for model, arrays in first.items()),

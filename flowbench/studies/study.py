@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from flowbench.statistics.paired import PairedDifference
-from flowbench.store.findings import Findings, Table
+from flowbench.store.findings import Findings
 
 Floats = NDArray[np.float64]
 #: How much of a study is done: under three minutes, under thirty on two cores, or as published.
@@ -19,13 +21,12 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says: the `statement`, where it says so (`source`), and the figures it gives."""
+    """What a paper says: the `statement`, and where it says so (`source`)."""
 
     name: str
     title: str
     statement: str
     source: str
-    published: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ def compared(difference: PairedDifference | None) -> str:
     if difference is None:
         return "one seed"
     return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+
+
+def on_arrays(log_prob: Callable[[Tensor], Tensor]) -> Callable[[Floats], Floats]:
+    """A log-density of tensors as one of float64 arrays."""
+    return lambda x: log_prob(torch.from_numpy(x)).numpy()
 
 
 class Study(ABC):

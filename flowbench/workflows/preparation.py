@@ -160,17 +160,17 @@ def prepare(
     if model.background is not None:
         model.background.mixture.become(mixture)
     smoother = SmoothedBootstrap(train_rows, mixture) if smoothed else None
+    validation_log_det = log_det[:judged].mean().item()
     chosen = ""
     if spent is None and (variants := model.flow.variants()):
         learnt = TrainingRows(train_rows, held_out[:judged], None, smoother)
         draws = random_stream(config.seed, TRIALS, config.device)
-        nll = log_det[:judged].mean().item()
         model.flow, chosen = choose_by_trials(
             variants,
             config.plan,
             learnt,
             # It settles the background's shares, so each trial gets a copy.
-            lambda: Criterion(copy.deepcopy(model.background), nll),
+            lambda: Criterion(copy.deepcopy(model.background), validation_log_det),
             draws,
             tell,
         )
@@ -182,7 +182,7 @@ def prepare(
         chosen=chosen,
         validation=held_out[:judged],
         reserve=held_out[judged:],
-        validation_log_det=log_det[:judged].mean().item(),
+        validation_log_det=validation_log_det,
         encoder_seconds=seconds,
         model_seconds=(fitting.wall(), fitting.cpu()),
     )

@@ -13,8 +13,9 @@ from flowbench.cli.app import run_app
 from flowbench.errors import DamagedFileError, DataError, RunLockedError, UnknownNameError
 from flowbench.registry import STUDIES
 from flowbench.report.claim_page import write_claim_page
-from flowbench.store.findings import Chart, Findings, Image, Series, Table, read_findings, write_findings
+from flowbench.store.findings import Chart, Findings, Image, Series, read_findings, write_findings
 from flowbench.store.study_folder import StudyFolder
+from flowbench.store.text_table import TextTable
 from flowbench.studies.reproduction import StudyWatch, reproduce
 from flowbench.studies.study import Budget, Claim, Measurement, Study, Tell, Trial
 from flowbench.workflows.home import Home
@@ -29,7 +30,7 @@ def findings() -> Findings:
         "not reproduced",
         f"It is not so: {NASTY}.",
         (
-            Table(
+            TextTable(
                 "A table", ("what", "how much"), ((NASTY, "1.0"), ("b", "2.0")), (False, True), ("A note.",)
             ),
         ),
