@@ -13,6 +13,7 @@ from flowbench.encoding.standardise import Standardise, StandardiseOptions
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import base_log_prob
 from flowbench.models.rows import Rows
+from flowbench.training.criterion import RowCriterion
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.trainer import Trainer
 from flowbench.training.training_rows import TrainingRows
@@ -64,7 +65,8 @@ def fitted_problem(path: Path, train: NDArray[Any], rows: NDArray[Any], *, steps
     kind = "toy" if flow.features == 2 else "table"
     plan = TrainingPlan(**{**flow.default_plan(kind), "steps": steps, "validation_steps": steps})
     table = TrainingRows(Rows(z[1000:]), Rows(z[:1000]))
-    Trainer(flow, plan, table, generator=torch.Generator().manual_seed(0)).run()
+    generator = torch.Generator().manual_seed(0)
+    Trainer(flow, plan, table, generator=generator, criterion=RowCriterion()).run()
     save_problem(path, flow, transform.to_model(torch.tensor(rows))[0])
 
 

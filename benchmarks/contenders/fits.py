@@ -18,6 +18,8 @@ from flowbench.data import Dataset, Split
 from flowbench.errors import IntegrationError
 from flowbench.evaluation.reported import reported_likelihoods
 from flowbench.models.continuous.flow import ContinuousFlow
+from flowbench.models.density import Density
+from flowbench.models.rows import Rows
 from flowbench.ode.integrator import Derivative, PathDerivative, Solution, State
 from flowbench.ode.native_engine import NativeOptions
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
@@ -160,7 +162,7 @@ def other(
     return once
 
 
-def _train(task: Task) -> Trainer:
+def _train(task: Task) -> Trainer[Density, Rows]:
     """Train the task's model for CPU seconds."""
     trainer = make_trainer(task.prepared, Watch())
     trainer.clock.wall = trainer.clock.cpu  # type: ignore[method-assign]

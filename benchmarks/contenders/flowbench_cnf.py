@@ -8,6 +8,7 @@ from benchmarks.problem import carried, gradients, load_problem, perturbed_flow
 from benchmarks.worker import Answer, Contender
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.models.density_model import CHUNK, DensityModel
+from flowbench.models.rows import Rows
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.registry import INTEGRATORS
 from flowbench.training.gradient import Gradient
@@ -93,7 +94,7 @@ def steps(
     def once() -> Answer:
         for _ in range(repetitions):
             with matmul_precision(values["matmul_precision"]):
-                found, norm = gradient(rows)
+                found, norm = gradient(Rows(rows))
             optimizer.step()
             # As the training loop does, which looks whether they are finite.
             found.total.item(), norm.item()

@@ -2,20 +2,18 @@
 
 import copy
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import chain
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowbench import options
 from flowbench.errors import ConfigurationError
 from flowbench.models.mixture import Mixture
-from flowbench.models.training_defaults import Adaptation
+from flowbench.models.trainable import Trainable
 from flowbench.statistics.gaussian_mixtures import Tell, silent
 
 
@@ -75,7 +73,7 @@ class Mapped:
     local_error: Tensor | None = None
 
 
-class Density(nn.Module, ABC):
+class Density(Trainable):
     """A probability density over rows `x: (n, d)` in model space, from which rows can be drawn.
 
     With `context_features` c > 0 it is a conditional density p(x | context). Every method that takes or
@@ -86,18 +84,8 @@ class Density(nn.Module, ABC):
     weights are drawn from `generator`, never from the global random state.
     """
 
-    Options: ClassVar[type[options.PartOptions]]
-    #: The default training phases, as plain values for `flowbench.training.plan.TrainingPlan`.
-    default_phases: ClassVar[tuple[dict[str, Any], ...]] = ({"objective": "likelihood"},)
-    #: Changes of the defaults; where two set the same value, the later one holds.
-    adaptations: ClassVar[tuple[Adaptation, ...]] = ()
-    #: Whether the likelihood can be recorded as a CUDA graph: it does the same operations whatever the values
-    #: are, on the device of its parameters alone, and keeps no state in Python.
-    is_static: ClassVar[bool] = False
     #: Whether a model of this density has a `Background` by default.
     default_background: ClassVar[bool] = False
-    #: Packages that a fit imports beyond flowbench's own; the extra with the model's name installs them.
-    packages: ClassVar[tuple[str, ...]] = ()
     #: Published recipes by name: each maps the kind of data ("toy" or "table") to configuration values.
     presets: ClassVar[dict[str, Callable[[str], dict[str, Any]]]] = {}
 
@@ -108,61 +96,13 @@ class Density(nn.Module, ABC):
         generator: torch.Generator,
         context_features: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(options)
         if features < 1:
             raise ConfigurationError(f"a density needs at least one feature; got {features}")
         if context_features < 0:
             raise ConfigurationError(f"a context has no negative number of columns; got {context_features}")
         self.features = features
         self.context_features = context_features
-        self.options = options
-        #: What users should know about how the last `initialise` went, in sentences.
-        self.remarks: tuple[str, ...] = ()
-
-    @classmethod
-    def default_plan(cls, kind: str, seconds: float | None = None) -> dict[str, Any]:
-        """The default plan for a "toy" or a "table", as plain values.
-
-        `seconds` is the budget; None is a budget in steps.
-        """
-        changes: dict[str, Any] = {}
-        for adaptation in cls.adaptations:
-            if adaptation.suits(kind, seconds):
-                changes |= adaptation.phase
-        return {"phases": [{**phase, **changes} for phase in cls.default_phases]}
-
-    @classmethod
-    def default_options(cls, kind: str, seconds: float | None = None) -> dict[str, Any]:
-        """The options whose defaults differ for a "toy" or a "table" and a budget, as plain values.
-
-        `seconds` is the budget; None is a budget in steps.
-        """
-        options: dict[str, Any] = {}
-        for adaptation in cls.adaptations:
-            if adaptation.suits(kind, seconds):
-                options |= adaptation.options
-        return options
-
-    @classmethod
-    def check_packages(cls) -> None:
-        """Raises `ConfigurationError` if one of the `packages` that a fit needs is not installed."""
-        missing = [name for name in cls.packages if find_spec(name) is None]
-        if missing:
-            model = cls.Options.model_fields["name"].default
-            raise ConfigurationError(
-                f"a fit of `{model}` needs the package {', '.join(missing)}, which is not installed; in a "
-                f"checkout of flowbench, pip install '.[{model}]' brings it"
-            )
-
-    @property
-    def like(self) -> Tensor:
-        """A tensor with the dtype and the device of the density."""
-        return next(chain(self.parameters(), self.buffers()))
-
-    @property
-    def parameter_count(self) -> int:
-        """The number of parameters that are fitted."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     @abstractmethod
     def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores: ...
@@ -258,10 +198,6 @@ class Density(nn.Module, ABC):
     def _sample_for_each(self, m: int, context: Tensor, generator: torch.Generator) -> Tensor:
         each = zip(context, repeating(generator, len(context)), strict=True)
         return torch.stack([self._draw(m, own.expand(m, -1), same)[0] for own, same in each])
-
-    def for_validation(self) -> Self:
-        """A copy whose log-densities, in the same dtype, choose among the weights of a fit."""
-        return copy.deepcopy(self).requires_grad_(False)
 
     def for_evaluation(
         self,

@@ -9,8 +9,9 @@ from torch import Tensor
 from flowbench import options
 from flowbench.errors import ConfigurationError
 from flowbench.models.density import Density
+from flowbench.models.rows import Rows
 from flowbench.objectives.coupling import optimal_transport
-from flowbench.objectives.objective import LossTerms, Objective
+from flowbench.objectives.objective import DensityObjective, LossTerms
 from flowbench.objectives.paths import PATHS, PathName
 
 #: With antithetic pairs, the share of late times whose depth is drawn uniformly. The density of the others
@@ -45,7 +46,7 @@ class FlowMatchingOptions(options.PartOptions):
         return self
 
 
-class FlowMatching(Objective):
+class FlowMatching(DensityObjective):
     """Regression of v(t, x_t) on the time derivative of the path x_t (Lipman et al. 2023, eq. 9).
 
     x_0 is drawn from the base, and x_1 is a row of data. The path between them has no noise of its own: it is
@@ -95,29 +96,30 @@ class FlowMatching(Objective):
             )
 
     def __call__(
-        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+        self, model: Density, batch: Rows, generator: torch.Generator, spent: float = 1.0
     ) -> LossTerms:
-        """The mean squared error of the velocity on `batch: (n, d)`, per feature."""
-        base = torch.randn(batch.shape, generator=generator, dtype=batch.dtype, device=batch.device)
+        """The mean squared error of the velocity on `batch`, n rows, per feature."""
+        data, context = batch.x, batch.context
+        base = torch.randn(data.shape, generator=generator, dtype=data.dtype, device=data.device)
         if self.coupling_size is not None:
-            base = base[optimal_transport(base, batch, self.coupling_size)]
-        t, weight = self._times(batch, generator)
+            base = base[optimal_transport(base, data, self.coupling_size)]
+        t, weight = self._times(data, generator)
         if self.antithetic:
-            base, batch = torch.cat([base, -base]), batch.repeat(2, 1)
+            base, data = torch.cat([base, -base]), data.repeat(2, 1)
             t, weight = t.repeat(2), weight.repeat(2)
             context = None if context is None else context.repeat(2, 1)
-        x, velocity = self.path(t.unsqueeze(1), base, batch)
-        error = self.continuous(flow).field.velocity(t, x, context) - velocity
+        x, velocity = self.path(t.unsqueeze(1), base, data)
+        error = self.continuous(model).field.velocity(t, x, context) - velocity
         return LossTerms((weight * error.square().mean(1)).mean())
 
-    def _times(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _times(self, data: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Times `(n,)` and their weights in the loss `(n,)`.
 
         Late times lie in [0, 1 - latest], and the others are uniform in [0, 1].
         """
 
         def uniform() -> Tensor:
-            return torch.rand(len(batch), generator=generator, dtype=batch.dtype, device=batch.device)
+            return torch.rand(len(data), generator=generator, dtype=data.dtype, device=data.device)
 
         # log(1 - t) / log(latest), from 0 at the base to 1 close to the data.
         depth = uniform()

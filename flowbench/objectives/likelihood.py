@@ -9,7 +9,8 @@ from torch import Tensor
 from flowbench import options
 from flowbench.models.continuous.flow import ContinuousFlow, Rates
 from flowbench.models.density import Density, base_log_prob
-from flowbench.objectives.objective import LossTerms, Objective
+from flowbench.models.rows import Rows
+from flowbench.objectives.objective import DensityObjective, LossTerms
 from flowbench.ode.integrator import State
 
 
@@ -23,7 +24,7 @@ class LikelihoodOptions(options.PartOptions):
     random_end: float = Field(default=0.0, ge=0, lt=1)
 
 
-class Likelihood(Objective):
+class Likelihood(DensityObjective):
     """The mean negative log-likelihood of the batch, nats, in model space.
 
     A random end is STEER (Ghosh et al. 2020). For each batch, the time at which the solve meets the base is
@@ -53,26 +54,25 @@ class Likelihood(Objective):
         return flow.is_static
 
     def __call__(
-        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+        self, model: Density, batch: Rows, generator: torch.Generator, spent: float = 1.0
     ) -> LossTerms:
-        """The mean of -log p over `batch: (n, d)`."""
+        """The mean of -log p over `batch`, n rows."""
         if not self.random_end:
-            return LossTerms(-flow.log_prob(batch, generator, context=context).mean())
-        continuous = self.continuous(flow)
-        nll, _ = solve(continuous, batch, continuous.rates, 0, generator, self.random_end, context)
+            return LossTerms(-model.log_prob(batch.x, generator, context=batch.context).mean())
+        continuous = self.continuous(model)
+        nll, _ = solve(continuous, batch, continuous.rates, 0, generator, self.random_end)
         return LossTerms(nll)
 
 
 def solve(
     flow: ContinuousFlow,
-    batch: Tensor,
+    batch: Rows,
     rates: Rates,
     integrals: int,
     generator: torch.Generator,
     random_end: float,
-    context: Tensor | None,
 ) -> tuple[Tensor, State]:
-    """The mean negative log-likelihood () of `batch: (n, d)`, and the mean () of each path integral.
+    """The mean negative log-likelihood () of the rows of `batch`, and the mean () of each path integral.
 
     `rates` and `integrals` are those of `ContinuousFlow.to_base_with_integrals`. `random_end` is that of
     `Likelihood`.
@@ -81,6 +81,8 @@ def solve(
     if random_end:
         draw = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device)
         end = random_end * (2 * draw.item() - 1)
-    mapped, costs = flow.to_base_with_integrals(batch, rates, integrals, generator, end=end, context=context)
+    mapped, costs = flow.to_base_with_integrals(
+        batch.x, rates, integrals, generator, end=end, context=batch.context
+    )
     nll = -(base_log_prob(mapped.value) + mapped.log_det).mean()
     return nll, tuple(cost.mean() for cost in costs)

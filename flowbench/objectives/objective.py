@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,11 @@ from flowbench import options
 from flowbench.errors import ConfigurationError
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.density import Density
+from flowbench.models.rows import Rows
+from flowbench.models.trainable import Trainable
+
+ModelT = TypeVar("ModelT", bound=Trainable)
+BatchT = TypeVar("BatchT")
 
 
 @dataclass(frozen=True)
@@ -25,15 +30,17 @@ class LossTerms:
     terms: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class Objective(ABC):
-    """A loss of a density, mostly of a flow, on a batch; it holds options only, never state."""
+class Objective(ABC, Generic[ModelT, BatchT]):
+    """A loss of a model on a batch of what it learns from; it holds options only, never state."""
 
     Options: ClassVar[type[options.PartOptions]]
+    #: What the objective can train.
+    trains: ClassVar[type[Trainable]]
 
     def __init__(self, options: options.PartOptions) -> None:
         self.options = options
 
-    def is_static_for(self, flow: Density) -> bool:
+    def is_static_for(self, model: ModelT) -> bool:
         """Whether the loss on batches of one size can be recorded as a CUDA graph.
 
         Then it does the same operations whatever the values are, on one device. A subclass with other
@@ -41,23 +48,29 @@ class Objective(ABC):
         """
         return False
 
-    def check(self, flow: Density) -> None:
-        """Raise `ConfigurationError` if this objective cannot train `flow`."""
-        # Not every density has parameters; continuous flows always do.
-        if next(flow.parameters(), None) is None:
+    def check(self, model: ModelT) -> None:
+        """Raise `ConfigurationError` if this objective cannot train `model`."""
+        # Not every model has parameters; continuous flows always do.
+        if next(model.parameters(), None) is None:
             raise ConfigurationError(
-                f"model `{flow.options.name}` is fitted without steps and has nothing to train; leave its "
+                f"model `{model.options.name}` is fitted without steps and has nothing to train; leave its "
                 "`plan.phases` empty"
             )
 
     @abstractmethod
     def __call__(
-        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+        self, model: ModelT, batch: BatchT, generator: torch.Generator, spent: float = 1.0
     ) -> LossTerms:
-        """The loss on `batch: (n, d)` in model space, given `context: (n, c)` if the flow is conditional.
+        """The loss on `batch`, in model space, when a share `spent` of the training phase is over.
 
         Every random draw comes from `generator`.
         """
+
+
+class DensityObjective(Objective[Density, Rows]):
+    """A loss of a density, mostly of a flow, on rows `(n, d)`, given `(n, c)` if it is conditional."""
+
+    trains: ClassVar[type[Trainable]] = Density
 
     def continuous(self, flow: Density) -> ContinuousFlow:
         """`flow`, if it is a continuous flow; raises `ConfigurationError` otherwise."""

@@ -11,8 +11,9 @@ from flowbench.errors import ConfigurationError
 from flowbench.models.continuous.fields.potential import Potential
 from flowbench.models.continuous.flow import Rates
 from flowbench.models.density import Density
+from flowbench.models.rows import Rows
 from flowbench.objectives.likelihood import solve
-from flowbench.objectives.objective import LossTerms, Objective
+from flowbench.objectives.objective import DensityObjective, LossTerms
 from flowbench.ode.integrator import State
 
 
@@ -28,7 +29,7 @@ class OTFlowOptions(options.PartOptions):
     random_end: float = Field(default=0.0, ge=0, lt=1)
 
 
-class OTFlow(Objective):
+class OTFlow(DensityObjective):
     """nll + a E int |v|^2 / 2 dt + b E int |d Phi / d tau - |grad Phi|^2 / 2| dt along the data's paths.
 
     Onken, Wu Fung, Li and Ruthotto (2021). The first cost is the transport cost. The second is zero for the
@@ -56,12 +57,12 @@ class OTFlow(Objective):
             )
 
     def __call__(
-        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+        self, model: Density, batch: Rows, generator: torch.Generator, spent: float = 1.0
     ) -> LossTerms:
-        """The loss on `batch: (n, d)`; terms `nll`, nats, `transport` and `hamilton_jacobi`."""
-        continuous = self.continuous(flow)
+        """The loss on `batch`, n rows; terms `nll`, nats, `transport` and `hamilton_jacobi`."""
+        continuous = self.continuous(model)
         nll, (transport, residual) = solve(
-            continuous, batch, ot_flow_rates(continuous.field), 2, generator, self.random_end, context
+            continuous, batch, ot_flow_rates(continuous.field), 2, generator, self.random_end
         )
         total = nll + self.transport * transport + self.hamilton_jacobi * residual
         terms = {"nll": nll, "transport": transport, "hamilton_jacobi": residual}

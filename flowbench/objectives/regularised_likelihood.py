@@ -10,8 +10,9 @@ from torch import Tensor
 from flowbench import options
 from flowbench.models.continuous.flow import ContinuousFlow, Rates
 from flowbench.models.density import Density
+from flowbench.models.rows import Rows
 from flowbench.objectives.likelihood import solve
-from flowbench.objectives.objective import LossTerms, Objective
+from flowbench.objectives.objective import DensityObjective, LossTerms
 from flowbench.ode.divergence import ExactDivergence, Hutchinson, as_tangents
 from flowbench.ode.integrator import State
 
@@ -25,7 +26,7 @@ class RegularisedLikelihoodOptions(options.PartOptions):
     random_end: float = Field(default=0.0, ge=0, lt=1)
 
 
-class RegularisedLikelihood(Objective):
+class RegularisedLikelihood(DensityObjective):
     """nll + a E int |v|^2 dt + b E int |dv/dx|_F^2 dt along the paths of the data (RNODE).
 
     Finlay, Jacobsen, Nurbekyan and Oberman (2020). Of all flows with the same likelihood this objective
@@ -47,12 +48,12 @@ class RegularisedLikelihood(Objective):
         self.continuous(flow)
 
     def __call__(
-        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+        self, model: Density, batch: Rows, generator: torch.Generator, spent: float = 1.0
     ) -> LossTerms:
-        """The loss on `batch: (n, d)`; terms `nll`, nats, `kinetic_energy` and `jacobian_frobenius`."""
-        continuous = self.continuous(flow)
+        """The loss on `batch`, n rows; terms `nll`, nats, `kinetic_energy` and `jacobian_frobenius`."""
+        continuous = self.continuous(model)
         nll, (kinetic, frobenius) = solve(
-            continuous, batch, regularised_rates(continuous), 2, generator, self.random_end, context
+            continuous, batch, regularised_rates(continuous), 2, generator, self.random_end
         )
         total = nll + self.kinetic_energy * kinetic + self.jacobian_frobenius * frobenius
         terms = {"nll": nll, "kinetic_energy": kinetic, "jacobian_frobenius": frobenius}

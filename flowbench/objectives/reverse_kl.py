@@ -9,7 +9,8 @@ from torch import Tensor
 from flowbench import options
 from flowbench.errors import ConfigurationError
 from flowbench.models.density import Density, base_log_prob
-from flowbench.objectives.objective import LossTerms, Objective
+from flowbench.models.rows import Rows
+from flowbench.objectives.objective import DensityObjective, LossTerms
 
 #: Maps rows `x: (n, d)` in model space to an unnormalised log-density (n,), nats, differentiable in x.
 LogDensity = Callable[[Tensor], Tensor]
@@ -21,7 +22,7 @@ class ReverseKLOptions(options.PartOptions):
     name: Literal["reverse-kl"] = "reverse-kl"
 
 
-class ReverseKL(Objective):
+class ReverseKL(DensityObjective):
     """E log q(x) - log target(x) over draws x of the flow q: KL(q | target) up to a constant.
 
     This is the variational free energy of Rezende and Mohamed (2015), with gradients through the draws. It
@@ -47,19 +48,20 @@ class ReverseKL(Objective):
         self.continuous(flow)
 
     def __call__(
-        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+        self, model: Density, batch: Rows, generator: torch.Generator, spent: float = 1.0
     ) -> LossTerms:
-        """The loss, nats, over as many draws as `batch: (n, d)` has rows; the values of `batch` are not used.
+        """The loss, nats, over as many draws as `batch` has rows, whose values are not used.
 
         Raises `ConfigurationError` without a target, and if the target does not give one number for each row.
         """
-        base = torch.randn(batch.shape, generator=generator, dtype=batch.dtype, device=batch.device)
-        mapped = self.continuous(flow).to_data(base, generator, context=context)
+        rows = batch.x
+        base = torch.randn(rows.shape, generator=generator, dtype=rows.dtype, device=rows.device)
+        mapped = self.continuous(model).to_data(base, generator, context=batch.context)
         log_target = self._log_target()(mapped.value)
         if log_target.shape != (len(batch),):
             raise ConfigurationError(
                 f"the target of `reverse-kl` must give log-densities of shape ({len(batch)},) for rows of "
-                f"shape {tuple(batch.shape)}; got {tuple(log_target.shape)}"
+                f"shape {tuple(rows.shape)}; got {tuple(log_target.shape)}"
             )
         return LossTerms((base_log_prob(base) - mapped.log_det - log_target).mean())
 

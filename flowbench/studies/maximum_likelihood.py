@@ -28,6 +28,7 @@ from flowbench.studies.study import (
     compared,
     on_arrays,
 )
+from flowbench.training.criterion import RowCriterion
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
 from flowbench.training.stopwatch import Stopwatch
@@ -179,7 +180,13 @@ def _train(flow: Flow, rows: Floats, rate: float, seconds: float, seed: int, tel
     generator = torch.Generator().manual_seed(seed)
     clock = _CpuClock()
     trainer = Trainer(
-        flow, plan, TrainingRows(train, validation), generator=generator, clock=clock, on_validation=note
+        flow,
+        plan,
+        TrainingRows(train, validation),
+        generator=generator,
+        criterion=RowCriterion(),
+        clock=clock,
+        on_validation=note,
     )
     trainer.run()
     return np.array(curve)

@@ -7,16 +7,17 @@ from), `schedule` (the learning rate), `budget` (what is spent, when to validate
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Generic, Literal
 
 import torch
 
-from flowbench.errors import IntegrationError, RunFailedError
-from flowbench.models.density import Density
-from flowbench.objectives.objective import Objective
+from flowbench.errors import ConfigurationError, IntegrationError, RunFailedError
+from flowbench.models.trainable import Trainable
+from flowbench.objectives.objective import ModelT, Objective
 from flowbench.registry import OBJECTIVES
 from flowbench.training import budget
 from flowbench.training.criterion import Criterion
+from flowbench.training.examples import ExamplesT, TrainingSet
 from flowbench.training.gradient import Gradient
 from flowbench.training.guard import Guard, find_fault
 from flowbench.training.judge import NOT_JUDGED, Judge, Judgement
@@ -27,7 +28,6 @@ from flowbench.training.progress import LossMeter, Progress, Throttle
 from flowbench.training.schedule import learning_rate, smoothing_width
 from flowbench.training.state import Counters, Tensors, TrainingState, copy_tensors
 from flowbench.training.stopwatch import Stopwatch
-from flowbench.training.training_rows import TrainingRows
 from flowbench.training.weight_average import average_decay, update_average
 
 Outcome = Literal["finished", "stopped early", "interrupted"]
@@ -36,53 +36,60 @@ Outcome = Literal["finished", "stopped early", "interrupted"]
 PROGRESS_INTERVAL = 0.2
 
 
-def make_objectives(plan: TrainingPlan, flow: Density) -> list[Objective]:
-    """The objective of each phase; raises `ConfigurationError` for one that cannot train `flow`."""
-    objectives = [OBJECTIVES.get(phase.objective.name)(phase.objective) for phase in plan.phases]
-    for objective in objectives:
-        objective.check(flow)
+def make_objectives(plan: TrainingPlan, model: Trainable) -> list[Objective[Any, Any]]:
+    """The objective of each phase; raises `ConfigurationError` for one that cannot train `model`."""
+    objectives: list[Objective[Any, Any]] = []
+    for phase in plan.phases:
+        objective = OBJECTIVES.get(phase.objective.name)(phase.objective)
+        if not isinstance(model, objective.trains):
+            raise ConfigurationError(
+                f"objective `{phase.objective.name}` cannot train `{model.options.name}`; leave "
+                "`plan.phases` out, or take those of its default"
+            )
+        objective.check(model)
+        objectives.append(objective)
     return objectives
 
 
-class Trainer:
-    """Trains `flow` on `rows` in model space by the phases of `plan`.
+class Trainer(Generic[ModelT, ExamplesT]):
+    """Trains `model` on the `examples` of a table in model space, by the phases of `plan`.
 
-    `generator` draws the batches and all noise. `criterion` is the figure that chooses the weights; by
-    default the NLL of the flow itself. `on_progress` is called a few times a second at most, and
+    `generator` draws the batches and all noise. `criterion` is the figure that chooses the weights.
+    `on_progress` is called a few times a second at most, and
     `on_validation` after each validation, when `state()` may be saved. `should_stop` is asked before each
     step. `clock` counts the time of the run, and has begun already where something was fitted before.
     """
 
     def __init__(
         self,
-        flow: Density,
+        model: ModelT,
         plan: TrainingPlan,
-        rows: TrainingRows,
+        examples: TrainingSet[ExamplesT],
         *,
         generator: torch.Generator,
-        criterion: Criterion | None = None,
+        criterion: Criterion[ModelT, ExamplesT],
         on_progress: Callable[[Progress], None] = lambda progress: None,
         on_validation: Callable[[Progress], None] = lambda progress: None,
         should_stop: Callable[[], bool] = lambda: False,
         clock: Stopwatch | None = None,
     ) -> None:
-        self.flow = flow
+        self.model = model
         self.plan = plan
-        self.rows = rows
+        self.examples = examples
         self.generator = generator
-        self.criterion = criterion or Criterion()
+        self.criterion = criterion
         self.on_progress = on_progress
         self.on_validation = on_validation
         self.should_stop = should_stop
         self.clock = clock or Stopwatch()
         self.gradients = [
-            Gradient(flow, objective, generator, clip_norm=phase.clip_norm or math.inf)
-            for phase, objective in zip(plan.phases, make_objectives(plan, flow), strict=True)
+            Gradient(model, objective, generator, clip_norm=phase.clip_norm or math.inf)
+            for phase, objective in zip(plan.phases, make_objectives(plan, model), strict=True)
         ]
-        self.judge = Judge(flow, self.criterion, chunk=len(rows.validation))
+        self.judge = Judge(model, self.criterion, chunk=len(examples.validation))
         self.counters = Counters()
-        self.ema = copy_tensors(flow.state_dict())
-        self.best = copy_tensors(flow.state_dict())
+        self.ema = copy_tensors(model.state_dict())
+        self.best = copy_tensors(model.state_dict())
         self.optimizer = self._new_optimizer()
         self.guard = Guard(self.state(), plan.max_rollbacks)
         #: Since the last validation; without a step in it, the weights are those that were judged.
@@ -95,7 +102,7 @@ class Trainer:
     def state(self) -> TrainingState:
         """Everything a resumed run needs to go on as if it had never stopped; the tensors are copies."""
         return TrainingState(
-            flow=copy_tensors(self.flow.state_dict()),
+            flow=copy_tensors(self.model.state_dict()),
             ema=copy_tensors(self.ema),
             best=copy_tensors(self.best),
             optimizer=optimizer_tensors(self.optimizer),
@@ -113,10 +120,10 @@ class Trainer:
         self.clock = Stopwatch(state.counters.wall_seconds, state.counters.cpu_seconds)
 
     def run(self) -> Outcome:
-        """Train to the end of the budget and leave the best weights in the flow.
+        """Train to the end of the budget and leave the best weights in the model.
 
         Raises `RunFailedError` if the loss keeps leaving the finite numbers, if solves keep failing, or if no
-        validation gave a number; the best weights so far are then in the flow as well.
+        validation gave a number; the best weights so far are then in the model as well.
         """
         try:
             outcome = self._train()
@@ -165,15 +172,15 @@ class Trainer:
         self.optimizer = self._new_optimizer()
         self.guard.trusted = self.state()
 
-    def _step(self, phase: Phase, gradient: Gradient, fraction: float) -> None:
+    def _step(self, phase: Phase, gradient: Gradient[ModelT, ExamplesT], fraction: float) -> None:
         """Take one step, `fraction` of the phase being spent, or return to the last good weights."""
-        batch = self.rows.draw(phase.batch_size, smoothing_width(phase, fraction), self.generator)
+        batch = self.examples.draw(phase.batch_size, smoothing_width(phase, fraction), self.generator)
         rate = self.counters.rate_scale * learning_rate(phase, self.counters.phase_step, fraction)
         set_rate(self.optimizer, rate, phase.weight_decay)
         self._learning_rate = rate
         try:
             with matmul_precision(phase.matmul_precision):
-                found, norm = gradient(batch.x, batch.context)
+                found, norm = gradient(batch, fraction)
             loss = found.total.item()
             fault = find_fault(loss, norm.item())
         except IntegrationError as error:
@@ -186,7 +193,7 @@ class Trainer:
             return
         self.optimizer.step()
         decay = average_decay(self.counters.phase_step, self.plan.ema_decay)
-        update_average(self.ema, self.flow.state_dict(), decay)
+        update_average(self.ema, self.model.state_dict(), decay)
         self._losses.add(loss, found.terms)
         self.counters = self.counters.replace(
             step=self.counters.step + 1,
@@ -197,8 +204,8 @@ class Trainer:
             self.on_progress(self._progress())
 
     def _validate(self) -> None:
-        """Judge the averaged weights on the validation rows, and keep them if they are the best so far."""
-        found = self.last_judgement = self.judge(self.ema, self.rows.validation)
+        """Judge the averaged weights on the validation examples, and keep the best so far."""
+        found = self.last_judgement = self.judge(self.ema, self.examples.validation)
         is_better = found.nll < self.counters.best_nll
         if is_better:
             self.best, self._best_judgement = copy_tensors(self.ema), found
@@ -226,7 +233,7 @@ class Trainer:
         if not self.plan.phases or not self.plan.phases[self.counters.phase].decline:
             return False
         if self._best_judgement is None:  # of a run that was resumed
-            self._best_judgement = self.judge(self.best, self.rows.validation)
+            self._best_judgement = self.judge(self.best, self.examples.validation)
         return found.is_level_with(self._best_judgement)
 
     def _choose(self) -> None:
@@ -235,23 +242,23 @@ class Trainer:
         The best of many validations on the same rows is partly the luckiest. Rows that are new to both often
         prefer the last weights, at the end of the learning rate's decline.
         """
-        rows = self.rows.reserve or self.rows.validation
-        chosen = self.judge(self.best, rows)
+        held_out = self.examples.reserve or self.examples.validation
+        chosen = self.judge(self.best, held_out)
         # Weights that moved on since the last validation, of a run that was interrupted, are not yet judged.
         is_judged = not self._losses.steps and self.counters.nll != self.counters.best_nll
-        if self.rows.reserve is not None and is_judged:
-            last = self.judge(self.ema, rows)
+        if self.examples.reserve is not None and is_judged:
+            last = self.judge(self.ema, held_out)
             if last.nll < chosen.nll:
                 self.best, chosen = copy_tensors(self.ema), last
                 self.counters = self.counters.replace(best_nll=self.counters.nll)
         if chosen.is_solved:
-            self.criterion.settle(rows, chosen.log_prob)
+            self.criterion.settle(held_out, chosen.log_prob)
         self.counters = self.counters.replace(wall_seconds=self.clock.wall(), cpu_seconds=self.clock.cpu())
 
     def _hold_back(self, seconds: float) -> None:
         """Keep time for `_choose`, which judges the reserve twice; a validation takes so many `seconds`."""
-        if self.rows.reserve is not None:
-            needed = 2 * seconds * len(self.rows.reserve) / len(self.rows.validation)
+        if self.examples.reserve is not None:
+            needed = 2 * seconds * len(self.examples.reserve) / len(self.examples.validation)
             held_back = budget.time_to_hold_back(self.plan, self.counters, needed)
             self.counters = self.counters.replace(held_back=held_back)
 
@@ -263,18 +270,18 @@ class Trainer:
         restore_optimizer(self.optimizer, state.optimizer)
 
     def _load_weights(self, weights: Tensors) -> None:
-        self.flow.load_state_dict(weights)
+        self.model.load_state_dict(weights)
         for gradient in self.gradients:
             gradient.forget()
 
     def _on_device(self, tensors: Tensors) -> Tensors:
-        device = self.rows.train.x.device
+        device = self.model.like.device
         return {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         phases = self.plan.phases
         name = phases[self.counters.phase].optimizer if phases else "adamw"
-        return make_optimizer(name, self.flow.parameters())
+        return make_optimizer(name, self.model.parameters())
 
     def _spent(self) -> float:
         return budget.spent_share(self.plan, self.counters, self.clock.wall())

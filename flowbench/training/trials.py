@@ -9,7 +9,7 @@ import torch
 from flowbench.errors import RunFailedError
 from flowbench.models.density import Density
 from flowbench.statistics.gaussian_mixtures import Tell
-from flowbench.training.criterion import Criterion
+from flowbench.training.criterion import RowCriterion
 from flowbench.training.judge import Judgement
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.trainer import Trainer
@@ -29,7 +29,7 @@ def choose_by_trials(
     flows: Mapping[str, DensityT],
     plan: TrainingPlan,
     rows: TrainingRows,
-    make_criterion: Callable[[], Criterion],
+    make_criterion: Callable[[], RowCriterion],
     generator: torch.Generator,
     tell: Tell,
 ) -> tuple[DensityT, str]:
@@ -48,8 +48,9 @@ def choose_by_trials(
 
     def attempt(name: str, budget: TrainingPlan) -> tuple[Judgement, int]:
         generator.set_state(state)
+        flow: Density = copy.deepcopy(flows[name])
         trainer = Trainer(
-            copy.deepcopy(flows[name]),
+            flow,
             budget,
             TrainingRows(rows.train, rows.validation, None, rows.smoother),
             generator=generator,

@@ -244,7 +244,7 @@ def _train_and_evaluate(stored: StoredRun, work: _Work, state: TrainingState | N
         )
 
 
-def _load(trainer: Trainer, state: TrainingState, run: Run) -> None:
+def _load(trainer: Trainer[Any, Any], state: TrainingState, run: Run) -> None:
     try:
         trainer.load(state)
     except (RuntimeError, ValueError, KeyError) as error:

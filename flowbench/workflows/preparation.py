@@ -20,7 +20,7 @@ from flowbench.models.rows import Rows
 from flowbench.registry import MODELS, TRANSFORMS
 from flowbench.statistics.gaussian_mixtures import Tell, silent
 from flowbench.store import Run
-from flowbench.training.criterion import Criterion
+from flowbench.training.criterion import RowCriterion
 from flowbench.training.progress import Progress
 from flowbench.training.smoothing import SmoothedBootstrap
 from flowbench.training.stopwatch import Stopwatch
@@ -170,7 +170,7 @@ def prepare(
             config.plan,
             learnt,
             # It settles the background's shares, so each trial gets a copy.
-            lambda: Criterion(copy.deepcopy(model.background), validation_log_det),
+            lambda: RowCriterion(copy.deepcopy(model.background), validation_log_det),
             draws,
             tell,
         )
@@ -207,7 +207,7 @@ def _encode(model: DensityModel, rows: Rows) -> tuple[Rows, Tensor]:
 
 def make_trainer(
     prepared: Prepared, watch: Watch, on_validation: Callable[[Progress], None] = lambda progress: None
-) -> Trainer:
+) -> Trainer[Density, Rows]:
     """The trainer of a prepared model, drawing from the run's own random stream."""
     config = prepared.config
     rows = TrainingRows(prepared.train, prepared.validation, prepared.reserve, prepared.smoother)
@@ -215,7 +215,7 @@ def make_trainer(
         prepared.model.flow,
         config.plan,
         rows,
-        criterion=Criterion(prepared.model.background, prepared.validation_log_det),
+        criterion=RowCriterion(prepared.model.background, prepared.validation_log_det),
         generator=random_stream(config.seed, TRAINING, config.device),
         on_progress=watch.on_progress,
         on_validation=on_validation,

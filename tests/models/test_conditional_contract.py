@@ -16,6 +16,7 @@ from flowbench.models.classical.kernel import KernelDensity
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.density import Density, Flow, base_log_prob
 from flowbench.models.mixture import Mixture
+from flowbench.models.rows import Rows
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.registry import INTEGRATORS, MODELS
 from flowbench.store.tensors import read_tensors, write_tensors
@@ -137,7 +138,7 @@ def test_every_parameter_and_the_context_get_a_gradient(name: str, values: dict[
     context = rows(20, GIVENS, 5).float().requires_grad_()
     objective = Likelihood(LikelihoodOptions())
     x = rows(20, 3).float()
-    loss = objective(flow, x, torch.Generator().manual_seed(0), context).total
+    loss = objective(flow, Rows(x, context), torch.Generator().manual_seed(0)).total
     loss.backward()  # type: ignore[no-untyped-call]
     for label, part in [("context", context), *flow.named_parameters()]:
         assert part.grad is not None, label

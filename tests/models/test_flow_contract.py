@@ -19,6 +19,7 @@ from flowbench.models.rows import Rows
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.registry import INTEGRATORS, MODELS
 from flowbench.store.tensors import read_tensors, write_tensors
+from flowbench.training.criterion import RowCriterion
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.state import from_arrays, to_arrays
 from flowbench.training.trainer import Trainer
@@ -93,7 +94,7 @@ def fitted(name: str, values: dict[str, object]) -> DensityModel:
     plan = TrainingPlan(**{**flow.default_plan("toy"), "steps": 150, "patience": 0})
     generator = torch.Generator().manual_seed(3)
     table = TrainingRows(Rows(z[:1800].float()), Rows(z[1800:].float()))
-    Trainer(flow, plan, table, generator=generator).run()
+    Trainer(flow, plan, table, generator=generator, criterion=RowCriterion()).run()
     return DensityModel(TableEncoder(("a", "b"), [transform]), flow)
 
 
@@ -167,7 +168,7 @@ def test_every_parameter_gets_a_gradient(name: str, values: dict[str, object]) -
     if not list(flow.parameters()):
         pytest.skip("it is fitted without gradients")
     objective = Likelihood(LikelihoodOptions())
-    loss = objective(flow, rows(20, 3).float(), torch.Generator().manual_seed(0)).total
+    loss = objective(flow, Rows(rows(20, 3).float()), torch.Generator().manual_seed(0)).total
     loss.backward()  # type: ignore[no-untyped-call]
     for label, parameter in flow.named_parameters():
         assert parameter.grad is not None, label

@@ -7,6 +7,7 @@ from torch import Tensor
 from flowbench.errors import ConfigurationError
 from flowbench.models.continuous.fields.potential import Potential, PotentialOptions, Slopes
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
+from flowbench.models.rows import Rows
 from flowbench.objectives.ot_flow import OTFlow, OTFlowOptions, ot_flow_rates
 
 SCALE = 3.0
@@ -82,7 +83,7 @@ def test_costs_of_the_optimal_transport_between_gaussians() -> None:
     x = SCALE * torch.randn(6, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.no_grad():
         mapped, (transport, residual) = flow.to_base_with_integrals(x, ot_flow_rates(flow.field), 2)
-        nll = OTFlow(OTFlowOptions())(flow, x, torch.Generator()).terms["nll"]
+        nll = OTFlow(OTFlowOptions())(flow, Rows(x), torch.Generator()).terms["nll"]
     torch.testing.assert_close(mapped.value, x / SCALE)
     torch.testing.assert_close(transport, (x - x / SCALE).square().sum(1) / 2)
     torch.testing.assert_close(residual, torch.zeros(6).double(), atol=1e-9, rtol=0)
@@ -92,7 +93,7 @@ def test_costs_of_the_optimal_transport_between_gaussians() -> None:
 
 def test_residual_is_positive_for_any_other_potential() -> None:
     loss = OTFlow(OTFlowOptions(transport=0.5, hamilton_jacobi=2))(
-        ot_flow(), torch.ones(3, 2, dtype=torch.float64), torch.Generator()
+        ot_flow(), Rows(torch.ones(3, 2, dtype=torch.float64)), torch.Generator()
     )
     terms = loss.terms
     assert terms["hamilton_jacobi"] > 0.01

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from flowbench.errors import ConfigurationError
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
+from flowbench.models.rows import Rows
 from flowbench.objectives.coupling import optimal_transport
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.objectives.paths import PATHS, PathName
@@ -85,7 +86,7 @@ def test_loss_of_the_exact_velocity_under_optimal_transport() -> None:
     data = 3 + torch.randn(1000, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     losses = [
         FlowMatching(FlowMatchingOptions(coupling=coupling, coupling_size=1000))(
-            flow, data, torch.Generator().manual_seed(2)
+            flow, Rows(data), torch.Generator().manual_seed(2)
         ).total.item()
         for coupling in ("independent", "minibatch-ot")
     ]
@@ -100,7 +101,7 @@ def test_mirror_images_cancel_what_is_odd_in_the_base() -> None:
     _, data = samples(50, 3, 1)
     base = torch.randn(50, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     objective = FlowMatching(FlowMatchingOptions(antithetic=True, late_share=0.0))
-    loss = objective(flow, data, torch.Generator().manual_seed(2)).total
+    loss = objective(flow, Rows(data), torch.Generator().manual_seed(2)).total
     torch.testing.assert_close(loss, ((3 - data).square() + base.square()).mean())
 
 
@@ -115,7 +116,7 @@ def test_mirror_images_and_rarer_late_times_leave_the_mean_as_it_is() -> None:
         early, late = [1 + (times**power - 1).square().mean() for times in (even, 1 - 1e-3**even)]
         for antithetic in (False, True):
             options = FlowMatchingOptions(antithetic=antithetic, late_share=0.9)
-            loss = FlowMatching(options)(flow, data, torch.Generator().manual_seed(3)).total
+            loss = FlowMatching(options)(flow, Rows(data), torch.Generator().manual_seed(3)).total
             torch.testing.assert_close(loss, 0.9 * late + 0.1 * early, atol=0.03, rtol=0)
 
 

@@ -7,6 +7,7 @@ from scipy.integrate import quad
 from flowbench.errors import ConfigurationError
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
+from flowbench.models.rows import Rows
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.registry import OBJECTIVES
@@ -46,8 +47,8 @@ def test_contract(name: str, values: dict[str, object]) -> None:
     flow, batch = continuous(objective=name), normal_rows(32)
     objective.check(flow)
     before = torch.get_rng_state()
-    first = objective(flow, batch, torch.Generator().manual_seed(2)).total
-    second = objective(flow, batch, torch.Generator().manual_seed(2)).total
+    first = objective(flow, Rows(batch), torch.Generator().manual_seed(2)).total
+    second = objective(flow, Rows(batch), torch.Generator().manual_seed(2)).total
     assert torch.equal(before, torch.get_rng_state())
     assert first.shape == ()
     assert torch.equal(first, second)
@@ -61,7 +62,7 @@ def test_likelihood_is_the_mean_negative_log_density() -> None:
     flow = GaussianFlow(2, GaussianOptions(), torch.Generator())
     batch = normal_rows(100)
     flow.initialise(batch)
-    loss = Likelihood(LikelihoodOptions())(flow, batch, torch.Generator()).total
+    loss = Likelihood(LikelihoodOptions())(flow, Rows(batch), torch.Generator()).total
     mean, covariance = batch.double().mean(0), batch.double().T.cov(correction=0)
     truth = torch.distributions.MultivariateNormal(mean, covariance)
     expected = -truth.log_prob(batch.double()).mean()  # type: ignore[no-untyped-call]
@@ -76,7 +77,9 @@ def test_flow_matching_loss_of_the_exact_velocity_of_a_gaussian() -> None:
     expected, _ = quad(lambda t: 2 - (2 * t - 1) ** 2 / (t**2 + (1 - t) ** 2), 0, 1)
     objective = FlowMatching(FlowMatchingOptions(late_share=0.0))
     with torch.no_grad():
-        loss = objective(continuous(), normal_rows(400_000), torch.Generator().manual_seed(3)).total.item()
+        loss = objective(
+            continuous(), Rows(normal_rows(400_000)), torch.Generator().manual_seed(3)
+        ).total.item()
     assert loss == pytest.approx(expected, abs=0.01)
 
 

@@ -10,6 +10,7 @@ from flowbench.errors import ConfigurationError
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import base_log_prob
+from flowbench.models.rows import Rows
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.objectives.regularised_likelihood import (
     RegularisedLikelihood,
@@ -91,11 +92,11 @@ def test_estimated_frobenius_norm_is_unbiased(divergence: str, probes: int) -> N
 def test_loss_is_the_weighted_sum_of_its_terms() -> None:
     flow, x = moved_flow(), rows(6)
     objective = RegularisedLikelihood(RegularisedLikelihoodOptions(kinetic_energy=0.3, jacobian_frobenius=2))
-    loss = objective(flow, x, generator())
+    loss = objective(flow, Rows(x), generator())
     terms = loss.terms
     expected = terms["nll"] + 0.3 * terms["kinetic_energy"] + 2 * terms["jacobian_frobenius"]
     torch.testing.assert_close(loss.total.detach(), expected)
-    nll = Likelihood(LikelihoodOptions())(flow, x, generator()).total
+    nll = Likelihood(LikelihoodOptions())(flow, Rows(x), generator()).total
     torch.testing.assert_close(terms["nll"], nll.detach(), atol=1e-6, rtol=1e-6)
     assert not any(term.requires_grad for term in terms.values())
 
@@ -106,12 +107,12 @@ def test_gradients_reach_the_field_through_the_costs(gradient_by: str) -> None:
     flow, x = moved_flow(gradient=gradient_by), rows(4)
     objective = RegularisedLikelihood(RegularisedLikelihoodOptions(kinetic_energy=1, jacobian_frobenius=1))
     weight = flow.field.get_parameter("second.weight")
-    (gradient,) = torch.autograd.grad(objective(flow, x, generator()).total, weight)
+    (gradient,) = torch.autograd.grad(objective(flow, Rows(x), generator()).total, weight)
     values = []
     with torch.no_grad():
         for step in (1e-4, -1e-4):
             weight += step * gradient.sign()
-            values.append(objective(flow, x, generator()).total.item())
+            values.append(objective(flow, Rows(x), generator()).total.item())
             weight -= step * gradient.sign()
     assert (values[0] - values[1]) / 2e-4 == pytest.approx(gradient.abs().sum().item(), rel=1e-4)
 
@@ -157,7 +158,7 @@ def test_random_end_averages_the_likelihood_over_an_interval() -> None:
     flow, x = moved_flow(2), rows(5, 2)
     flow.field = Growth(0.7)
     source, objective = generator(), Likelihood(LikelihoodOptions(random_end=0.5))
-    losses = torch.stack([objective(flow, x, source).total for _ in range(200)])
+    losses = torch.stack([objective(flow, Rows(x), source).total for _ in range(200)])
     ends = torch.linspace(-0.5, 0.5, 1001, dtype=torch.float64)
     truth = torch.stack(
         [(1.4 * (1 - end) - base_log_prob(x * torch.exp(-0.7 * (1 - end)))).mean() for end in ends]

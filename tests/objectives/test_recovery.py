@@ -7,7 +7,8 @@ from torch import Tensor
 from flowbench.errors import ConfigurationError
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
-from flowbench.objectives.objective import Objective
+from flowbench.models.rows import Rows
+from flowbench.objectives.objective import DensityObjective
 from flowbench.objectives.reverse_kl import ReverseKL, ReverseKLOptions
 from flowbench.registry import OBJECTIVES
 
@@ -39,7 +40,7 @@ def continuous(field: dict[str, object]) -> ContinuousFlow:
     return ContinuousFlow(2, options, torch.Generator().manual_seed(0))
 
 
-def recovered(objective: Objective, flow: ContinuousFlow, steps: int) -> tuple[Tensor, Tensor]:
+def recovered(objective: DensityObjective, flow: ContinuousFlow, steps: int) -> tuple[Tensor, Tensor]:
     """Mean and covariance of the flow after some steps of Adam, its rate falling to zero."""
     generator = torch.Generator().manual_seed(1)
     scale = TRUTH.scale_tril.T
@@ -48,7 +49,7 @@ def recovered(objective: Objective, flow: ContinuousFlow, steps: int) -> tuple[T
     for _ in range(steps):
         batch = TRUTH.mean + torch.randn(256, 2, generator=generator) @ scale
         optimizer.zero_grad()
-        objective(flow, batch, generator).total.backward()  # type: ignore[no-untyped-call]
+        objective(flow, Rows(batch), generator).total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     options = type(flow.integrator).Options(atol=1e-5, rtol=1e-5)  # type: ignore[call-arg]
@@ -87,8 +88,8 @@ def test_reverse_kl_of_the_untrained_flow_is_a_closed_form() -> None:
     objective = ReverseKL(ReverseKLOptions(), target=target.log_prob)
     flow, seed = continuous(NETWORK), torch.Generator().manual_seed
     with torch.no_grad():
-        loss = objective(flow, torch.zeros(20_000, 2), seed(2)).total
-        again = objective(flow, torch.full((20_000, 2), 9.0), seed(2)).total
+        loss = objective(flow, Rows(torch.zeros(20_000, 2)), seed(2)).total
+        again = objective(flow, Rows(torch.full((20_000, 2), 9.0)), seed(2)).total
     # Of 20,000 draws: the divergence of one row has the standard deviation |m|.
     assert loss.item() == pytest.approx(2.5, abs=4 * (5 / 20_000) ** 0.5)
     assert torch.equal(loss, again)
@@ -101,4 +102,4 @@ def test_reverse_kl_refuses_what_it_cannot_train() -> None:
     with pytest.raises(ConfigurationError, match="needs a continuous flow"):
         objective.check(GaussianFlow(2, GaussianOptions(), torch.Generator()))
     with pytest.raises(ConfigurationError, match=r"log-densities of shape \(5,\).*got \(5, 2\)"):
-        objective(continuous(NETWORK), torch.zeros(5, 2), torch.Generator())
+        objective(continuous(NETWORK), Rows(torch.zeros(5, 2)), torch.Generator())

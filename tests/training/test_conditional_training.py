@@ -12,7 +12,7 @@ from flowbench.models.density import Density, Scores, base_log_prob
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions
 from flowbench.models.rows import Rows
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
-from flowbench.training.criterion import Criterion
+from flowbench.training.criterion import RowCriterion
 from flowbench.training.gradient import Gradient
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.state import TrainingState
@@ -50,26 +50,33 @@ def table(n: int, seed: int) -> Rows:
     return Rows(mean + NOISE * torch.randn(n, 2, generator=random), context)
 
 
-def trainer(steps: int, **hooks: Any) -> Trainer:
+def trainer(steps: int, **hooks: Any) -> Trainer[Density, Rows]:
     phase = {"batch_size": 256, "learning_rate": 0.05, "warmup_steps": 0}
     plan = TrainingPlan(**{"phases": [phase], "steps": steps, "patience": 0, "validation_steps": 50})
     rows = TrainingRows(table(2000, seed=1), table(500, seed=2), table(600, seed=3))
-    made = Trainer(LinearNormal(), plan, rows, generator=torch.Generator().manual_seed(4), **hooks)
+    made = Trainer(
+        LinearNormal(),
+        plan,
+        rows,
+        generator=torch.Generator().manual_seed(4),
+        **{"criterion": RowCriterion(), **hooks},
+    )
     return made
 
 
 def test_it_learns_what_least_squares_finds() -> None:
     learnt = trainer(steps=400)
     assert learnt.run() == "finished"
-    train = learnt.rows.train
+    assert isinstance(learnt.examples, TrainingRows)
+    train = learnt.examples.train
     assert train.context is not None
     design = torch.cat([train.context, torch.ones(len(train), 1)], 1)
     found = torch.linalg.lstsq(design, train.x).solution
-    assert isinstance(learnt.flow, LinearNormal)
-    torch.testing.assert_close(learnt.flow.weight.detach(), found[:3], atol=0.02, rtol=0)
-    torch.testing.assert_close(learnt.flow.bias.detach(), found[3], atol=0.02, rtol=0)
+    assert isinstance(learnt.model, LinearNormal)
+    torch.testing.assert_close(learnt.model.weight.detach(), found[:3], atol=0.02, rtol=0)
+    torch.testing.assert_close(learnt.model.bias.detach(), found[3], atol=0.02, rtol=0)
     residual = (train.x - design @ found).square().mean().sqrt().item()
-    assert learnt.flow.log_scale.exp().item() == pytest.approx(residual, rel=0.03)
+    assert learnt.model.log_scale.exp().item() == pytest.approx(residual, rel=0.03)
     # The entropy of x given c is 0.43 nats. Without c, or with that of another row, it is 4.8.
     assert learnt.counters.best_nll == pytest.approx(0.43, abs=0.1)
 
@@ -77,7 +84,7 @@ def test_it_learns_what_least_squares_finds() -> None:
 def test_the_criterion_gets_the_context_of_its_rows() -> None:
     seen: dict[int, bool] = {}
 
-    class Watching(Criterion):
+    class Watching(RowCriterion):
         def nll(self, rows: Rows, log_prob: Tensor) -> Tensor:
             expected = table(len(rows), seed={500: 2, 600: 3}[len(rows)])
             assert rows.context is not None and expected.context is not None
@@ -102,8 +109,8 @@ def test_it_resumes_bit_for_bit() -> None:
         resumed.load(TrainingState.unpack(*state.pack()))
         resumed.run()
         assert all(
-            torch.equal(whole.flow.state_dict()[key], tensor)
-            for key, tensor in resumed.flow.state_dict().items()
+            torch.equal(whole.model.state_dict()[key], tensor)
+            for key, tensor in resumed.model.state_dict().items()
         )
 
 
@@ -112,7 +119,7 @@ def test_a_density_without_context_refuses_one() -> None:
     rows = TrainingRows(table(200, seed=1), table(50, seed=2))
     flow = PlanarFlow(2, PlanarOptions(layers=2), torch.Generator().manual_seed(0))
     with pytest.raises(ConfigurationError, match="context"):
-        Trainer(flow, plan, rows, generator=torch.Generator().manual_seed(4)).run()
+        Trainer(flow, plan, rows, criterion=RowCriterion(), generator=torch.Generator().manual_seed(4)).run()
 
 
 @pytest.mark.gpu
@@ -133,7 +140,7 @@ def test_a_recorded_step_reads_the_context_of_its_own_batch() -> None:
         batch = table(64, seed=step)
         assert batch.context is not None
         x, context = batch.x.cuda(), batch.context.cuda()
-        (found, _), (expected, _) = (gradient(x, context) for gradient in gradients)
+        (found, _), (expected, _) = (gradient(Rows(x, context)) for gradient in gradients)
         assert found.total.item() == pytest.approx(expected.total.item(), rel=1e-5)
         for own, other in zip(*(each.parameters() for each in flows), strict=True):
             assert own.grad is not None and other.grad is not None

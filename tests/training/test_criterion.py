@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flowbench.models.background import Background
 from flowbench.models.rows import Rows
-from flowbench.training.criterion import Criterion
+from flowbench.training.criterion import RowCriterion
 
 
 def held_out() -> tuple[Rows, Tensor]:
@@ -28,20 +28,20 @@ def background() -> Background:
 
 def test_alone_it_is_the_flows_own() -> None:
     rows, log_prob = held_out()
-    assert torch.equal(Criterion().nll(rows, log_prob), -log_prob)
-    Criterion().settle(rows, log_prob)
+    assert torch.equal(RowCriterion().nll(rows, log_prob), -log_prob)
+    RowCriterion().settle(rows, log_prob)
 
 
 def test_transforms_move_it_to_data_units() -> None:
     rows, log_prob = held_out()
-    torch.testing.assert_close(Criterion(log_det=1.5).nll(rows, log_prob), -log_prob - 1.5)
+    torch.testing.assert_close(RowCriterion(log_det=1.5).nll(rows, log_prob), -log_prob - 1.5)
 
 
 def test_a_background_takes_part_at_the_shares_that_suit_the_rows() -> None:
     rows, log_prob = held_out()
     own = background()
     before = own.share.item(), own.normal_share.item()
-    found = Criterion(own).nll(rows, log_prob).numpy()
+    found = RowCriterion(own).nll(rows, log_prob).numpy()
     a, b = own.best_shares(log_prob, rows.x)
     normal = multivariate_normal(np.zeros(2)).logpdf(rows.x.numpy())
     parts = np.stack([log_prob.numpy(), own.mixture.log_prob(rows.x.double()).numpy(), normal])
@@ -54,7 +54,7 @@ def test_a_background_takes_part_at_the_shares_that_suit_the_rows() -> None:
 def test_settling_gives_the_background_these_shares() -> None:
     rows, log_prob = held_out()
     own = background()
-    criterion = Criterion(own)
+    criterion = RowCriterion(own)
     found = criterion.nll(rows, log_prob)
     criterion.settle(rows, log_prob)
     assert (own.share.item(), own.normal_share.item()) == own.best_shares(log_prob, rows.x)

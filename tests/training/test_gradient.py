@@ -8,9 +8,10 @@ from torch import Tensor
 
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import Density
+from flowbench.models.rows import Rows
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
-from flowbench.objectives.objective import LossTerms, Objective
+from flowbench.objectives.objective import DensityObjective, LossTerms, Objective
 from flowbench.registry import FIELDS, MODELS, OBJECTIVES
 from flowbench.training.gradient import Gradient
 from flowbench.training.precision import matmul_precision
@@ -25,24 +26,24 @@ def continuous(field: str = "time-mlp") -> ContinuousFlow:
     return ContinuousFlow(3, options, torch.Generator().manual_seed(0))
 
 
-class Scaled(Objective):
+class Scaled(DensityObjective):
     """Another objective, times a factor; never recorded."""
 
-    def __init__(self, objective: Objective, factor: float = 1.0) -> None:
+    def __init__(self, objective: Objective[Density, Rows], factor: float = 1.0) -> None:
         super().__init__(objective.options)
         self.objective = objective
         self.factor = factor
 
     def __call__(
-        self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+        self, model: Density, batch: Rows, generator: torch.Generator, spent: float = 1.0
     ) -> LossTerms:
-        found = self.objective(flow, batch, generator, context)
+        found = self.objective(model, batch, generator, spent)
         return LossTerms(self.factor * found.total, found.terms)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_a_gradient_longer_than_the_bound_is_brought_down_to_it(factor: float) -> None:
-    flow, batch = continuous(), normal_rows(64)
+    flow, batch = continuous(), Rows(normal_rows(64))
     objective = Scaled(FlowMatching(FlowMatchingOptions()), factor)
     loss = objective(flow, batch, torch.Generator().manual_seed(2)).total
     expected = torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(flow.parameters()))])
@@ -71,7 +72,7 @@ def test_only_work_that_no_value_decides_is_called_static() -> None:
         assert not objective(objective.Options()).is_static_for(continuous())
 
 
-def static_step(name: str) -> tuple[Density, Objective]:
+def static_step(name: str) -> tuple[Density, Objective[Density, Rows]]:
     """The flow and the objective of a step that is static."""
     if name in MODELS.names():
         flow_class = MODELS.get(name)
@@ -105,7 +106,7 @@ def test_a_recorded_step_is_the_step_itself(name: str, precision: str) -> None:
     optimizers = [torch.optim.AdamW(flow.parameters(), lr=1e-2, fused=True) for flow in flows]
     losses = []
     for step in range(5):
-        batch = normal_rows(256, seed=step).cuda()
+        batch = Rows(normal_rows(256, seed=step).cuda())
         with matmul_precision(precision):
             (found, norm), (expected, expected_norm) = (gradient(batch) for gradient in gradients)
         assert found.total.item() == pytest.approx(expected.total.item(), rel=1e-4)

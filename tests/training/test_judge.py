@@ -11,7 +11,7 @@ from flowbench.errors import IntegrationError
 from flowbench.models.density import Scores
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions
 from flowbench.models.rows import Rows
-from flowbench.training.criterion import Criterion
+from flowbench.training.criterion import RowCriterion
 from flowbench.training.judge import Judge, Judgement
 
 
@@ -26,10 +26,10 @@ def held_out(n: int = 50) -> Rows:
 def test_it_judges_the_weights_that_it_is_given() -> None:
     flow, other, rows = planar(), planar(seed=5), held_out()
     before = {name: value.clone() for name, value in flow.state_dict().items()}
-    found = Judge(flow, Criterion(), chunk=50)(dict(other.state_dict()), rows)
+    found = Judge(flow, RowCriterion(), chunk=50)(dict(other.state_dict()), rows)
     expected = other.log_prob(rows.x).detach().double()
     assert torch.equal(found.log_prob, expected)
-    assert torch.equal(found.row_nll, -expected)
+    assert torch.equal(found.each_nll, -expected)
     assert found.nll == pytest.approx(-expected.mean().item())
     assert found.is_solved and not found.fault and found.nfe is None and found.seconds > 0
     assert not found.log_prob.requires_grad
@@ -48,9 +48,9 @@ def test_rows_are_scored_in_chunks() -> None:
 
     flow, rows = Counted(2, PlanarOptions(layers=3), torch.Generator().manual_seed(0)), held_out()
     weights = dict(flow.state_dict())
-    parts = Judge(flow, Criterion(), chunk=20)(weights, rows)
+    parts = Judge(flow, RowCriterion(), chunk=20)(weights, rows)
     assert Counted.sizes == [20, 20, 10]
-    torch.testing.assert_close(parts.log_prob, Judge(flow, Criterion(), chunk=50)(weights, rows).log_prob)
+    torch.testing.assert_close(parts.log_prob, Judge(flow, RowCriterion(), chunk=50)(weights, rows).log_prob)
 
 
 def test_a_failed_solve_is_an_answer() -> None:
@@ -61,7 +61,7 @@ def test_a_failed_solve_is_an_answer() -> None:
             raise IntegrationError("the solve met its cap")
 
     flow = Unsolvable(2, PlanarOptions(layers=3), torch.Generator())
-    found = Judge(flow, Criterion(), chunk=50)(dict(flow.state_dict()), held_out())
+    found = Judge(flow, RowCriterion(), chunk=50)(dict(flow.state_dict()), held_out())
     assert found.fault == "the solve met its cap"
     assert found.nll == math.inf and not found.is_solved
     assert found.nfe is None and torch.isnan(found.log_prob).all()
@@ -70,26 +70,26 @@ def test_a_failed_solve_is_an_answer() -> None:
 def test_one_row_without_a_number_is_no_figure_at_all() -> None:
     flow, rows = planar(), held_out()
     rows.x[3] = math.nan
-    found = Judge(flow, Criterion(), chunk=50)(dict(flow.state_dict()), rows)
-    assert found.nll == math.inf and torch.isinf(found.row_nll).all()
-    assert found.fault == "some rows have no finite log-likelihood"
+    found = Judge(flow, RowCriterion(), chunk=50)(dict(flow.state_dict()), rows)
+    assert found.nll == math.inf and torch.isinf(found.each_nll).all()
+    assert found.fault == "some have no finite log-likelihood"
     assert not found.is_solved
 
 
 def test_a_criterion_without_a_number_is_no_figure_either() -> None:
-    class Infinite(Criterion):
+    class Infinite(RowCriterion):
         def nll(self, rows: Rows, log_prob: Tensor) -> Tensor:
             return torch.full_like(log_prob, -math.inf)
 
     flow = planar()
     found = Judge(flow, Infinite(), chunk=50)(dict(flow.state_dict()), held_out())
     assert found.nll == math.inf
-    assert found.fault == "some rows have no finite log-likelihood"
+    assert found.fault == "some have no finite log-likelihood"
     assert found.is_solved
 
 
-def judged(row_nll: Tensor) -> Judgement:
-    return Judgement(-row_nll, row_nll, None, "", 0.0)
+def judged(each_nll: Tensor) -> Judgement:
+    return Judgement(-each_nll, each_nll, None, "", 0.0)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -16,7 +16,7 @@ from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
 from flowbench.objectives.objective import LossTerms
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.registry import MODELS
-from flowbench.training.criterion import Criterion
+from flowbench.training.criterion import RowCriterion
 from flowbench.training.gradient import Gradient
 from flowbench.training.judge import Judge, Judgement
 from flowbench.training.plan import TrainingPlan
@@ -38,7 +38,7 @@ def cloud(n: int, seed: int = 0) -> Tensor:
     return torch.stack([z[:, 0], z[:, 1] + z[:, 0] ** 2 / 2], 1)
 
 
-class Figures(Criterion):
+class Figures(RowCriterion):
     """A criterion whose figures a test makes, from the rows and their log-densities under the flow."""
 
     def __init__(
@@ -50,11 +50,11 @@ class Figures(Criterion):
         self._nll = nll
         self._settle = settle
 
-    def nll(self, rows: Rows, log_prob: Tensor) -> Tensor:
-        return self._nll(rows.x, log_prob)
+    def nll(self, examples: Rows, log_prob: Tensor) -> Tensor:
+        return self._nll(examples.x, log_prob)
 
-    def settle(self, rows: Rows, log_prob: Tensor) -> None:
-        self._settle(rows.x, log_prob)
+    def settle(self, examples: Rows, log_prob: Tensor) -> None:
+        self._settle(examples.x, log_prob)
 
 
 def make_trainer(
@@ -62,7 +62,7 @@ def make_trainer(
     plan: dict[str, object] | None = None,
     reserve: Tensor | None = None,
     **hooks: object,
-) -> Trainer:
+) -> Trainer[Density, Rows]:
     values = {"phases": [{"batch_size": 64}], "steps": 60, **(plan or {})}
     rows = TrainingRows(
         Rows(cloud(500)), Rows(cloud(200, seed=1)), None if reserve is None else Rows(reserve)
@@ -72,11 +72,11 @@ def make_trainer(
         TrainingPlan(**values),
         rows,
         generator=torch.Generator().manual_seed(2),
-        **hooks,  # type: ignore[arg-type]
+        **{"criterion": RowCriterion(), **hooks},  # type: ignore[arg-type]
     )
 
 
-def options_of(gradient: Gradient) -> LikelihoodOptions:
+def options_of(gradient: Gradient[Density, Rows]) -> LikelihoodOptions:
     """The options of its objective, which is maximum likelihood."""
     options = gradient.objective.options
     assert isinstance(options, LikelihoodOptions)
@@ -89,16 +89,16 @@ def test_training_lowers_the_validation_nll_and_leaves_the_best_weights() -> Non
     assert trainer.run() == "finished"
     assert seen[-1].best_nll < seen[0].validation_nll - 0.1
     assert trainer.counters.step == 200
-    final = -trainer.flow.log_prob(trainer.rows.validation.x).double().mean().item()
+    final = -trainer.model.log_prob(trainer.examples.validation.x).double().mean().item()
     assert final == pytest.approx(min(p.validation_nll for p in seen), abs=1e-6)
 
 
 def test_the_first_step_of_the_average_is_the_weights_themselves_but_for_a_tenth() -> None:
     trainer = make_trainer(plan={"steps": 1})
-    before = {key: value.clone() for key, value in trainer.flow.state_dict().items()}
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     weights: dict[str, Tensor] = {}
     trainer.on_validation = lambda progress: weights.update(
-        {key: value.clone() for key, value in trainer.flow.state_dict().items()}
+        {key: value.clone() for key, value in trainer.model.state_dict().items()}
     )
     trainer.run()
     for key, start in before.items():
@@ -125,17 +125,17 @@ def test_further_rows_let_the_last_weights_take_the_place_of_lucky_ones() -> Non
     trainer = make_trainer(
         plan={"steps": 200, "patience": 0}, reserve=fresh, criterion=Figures(lucky_start())
     )
-    start = -trainer.flow.log_prob(fresh).mean().item()
+    start = -trainer.model.log_prob(fresh).mean().item()
     trainer.run()
-    assert all(torch.equal(trainer.flow.state_dict()[key], last) for key, last in trainer.ema.items())
-    assert -trainer.flow.log_prob(fresh).mean().item() < start - 0.1
+    assert all(torch.equal(trainer.model.state_dict()[key], last) for key, last in trainer.ema.items())
+    assert -trainer.model.log_prob(fresh).mean().item() < start - 0.1
 
 
 def test_without_further_rows_the_validation_rows_have_the_last_word() -> None:
     trainer = make_trainer(plan={"patience": 0}, criterion=Figures(lucky_start()))
-    before = {key: value.clone() for key, value in trainer.flow.state_dict().items()}
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     trainer.run()
-    assert all(torch.equal(trainer.flow.state_dict()[key], value) for key, value in before.items())
+    assert all(torch.equal(trainer.model.state_dict()[key], value) for key, value in before.items())
 
 
 def test_what_follows_from_the_weights_is_settled_by_the_best() -> None:
@@ -147,7 +147,7 @@ def test_what_follows_from_the_weights_is_settled_by_the_best() -> None:
     )
     trainer.run()
     assert len(judged) == 1
-    assert torch.equal(judged[-1], trainer.flow.log_prob(cloud(400, seed=3)).double())
+    assert torch.equal(judged[-1], trainer.model.log_prob(cloud(400, seed=3)).double())
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_an_interrupted_run_keeps_its_best_weights() -> None:
     assert trainer.run() == "interrupted"
     assert trainer.counters.step == 120
     assert math.isfinite(trainer.counters.best_nll)
-    kept = trainer.flow.state_dict()
+    kept = trainer.model.state_dict()
     assert all(torch.equal(kept[name], tensor) for name, tensor in trainer.best.items())
     assert any(not torch.equal(kept[name], tensor) for name, tensor in trainer.ema.items())
 
@@ -223,12 +223,12 @@ def test_what_a_phase_learnt_last_is_judged_before_the_next_begins() -> None:
 
     class Watched(Likelihood):
         def __call__(
-            self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+            self, model: Density, batch: Rows, generator: torch.Generator, spent: float = 1.0
         ) -> LossTerms:
             if not began:
                 assert trainer.counters.rate_scale == 1
-                began.append({name: value.clone() for name, value in flow.state_dict().items()})
-            return super().__call__(flow, batch, generator, context)
+                began.append({name: value.clone() for name, value in model.state_dict().items()})
+            return super().__call__(model, batch, generator, spent)
 
     trainer.gradients[1].objective = Watched(options_of(trainer.gradients[1]))
     averages: list[dict[str, Tensor]] = []
@@ -265,10 +265,10 @@ def test_no_phase_is_skipped_for_what_was_done_before_the_first_step() -> None:
 
     class Slow(Likelihood):
         def __call__(
-            self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+            self, model: Density, batch: Rows, generator: torch.Generator, spent: float = 1.0
         ) -> LossTerms:
             clock.advance(1.0)
-            return super().__call__(flow, batch, generator, context)
+            return super().__call__(model, batch, generator, spent)
 
     def nll(x: Tensor, log_prob: Tensor) -> Tensor:
         clock.advance(3.0 if clock.seconds == 5.0 else 0.0)
@@ -307,11 +307,11 @@ def test_training_that_no_validation_can_judge_fails() -> None:
     with pytest.raises(RunFailedError, match=r"no validation gave a finite NLL.*max_nfe"):
         trainer.run()
     trainer = make_trainer(criterion=Figures(lambda x, log_prob: log_prob / 0))
-    with pytest.raises(RunFailedError, match=r"some rows have no finite log-likelihood; look for extreme"):
+    with pytest.raises(RunFailedError, match=r"some have no finite log-likelihood; look for extreme"):
         trainer.run()
     trainer = make_trainer(plan={"steps": 8})
-    trainer.rows.validation.x[3] = math.nan
-    with pytest.raises(RunFailedError, match=r"some rows have no finite log-likelihood; look for extreme"):
+    trainer.examples.validation.x[3] = math.nan
+    with pytest.raises(RunFailedError, match=r"some have no finite log-likelihood; look for extreme"):
         trainer.run()
 
 
@@ -344,7 +344,7 @@ def test_a_fixed_grid_is_not_exploited() -> None:
     make_trainer(flow, plan).run()
     assert exact_nll(flow) < before + 1e-3
     trainer = make_trainer(exploited, plan)
-    trainer.judge.flow = copy.deepcopy(exploited)
+    trainer.judge.model = copy.deepcopy(exploited)
     trainer.run()
     assert exact_nll(exploited) > before + 0.02
 
@@ -356,10 +356,10 @@ def faulty(fails: Callable[[int], bool], error: Exception | None = None) -> type
         calls = 0
 
         def __call__(
-            self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+            self, model: Density, batch: Rows, generator: torch.Generator, spent: float = 1.0
         ) -> LossTerms:
             Faulty.calls += 1
-            loss = super().__call__(flow, batch, generator, context)
+            loss = super().__call__(model, batch, generator, spent)
             if not fails(Faulty.calls):
                 return loss
             if error is not None:
@@ -376,7 +376,7 @@ def test_a_breakdown_rolls_back_and_lowers_the_rate(error: Exception | None) -> 
     assert trainer.run() == "finished"
     assert trainer.counters.rollbacks == 1
     assert trainer.counters.rate_scale == 0.5
-    assert all(torch.isfinite(tensor).all() for tensor in trainer.flow.state_dict().values())
+    assert all(torch.isfinite(tensor).all() for tensor in trainer.model.state_dict().values())
 
 
 def test_a_hopeless_run_fails_with_a_diagnosis_and_the_best_weights() -> None:
@@ -384,7 +384,7 @@ def test_a_hopeless_run_fails_with_a_diagnosis_and_the_best_weights() -> None:
     trainer.gradients[0].objective = faulty(lambda call: call > 30)(LikelihoodOptions())
     with pytest.raises(RunFailedError, match=r"`likelihood` failed at step \d+, after 2 returns.*not finite"):
         trainer.run()
-    assert all(torch.equal(trainer.flow.state_dict()[key], best) for key, best in trainer.best.items())
+    assert all(torch.equal(trainer.model.state_dict()[key], best) for key, best in trainer.best.items())
 
 
 @pytest.mark.parametrize("name", MODELS.names())
@@ -392,7 +392,7 @@ def test_resumes_bit_for_bit(name: str) -> None:
     """Stopped after any validation and rebuilt from the packed state, the weights end up the same."""
     values = {"field": {"name": "time-mlp", "width": 16, "scales": 2}} if name == "cnf" else {}
 
-    def trainer() -> Trainer:
+    def trainer() -> Trainer[Density, Rows]:
         flow = make_flow(name, **values)
         flow.initialise(cloud(500))
         # Beyond 20 steps, by when SOAP has turned its bases twice.
@@ -403,12 +403,12 @@ def test_resumes_bit_for_bit(name: str) -> None:
     whole = trainer()
     whole.on_validation = lambda progress: states.append(whole.state())
     whole.run()
-    expected = whole.flow.state_dict()
+    expected = whole.model.state_dict()
     for state in states:
         resumed = trainer()
         resumed.load(TrainingState.unpack(*state.pack()))
         resumed.run()
-        assert all(torch.equal(expected[key], tensor) for key, tensor in resumed.flow.state_dict().items())
+        assert all(torch.equal(expected[key], tensor) for key, tensor in resumed.model.state_dict().items())
         assert resumed.counters.best_nll == whole.counters.best_nll
 
 
@@ -422,15 +422,15 @@ def test_what_is_not_known_yet_is_told_as_no_number() -> None:
         assert math.isfinite(getattr(seen[-1], name))
 
 
-class Planted(Judge):
+class Planted(Judge[Density, Rows]):
     """Finds fault with the last weights, and takes fewer evaluations for the best."""
 
-    trainer: Trainer
+    trainer: Trainer[Density, Rows]
 
-    def __call__(self, weights: dict[str, Tensor], rows: Rows) -> Judgement:
-        found = super().__call__(weights, rows)
+    def __call__(self, weights: dict[str, Tensor], examples: Rows) -> Judgement:
+        found = super().__call__(weights, examples)
         is_best = weights is self.trainer.best
-        return dataclasses.replace(found, row_nll=found.row_nll + 100, nfe=10 if is_best else 20)
+        return dataclasses.replace(found, each_nll=found.each_nll + 100, nfe=10 if is_best else 20)
 
 
 def test_a_resumed_run_tells_what_the_last_weights_took() -> None:
@@ -441,7 +441,7 @@ def test_a_resumed_run_tells_what_the_last_weights_took() -> None:
     whole.on_validation = lambda progress: states.append(whole.state())
     whole.run()
     trainer = make_trainer(plan={"validation_steps": 20}, on_validation=seen.append)
-    trainer.judge = Planted(trainer.flow, trainer.criterion, chunk=200)
+    trainer.judge = Planted(trainer.model, trainer.criterion, chunk=200)
     trainer.judge.trainer = trainer
     trainer.load(states[1])
     trainer.run()
@@ -516,10 +516,10 @@ def test_products_are_rounded_in_steps_only() -> None:
 
     class Watched(Likelihood):
         def __call__(
-            self, flow: Density, batch: Tensor, generator: torch.Generator, context: Tensor | None = None
+            self, model: Density, batch: Rows, generator: torch.Generator, spent: float = 1.0
         ) -> LossTerms:
             in_steps.add(precision())
-            return super().__call__(flow, batch, generator, context)
+            return super().__call__(model, batch, generator, spent)
 
     in_steps: set[str] = set()
     outside: set[str] = set()

@@ -17,7 +17,7 @@ from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions
 from flowbench.models.rows import Rows
 from flowbench.statistics.gaussian_mixtures import silent
 from flowbench.training import trials
-from flowbench.training.criterion import Criterion
+from flowbench.training.criterion import RowCriterion
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.training_rows import TrainingRows
 from flowbench.training.trials import choose_by_trials
@@ -32,12 +32,12 @@ def planar(layers: int) -> PlanarFlow:
     return PlanarFlow(2, PlanarOptions(layers=layers), torch.Generator().manual_seed(0))
 
 
-def choose(flows: Mapping[str, Flow], criterion: Criterion | None = None, **plan: Any) -> tuple[Flow, str]:
+def choose(flows: Mapping[str, Flow], criterion: RowCriterion | None = None, **plan: Any) -> tuple[Flow, str]:
     values = {"phases": PlanarFlow.default_phases, "steps": 1200, **plan}
     rows = TrainingRows(Rows(bent(1000, 0)), Rows(bent(500, 1)))
     generator = torch.Generator().manual_seed(0)
     return choose_by_trials(
-        flows, TrainingPlan(**values), rows, lambda: criterion or Criterion(), generator, silent
+        flows, TrainingPlan(**values), rows, lambda: criterion or RowCriterion(), generator, silent
     )
 
 
@@ -60,7 +60,7 @@ def test_equal_flows_are_tried_alike() -> None:
 
 
 def test_trials_are_judged_by_the_criterion() -> None:
-    class Shifted(Criterion):
+    class Shifted(RowCriterion):
         def nll(self, rows: Rows, log_prob: Tensor) -> Tensor:
             return super().nll(rows, log_prob) + 1000
 

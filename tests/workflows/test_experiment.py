@@ -30,7 +30,7 @@ from flowbench.models.rows import Rows
 from flowbench.registry import MODELS
 from flowbench.report import write_report
 from flowbench.store import Run
-from flowbench.training.criterion import Criterion
+from flowbench.training.criterion import RowCriterion
 from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState
 from flowbench.workflows import dataset_rows
@@ -423,12 +423,12 @@ def test_a_state_that_could_not_be_validated_is_not_resumed_from(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Resumed, it would be what a breakdown returns to, where a run left alone returns to the one before."""
-    own, calls = Criterion.nll, iter(range(100))
+    own, calls = RowCriterion.nll, iter(range(100))
 
-    def breaks(self: Criterion, rows: Rows, log_prob: torch.Tensor) -> torch.Tensor:
+    def breaks(self: RowCriterion, rows: Rows, log_prob: torch.Tensor) -> torch.Tensor:
         return own(self, rows, log_prob) / (next(calls) != 2)
 
-    monkeypatch.setattr(Criterion, "nll", breaks)
+    monkeypatch.setattr(RowCriterion, "nll", breaks)
     told: list[int] = []
 
     def stop() -> bool:
