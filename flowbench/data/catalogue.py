@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flowbench.data.cell_faults import join_names, leave_out_hint
 from flowbench.data.column_type import ColumnType
 from flowbench.data.dataset import Column, Dataset, Provenance
 from flowbench.data.files import TableFile, table_suffix, unchanged
@@ -19,7 +20,7 @@ from flowbench.data.formats import read_raw_table, reading_errors
 from flowbench.data.markers import find_markers
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
 from flowbench.data.sklearn_tables import SKLEARN_TABLES
-from flowbench.data.table_reading import Table, join_names, leave_out_hint, read_table, select_columns
+from flowbench.data.table_reading import Table, read_table, select_columns
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError, unknown_name
 from flowbench.registry import TOYS
 
@@ -94,7 +95,7 @@ def load_dataset(
         raise ConfigurationError(f"`rows` is for toys; `{name_or_path}` is a table, used whole")
     if name_or_path in SKLEARN_TABLES:
         return _load_sklearn(name_or_path, columns)
-    return _load_file(_find_file(name_or_path, folder), columns, for_fit, reading, types)
+    return _load_file(find_file(name_or_path, folder), columns, for_fit, reading, types)
 
 
 def table_file(name_or_path: str, folder: Path = Path("datasets")) -> TableFile | None:
@@ -102,7 +103,7 @@ def table_file(name_or_path: str, folder: Path = Path("datasets")) -> TableFile 
     if name_or_path in TOYS.entries or name_or_path in SKLEARN_TABLES:
         return None
     with suppress(ConfigurationError, DataError):
-        return _find_file(name_or_path, folder)
+        return find_file(name_or_path, folder)
     return None
 
 
@@ -225,7 +226,8 @@ def _exact(value: float) -> str:
     return f"{value:.0f}" if value == np.rint(value) and abs(value) < 1e15 else repr(value)
 
 
-def _find_file(name: str, folder: Path) -> TableFile:
+def find_file(name: str, folder: Path) -> TableFile:
+    """The file with this path, or with this name in `folder`; raises `UnknownNameError` without one."""
     file = TableFile.of(name)
     exists = os.path.exists(name) or file.inside is not None
     if os.sep in name or file.inside is not None or (table_suffix(file.path) and exists):

@@ -1,10 +1,7 @@
 """Reads a table of finite numbers from a file, and checks every cell."""
 
-import csv
-import io
-import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,21 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowbench.data.bookkeeping import find_bookkeeping
+from flowbench.data.cell_faults import check_cells, leave_out_hint, listed, shown
 from flowbench.data.cells import Cells
 from flowbench.data.column_type import FLOAT64, ColumnType
-from flowbench.data.dialect import COMMENTS
 from flowbench.data.files import TableFile
 from flowbench.data.formats import read_raw_table, reading_errors
-from flowbench.data.header import is_date, is_plain_number
 from flowbench.data.raw_table import RawTable
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
 
 Floats = NDArray[np.float64]
-
-# How many names a message lists before it stops.
-_MOST_NAMES_LISTED = 10
-_LONGEST_CELL_SHOWN = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +65,14 @@ def read_table(
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Columns of a file by name, before their cells are checked; notes on reading them, and groups."""
+    """Columns of a file by name, before their cells are checked, and notes on reading them.
+
+    `aside` are further columns that are no data, such as one that groups the rows.
+    """
 
     cells: Mapping[str, Cells]
     notes: tuple[str, ...]
-    groups: Cells | None = None
+    aside: Mapping[str, Cells] = field(default_factory=dict)
 
 
 def read_columns(
@@ -85,26 +80,29 @@ def read_columns(
     columns: Sequence[str] | None = None,
     reading: ReadOptions = AUTOMATIC,
     types: Mapping[str, ColumnType] | None = None,
+    aside: Mapping[str, str] | None = None,
 ) -> Columns:
     """The columns of a table, whatever their cells are; `types` are those that are known.
 
-    Raises as `read_table` does, except for cells.
+    `aside` maps the names of columns that are read beside the data to the options that name them. Raises as
+    `read_table` does, except for cells.
     """
     file = path if isinstance(path, TableFile) else TableFile(path)
     with reading_errors(file):
-        wanted = None if columns is None else [*columns, *([reading.group] if reading.group else [])]
+        aside = {**({reading.group: "--group"} if reading.group else {}), **(aside or {})}
+        wanted = None if columns is None else [*columns, *aside]
         raw = read_raw_table(file, reading, wanted)
         names, named = _named(raw)
         _check_names(names, columns)
         if reading.keep:
             select_columns(names, reading.keep, f"{file}: `--keep`")
-        if reading.group:
-            select_columns(names, [reading.group], f"{file}: `--group`")
+        for name, option in aside.items():
+            select_columns(names, [name], f"{file}: `{option}`")
         if raw.n_rows == 0 or not names:
             raise DataError("it holds no rows")
         wanted_indices = select_columns(names, columns, str(file))
         if columns is None:
-            wanted_indices = [i for i in wanted_indices if names[i] != reading.group]
+            wanted_indices = [i for i in wanted_indices if names[i] not in aside]
         listed = [i for i in wanted_indices if columns is not None or i not in raw.bookkeeping]
         expected = dict.fromkeys(reading.keep or (), FLOAT64) | dict(types or {})
         cells = {}
@@ -136,8 +134,8 @@ def read_columns(
                 for marker in reading.missing_values
                 if marker not in held
             ]
-        groups = raw.cells(names.index(reading.group), None) if reading.group else None
-        return Columns(cells, tuple(notes), groups)
+        others = {name: raw.cells(names.index(name), expected.get(name)) for name in aside}
+        return Columns(cells, tuple(notes), others)
 
 
 def _as_expected(cells: Cells, expected: ColumnType | None, has_signs: bool) -> Cells:
@@ -168,7 +166,7 @@ def _notes_on_cells(columns: Mapping[str, Cells]) -> list[str]:
         for what, example in cells.notes:
             found.setdefault(what, []).append((name, example))
     return [
-        f"{what}, such as `{_shown(each[0][1])}`: {_listed([f'`{name}`' for name, _ in each])}"
+        f"{what}, such as `{shown(each[0][1])}`: {listed([f'`{name}`' for name, _ in each])}"
         for what, each in found.items()
     ]
 
@@ -187,12 +185,12 @@ class UnfitCell:
         complaint = (
             "infinite value" if self.is_infinite else "missing cell" if self.text is None else "no number"
         )
-        return f"{complaint} in `{_shown(self.column)}`"
+        return f"{complaint} in `{shown(self.column)}`"
 
     @property
     def reason(self) -> str:
         """What is wrong with the cell, in words for a single row."""
-        return self.kind if self.text is None else f"`{self.text}` in `{_shown(self.column)}` is not a number"
+        return self.kind if self.text is None else f"`{self.text}` in `{shown(self.column)}` is not a number"
 
 
 def read_rows(
@@ -216,7 +214,7 @@ def read_rows(
         rows[:, number] = cells.numbers
         foreign = cells.is_foreign
         for row in np.flatnonzero(~np.isfinite(cells.numbers)).tolist():
-            text = _shown(cells.text(row)) if foreign[row] else None
+            text = shown(cells.text(row)) if foreign[row] else None
             unfit.setdefault(row, UnfitCell(name, bool(np.isinf(cells.numbers[row])), text))
     return rows, unfit, found.notes
 
@@ -238,23 +236,6 @@ def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: st
     return [names.index(name) for name in wanted]
 
 
-def leave_out_hint(names: Sequence[str], unfit: Collection[str]) -> str:
-    """Advice on how to leave the `unfit` columns out; empty if no column would be left."""
-    fit = [name for name in names if name not in unfit]
-    if not fit:
-        return ""
-    if len(fit) > _MOST_NAMES_LISTED:
-        return "leave out what cannot be used by naming the other columns with `--columns`"
-    return f"leave out what cannot be used with `--columns {shlex.quote(join_names(fit))}`"
-
-
-def join_names(names: Sequence[str]) -> str:
-    """Names joined by commas, quoted if necessary, in the form that `--columns` takes."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(names)
-    return line.getvalue()
-
-
 def group_numbers(cells: Cells) -> NDArray[np.int64]:
     """A number for each distinct cell: `(n,)`; each missing cell is a group of its own."""
     foreign, missing = cells.is_foreign, cells.is_missing
@@ -265,21 +246,6 @@ def group_numbers(cells: Cells) -> NDArray[np.int64]:
         keys[row] = ("missing", int(row))
     numbers: dict[object, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class _Fault:
-    """What is wrong with a column: with the cell in `row`, counted from 1, or with the whole column (0).
-
-    `count` is the number of such cells, and `remedy` the advice; it is the same for all columns of one
-    `kind`.
-    """
-
-    kind: str
-    row: int
-    complaint: str
-    count: int = 1
-    remedy: str = ""
 
 
 def _named(raw: RawTable) -> tuple[list[str], dict[str, str]]:
@@ -318,79 +284,14 @@ def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) 
         if missing.any():
             kept = np.flatnonzero(~missing)
             notes.append(f"{int(missing.sum()):,} of {n:,} rows have missing cells, and are left out")
-    faults = {
-        name: fault
-        for name, each in columns.cells.items()
-        if (fault := _fault(each, kept is not None, may_leave_out)) is not None
-    }
-    if faults:
-        hint = leave_out_hint(list(columns.cells), faults) if may_leave_out else ""
-        raise DataError("; ".join([*_describe_faults(faults, n), *([f"or {hint}"] if hint else [])]))
+    check_cells(columns.cells, may_be_missing=kept is not None, may_leave_out=may_leave_out)
     rows = np.empty((n if kept is None else len(kept), len(columns.cells)))
     for number, each in enumerate(columns.cells.values()):
         rows[:, number] = each.numbers if kept is None else each.numbers[kept]
     rows.setflags(write=False)
     groups = None
-    if columns.groups is not None:
-        groups = group_numbers(columns.groups)
+    if reading.group:
+        groups = group_numbers(columns.aside[reading.group])
         groups = groups if kept is None else groups[kept]
     types = {name: each.type for name, each in columns.cells.items()}
     return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups)
-
-
-def _fault(cells: Cells, may_be_missing: bool, may_leave_out: bool) -> _Fault | None:
-    if cells.fault is not None:
-        return _Fault("column", 0, cells.fault)
-    unfit = ~np.isfinite(cells.numbers)
-    if not unfit.any():
-        return None
-    missing, foreign, infinite = cells.is_missing, cells.is_foreign, np.isinf(cells.numbers)
-    if may_be_missing:
-        unfit &= ~missing
-        if not unfit.any():
-            return None
-    row = int(np.argmax(unfit))
-    if missing[row]:
-        remedy = "fill in missing cells"
-        if may_leave_out:
-            remedy += ", or leave their rows out with `--missing drop`"
-        return _Fault("missing", row + 1, "the cell is missing", int(missing.sum()), remedy)
-    if infinite[row]:
-        return _Fault(
-            "infinite", row + 1, "the value is infinite", int(infinite.sum()), "replace infinite values"
-        )
-    text = _shown(cells.text(row))
-    remedy = "turn text into numbers"
-    if cells.is_typed and is_plain_number(text):
-        return _Fault("text", row + 1, f"`{text}` is text, not a number", int(foreign.sum()), remedy)
-    if text.startswith(COMMENTS):
-        remedy = "it looks like a comment: take the line out"
-    elif is_date(text):
-        remedy = "say how dates are written with `--date-format`, such as %d.%m.%y"
-    elif foreign.sum() < len(foreign) / 2 and cells.text(row).strip():
-        remedy += f", or say `--missing-value {shlex.quote(text)}` if that stands for nothing"
-    return _Fault("text", row + 1, f"`{text}` is not a number", int(foreign.sum()), remedy)
-
-
-def _shown(cell: object) -> str:
-    """The text of a cell on one line, shortened if it is long."""
-    text = " ".join(str(cell).split())
-    return text if len(text) <= _LONGEST_CELL_SHOWN else f"{text[:_LONGEST_CELL_SHOWN]}..."
-
-
-def _describe_faults(faults: Mapping[str, _Fault], n: int) -> list[str]:
-    (name, fault), *others = faults.items()
-    where = f", row {fault.row}" if fault.row else ""
-    more = f" ({fault.count:,} of {n:,} cells)" if fault.count > 1 else ""
-    parts = [f"column `{name}`{where}: {fault.complaint}{more}"]
-    if others:
-        each = [f"`{other}`" + (f" (row {fault.row})" if fault.row else "") for other, fault in others]
-        parts.append(f"also unfit: {_listed(each)}")
-    remedies = {each.kind: each.remedy for each in reversed(list(faults.values())) if each.remedy}
-    order = ("missing", "infinite", "text")
-    return [*parts, *(remedies[kind] for kind in order if kind in remedies)]
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = list(names[:_MOST_NAMES_LISTED])
-    return ", ".join(shown + ["..."] * (len(names) > len(shown)))
