@@ -48,6 +48,15 @@ TOYS = Registry(
     },
 )
 
+SERIES_TOYS = Registry(
+    "toy series",
+    {
+        "spirals": "flowbench.data.series_toys:Spirals",
+        "oscillators": "flowbench.data.series_toys:Oscillators",
+        "gaussian-process": "flowbench.data.series_toys:GaussianProcessToy",
+    },
+)
+
 TRANSFORMS = Registry(
     "transform",
     {
@@ -102,6 +111,18 @@ MODELS = Registry(
     },
 )
 
+SERIES_MODELS = Registry(
+    "model of series",
+    {
+        "latent-ode": "flowbench.models.series.latent_ode:LatentOde",
+        "rnn": "flowbench.models.series.recurrent:Rnn",
+        "rnn-dt": "flowbench.models.series.recurrent:RnnWithGaps",
+        "gru-decay": "flowbench.models.series.recurrent:GruDecay",
+        "ode-rnn": "flowbench.models.series.recurrent:OdeRnn",
+        "gp": "flowbench.models.series.gaussian_process:GaussianProcess",
+    },
+)
+
 OBJECTIVES = Registry(
     "objective",
     {
@@ -110,6 +131,8 @@ OBJECTIVES = Registry(
         "ot-flow": "flowbench.objectives.ot_flow:OTFlow",
         "flow-matching": "flowbench.objectives.flow_matching:FlowMatching",
         "reverse-kl": "flowbench.objectives.reverse_kl:ReverseKL",
+        "evidence-bound": "flowbench.objectives.evidence_bound:EvidenceBound",
+        "series-likelihood": "flowbench.objectives.series_likelihood:SeriesLikelihood",
     },
 )
 

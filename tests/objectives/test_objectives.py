@@ -1,5 +1,7 @@
 """Objectives: the contract over the registry, and flow matching against its closed form on a Gaussian."""
 
+from typing import Any
+
 import pytest
 import torch
 from scipy.integrate import quad
@@ -7,10 +9,14 @@ from scipy.integrate import quad
 from flowbench.errors import ConfigurationError
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
+from flowbench.models.density import Density
 from flowbench.models.rows import Rows
+from flowbench.models.series.batch import SeriesBatch
+from flowbench.models.series.latent_ode import LatentOde
+from flowbench.models.trainable import Trainable
 from flowbench.objectives.flow_matching import FlowMatching, FlowMatchingOptions
 from flowbench.objectives.likelihood import Likelihood, LikelihoodOptions
-from flowbench.registry import OBJECTIVES
+from flowbench.registry import OBJECTIVES, SERIES_MODELS
 
 #: The field for an objective that does not take any.
 FIELDS = {"ot-flow": {"name": "potential"}}
@@ -27,6 +33,17 @@ def normal_rows(n: int, features: int = 2) -> torch.Tensor:
     return torch.randn(n, features, generator=torch.Generator().manual_seed(1))
 
 
+def learner(trains: type[Trainable], objective: str) -> tuple[Trainable, Any]:
+    """A model that an objective of this kind trains, and a batch of what it learns from."""
+    if trains is Density:
+        return continuous(objective=objective), Rows(normal_rows(32))
+    name = "latent-ode" if trains is LatentOde else "rnn-dt"
+    model_class = SERIES_MODELS.get(name)
+    generator = torch.Generator().manual_seed(1)
+    series = [(torch.rand(m, generator=generator).sort()[0], normal_rows(m)) for m in (1, 4, 7)]
+    return model_class(2, model_class.Options(), generator), SeriesBatch.of(series)
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -37,6 +54,7 @@ def normal_rows(n: int, features: int = 2) -> torch.Tensor:
         ("likelihood", {"random_end": 0.5}),
         ("regularised-likelihood", {"random_end": 0.5}),
         ("ot-flow", {"random_end": 0.5}),
+        ("evidence-bound", {"draws": 3, "importance": True}),
     ],
     ids=str,
 )
@@ -44,17 +62,17 @@ def test_contract(name: str, values: dict[str, object]) -> None:
     """A scalar with gradients, drawn from the given generator alone: the same for the same seed."""
     objective_class = OBJECTIVES.get(name)
     objective = objective_class(objective_class.Options(**values), **BESIDE.get(name, {}))
-    flow, batch = continuous(objective=name), normal_rows(32)
-    objective.check(flow)
+    model, batch = learner(objective_class.trains, name)
+    objective.check(model)
     before = torch.get_rng_state()
-    first = objective(flow, Rows(batch), torch.Generator().manual_seed(2)).total
-    second = objective(flow, Rows(batch), torch.Generator().manual_seed(2)).total
+    first = objective(model, batch, torch.Generator().manual_seed(2)).total
+    second = objective(model, batch, torch.Generator().manual_seed(2)).total
     assert torch.equal(before, torch.get_rng_state())
     assert first.shape == ()
     assert torch.equal(first, second)
     first.backward()
     assert any(
-        parameter.grad.abs().max() > 0 for parameter in flow.parameters() if parameter.grad is not None
+        parameter.grad.abs().max() > 0 for parameter in model.parameters() if parameter.grad is not None
     )
 
 

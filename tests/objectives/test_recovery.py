@@ -7,6 +7,7 @@ from torch import Tensor
 from flowbench.errors import ConfigurationError
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
+from flowbench.models.density import Density
 from flowbench.models.rows import Rows
 from flowbench.objectives.objective import DensityObjective
 from flowbench.objectives.reverse_kl import ReverseKL, ReverseKLOptions
@@ -32,6 +33,7 @@ VARIANTS: list[tuple[str, dict[str, object], dict[str, object], int]] = [
 VARIANTS += [
     (name, {}, NETWORK, 300)
     for name in sorted(set(OBJECTIVES.names()) - {"reverse-kl", *(name for name, *_ in VARIANTS)})
+    if OBJECTIVES.get(name).trains is Density
 ]
 
 

@@ -1,0 +1,1 @@
+"""Models of irregular time series: a latent ODE, recurrent networks, and Gaussian processes."""

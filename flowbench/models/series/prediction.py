@@ -1,0 +1,86 @@
+"""What a model predicts for cells of series: a mixture of normals for each."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """For each of n series, k times and d columns the mixture of m normals that a cell is drawn from.
+
+    `means` and `scales`, standard deviations, are `(m, n, k, d)`. Component j of all cells of a series
+    belongs to one draw j of what the model does not know, so cells are dependent. `log_weights: (m, n)` are
+    those of the draws; their exponentials sum to 1. All in model space.
+    """
+
+    means: Tensor
+    scales: Tensor
+    log_weights: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of each cell: `(n, k, d)`."""
+        return (self._weights * self.means).sum(0)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of each cell of `x: (n, k, d)` by itself: `(n, k, d)`, nats, model space."""
+        terms = normal_log_prob(x, self.means, self.scales)
+        return torch.logsumexp(self.log_weights[..., None, None] + terms, 0)
+
+    def cdf(self, x: Tensor) -> Tensor:
+        """The probability of each cell to be below `x: (n, k, d)`."""
+        below: Tensor = torch.special.ndtr((x - self.means) / self.scales)
+        return (self._weights * below).sum(0)
+
+    def quantile(self, probability: float) -> Tensor:
+        """The quantile of each cell, `(n, k, d)`, by bisection to float precision of its interval."""
+        reach = float(
+            torch.special.ndtri(torch.tensor(max(probability, 1 - probability), dtype=torch.float64))
+        )
+        ends = reach * self.scales
+        low, high = (self.means - ends).amin(0), (self.means + ends).amax(0)
+        for _ in range(60 if low.dtype == torch.float64 else 30):
+            middle = (low + high) / 2
+            below = self.cdf(middle) < probability
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """One draw of the cells for each component: `(m, n, k, d)`, from standard normal noise alike.
+
+        Where the components have unequal weights, so do the draws.
+        """
+        return self.means + self.scales * noise
+
+    def crps(self, x: Tensor) -> Tensor:
+        """The continuous ranked probability score of each cell of `x: (n, k, d)`, in the units of `x`.
+
+        Exact for a mixture of normals (Grimit et al. 2006): E|X - x| - E|X - X'| / 2.
+        """
+        near = (self._weights * _mean_distance(x - self.means, self.scales)).sum(0)
+        apart = torch.zeros_like(near)
+        weights = self._weights
+        for own_mean, own_scale, own_weight in zip(self.means, self.scales, weights, strict=True):
+            spread = (own_scale.square() + self.scales.square()).sqrt()
+            apart += own_weight * (weights * _mean_distance(own_mean - self.means, spread)).sum(0)
+        return near - apart / 2
+
+    @property
+    def _weights(self) -> Tensor:
+        return self.log_weights.exp()[..., None, None]
+
+
+def normal_log_prob(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Log-density of normals, nats; the shapes broadcast."""
+    return -0.5 * ((x - mean) / scale).square() - scale.log() - 0.5 * math.log(2 * math.pi)
+
+
+def _mean_distance(offset: Tensor, scale: Tensor) -> Tensor:
+    """E|offset + scale Z| for a standard normal Z."""
+    ratio = offset / scale
+    density = torch.exp(-0.5 * ratio.square()) / math.sqrt(2 * math.pi)
+    below: Tensor = torch.special.ndtr(ratio)
+    return scale * (ratio * (2 * below - 1) + 2 * density)
