@@ -16,7 +16,8 @@ from flowbench.registry import MODELS
 from flowbench.report import ReportPaths, write_report
 from flowbench.store import Run, list_runs
 from flowbench.training.trainer import make_objectives
-from flowbench.workflows.config import DataOptions, RunConfig, SplitOptions, Values, resolve
+from flowbench.workflows.config import DataOptions, RunConfig, SplitOptions, resolve
+from flowbench.workflows.config_values import Values
 from flowbench.workflows.dataset_rows import find_dequantiser, load_rows, split_sizes
 from flowbench.workflows.fit import asked_configuration, fit, resume
 from flowbench.workflows.home import Home

@@ -1,9 +1,8 @@
 """The whole configuration of a run: defaults, a TOML file and the command line, in rising order."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
@@ -14,14 +13,21 @@ from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.options import Options, part_of
 from flowbench.registry import MODELS, TOYS, TRANSFORMS
 from flowbench.training.plan import TrainingPlan
-
-Values = dict[str, Any]
+from flowbench.workflows.config_values import (
+    BUDGETS,
+    Values,
+    has_budget,
+    merge,
+    nest,
+    number_at,
+    parse_setting,
+    read_file,
+    text_at,
+    without_plan,
+)
 
 #: A newcomer gets a good answer within a minute.
 DEFAULT_SECONDS = 60.0
-
-#: Options of the plan that end training, whichever comes first.
-BUDGETS = ("steps", "seconds")
 
 
 class DataOptions(ReadOptions):
@@ -74,29 +80,36 @@ class SplitOptions(Options):
         return self
 
 
-class RunConfig(Options):
-    """Everything that decides the outcome of a run, apart from the data themselves.
+class Configuration(Options):
+    """What the configurations of all kinds of runs have: the split, the budget and the machine.
 
-    `background` mixes a Gaussian mixture of the train rows and a standard normal into the flow's density, at
-    shares that the validation rows choose (`flowbench.models.background.Background`). `seed` draws initial
-    weights, batches and samples. `threads` is torch's number of CPU threads: one is the fastest for small
-    networks, above all on a machine that does other work too.
+    `seed` draws initial weights, batches and samples. `threads` is torch's number of CPU threads: one is the
+    fastest for small networks, above all on a machine that does other work too.
     """
 
-    data: DataOptions
     split: SplitOptions = SplitOptions()
-    transforms: tuple[part_of(TRANSFORMS, "standardise"), ...] = ({"name": "standardise"},)  # type: ignore[valid-type]
-    flow: part_of(MODELS, "cnf") = {"name": "cnf"}  # type: ignore[valid-type]
-    background: bool = False
     plan: TrainingPlan
-    evaluation: EvaluationOptions = EvaluationOptions()
     seed: NonNegativeInt = 0
     threads: int = Field(default=1, ge=1, le=256)
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
 
     def to_values(self) -> Values:
-        """Plain values, without unset ones, from which `RunConfig` makes an equal configuration."""
+        """Plain values, without unset ones, from which the class makes an equal configuration."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+class RunConfig(Configuration):
+    """Everything that decides the outcome of a run on a table, apart from the data themselves.
+
+    `background` mixes a Gaussian mixture of the train rows and a standard normal into the flow's density, at
+    shares that the validation rows choose (`flowbench.models.background.Background`).
+    """
+
+    data: DataOptions
+    transforms: tuple[part_of(TRANSFORMS, "standardise"), ...] = ({"name": "standardise"},)  # type: ignore[valid-type]
+    flow: part_of(MODELS, "cnf") = {"name": "cnf"}  # type: ignore[valid-type]
+    background: bool = False
+    evaluation: EvaluationOptions = EvaluationOptions()
 
 
 def resolve(
@@ -117,56 +130,56 @@ def resolve(
     naming it.
     """
     given = read_file(file) if file else {}
-    told = given.get("flow") if isinstance(given.get("flow"), str) else _text(given, "flow", "name")
+    told = given.get("flow") if isinstance(given.get("flow"), str) else text_at(given, "flow", "name")
     if model and told and model != told:
         given = _without_model(given)
-    layers = [_nest({"data.dataset": dataset, "flow.name": model, **(overrides or {})})]
+    layers = [nest({"data.dataset": dataset, "flow.name": model, **(overrides or {})})]
     layers += map(parse_setting, settings)
-    if any(_has_budget(layer.get("plan")) for layer in layers):
+    if any(has_budget(layer.get("plan")) for layer in layers):
         # The file's seconds must not cut short steps that are asked for.
-        given = _without_plan(given, *BUDGETS)
+        given = without_plan(given, *BUDGETS)
     for layer in layers:
-        given = _merge(given, layer)
+        given = merge(given, layer)
     if isinstance(given.get("flow"), str):
         given["flow"] = {"name": given["flow"]}
-    name = _text(given, "data", "dataset")
+    name = text_at(given, "data", "dataset")
     if name is None:
         raise ConfigurationError(
             "there is no data set: give its name or path, or a configuration file with `dataset` under [data]"
         )
-    chosen = _text(given, "flow", "name") or "cnf"
-    seconds = _number(given, "plan", "seconds")
-    values = _merge(preset_values(preset, chosen, seconds, toy=name in TOYS.entries), given)
+    chosen = text_at(given, "flow", "name") or "cnf"
+    seconds = number_at(given, "plan", "seconds")
+    values = merge(preset_values(preset, chosen, seconds, toy=name in TOYS.entries), given)
     plan = values["plan"]
-    if isinstance(plan, Mapping) and plan.get("phases") and not _has_budget(plan):
+    if isinstance(plan, Mapping) and plan.get("phases") and not has_budget(plan):
         values["plan"] = {**plan, "seconds": DEFAULT_SECONDS}
     return RunConfig(**values)
 
 
 def _without_model(given: Values) -> Values:
     """A file's values without those of its model: another has phases and a background of its own."""
-    return _without_plan({key: value for key, value in given.items() if key != "background"}, "phases")
+    return without_plan({key: value for key, value in given.items() if key != "background"}, "phases")
 
 
-def _without_plan(given: Values, *options: str) -> Values:
-    """A file's values without these options of its plan."""
-    if isinstance(given.get("plan"), Mapping):
-        plan = {key: value for key, value in given["plan"].items() if key not in options}
-        return {**given, "plan": plan}
-    return given
+class Evaluated(Protocol):
+    """A configuration with options of its evaluation, by which it can be made anew from plain values."""
+
+    def to_values(self) -> Values: ...
+
+    @property
+    def evaluation(self) -> Any: ...
 
 
-def _has_budget(plan: Any) -> bool:
-    return isinstance(plan, Mapping) and any(plan.get(key) is not None for key in BUDGETS)
+EvaluatedT = TypeVar("EvaluatedT", bound=Evaluated)
 
 
-def evaluation_with(config: RunConfig, settings: Sequence[str]) -> EvaluationOptions:
-    """The evaluation of `config` with "evaluation.option=value" `settings` on top of it.
+def with_evaluation(config: EvaluatedT, settings: Sequence[str]) -> EvaluatedT:
+    """The `config` with "evaluation.option=value" `settings` on top of its evaluation.
 
     Raises `ConfigurationError` for those of another part, and for anything unknown or impossible.
     """
     if not settings:
-        return config.evaluation
+        return config
     values = config.to_values()
     for setting in settings:
         given = parse_setting(setting)
@@ -179,8 +192,8 @@ def evaluation_with(config: RunConfig, settings: Sequence[str]) -> EvaluationOpt
         if isinstance(part, Mapping) and "name" in part and len(part) > 1:
             # A solver that is given whole, with its name, keeps nothing of the run's.
             values["evaluation"] = {**values["evaluation"], "integrator": {}}
-        values = _merge(values, given)
-    return RunConfig(**values).evaluation
+        values = merge(values, given)
+    return type(config)(**values)
 
 
 def preset_values(preset: str, model: str, seconds: float | None, *, toy: bool) -> Values:
@@ -201,81 +214,3 @@ def preset_values(preset: str, model: str, seconds: float | None, *, toy: bool) 
         raise UnknownNameError(f"unknown preset `{preset}` for model `{model}`; available: {names}")
     values: Values = flow.presets[preset](kind)
     return values
-
-
-def read_file(path: Path) -> Values:
-    """A TOML configuration file; raises `ConfigurationError` if it cannot be read or parsed."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the configuration file {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError among them
-        raise ConfigurationError(f"{path} is not valid TOML: {error}") from None
-
-
-def parse_setting(text: str) -> Values:
-    """ "flow.field.width=128" as {"flow": {"field": {"width": 128}}}."""
-    key, separator, value = text.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not separator or not all(parts):
-        raise ConfigurationError(f"`--set` takes part.option=value, such as flow.layers=16; got `{text}`")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        parsed = value.strip()
-        if parsed[:1] in _OPENING:
-            raise ConfigurationError(f"`--set {text}`: the value is not valid TOML: {error}") from None
-    return _nest({".".join(parts): parsed})
-
-
-#: What no bare word begins with: a table, a list, and strings.
-_OPENING = ("{", "[", '"', "'")
-
-
-def _nest(flat: Mapping[str, Any]) -> Values:
-    """Dotted keys as nested tables; keys whose value is None are left out."""
-    nested: Values = {}
-    for key, value in flat.items():
-        if value is not None:
-            *parents, last = key.split(".")
-            branch: Values = {last: value}
-            for parent in reversed(parents):
-                branch = {parent: branch}
-            nested = _merge(nested, branch)
-    return nested
-
-
-def _text(values: Values, table: str, key: str) -> str | None:
-    """The text at `table.key`; None where there is none, or where something else is in its place."""
-    found = _value(values, table, key)
-    return found if isinstance(found, str) else None
-
-
-def _number(values: Values, table: str, key: str) -> float | None:
-    """The number at `table.key`; None where there is none, or where something else is in its place."""
-    found = _value(values, table, key)
-    return found if isinstance(found, int | float) else None
-
-
-def _value(values: Values, table: str, key: str) -> Any:
-    found = values.get(table)
-    return found.get(key) if isinstance(found, Mapping) else None
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
-    """`over` on top of `base`, table by table; a part given by another name replaces the part whole."""
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        # A part may be given by its name alone.
-        if isinstance(below, str) and isinstance(value, Mapping):
-            below = {"name": below}
-        if isinstance(value, str) and isinstance(below, Mapping) and "name" in below:
-            value = {"name": value}
-        if not (isinstance(below, Mapping) and isinstance(value, Mapping)):
-            merged[key] = value
-        elif "name" in value and "name" in below and value["name"] != below["name"]:
-            merged[key] = dict(value)
-        else:
-            merged[key] = _merge(below, value)
-    return merged

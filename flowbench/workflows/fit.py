@@ -21,7 +21,7 @@ from flowbench.store import Metric, Run, check_run_name, is_run_folder
 from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState
 from flowbench.training.trainer import Trainer
-from flowbench.workflows.config import RunConfig, evaluation_with
+from flowbench.workflows.config import RunConfig, with_evaluation
 from flowbench.workflows.dataset_rows import (
     describe_dataset,
     find_dequantiser,
@@ -99,7 +99,7 @@ def resume(
     stored = StoredRun(run)
     config = stored.config
     if settings:
-        config = config.model_copy(update={"evaluation": evaluation_with(config, settings)})
+        config = with_evaluation(config, settings)
     check_device(config.device)
     with cpu_threads(config.threads), run.lock():
         dataset, split = load_rows(config, home.datasets)

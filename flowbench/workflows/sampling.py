@@ -19,7 +19,7 @@ from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, 
 from flowbench.evaluation.reported import Restore, drawn_likelihoods
 from flowbench.evaluation.solver_levels import OnRows
 from flowbench.store import Run, table_format, write_table
-from flowbench.workflows.config import evaluation_with
+from flowbench.workflows.config import with_evaluation
 from flowbench.workflows.home import Home
 from flowbench.workflows.machine import cpu_threads
 from flowbench.workflows.output import LIKELIHOODS, attributes
@@ -94,7 +94,7 @@ def sample(
     if n < 1:
         raise ConfigurationError(f"at least one row is drawn; got n = {n}")
     stored = StoredRun(run)
-    options = evaluation_with(stored.config, settings)
+    options = with_evaluation(stored.config, settings).evaluation
     model = stored.model_on_device()
     context = _contexts(stored, given, n, (home or Home()).datasets)
     if taken := set(LIKELIHOODS) & {*model.columns, *stored.given}:

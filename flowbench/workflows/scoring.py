@@ -21,7 +21,7 @@ from flowbench.evaluation.reported import Likelihoods, reported_likelihoods
 from flowbench.evaluation.solver_levels import OnRows
 from flowbench.registry import TOYS
 from flowbench.store import Run, write_table
-from flowbench.workflows.config import evaluation_with
+from flowbench.workflows.config import with_evaluation
 from flowbench.workflows.dataset_rows import load_rows
 from flowbench.workflows.home import Home
 from flowbench.workflows.machine import cpu_threads
@@ -120,7 +120,7 @@ def score(
     `IntegrationError` for a solve. Raises `DataError` if columns are missing or the table cannot be read.
     """
     stored = StoredRun(run)
-    options = evaluation_with(stored.config, settings)
+    options = with_evaluation(stored.config, settings).evaluation
     model = stored.model_on_device()
     rows = _rows_to_score(stored, table, reading or {}, (home or Home()).datasets, strict)
     dequantiser = model.encoder.dequantiser

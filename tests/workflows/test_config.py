@@ -13,7 +13,8 @@ from flowbench.models.continuous.fields.time_mlp import TimeMLPOptions
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.registry import MODELS
 from flowbench.store.rung import Rung
-from flowbench.workflows.config import RunConfig, evaluation_with, parse_setting, resolve
+from flowbench.workflows.config import RunConfig, resolve, with_evaluation
+from flowbench.workflows.config_values import parse_setting
 
 
 @pytest.mark.parametrize("model", MODELS.names())
@@ -76,14 +77,14 @@ def test_choosing_another_part_drops_the_options_of_the_first() -> None:
 def test_a_solver_of_a_ladder_can_be_set_whatever_the_run_has(own: dict[str, object]) -> None:
     config = resolve("moons", overrides=own)
     for rung in (Rung("per-row", "tsit5", "float64", 1e-4), Rung("native", "rk4", "float32", 40)):
-        found = evaluation_with(config, rung.settings)
+        found = with_evaluation(config, rung.settings).evaluation
         assert {**found.integrator.model_dump(), **rung.options} == found.integrator.model_dump()
         assert (found.dtype, found.divergence.name) == (rung.dtype, "exact")
     for setting in ("evaluation.integrator.atol=1e-9", "evaluation.integrator={atol=1e-9, rtol=1e-8}"):
-        found = evaluation_with(config, [setting]).integrator
+        found = with_evaluation(config, [setting]).evaluation.integrator
         assert (found.name, found.atol) == (config.evaluation.integrator.name, 1e-9)
     with pytest.raises(ConfigurationError, match="evaluation's options alone"):
-        evaluation_with(config, ["plan.steps=3"])
+        with_evaluation(config, ["plan.steps=3"])
 
 
 def test_naming_the_default_solver_or_its_method_keeps_its_tolerance() -> None:
