@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from flowbench.data import load_dataset
     from flowbench.estimator import FlowDensity, FlowRegressor
     from flowbench.notebook import FittedRun, compare, fit, open_run
+    from flowbench.series_estimator import SeriesDensity
     from flowbench.workflows.stored_run import load_model
 
     __version__: str
@@ -18,6 +19,7 @@ __all__ = [
     "FittedRun",
     "FlowDensity",
     "FlowRegressor",
+    "SeriesDensity",
     "__version__",
     "compare",
     "fit",
@@ -30,6 +32,7 @@ _HOMES = {
     "FittedRun": "flowbench.notebook",
     "FlowDensity": "flowbench.estimator",
     "FlowRegressor": "flowbench.estimator",
+    "SeriesDensity": "flowbench.series_estimator",
     "compare": "flowbench.notebook",
     "fit": "flowbench.notebook",
     "load_dataset": "flowbench.data",

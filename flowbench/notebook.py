@@ -3,7 +3,6 @@
 import hashlib
 import html
 import math
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import narwhals as nw
 import numpy as np
-from narwhals.exceptions import DuplicateError
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from flowbench.errors import ConfigurationError, DataError, FlowbenchError
+from flowbench.errors import ConfigurationError, FlowbenchError
+from flowbench.frames import as_frame, to_arrow, write_frame
 from flowbench.options import PartOptions
-from flowbench.store import Metric, Results, Run, atomic_write
+from flowbench.store import Metric, Results, Run
 from flowbench.training.progress import Progress, Throttle
 from flowbench.workflows.compare import Comparison, comparison_configs
 from flowbench.workflows.compare import compare as compare_runs
@@ -32,8 +31,6 @@ from flowbench.workflows.scoring import ScoredTable, score
 from flowbench.workflows.stored_run import load_model
 
 if TYPE_CHECKING:
-    import pyarrow
-
     from flowbench.models.density_model import DensityModel
 
 Floats = NDArray[np.float64]
@@ -74,7 +71,7 @@ class FittedRun:
             return score(self.run, str(data), home=self.home)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "rows.parquet"
-            _write(_to_arrow(data), path)
+            write_frame(to_arrow(data), path)
             return score(self.run, str(path), home=self.home)
 
     def log_prob(self, data: Any) -> Floats:
@@ -91,7 +88,7 @@ class FittedRun:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "rows.parquet"
             if given is not None and not isinstance(given, str | Mapping):
-                given = str(given) if isinstance(given, Path) else _write(_to_arrow(given), path)
+                given = str(given) if isinstance(given, Path) else write_frame(to_arrow(given), path)
             sample(self.run, n, given=given, seed=seed, home=self.home).save(path, self.run)
             return nw.read_parquet(path, backend=self.frames).to_native()
 
@@ -313,11 +310,11 @@ def _kept(data: Any, home: Home) -> Iterator[_Kept]:
     if isinstance(data, str | Path):
         yield _Kept(str(data))
         return
-    frame = _frame(data)
-    table = _to_arrow(frame)
+    frame = as_frame(data)
+    table = to_arrow(frame)
     home.datasets.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.datasets, prefix=".frame-") as folder:
-        written = Path(_write(table, Path(folder) / "frame.parquet"))
+        written = Path(write_frame(table, Path(folder) / "frame.parquet"))
         name = f"frame-{hashlib.sha256(written.read_bytes()).hexdigest()[:DIGITS]}"
         path = home.datasets / f"{name}.parquet"
         is_new = not path.exists()
@@ -330,67 +327,3 @@ def _kept(data: Any, home: Home) -> Iterator[_Kept]:
         if is_new and not kept.used:
             path.unlink(missing_ok=True)
         raise
-
-
-def _write(table: "pyarrow.Table", path: Path) -> str:
-    from pyarrow import parquet
-
-    with atomic_write(path) as partial:
-        parquet.write_table(table, partial)
-    return str(path)
-
-
-def _to_arrow(data: Any) -> "pyarrow.Table":
-    """The columns of a frame or an array, without an index and without what a library notes beside them.
-
-    Raises `DataError` for a column whose values have no type in common, and for a name that is there twice.
-    """
-    import pyarrow
-
-    frame = _frame(data)
-    columns: dict[str, pyarrow.Array] = {}
-    for name in frame.columns:
-        if str(name) in columns:
-            raise DataError(f"two columns of the frame are called `{name}`; rename one of them")
-        try:
-            columns[str(name)] = frame.get_column(name).to_arrow()
-        except (pyarrow.ArrowException, TypeError, ValueError) as error:
-            raise DataError(
-                f"the column `{name}` of the frame cannot be read: {error}; convert it to numbers"
-            ) from error
-    return pyarrow.table(columns)
-
-
-def _frame(data: Any) -> "nw.DataFrame[Any]":
-    """A frame, or an array `(n, d)`, as narwhals sees it.
-
-    Raises `ConfigurationError` for anything else, and `DataError` for a name that is there twice.
-    """
-    if isinstance(data, nw.DataFrame):
-        return data
-    arrow = sys.modules.get("pyarrow")
-    if arrow is not None and isinstance(data, arrow.RecordBatch):
-        # narwhals does not take a batch of records for a frame.
-        data = arrow.Table.from_batches([data])
-    try:
-        native = nw.from_native(data)
-    except DuplicateError as error:
-        raise DataError(f"two columns of the frame have one name; rename one of them: {error}") from error
-    except TypeError:
-        return _frame_of_array(data)
-    return native.collect() if isinstance(native, nw.LazyFrame) else native
-
-
-def _frame_of_array(data: ArrayLike) -> "nw.DataFrame[Any]":
-    values = np.asanyarray(data)
-    if values.ndim != 2 or values.dtype.kind not in "fiub":
-        raise ConfigurationError(
-            "data are the name or the path of a table, a pandas, polars or pyarrow frame, or an array (n, d) "
-            f"of numbers; got {type(data).__name__}"
-            + (f" of shape {values.shape} and {values.dtype}" if values.ndim else "")
-        )
-    if isinstance(values, np.ma.MaskedArray):
-        # What is masked is missing.
-        values = np.ma.filled(values.astype(np.float64), np.nan) if values.mask.any() else values.data
-    columns = {f"x{i}": column for i, column in enumerate(values.T)}
-    return nw.from_dict(columns, backend="pandas")

@@ -31,7 +31,7 @@ LAYERS: tuple[set[str], ...] = (
     {"objectives", "evaluation"},
     {"training", "report"},
     {"workflows"},
-    {"estimator", "notebook", "studies"},
+    {"estimator", "frames", "notebook", "series_estimator", "studies"},
     {"cli"},
     {"__main__"},
 )

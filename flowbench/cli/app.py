@@ -18,6 +18,7 @@ from flowbench.cli.model_commands import evaluate, sample, score, tradeoff
 from flowbench.cli.report_commands import compare, report
 from flowbench.cli.reproduce_command import reproduce
 from flowbench.cli.run_commands import runs_app
+from flowbench.cli.series_commands import impute, predict
 
 #: The exit code for each class of errors; the first match counts.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -32,7 +33,7 @@ FAILED, USAGE, INTERNAL = 1, 2, 70
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 # Help lists them in this order.
-for command in (fit, sample, score, evaluate, tradeoff, compare, report, reproduce, doctor):
+for command in (fit, sample, score, predict, impute, evaluate, tradeoff, compare, report, reproduce, doctor):
     app.command()(command)
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(runs_app, name="runs")

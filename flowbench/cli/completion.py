@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from flowbench.registry import MODELS
+from flowbench.registry import MODELS, SERIES_MODELS
 
 
 def complete_dataset(context: typer.Context, incomplete: str) -> list[str]:
@@ -24,7 +24,7 @@ def complete_run(context: typer.Context, incomplete: str) -> list[str]:
 
 def complete_model(incomplete: str) -> list[str]:
     """Names of models."""
-    return _starting(MODELS.names(), incomplete)
+    return _starting([*MODELS.names(), *SERIES_MODELS.names()], incomplete)
 
 
 def _complete_path(incomplete: str) -> list[str]:

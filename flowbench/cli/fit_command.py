@@ -1,7 +1,7 @@
 """The command `flowbench fit`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -9,14 +9,16 @@ from flowbench.cli import parameters as opt
 from flowbench.cli import terminal
 from flowbench.cli.fit_display import INTERRUPTED, command_line, label_of, print_config, watch_fit
 from flowbench.cli.interruption import stop_on_signals
-from flowbench.cli.option_groups import FitOptions, with_options
+from flowbench.cli.option_groups import FitOptions, refuse_for_series, with_options
 from flowbench.cli.progress_line import ProgressLine
-from flowbench.cli.remarks import resume_command, say_dequantised
+from flowbench.cli.remarks import describe_series_figures, resume_command, say_dequantised
 from flowbench.cli.standard_input import kept_stdin
 from flowbench.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from flowbench.store import Run
+    from flowbench.workflows.config import RunConfig
+    from flowbench.workflows.series_config import SeriesConfig
 
 
 @with_options()
@@ -29,12 +31,13 @@ def fit(
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> int:
-    """Learn the density of a data set.
+    """Learn the density of a data set, or, with --series and --time, of time series in it.
 
     Prints the folder of the new run. Ctrl-C stops training and keeps the best so far; `--resume` goes on.
     """
     from flowbench.workflows import config as configuration
     from flowbench.workflows import fit as fitting
+    from flowbench.workflows import series_config, series_fit
     from flowbench.workflows.home import Home
 
     place, settings = Home(home), options.settings or ()
@@ -43,19 +46,31 @@ def fit(
         run = place.run(options.resume)
         with ProgressLine(run.name) as line, stop_on_signals() as stop:
             watch = watch_fit(line, stop, lambda run: _how_to_resume(run, home))
-            run = fitting.resume(run, settings=settings, home=place, watch=watch)
+            go_on = series_fit.resume_series if run.is_of_series else fitting.resume
+            run = go_on(run, settings=settings, home=place, watch=watch)
         return _report_fit(run, home, json)
     overrides = options.overrides()
     dataset = kept_stdin(dataset, place.datasets) if dataset else None
-    resolved = configuration.resolve(
-        dataset, model, preset=options.preset, file=options.config, overrides=overrides, settings=settings
-    )
+    resolved: RunConfig | SeriesConfig
+    if series_config.is_of_series(dataset, model, overrides, options.config):
+        refuse_for_series(options)
+        resolved = series_config.resolve_series(
+            dataset, model, file=options.config, overrides=overrides, settings=settings
+        )
+    else:
+        resolved = configuration.resolve(
+            dataset, model, preset=options.preset, file=options.config, overrides=overrides, settings=settings
+        )
     if options.dry_run:
         print_config(resolved, json)
         return 0
     with ProgressLine(label_of(resolved)) as line, stop_on_signals() as stop:
         watch = watch_fit(line, stop, lambda run: _how_to_resume(run, home))
-        run = fitting.fit(resolved, home=place, name=options.name, command=command_line(), watch=watch)
+        told: dict[str, Any] = {"home": place, "name": options.name, "command": command_line()}
+        if isinstance(resolved, series_config.SeriesConfig):
+            run = series_fit.fit_series(resolved, watch=watch, **told)
+        else:
+            run = fitting.fit(resolved, watch=watch, **told)
     return _report_fit(run, home, json)
 
 
@@ -71,6 +86,8 @@ def _refuse_others(context: typer.Context, *allowed: str) -> None:
 def _report_fit(run: "Run", home: Path, json: bool) -> int:
     """Say how the fit ended and print the run's folder; returns the exit code."""
     info = run.info
+    if run.is_of_series:
+        return _report_series_fit(run, home, json)
     results = run.read_results() if run.has_results else None
     values = {name: metric.value for name, metric in results.metrics.items()} if results else {}
     certificates = results.certificates if results else {}
@@ -91,6 +108,20 @@ def _report_fit(run: "Run", home: Path, json: bool) -> int:
     }
     terminal.print_answer(answer, str(run.path), json)
     if info["status"] != "interrupted":
+        return 0
+    terminal.say(_how_to_resume(run, home))
+    return INTERRUPTED
+
+
+def _report_series_fit(run: "Run", home: Path, json: bool) -> int:
+    """Say how the fit of a model of series ended and print the run's folder; returns the exit code."""
+    status = run.info["status"]
+    values = {name: each.value for name, each in run.read_figures().items()} if run.has_results else {}
+    if values:
+        for line in describe_series_figures(values):
+            terminal.say(line)
+    terminal.print_answer({"run": str(run.path), "status": status, "metrics": values}, str(run.path), json)
+    if status != "interrupted":
         return 0
     terminal.say(_how_to_resume(run, home))
     return INTERRUPTED

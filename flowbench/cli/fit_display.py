@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flowbench.store import Run
     from flowbench.workflows.config import RunConfig
     from flowbench.workflows.preparation import Watch
+    from flowbench.workflows.series_config import SeriesConfig
 
 #: The exit code of a command that was interrupted.
 INTERRUPTED = 130
@@ -44,7 +45,7 @@ def watch_fit(line: ProgressLine, stop: StopRequest, farewell: Callable[["Run"],
     )
 
 
-def print_config(config: "RunConfig", json: bool) -> None:
+def print_config(config: "RunConfig | SeriesConfig", json: bool) -> None:
     """Print one configuration, as TOML unless `json`."""
     if json:
         terminal.print_json(config.to_values())
@@ -52,9 +53,9 @@ def print_config(config: "RunConfig", json: bool) -> None:
         terminal.print_toml(config.to_values())
 
 
-def label_of(config: "RunConfig") -> str:
+def label_of(config: "RunConfig | SeriesConfig") -> str:
     """What a fit is called while it is under way, such as "moons cnf (seed 0)"."""
-    return f"{Path(config.data.dataset).name} {config.flow.name} (seed {config.seed})"
+    return f"{Path(config.data.dataset).name} {config.model_name} (seed {config.seed})"
 
 
 def command_line() -> list[str]:

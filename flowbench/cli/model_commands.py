@@ -1,6 +1,5 @@
 """The commands that use the model of a run: sample, score, evaluate, tradeoff."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +10,12 @@ from flowbench.cli import terminal
 from flowbench.cli.option_groups import ONLY_FOR_FITS, ReadingOptions, parse_given, with_options
 from flowbench.cli.progress_line import ProgressLine
 from flowbench.cli.remarks import MOST_NAMED, say_dequantised
+from flowbench.cli.series_commands import draw_series, score_series
 from flowbench.cli.standard_input import lent_stdin
+from flowbench.cli.written import refuse_two_answers, save_table
 from flowbench.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from flowbench.store import Run
-    from flowbench.workflows.sampling import DrawnRows
     from flowbench.workflows.scoring import ScoredTable
 
 
@@ -45,6 +44,7 @@ def sample(
     run: opt.RunArgument,
     n: Annotated[int, typer.Option("-n", min=1, help="Rows to draw, for each row of givens.")] = 1000,
     given: opt.GivenOption = None,
+    times: opt.TimesOption = None,
     output: opt.OutputOption = None,
     seed: opt.DrawSeedOption = 0,
     settings: opt.EvaluationSetOption = None,
@@ -55,14 +55,22 @@ def sample(
 
     Writes the drawn columns, `log_prob` and `log_prob_error`, by default to samples.h5 in the run's folder.
     `log_prob` is in nats and data units, and `log_prob_error` is its numerical error. A run that was fitted
-    with `--given` needs values of these columns, and writes them too. Prints the file's path.
+    with `--given` needs values of these columns, and writes them too. A run on time series draws whole series
+    at the --times, noise included. Prints the file's path.
     """
     from flowbench.workflows import output as outputs
     from flowbench.workflows import sampling
     from flowbench.workflows.home import Home
 
     opened = Home(home).run(run)
-    _refuse_two_answers(output, json)
+    refuse_two_answers(output, json)
+    if opened.is_of_series:
+        draw_series(opened, n, times, given, output, seed, settings or (), json, Home(home))
+        return
+    if times is not None:
+        raise ConfigurationError(
+            f"the run `{opened.name}` is of rows, which have no times; leave `--times` out"
+        )
     told = parse_given(given)
     path = outputs.check_output(output or opened.path / "samples.h5", opened, home=Home(home))
     with ProgressLine(f"sampling {opened.name}") as line:
@@ -75,7 +83,7 @@ def sample(
             home=Home(home),
             on_rows=line.count,
         )
-    _save(drawn, path, opened)
+    save_table(drawn, path, opened)
     _say_above(drawn.above, len(drawn.x))
     say_dequantised(drawn.dequantised)
     answer = {
@@ -86,28 +94,6 @@ def sample(
     }
     if path != outputs.STDOUT:
         terminal.print_answer(answer, str(path), json)
-
-
-def _refuse_two_answers(output: Path | None, json: bool) -> None:
-    from flowbench.workflows.output import STDOUT
-
-    if output == STDOUT and json:
-        raise ConfigurationError(
-            "`-o -` writes the table to standard output, and so does `--json` its answer"
-        )
-
-
-def _save(table: "DrawnRows | ScoredTable", path: Path, run: "Run") -> None:
-    """Write a table to its path, or as CSV to standard output."""
-    from flowbench.workflows.output import STDOUT
-
-    if path != STDOUT:
-        table.save(path, run)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "table.csv"
-        table.save(file, run)
-        terminal.print_file(file)
 
 
 @with_options(without=(*ONLY_FOR_FITS, "keep"))
@@ -136,7 +122,13 @@ def score(
 
     given = [*(settings or ()), *([] if max_error is None else [f"evaluation.max_error={max_error}"])]
     opened = Home(home).run(run)
-    _refuse_two_answers(output, json)
+    refuse_two_answers(output, json)
+    if opened.is_of_series:
+        for option, value in (("--max-error", max_error), ("--strict", strict or None)):
+            if value is not None:
+                raise ConfigurationError(f"`{option}` is for runs on rows; leave it out for time series")
+        score_series(opened, table, output, given, reading, json, Home(home))
+        return 0
     path = outputs.check_output(output or opened.path / "scores.h5", opened, table, home=Home(home))
     name = "standard input" if table == "-" else Path(table).name
     with lent_stdin(table) as lent, ProgressLine(f"scoring {name}") as line:
@@ -151,7 +143,7 @@ def score(
         )
     for note in scored.notes:
         terminal.say(f"{name}: {note}")
-    _save(scored, path, opened)
+    save_table(scored, path, opened)
     _say_flagged(scored)
     say_dequantised(scored.dequantised)
     for column, count in scored.out_of_place.items():

@@ -92,6 +92,14 @@ class FitOptions:
         str | None,
         typer.Option(help="Model the other columns given these, p(others | given): names with commas."),
     ] = None
+    series: Annotated[str | None, typer.Option(help="Learn time series; this column tells them apart.")] = (
+        None
+    )
+    time: Annotated[str | None, typer.Option(help="The column that has the times of time series.")] = None
+    repeated: Annotated[
+        str | None,
+        typer.Option(help="Rows of one series at one time: average (the default) or refuse them."),
+    ] = None
     reading: ReadingOptions = ReadingOptions()
     dequantise: Annotated[
         str | None,
@@ -100,7 +108,9 @@ class FitOptions:
             "values repeat), none, or spacings such as age=1,height=0.1.",
         ),
     ] = None
-    rows: Annotated[int | None, typer.Option(help="Rows to draw of a toy density.")] = None
+    rows: Annotated[
+        int | None, typer.Option(help="Rows to draw of a toy density, or series of a toy of series.")
+    ] = None
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and samples.")] = None
     name: Annotated[str | None, typer.Option(help="Name of the run's folder in runs/.")] = None
     resume: Annotated[
@@ -133,6 +143,9 @@ class FitOptions:
             "plan.steps": self.steps,
             "data.columns": split_names(self.columns, "--columns"),
             "data.given": split_names(self.given, "--given"),
+            "data.series": self.series,
+            "data.time": self.time,
+            "data.repeated": self.repeated,
             "data.dequantise": self.dequantise,
             "data.rows": self.rows,
             "threads": self.threads,
@@ -204,6 +217,16 @@ def _make(group: type, values: dict[str, Any], without: Collection[str]) -> Any:
             for name, kind, _ in _options(group, without)
         }
     )
+
+
+def refuse_for_series(options: FitOptions) -> None:
+    """Raise `ConfigurationError` for options that fits of time series do not have."""
+    given = {"--given": options.given, "--dequantise": options.dequantise, "--group": options.reading.group}
+    if options.preset != "default":
+        given["--preset"] = options.preset
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigurationError(f"`{name}` is for tables of rows, and not for time series; leave it out")
 
 
 def parse_duration(text: str) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flowbench.cli.completion import complete_dataset, complete_model, complete_run
-from flowbench.registry import MODELS
+from flowbench.registry import MODELS, SERIES_MODELS
 
 HomeOption = Annotated[
     Path, typer.Option("--home", file_okay=False, help="Folder with runs/, reports/ and datasets/ in it.")
@@ -43,12 +43,26 @@ RunsArgument = Annotated[
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option(help=f"One of {', '.join(MODELS.names())} (default: cnf).", autocompletion=complete_model),
+    typer.Option(
+        help=f"One of {', '.join(MODELS.names())} (default: cnf); of series, one of "
+        f"{', '.join(SERIES_MODELS.names())} (default: latent-ode).",
+        autocompletion=complete_model,
+    ),
 ]
-ModelsOption = Annotated[str, typer.Option(help=f"Models, comma-separated, of {', '.join(MODELS.names())}.")]
+ModelsOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Models, comma-separated, of {', '.join(MODELS.names())} (default: cnf,planar,gaussian); of "
+        f"series, of {', '.join(SERIES_MODELS.names())} (default: latent-ode,rnn-dt,gp)."
+    ),
+]
 GivenOption = Annotated[
     str | None,
     typer.Option(help="Values of the given columns, such as a=1.5,b=2, or a table that has them."),
+]
+TimesOption = Annotated[
+    str | None,
+    typer.Option(help="Times of series: start:end:step, such as 0:10:0.1, or times with commas."),
 ]
 ColumnsOption = Annotated[
     str | None,

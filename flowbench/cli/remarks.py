@@ -1,7 +1,7 @@
 """Remarks that several commands make: how to resume a run, what the likelihood of a cell means."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,3 +30,26 @@ def resume_command(run: "Run", home: Path) -> str:
     name = run.name if run.path == home / "runs" / run.name else str(run.path)
     command = ["flowbench", "fit", "--resume", name, *(["--home", str(home)] if home != Path() else [])]
     return shlex.join(command)
+
+
+def describe_series_figures(values: Mapping[str, float]) -> list[str]:
+    """The figures of a fit of series that matter most, in lines."""
+    error = values.get("test_nll_per_value_standard_error", float("nan"))
+    bound = "bound_error_median" in values
+    first = f"test NLL {values['test_nll_per_value']:.4f} ± {error:.4f} nats a value"
+    if bound:
+        first += f", an upper bound from {values['draws']:.0f} draws"
+        if "bound_gain_of_last_draws" in values:
+            first += f" (a quarter of them gives {values['bound_gain_of_last_draws']:.2f} nats a series more)"
+    if "kl_to_truth" in values:
+        error = values.get("kl_to_truth_standard_error", float("nan"))
+        first += f"; above the exact NLL by {values['kl_to_truth']:.3f} ± {error:.3f} nats a series"
+    lines = [first]
+    for name in ("interpolation", "extrapolation"):
+        if f"{name}_rmse" in values:
+            lines.append(
+                f"{name}: RMSE {values[f'{name}_rmse']:.4f} standard deviations over "
+                f"{values[f'{name}_values']:,.0f} held-out values; the 90% bands hold "
+                f"{100 * values[f'{name}_coverage_90']:.1f}% of them"
+            )
+    return lines

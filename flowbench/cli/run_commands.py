@@ -67,7 +67,7 @@ def print_run(run: opt.RunArgument, json: opt.JsonOption = False, home: opt.Home
     metrics: dict[str, Any] = {}
     config = None
     with suppress(FlowbenchError):  # the faults say so
-        metrics = opened.read_results().metrics if opened.has_results else {}
+        metrics = dict(opened.read_figures()) if opened.has_results else {}
     with suppress(FlowbenchError):
         config = opened.config
     if json:

@@ -96,6 +96,24 @@ def read_series(
         )
 
 
+def read_points(
+    file: TableFile,
+    places: SeriesColumns,
+    reading: ReadOptions = AUTOMATIC,
+    types: Mapping[str, ColumnType] | None = None,
+) -> tuple[tuple[str, ...], Floats]:
+    """The series and the time of each row of a table, for which values are asked: `(N,)` each.
+
+    Raises as `read_series` does.
+    """
+    found = read_columns(file, [places.time], reading, types, {places.series: "--series"})
+    with reading_errors(file):
+        time = found.cells[places.time]
+        check_cells({places.time: time}, may_be_missing=False, may_leave_out=False)
+        ids, numbers = _ids(found.aside[places.series], places.series)
+    return tuple(ids[number] for number in numbers), time.numbers
+
+
 @dataclass(frozen=True, eq=False)
 class _Rows:
     """The rows of a long table: `series: (N,)` are indices into `ids`, in the order of their first rows."""
@@ -108,20 +126,7 @@ class _Rows:
     @classmethod
     def of(cls, cells: Mapping[str, Cells], series: Cells, time: Cells, places: SeriesColumns) -> "_Rows":
         check_cells({places.time: time}, may_be_missing=False, may_leave_out=False)
-        if series.is_missing.any():
-            row = int(series.is_missing.argmax()) + 1
-            raise DataError(
-                f"column `{places.series}`, row {row}: the cell is missing, so the row belongs to no series; "
-                "fill it in, or take the row out"
-            )
-        numbers = group_numbers(series)
-        _, first = np.unique(numbers, return_index=True)
-        plain = series.type.text(series.numbers[first])
-        foreign = series.is_foreign
-        ids = tuple(
-            series.text(int(row)) if foreign[row] else _as_text(each)
-            for row, each in zip(first, plain, strict=True)
-        )
+        ids, numbers = _ids(series, places.series)
         values = np.column_stack([each.numbers for each in cells.values()])
         return cls(ids, numbers, time.numbers, values)
 
@@ -133,6 +138,25 @@ class _Rows:
     def at(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "_Rows":
         """These rows alone; the ids stay."""
         return _Rows(self.ids, self.series[rows], self.times[rows], self.values[rows])
+
+
+def _ids(series: Cells, name: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The names of the series of a column, in the order of their first rows, and that of each row."""
+    if series.is_missing.any():
+        row = int(series.is_missing.argmax()) + 1
+        raise DataError(
+            f"column `{name}`, row {row}: the cell is missing, so the row belongs to no series; fill it in, "
+            "or take the row out"
+        )
+    numbers = group_numbers(series)
+    _, first = np.unique(numbers, return_index=True)
+    plain = series.type.text(series.numbers[first])
+    foreign = series.is_foreign
+    ids = tuple(
+        series.text(int(row)) if foreign[row] else _as_text(each)
+        for row, each in zip(first, plain, strict=True)
+    )
+    return ids, numbers
 
 
 def _as_text(value: object) -> str:

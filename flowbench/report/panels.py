@@ -21,7 +21,7 @@ class Gallery:
     """Panels that belong together, under one heading."""
 
     title: str
-    kind: Literal["single", "pairs", "small", "corner", "curves"]
+    kind: Literal["single", "pairs", "small", "corner", "curves", "series"]
     panels: tuple[Panel, ...]
     caption: str = ""
     scale: Picture | None = None

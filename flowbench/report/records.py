@@ -79,7 +79,7 @@ def read_runs(runs: Iterable[Run]) -> list[RunRecord]:
         RunRecord(
             name=run.name,
             info=run.info | _status(run),
-            options=_flatten(run.config),
+            options=flatten(run.config),
             history=tuple(run.metrics()),
             results=run.read_results() if run.has_results else None,
         )
@@ -92,7 +92,7 @@ def _status(run: Run) -> dict[str, str]:
     return {"status": status} if (status := run.status) else {}
 
 
-def _flatten(values: Mapping[str, Any]) -> dict[str, str]:
+def flatten(values: Mapping[str, Any]) -> dict[str, str]:
     """Nested options as {"plan.phases.0.objective.name": "likelihood"}, without `NOT_OPTIONS`."""
     flat: dict[str, str] = {}
 

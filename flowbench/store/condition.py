@@ -62,7 +62,7 @@ def _checks(run: Run, thorough: bool) -> Mapping[str, Callable[[], object]]:
             METRICS: run.metrics,
             MODEL: run.load_model,
             RESUME: run.load_resume,
-            RESULTS: run.read_results,
+            RESULTS: run.read_figures,
         }
     return {
         CONFIG: lambda: run.config,

@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,15 @@ def write_results(path: Path, results: Results) -> None:
     with h5py.File(image, "w", libver=LIBRARY_VERSIONS) as file:
         file.attrs["schema_version"] = SCHEMA_VERSION
         write_attribute(file, "provenance", to_json(results.provenance))
-        scales = {"column": _write_names(file, "column", results.columns)}
+        scales = {"column": write_names(file, "column", results.columns)}
         if results.given:
-            scales["given"] = _write_names(file, "given", results.given)
+            scales["given"] = write_names(file, "given", results.given)
         for name, part in parts.items():
             if part is not None:
-                _write_group(file.create_group(name), LAYOUTS[name], vars(part), scales)
-        _write_metrics(file.create_group("metrics"), results.metrics)
+                write_group(file.create_group(name), LAYOUTS[name], vars(part), scales)
+        write_metrics(file.create_group("metrics"), results.metrics)
         _write_certificates(file.create_group("certificates"), results.certificates)
-    write_image(path, image, verify=True)
+    write_image(path, image, verify=read_results)
 
 
 def read_results(path: Path) -> Results:
@@ -69,7 +69,7 @@ def read_results(path: Path) -> Results:
         given = file.texts("given") if "given" in groups else ()
         sizes = {"column": len(columns), "given": len(given)}
         parts = {
-            name: _read_group(file, name, layout, sizes)
+            name: read_group(file, name, layout, sizes)
             for name, layout in LAYOUTS.items()
             if name in groups or name not in OPTIONAL_GROUPS
         }
@@ -78,7 +78,7 @@ def read_results(path: Path) -> Results:
             scored=parts["log_likelihood"],
             samples=parts["samples"],
             split=parts["split"],
-            metrics=_read_metrics(file),
+            metrics=read_metrics(file),
             certificates=_read_certificates(file) if "certificates" in groups else {},
             grid=parts.get("grid"),
             slices=parts.get("slices"),
@@ -90,12 +90,12 @@ def read_results(path: Path) -> Results:
         )
 
 
-def write_image(path: Path, image: io.BytesIO, *, verify: bool = False) -> None:
-    """Write an HDF5 file that was made in memory to `path`, atomically; `verify` reads it back as results.
+def write_image(path: Path, image: io.BytesIO, *, verify: Callable[[Path], object] | None = None) -> None:
+    """Write an HDF5 file that was made in memory to `path`, atomically; `verify` reads it back.
 
     It is made in memory because the HDF5 library crashes the process when it closes a file on a full disk.
     """
-    with atomic_write(path, verify=read_results if verify else None) as partial:
+    with atomic_write(path, verify=verify) as partial:
         partial.write_bytes(image.getbuffer())
 
 
@@ -160,7 +160,7 @@ def _create_scalar(group: h5py.Group, name: str, value: NDArray[Any]) -> h5py.Da
     return dataset
 
 
-def _write_names(file: h5py.File, dim: str, names: tuple[str, ...]) -> h5py.Dataset:
+def write_names(file: h5py.File, dim: str, names: tuple[str, ...]) -> h5py.Dataset:
     """The scale of a dimension that is counted by names."""
     dataset = file.create_dataset(dim, data=_fixed_length(names), fletcher32=True)
     write_attribute(dataset, "_Encoding", "utf-8")  # tells xarray to show text, not bytes
@@ -182,9 +182,13 @@ def _fixed_length(texts: Sequence[str]) -> NDArray[Any]:
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
 
 
-def _write_group(
+def write_group(
     group: h5py.Group, layout: Layout, values: Mapping[str, Any], shared: Mapping[str, h5py.Dataset]
 ) -> None:
+    """Write the members of a group; `shared` are scales that lie elsewhere.
+
+    Raises `ConfigurationError` if arrays disagree in shape.
+    """
     scales = dict(shared)
     sizes = {name: len(scale) for name, scale in shared.items()}
     for member in layout.members:
@@ -206,6 +210,8 @@ def _write_group(
 def _values(member: Member, values: Mapping[str, Any]) -> NDArray[Any] | None:
     if member.numbers is not None:
         numbered, axis = member.numbers
+        if values[numbered] is None and member.optional:
+            return None
         return np.arange(np.shape(values[numbered])[axis], dtype=member.dtype)
     value = values[member.name]
     if value is None and member.optional:
@@ -213,7 +219,8 @@ def _values(member: Member, values: Mapping[str, Any]) -> NDArray[Any] | None:
     return np.asarray(value, dtype=member.dtype)
 
 
-def _read_group(file: UntrustedFile, group: str, layout: Layout, shared: Mapping[str, int]) -> Any:
+def read_group(file: UntrustedFile, group: str, layout: Layout, shared: Mapping[str, int]) -> Any:
+    """The part that `layout` describes; `shared` are the lengths of dimensions whose scales lie elsewhere."""
     found = set(file.members(group))
     for name in sorted(found - {member.name for member in layout.members}):
         file.refuse(f"{group}/{name}", "is not part of the layout")
@@ -230,7 +237,8 @@ def _read_group(file: UntrustedFile, group: str, layout: Layout, shared: Mapping
     return layout.part(**arrays)
 
 
-def _write_metrics(group: h5py.Group, metrics: Mapping[str, Metric]) -> None:
+def write_metrics(group: h5py.Group, metrics: Mapping[str, Metric]) -> None:
+    """Write each metric as a number with its units; raises `ConfigurationError` for an unfit name."""
     for name, metric in metrics.items():
         if not _NAME.fullmatch(name):
             raise ConfigurationError(
@@ -239,7 +247,8 @@ def _write_metrics(group: h5py.Group, metrics: Mapping[str, Metric]) -> None:
         write_array(group, name, np.asarray(metric.value, dtype=np.float64), {}, metric.units)
 
 
-def _read_metrics(file: UntrustedFile) -> dict[str, Metric]:
+def read_metrics(file: UntrustedFile) -> dict[str, Metric]:
+    """What `write_metrics` wrote into the group `metrics`."""
     found = {}
     for name in file.members("metrics"):
         member = f"metrics/{name}"

@@ -26,7 +26,10 @@ from flowbench.errors import (
 from flowbench.store.atomic import atomic_write, file_errors, partial_beside, remove_partials, sync_folder
 from flowbench.store.documents import from_json, read_json, read_toml, to_json, write_json, write_toml
 from flowbench.store.hdf5 import read_results, write_results
-from flowbench.store.results import Results
+from flowbench.store.results import Metric, Results
+from flowbench.store.series_file import KIND as SERIES
+from flowbench.store.series_file import read_series_results, write_series_results
+from flowbench.store.series_results import SeriesResults
 from flowbench.store.tensors import Tensors, read_tensors, write_tensors
 
 CONFIG = "config.toml"
@@ -245,8 +248,35 @@ class Run:
         write_results(self.path / RESULTS, results)
 
     def read_results(self) -> Results:
-        """The contents of results.h5."""
+        """The contents of results.h5 of a run on a table; raises `ConfigurationError` for one on series."""
+        if self.is_of_series:
+            raise ConfigurationError(
+                f"the run `{self.name}` is of series, and this takes runs on tables of rows; `score`, "
+                "`sample`, `predict`, `impute` and `report` take runs on series"
+            )
         return read_results(self._written(RESULTS))
+
+    def write_series_results(self, results: SeriesResults) -> None:
+        """Replace results.h5 of a run on series."""
+        write_series_results(self.path / RESULTS, results)
+
+    def read_series_results(self) -> SeriesResults:
+        """The contents of results.h5 of a run on series; raises `ConfigurationError` for one on a table."""
+        if not self.is_of_series:
+            raise ConfigurationError(
+                f"the run `{self.name}` is of rows, and this takes runs on series, which `fit` makes with "
+                "`--series` and `--time`"
+            )
+        return read_series_results(self._written(RESULTS))
+
+    def read_figures(self) -> Mapping[str, Metric]:
+        """The metrics in results.h5, of either kind of run."""
+        return (self.read_series_results() if self.is_of_series else self.read_results()).metrics
+
+    @property
+    def is_of_series(self) -> bool:
+        """Whether run.json says that the run is on series, and not on the rows of a table."""
+        return self.info.get("kind") == SERIES
 
     @property
     def has_results(self) -> bool:

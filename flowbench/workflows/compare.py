@@ -107,7 +107,7 @@ def compare(
 
     def find(config: RunConfig) -> dict[str, Run]:
         sha256, sizes = checked[_cut(config)]
-        found, warnings = find_runs(config, sha256, home, sizes)
+        found, warnings = find_runs(config.to_values(), sha256, home, sizes)
         for text in warnings:
             if text not in passed_over:
                 passed_over.add(text)
@@ -221,7 +221,7 @@ def _evaluate(run: Run, home: Home, watch: Watch) -> None:
 
 
 def find_runs(
-    config: RunConfig, sha256: str, home: Home, sizes: Mapping[str, int] | None = None
+    values: Values, sha256: str, home: Home, sizes: Mapping[str, int] | None = None
 ) -> tuple[dict[str, Run], list[str]]:
     """The newest run of exactly this configuration and data for each status, and what was passed over.
 
@@ -229,7 +229,6 @@ def find_runs(
     results is left out, and so is one whose split has other `sizes`: its test rows are not those that the
     data set has now. For each folder that cannot be read, there is a line that names it and says why.
     """
-    values = config.to_values()
     found: dict[str, Run] = {}
     runs, warnings = list_runs(home.runs)
     for run in runs:

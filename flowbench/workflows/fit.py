@@ -1,10 +1,8 @@
 """From a configuration to a run: train, evaluate, store; and on from what was stored."""
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,12 +10,11 @@ import torch
 
 from flowbench.data import Dataset, Split
 from flowbench.encoding.table_encoder import TableEncoder
-from flowbench.errors import DamagedFileError, IntegrationError, RunExistsError, RunFailedError
 from flowbench.evaluation.fit_results import compute_results
 from flowbench.evaluation.pitfalls import Pitfalls
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.givens import Givens
-from flowbench.store import Metric, Run, check_run_name, is_run_folder
+from flowbench.store import Metric, Run
 from flowbench.training.progress import Progress
 from flowbench.training.state import TrainingState
 from flowbench.training.trainer import Trainer
@@ -29,7 +26,6 @@ from flowbench.workflows.dataset_rows import (
     split_sizes,
     tell_pitfalls,
 )
-from flowbench.workflows.environment import describe_host, describe_versions, source_commit
 from flowbench.workflows.home import Home
 from flowbench.workflows.machine import check_device, cpu_threads
 from flowbench.workflows.preparation import (
@@ -43,6 +39,7 @@ from flowbench.workflows.preparation import (
     prepare,
     random_stream,
 )
+from flowbench.workflows.running import Job, carry_out, check_is_free, describe_start, refuse_finished
 from flowbench.workflows.stored_run import StoredRun
 
 
@@ -63,10 +60,7 @@ def fit(
     """
     home, watch = home or Home(), watch or Watch()
     check_device(config.device)
-    if name is not None and (path := home.runs / check_run_name(name)).exists():
-        if is_run_folder(path):
-            raise RunExistsError(f"the run {path} exists already; choose another `--name`, or `--resume` it")
-        raise RunExistsError(f"{path} is there already, and is no run; choose another `--name`, or remove it")
+    check_is_free(home, name)
     with cpu_threads(config.threads), ExitStack() as held:
         dataset, split = load_rows(config, home.datasets)
         dequantiser = find_dequantiser(config, dataset, split)
@@ -76,7 +70,7 @@ def fit(
         work = _Work.begin(config, dataset, split, encoder, givens, watch)
         stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
         run = home.create_run(name, stem, config.to_values(), work.describe(command, pitfalls), held)
-        _train_and_evaluate(StoredRun(run), work, None, watch)
+        carry_out(_TableJob(StoredRun(run), work, watch), None, watch)
     return run
 
 
@@ -91,11 +85,7 @@ def resume(
     way, `DataError` if the table has changed since.
     """
     home, watch = home or Home(), watch or Watch()
-    if run.info.get("status") == "finished":
-        lost = (
-            "" if run.has_results else ", and does not bring back its results.h5, which is missing: fit anew"
-        )
-        raise RunExistsError(f"the run {run.path} is finished; there is nothing to resume{lost}")
+    refuse_finished(run)
     stored = StoredRun(run)
     config = stored.config
     if settings:
@@ -109,7 +99,7 @@ def resume(
         if settings:
             run.update_info(asked_evaluation=asked_configuration(run).get("evaluation", {}))
             run.write_config(config.to_values())
-        _train_and_evaluate(stored, work, saved.training, watch)
+        carry_out(_TableJob(stored, work, watch), saved.training, watch)
     return run
 
 
@@ -160,112 +150,53 @@ class _Work:
 
     def describe(self, command: Sequence[str], pitfalls: Pitfalls) -> dict[str, Any]:
         """What `run.json` says of a run that begins."""
-        model, device = self.prepared.model, self.config.device
+        model = self.prepared.model
         flow = model.flow
         divergence = flow.divergence.describe(flow.field) if isinstance(flow, ContinuousFlow) else None
         return {
-            "status": "running",
-            "command": list(command),
+            **describe_start(self.config, command),
             "model": self.config.flow.name,
             **({"divergence": divergence} if divergence else {}),
             "dataset": describe_dataset(self.dataset, model.encoder.dequantiser),
             "pitfalls": asdict(pitfalls),
             "split": split_sizes(self.split),
-            "seed": self.config.seed,
-            "device": device,
-            **({} if device == "cpu" else {"gpu": torch.cuda.get_device_name(device)}),
-            "started": _now(),
-            "versions": describe_versions(),
-            "commit": source_commit(),
-            "host": describe_host(),
         }
 
 
-def _train_and_evaluate(stored: StoredRun, work: _Work, state: TrainingState | None, watch: Watch) -> None:
-    run, model = stored.run, work.prepared.model
+class _TableJob(Job):
+    """The fit of a density of the rows of a table."""
 
-    def keep(progress: Progress) -> None:
-        run.append_metrics({key: value for key, value in asdict(progress).items() if key not in _UNLOGGED})
-        # A state that could not be validated is none to return to, and going on from the one before it
-        # leads here again.
-        if math.isfinite(progress.validation_nll):
-            stored.save_state(trainer.state(), model, work.prepared.encoder_seconds)
-        watch.on_progress(progress)
+    def __init__(self, stored: StoredRun, work: _Work, watch: Watch) -> None:
+        self.run = stored.run
+        self.seconds = work.prepared.encoder_seconds
+        self._stored = stored
+        self._work = work
+        self._watch = watch
 
-    with _status_on_failure(run):
-        run.update_info(status="running", error=None)
-        if state is None:
-            # Also of a run that was killed before it saved a state, and is prepared anew.
-            told = {"chosen": work.prepared.chosen, "remarks": list(model.flow.remarks)}
-            run.update_info(**{name: value or None for name, value in told.items()})
-        watch.on_start(run)
-        trainer = make_trainer(work.prepared, watch, keep)
-        if state is not None:
-            _load(trainer, state, run)
-        run.truncate_metrics(trainer.counters.step if state else -1)
-        try:
-            outcome = trainer.run()
-        finally:
-            stored.save_model(model)
-        if outcome == "interrupted":
-            run.update_info(status="interrupted")
-            return
-        watch.on_stage("evaluating")
-        wall_seconds = work.prepared.encoder_seconds[0] + trainer.counters.wall_seconds
-        cpu_seconds = work.prepared.encoder_seconds[1] + trainer.counters.cpu_seconds
-        try:
-            results = compute_results(
-                model,
-                work.dataset,
-                work.split,
-                work.config.evaluation,
-                random_stream(work.config.seed, EVALUATION),
-                training_metrics={
-                    "validation_nll": Metric(trainer.counters.best_nll, "nats"),
-                    "cpu_seconds": Metric(cpu_seconds, "seconds"),
-                    "wall_seconds": Metric(wall_seconds, "seconds"),
-                },
-                provenance={"run": run.name, **run.dataset, "seed": work.config.seed},
-                warn=watch.on_warning,
-            )
-        except IntegrationError as error:
-            raise RunFailedError(
-                f"the evaluation failed: {error}; the weights are kept: go on with `--resume` and "
-                "`--set evaluation.integrator.…`, or use them with `score` and `sample`"
-            ) from None
-        run.write_results(results)
-        run.update_info(
-            status="finished",
-            outcome=outcome,
-            finished=_now(),
-            wall_seconds=wall_seconds,
-            cpu_seconds=cpu_seconds,
-            test_rows_scored=len(results.scored.row),
+    def begin_told(self) -> dict[str, Any]:
+        prepared = self._work.prepared
+        return {"chosen": prepared.chosen or None, "remarks": list(prepared.model.flow.remarks) or None}
+
+    def make_trainer(self, on_validation: Callable[[Progress], None]) -> Trainer[Any, Any]:
+        return make_trainer(self._work.prepared, self._watch, on_validation)
+
+    def save_state(self, state: TrainingState) -> None:
+        self._stored.save_state(state, self._work.prepared.model, self.seconds)
+
+    def save_model(self) -> None:
+        self._stored.save_model(self._work.prepared.model)
+
+    def evaluate(self, training_metrics: dict[str, Metric]) -> dict[str, Any]:
+        config, run = self._work.config, self.run
+        results = compute_results(
+            self._work.prepared.model,
+            self._work.dataset,
+            self._work.split,
+            config.evaluation,
+            random_stream(config.seed, EVALUATION),
+            training_metrics=training_metrics,
+            provenance={"run": run.name, **run.dataset, "seed": config.seed},
+            warn=self._watch.on_warning,
         )
-
-
-def _load(trainer: Trainer[Any, Any], state: TrainingState, run: Run) -> None:
-    try:
-        trainer.load(state)
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise DamagedFileError(f"the state in {run.path} does not fit its configuration: {error}") from error
-
-
-#: Of a `Progress`, what only the progress line needs.
-_UNLOGGED = {"fraction", "seconds_left", "best_nll"}
-
-
-@contextmanager
-def _status_on_failure(run: Run) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        run.update_info(status="interrupted")
-        raise
-    except Exception as error:
-        run.update_info(status="failed", error=str(error))
-        raise
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+        run.write_results(results)
+        return {"test_rows_scored": len(results.scored.row)}

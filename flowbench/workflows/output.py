@@ -24,12 +24,17 @@ def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -
     folder is missing or read-only, or if it is one of the tables or the one that the run was fitted on, or
     holds the results of the run. "-", for standard output, always can.
     """
+    own = (*run.dataset.get("columns", ()), *run.dataset.get("given", ()))
+    named = (StoredRun(run).config.data.dataset, *tables)
+    return check_path(path, run, named, () if tables else own, home or Home())
+
+
+def check_path(path: Path, run: Run, read: Sequence[str], columns: Sequence[str], home: Home) -> Path:
+    """`check_output` for a table with these `columns`, which comes of the data sets that are `read`."""
     if path == STDOUT:
         return path
-    own = (*run.dataset.get("columns", ()), *run.dataset.get("given", ()))
-    check_table_path(path, () if tables else own)
-    named = (StoredRun(run).config.data.dataset, *tables)
-    files = [table_file(name, (home or Home()).datasets) for name in named]
+    check_table_path(path, columns)
+    files = [table_file(name, home.datasets) for name in read]
     kept = [run.path / "results.h5", *(file.path for file in files if file)]
     with file_errors("write", path):
         if path.exists() and any(one.exists() and path.samefile(one) for one in kept):

@@ -149,7 +149,7 @@ def _contexts(
         values = [_finite(name, given[name]) for name in names]
         return torch.tensor([values], dtype=torch.float64).expand(n, -1)
     types = {name: stored.types[name] for name in names}
-    options = reading_of(stored.config, {}, types)
+    options = reading_of(stored.config.data, {}, types)
     try:
         table = load_dataset(given, columns=names, folder=folder, for_fit=False, reading=options, types=types)
     except UnknownColumnError as error:

@@ -11,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from flowbench.data import load_dataset, table_file
-from flowbench.data.csv_table import is_own_text
-from flowbench.data.read_options import LAYOUT
 from flowbench.data.table_reading import read_rows
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.errors import DataError, UnknownColumnError
@@ -170,9 +168,7 @@ def _rows_to_score(
         return _RowsToScore(split.test, whole[split.test])
     types = stored.types
     named = table_file(table, folder)
-    options = reading_of(config, reading, types)
-    if named is not None and is_own_text(named):
-        options = options.model_copy(update=dict.fromkeys(LAYOUT) | dict(reading))
+    options = reading_of(config.data, reading, types, named)
     file = None if strict else named
     try:
         if file is not None:

@@ -54,7 +54,9 @@ class StoredRun:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The configuration."""
+        """The configuration; raises `ConfigurationError` for a run on time series."""
+        if self.run.is_of_series:
+            raise ConfigurationError(f"the run `{self.run.name}` is of time series; this takes runs on rows")
         try:
             return RunConfig(**self.run.config)
         except ConfigurationError as error:

@@ -397,7 +397,7 @@ def test_an_evaluation_that_failed_is_done_again_otherwise(home: Home) -> None:
     assert run.config["evaluation"]["integrator"]["max_nfe"] == 5000
     assert all(torch.equal(before[name], tensor) for name, tensor in load_model(run).state_dict().items())
     # A comparison that asks for what was asked for at first finds it.
-    assert find_runs(config, run.dataset["sha256"], home)[0]["finished"] == run
+    assert find_runs(config.to_values(), run.dataset["sha256"], home)[0]["finished"] == run
 
 
 def test_a_fit_is_not_lost_for_a_picture(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

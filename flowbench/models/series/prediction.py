@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flowbench.models.series.noise import Noise
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -48,12 +50,19 @@ class Prediction:
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return (low + high) / 2
 
-    def draw(self, noise: Tensor) -> Tensor:
-        """One draw of the cells for each component: `(m, n, k, d)`, from standard normal noise alike.
+    def resampled(self, draws: int, noise: Noise) -> Tensor:
+        """`draws` draws of all cells, of equal weight: `(draws, n, k, d)`.
 
-        Where the components have unequal weights, so do the draws.
+        Each takes a component by its weight: the numbers of a component differ by less than 1 from their
+        expectation (systematic resampling; Carpenter, Clifford and Fearnhead 1999).
         """
-        return self.means + self.scales * noise
+        m, n, k, d = self.means.shape
+        place = (torch.arange(draws, dtype=self.means.dtype) + 0.5) / draws
+        ends = self.log_weights.exp().cumsum(0).T.contiguous()
+        chosen = torch.searchsorted(ends, place.expand(n, -1).contiguous()).clamp(max=m - 1)
+        epsilon = noise.normal(draws, k, d).transpose(0, 1)
+        index = chosen.T[..., None, None].expand(-1, -1, k, d)
+        return self.means.gather(0, index) + self.scales.gather(0, index) * epsilon
 
     def crps(self, x: Tensor) -> Tensor:
         """The continuous ranked probability score of each cell of `x: (n, k, d)`, in the units of `x`.

@@ -35,7 +35,10 @@ class RecurrentModel(SeriesModel):
 
     Each factor is a normal distribution of every cell, with mean and scale from what a gated recurrent
     network knows. Cells at one time are independent given the past. Predictions use the past alone: at a time
-    between observations, those after it have no part. Further into the future, draws are fed back.
+    between observations, those after it have no part.
+
+    Predictions and draws are fed back, but no closer together than the train series are typically observed: a
+    network has seen no others. In between, each value is drawn by itself from what is known.
 
     Subclasses define `_begin`, `_known_at` and `_learn`.
     """
@@ -47,6 +50,7 @@ class RecurrentModel(SeriesModel):
     #: How many inputs the network gets beside values and mask, and the predictor beside the units.
     more_inputs: ClassVar[int] = 0
     more_known: ClassVar[int] = 0
+    typical_gap: Tensor
 
     def __init__(self, features: int, options: RecurrentOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)
@@ -54,6 +58,19 @@ class RecurrentModel(SeriesModel):
         self.gru = seeded_gru(2 * features + self.more_inputs, options.units, generator)
         self.predictor = Perceptron(options.units + self.more_known, options.width, 2 * features, generator)
         self.first = nn.Parameter(torch.zeros(options.units))
+        #: The median time between two observations of the train series.
+        self.register_buffer("typical_gap", torch.zeros(()))
+
+    def initialise(self, train: SeriesBatch) -> None:
+        """Take the typical gap of the train series."""
+        gaps = torch.diff(train.times, dim=1)[train.present[:, 1:]]
+        if len(gaps):
+            self.typical_gap.copy_(gaps.median())
+
+    def _is_due(self, state: State, times: Tensor) -> Tensor:
+        """Whether a draw at `times: (n,)` is fed back: `(n,)`."""
+        # Time 0 means that nothing was learnt yet.
+        return (times - state[1] >= 0.99 * self.typical_gap) | (state[1] == 0)
 
     def _begin(self, n: int) -> State:
         """What is known of `n` series before their first observation, at time 0."""
@@ -119,7 +136,8 @@ class RecurrentModel(SeriesModel):
             # What was seen is learnt from what was seen before, not from draws in between.
             learnt = self._learn(known, at, told, cells)
             known = _where(got.repeat_interleave(draws), learnt, known)
-            branch = _where(asked.repeat_interleave(draws), after, branch)
+            fed_back = asked.repeat_interleave(draws) & self._is_due(branch, at)
+            branch = _where(fed_back, after, branch)
             branch = _where(got.repeat_interleave(draws), known, branch)
         weights = values.new_full((draws, n), -math.log(draws))
         return Prediction(means.permute(2, 0, 1, 3), scales.permute(2, 0, 1, 3), weights)
@@ -131,7 +149,8 @@ class RecurrentModel(SeriesModel):
             mean, scale = self._distribution(self._known_at(state, times[:, place]))
             drawn.append(mean + scale * epsilon[:, place])
             every = torch.ones_like(drawn[-1], dtype=torch.bool)
-            state = self._learn(state, times[:, place], drawn[-1], every)
+            after = self._learn(state, times[:, place], drawn[-1], every)
+            state = _where(self._is_due(state, times[:, place]), after, state)
         return torch.stack(drawn, 1)
 
     def _read(self, state: Tensor, *inputs: Tensor) -> Tensor:
