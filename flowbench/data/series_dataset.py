@@ -71,8 +71,9 @@ class SeriesDataset:
             raise DataError(f"series `{self.name}`: times must be finite and increase within a series")
         if np.any(np.isinf(values)) or np.any(np.isnan(values).all(1)):
             raise DataError(f"series `{self.name}`: an observation is infinite, or has no value")
-        for array in (starts, times, values):
-            array.setflags(write=False)
+        for array in (starts, times, values, self.truth, self.log_prob):
+            if array is not None:
+                array.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,6 +1,6 @@
 """Reads irregular time series from a long table: one row for each observation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,9 +52,9 @@ def read_series(
 ) -> SeriesDataset:
     """The series of a table file of any format; `columns` hold the values, by default all other columns.
 
-    Rows are sorted by time. Rows of one series at one time are averaged, cell by cell, or refused. Rows
-    without any value are left out. The notes say so. `types` are the known types of columns. `for_fit` also
-    leaves out columns that have one value throughout.
+    An id is what the file has, without blanks around it. Rows are sorted by time. Rows of one series at one
+    time are averaged, cell by cell, or refused. Rows without any value are left out. The notes say so.
+    `types` are the known types of columns. `for_fit` also leaves out columns that have one value throughout.
 
     Raises `DataError` for a file that cannot be read, for a cell that is no finite number, for a row without
     a series or a time, and for no values at all. It names the column and the row, from 1, without the header.
@@ -69,29 +69,48 @@ def read_series(
         raise ConfigurationError(
             "`--missing drop` is for tables of rows; in series a missing cell is left out by itself"
         )
+    if reading.group:
+        raise ConfigurationError(
+            f"`--group {reading.group}` is for tables of rows; a series always stays in one part of the split"
+        )
     with unchanged(file.path):
         found = read_columns(file, columns, reading, types, aside)
         provenance = file_provenance(file)
+    time, names = found.aside[places.time], list(found.cells)
     with reading_errors(file):
+        if not names:
+            raise DataError(f"it has no column of values beside `{places.series}` and `{places.time}`")
         check_cells(found.cells, may_be_missing=True, may_leave_out=for_fit)
-        rows = _Rows.of(found.cells, found.aside[places.series], found.aside[places.time], places)
-        rows, notes = _tidied(rows, places, repeated)
-        names = list(found.cells)
-        kept = list(range(len(names)))
+        check_cells({places.time: time}, may_be_missing=False, may_leave_out=False)
+        ids, series, notes = _identified(found.aside[places.series], places.series)
+        notes += _notes_on(time, places.time)
+        values = np.column_stack([each.numbers for each in found.cells.values()])
+        rows, more = _tidied(_Rows(ids, series, time.numbers, values), places, time.type, repeated)
+        notes += more
         if for_fit:
             kept, more = _varying(rows, names)
             notes += more
+            if len(kept) < len(names):
+                names = [names[i] for i in kept]
+                rows, more = _with_values(rows.of(kept), "with values in left-out columns alone")
+                notes += more
+        if gaps := int(np.isnan(rows.values).sum()):
+            notes.append(
+                f"cells are missing, {gaps:,} of {rows.values.size:,}; their observations keep the others"
+            )
+        rows, more = _named(rows)
+        notes += more
         return SeriesDataset(
             table_stem(file),
-            tuple(Column(names[i], type=found.cells[names[i]].type) for i in kept),
+            tuple(Column(name, type=found.cells[name].type) for name in names),
             rows.ids,
             rows.starts,
             rows.times,
-            np.ascontiguousarray(rows.values[:, kept]),
+            rows.values,
             provenance,
             places.series,
             places.time,
-            found.aside[places.time].type,
+            time.type,
             notes=(*found.notes, *notes),
         )
 
@@ -110,7 +129,7 @@ def read_points(
     with reading_errors(file):
         time = found.cells[places.time]
         check_cells({places.time: time}, may_be_missing=False, may_leave_out=False)
-        ids, numbers = _ids(found.aside[places.series], places.series)
+        ids, numbers, _ = _identified(found.aside[places.series], places.series)
     return tuple(ids[number] for number in numbers), time.numbers
 
 
@@ -123,13 +142,6 @@ class _Rows:
     times: Floats
     values: Floats
 
-    @classmethod
-    def of(cls, cells: Mapping[str, Cells], series: Cells, time: Cells, places: SeriesColumns) -> "_Rows":
-        check_cells({places.time: time}, may_be_missing=False, may_leave_out=False)
-        ids, numbers = _ids(series, places.series)
-        values = np.column_stack([each.numbers for each in cells.values()])
-        return cls(ids, numbers, time.numbers, values)
-
     @property
     def starts(self) -> NDArray[np.int64]:
         """Where each series starts, once the rows are sorted: `(n + 1,)`."""
@@ -139,24 +151,59 @@ class _Rows:
         """These rows alone; the ids stay."""
         return _Rows(self.ids, self.series[rows], self.times[rows], self.values[rows])
 
+    def of(self, columns: Sequence[int]) -> "_Rows":
+        """The same rows with these columns of values alone."""
+        return _Rows(self.ids, self.series, self.times, np.ascontiguousarray(self.values[:, columns]))
 
-def _ids(series: Cells, name: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The names of the series of a column, in the order of their first rows, and that of each row."""
-    if series.is_missing.any():
-        row = int(series.is_missing.argmax()) + 1
+
+def _identified(cells: Cells, name: str) -> tuple[tuple[str, ...], NDArray[np.int64], list[str]]:
+    """The ids of all series, the index into them of each row, `(N,)`, and notes.
+
+    An id is the text of its cells, without blanks around it, or the number where the file has numbers.
+    """
+    if cells.is_missing.any():
+        row = int(cells.is_missing.argmax()) + 1
         raise DataError(
             f"column `{name}`, row {row}: the cell is missing, so the row belongs to no series; fill it in, "
             "or take the row out"
         )
-    numbers = group_numbers(series)
+    numeric = np.isfinite(cells.numbers)
+    # Cells that were read as text have it, whatever number it means; others do not.
+    if not numeric.any() or cells.text(int(numeric.argmax())) != "nan":
+        texts = [cells.text(row) for row in range(len(numeric))]
+        return _identified_by_text(texts, cells.numbers, name)
+    if cells.fault is not None:
+        raise DataError(
+            f"column `{name}`: {cells.fault.partition(';')[0]}; put a letter before every id, so "
+            "that ids are read as text"
+        )
+    numbers = group_numbers(cells)
     _, first = np.unique(numbers, return_index=True)
-    plain = series.type.text(series.numbers[first])
-    foreign = series.is_foreign
-    ids = tuple(
-        series.text(int(row)) if foreign[row] else _as_text(each)
-        for row, each in zip(first, plain, strict=True)
-    )
-    return ids, numbers
+    ids = tuple(map(_as_text, cells.type.text(cells.numbers[first])))
+    return ids, numbers, [] if cells.type.unit else _notes_on(cells, name)
+
+
+def _identified_by_text(
+    texts: Sequence[str], numbers: Floats, name: str
+) -> tuple[tuple[str, ...], NDArray[np.int64], list[str]]:
+    """The result of `_identified` for cells with these `texts`, which mean `numbers: (N,)`, NaN for none."""
+    plain = [text.strip() for text in texts]
+    places: dict[str, int] = {}
+    series = np.array([places.setdefault(text, len(places)) for text in plain], dtype=np.int64)
+    spelt, same, notes = dict[str, str](), dict[float, str](), []
+    padded = {own: "" for own, text in zip(plain, texts, strict=True) if spelt.setdefault(own, text) != text}
+    if padded:
+        notes.append(
+            f"ids in `{name}` that differ in the blanks around them alone are one series: {_some(padded)}"
+        )
+    for own, number in zip(plain, numbers.tolist(), strict=True):
+        if np.isfinite(number) and (other := same.setdefault(number, own)) != own:
+            notes.append(
+                f"ids `{shown(other)}` and `{shown(own)}` in `{name}` are one number, and two series; write "
+                "them alike if they are one series"
+            )
+            break
+    return tuple(places), series, notes
 
 
 def _as_text(value: object) -> str:
@@ -164,58 +211,78 @@ def _as_text(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _tidied(rows: _Rows, places: SeriesColumns, repeated: Repeated) -> tuple[_Rows, list[str]]:
+def _notes_on(cells: Cells, name: str) -> list[str]:
+    """What was guessed in reading the cells of the column `name`."""
+    return [f"{what}, such as `{shown(example)}`: `{name}`" for what, example in cells.notes]
+
+
+def _some(names: Collection[str]) -> str:
+    """The first few names, with dots if there are more."""
+    first = [f"`{shown(name)}`" for name in list(names)[:4]]
+    return ", ".join([*first, *(["..."] if len(names) > 4 else [])])
+
+
+def _tidied(
+    rows: _Rows, places: SeriesColumns, time_type: ColumnType, repeated: Repeated
+) -> tuple[_Rows, list[str]]:
     """The rows sorted by series and time, one for each time, without empty ones, and what was done."""
     notes = []
     order = np.lexsort((rows.times, rows.series))
     by_series = np.argsort(rows.series, kind="stable")
     if not np.array_equal(rows.times[order], rows.times[by_series]):
         backward = (np.diff(rows.times[by_series]) < 0) & (np.diff(rows.series[by_series]) == 0)
-        late = np.unique(rows.series[by_series][1:][backward])
+        late = [rows.ids[i] for i in np.unique(rows.series[by_series][1:][backward])]
         notes.append(
             f"the times of {len(late):,} of {len(rows.ids):,} series are not in order, and are sorted by "
-            f"`{places.time}`: {listed([f'`{shown(rows.ids[i])}`' for i in late[:4]])}"
+            f"`{places.time}`: {_some(late)}"
         )
-    numbers = order + 1  # of the rows, from 1
-    rows = rows.at(order)
-    filled = np.asarray(~np.isnan(rows.values).all(axis=1))
-    if not filled.any():
+        if time_type.unit == "seconds since midnight":
+            notes[-1] += "; a time of day begins anew at midnight, so add the date if series run past it"
+    total, rows, numbers = len(order), rows.at(order), order + 1  # numbers of the rows, from 1
+    numbers = numbers[~np.isnan(rows.values).all(axis=1)]
+    if not len(numbers):
         raise DataError("no row has a value; every cell of the columns of values is missing")
-    if not filled.all():
-        notes.append(f"{int((~filled).sum()):,} of {len(filled):,} rows have no value, and are left out")
-        rows, numbers = rows.at(filled), numbers[filled]
+    rows, more = _with_values(rows, "without a value")
+    notes += more
     same = (np.diff(rows.times) == 0) & (np.diff(rows.series) == 0)
     if same.any():
-        first = int(same.argmax())
+        first, count = int(same.argmax()), int(same.sum())
         where = (
             f"rows {numbers[first]} and {numbers[first + 1]} are both of series "
-            f"`{shown(rows.ids[rows.series[first]])}` at `{places.time}` = {rows.times[first]:g}"
+            f"`{shown(rows.ids[rows.series[first]])}` at `{places.time}` = "
+            f"{time_type.text(rows.times[[first]])[0]}"
         )
         if repeated == "refuse":
+            others = f", and {count:,} of {total:,} rows repeat the series and time of another"
             raise DataError(
-                f"{where}, as are {int(same.sum()):,} in all; give every observation a time of its own, or "
-                "say `--repeated average`"
+                f"{where}{others if count > 1 else ''}; give every observation a time of its own, or say "
+                "`--repeated average`"
             )
         notes.append(
-            f"{int(same.sum()):,} rows repeat the series and the time of another, and are averaged with it, "
-            f"cell by cell: {where}"
+            "rows of one series at one time are averaged, cell by cell, so that "
+            f"{len(same) + 1:,} become {len(same) + 1 - count:,}: {where}"
         )
         rows = _averaged(rows, np.concatenate([[0], np.cumsum(~same)]))
-    gaps = np.isnan(rows.values)
-    if gaps.any():
-        notes.append(
-            f"{int(gaps.sum()):,} of {gaps.size:,} cells are missing; their observations have the others"
-        )
-    present = np.unique(rows.series)
-    if len(present) < len(rows.ids):
-        gone = [rows.ids[i] for i in np.setdiff1d(np.arange(len(rows.ids)), present)]
-        notes.append(
-            f"{len(gone):,} series have no value at all, and are left out: "
-            f"{listed([f'`{shown(each)}`' for each in gone[:4]])}"
-        )
-        ids = tuple(rows.ids[i] for i in present)
-        rows = _Rows(ids, np.searchsorted(present, rows.series), rows.times, rows.values)
     return rows, notes
+
+
+def _with_values(rows: _Rows, which: str) -> tuple[_Rows, list[str]]:
+    """The rows that have a value, and a note on `which` rows are left out."""
+    empty = np.asarray(np.isnan(rows.values).all(axis=1))
+    if not empty.any():
+        return rows, []
+    return rows.at(~empty), [f"rows {which} are left out: {int(empty.sum()):,} of {len(empty):,}"]
+
+
+def _named(rows: _Rows) -> tuple[_Rows, list[str]]:
+    """The rows with the ids that occur alone, and a note on the others."""
+    present = np.unique(rows.series)
+    if len(present) == len(rows.ids):
+        return rows, []
+    gone = [rows.ids[i] for i in np.setdiff1d(np.arange(len(rows.ids)), present)]
+    ids = tuple(rows.ids[i] for i in present)
+    note = f"series without a value are left out, {len(gone):,} of {len(rows.ids):,}: {_some(gone)}"
+    return _Rows(ids, np.searchsorted(present, rows.series), rows.times, rows.values), [note]
 
 
 def _averaged(rows: _Rows, number: NDArray[np.int64]) -> _Rows:

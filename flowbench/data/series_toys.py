@@ -12,7 +12,7 @@ from flowbench.errors import DataError
 
 
 class Spirals(ToySeries):
-    """The spirals of Chen et al. (2018, section 5.1), half of them clockwise, from the outside in.
+    """The spirals of Chen et al. (2018, section 5.1), half of them clockwise, from the inside out.
 
     An angle runs from 0 to 6 pi in 1,000 equal steps. Each spiral starts at a random step, and its own time
     from 0. `points` of the next `steps` steps are seen. The paper gives neither the radius nor the noise; the

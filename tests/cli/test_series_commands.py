@@ -68,7 +68,7 @@ def test_a_fit_says_what_it_did_to_the_table(run: Call) -> None:
     code, out, err = run("fit", "visits.csv", *SERIES, "--columns", "weight,sugar", "--model", "rnn", *SMALL)
     assert code == 0 and out.strip() == "runs/visits-rnn"
     assert "series are not in order, and are sorted by `day`" in err
-    assert "cells are missing; their observations have the others" in err
+    assert "their observations keep the others" in err
     assert "test NLL" in err and "nats a value" in err and "extrapolation: RMSE" in err
 
 
