@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from flowbench import options
 from flowbench.models.series.networks import Perceptron
-from flowbench.ode.integrator import Integrator
+from flowbench.ode.integrator import Integrator, IntegratorOptions
 from flowbench.registry import INTEGRATORS
 
 
@@ -44,25 +44,40 @@ class Evolution(nn.Module):
     def along(self, state: Tensor, times: Tensor) -> Tensor:
         """The states `(k, n, units)` at increasing `times: (k,)`, from `state: (n, units)` at time 0.
 
-        A solve ends at a whole number, so that its steps do not depend on which times there are in between.
+        A solve goes from 0 to 1, the next from there to 2, then to 4, 8 and so on, and likewise before 0. So
+        the steps to a time do not depend on which other times there are.
         """
-        parts = []
-        for side in (times[times < 0].flip(0), times[times >= 0]):
-            if not len(side):
-                continue
-            end = float(side[-1].ceil() if side[-1] >= 0 else side[-1].floor()) or 1.0
+        before = self._away(state, times[times < 0].flip(0), -1.0)
+        return torch.cat([*reversed(before), *self._away(state, times[times >= 0], 1.0)])
+
+    def _away(self, state: Tensor, times: Tensor, end: float) -> list[Tensor]:
+        """The states at `times: (k,)`, which lead away from 0; the first solve is to `end`, 1 or -1."""
+        parts, start = [], 0.0
+        while len(times):
+            here = times[times.abs() <= abs(end)]
             found = self._solver.integrate(
                 lambda t, state: (self.field(state[0]),),
                 (state,),
-                0.0,
+                start,
                 end,
-                times=side,
+                times=here if len(here) else None,
                 parameters=self.field.parameters(),
             )
             self.nfe += found.nfe
-            (states,) = found.at_times or ()
-            parts.append(states if end >= 0 else states.flip(0))
-        return torch.cat(parts)
+            (state,) = found.state
+            if found.at_times is not None:
+                parts.append(found.at_times[0] if end > 0 else found.at_times[0].flip(0))
+            times, start, end = times[len(here) :], end, 2 * end
+        return parts
+
+    def settle(self, integrator: options.PartOptions) -> None:
+        """Solve with the options of `integrator` from now on, unless the steps are fixed.
+
+        The steps of an adaptive solver depend on all rows of a batch. Those of a fixed one belong to the
+        model, as the layers of a network do.
+        """
+        if isinstance(self.integrator, IntegratorOptions) and self.integrator.adaptive:
+            self.integrator = integrator
 
     @property
     def _solver(self) -> Integrator:

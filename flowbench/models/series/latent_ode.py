@@ -118,10 +118,12 @@ class LatentOde(SeriesModel):
     def for_evaluation(self, integrator: options.PartOptions, dtype: torch.dtype = torch.float64) -> Self:
         """A copy in `dtype` whose dynamics are solved with the options of `integrator`.
 
-        The recognition keeps the solver that it was trained with: any posterior gives a bound.
+        The recognition keeps the fixed steps that it was trained with: any posterior gives a bound.
         """
         model = super().for_evaluation(integrator, dtype)
         model.dynamics.integrator = integrator
+        if isinstance(model.recognition, OdeRecurrentRecognition):
+            model.recognition.evolution.settle(integrator)
         return model
 
     def _score(self, batch: SeriesBatch, noise: Noise, draws: int) -> SeriesScores:

@@ -17,7 +17,7 @@ LEAST_SCALE, MOST_SCALE = 1e-3, 1e2
 class Recognition(nn.Module, ABC):
     """Reads a series from its end to its start, and gives the mean and scale of the state at time 0.
 
-    The last layer starts at mean 0 and scale 1, the prior. It also sees the time of the first observation.
+    The last layer also sees the time of the first observation.
     """
 
     def __init__(self, units: int, latent: int, generator: torch.Generator) -> None:

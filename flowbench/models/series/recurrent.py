@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -112,9 +112,9 @@ class RecurrentModel(SeriesModel):
         is_there = torch.cat([torch.ones_like(times, dtype=torch.bool), seen.present], 1)
         order = torch.argsort(torch.where(is_there, every, torch.inf), dim=1, stable=True)
         values = torch.cat([seen.values.new_zeros(n, k, self.features), seen.values], 1)
-        observed = torch.cat([torch.zeros(n, k, self.features, dtype=torch.bool), seen.observed], 1)
+        observed = torch.cat([torch.zeros_like(values[:, :k], dtype=torch.bool), seen.observed], 1)
         epsilon = noise.normal(draws, k, self.features)
-        rows = torch.arange(n)
+        rows = torch.arange(n, device=times.device)
         known = self._begin(n * draws)
         branch = known
         means = values.new_zeros(n, k, draws, self.features)
@@ -279,7 +279,7 @@ class OdeRnnOptions(RecurrentOptions):
 class OdeRnn(RecurrentModel):
     """ODE-RNN: the state follows dh/dt = f(h) between observations (Rubanova, Chen and Duvenaud 2019).
 
-    The model is the one with the solver of its training, whose steps belong to it like those of a network.
+    The fixed steps of its solver belong to the model, like the layers of a network.
     """
 
     Options: ClassVar[type[options.PartOptions]] = OdeRnnOptions
@@ -287,6 +287,12 @@ class OdeRnn(RecurrentModel):
     def __init__(self, features: int, options: OdeRnnOptions, generator: torch.Generator) -> None:
         super().__init__(features, options, generator)
         self.evolution = Evolution(options.units, options.dynamics, 1, options.integrator, generator)
+
+    def for_evaluation(self, integrator: options.PartOptions, dtype: torch.dtype = torch.float64) -> Self:
+        """A copy in `dtype`, whose states are carried by `integrator` unless the steps are fixed."""
+        model = super().for_evaluation(integrator, dtype)
+        model.evolution.settle(integrator)
+        return model
 
     def _known_at(self, state: State, times: Tensor) -> Tensor:
         carried: Tensor = self.evolution(state[0], times - state[1])
