@@ -75,7 +75,7 @@ def log_prob_at(flow: ContinuousFlow, x: Tensor, t: float) -> Tensor:
     """
 
     def derivative(time: Tensor, state: State) -> State:
-        return flow.rates(time, state[0], None, None)
+        return flow.rates(flow.field, time, state[0], None, None)
 
     z, log_det = flow.integrator.integrate(derivative, (x, x.new_zeros(len(x))), t, 0.0).state
     return base_log_prob(z) + log_det

@@ -112,7 +112,7 @@ def rates(problem: str, dtype: str, repetitions: int = 20) -> Contender:
     def once() -> Answer:
         for _ in range(repetitions):
             for times, part in zip(torch.split(t, CHUNK), torch.split(rows, CHUNK), strict=True):
-                flow.rates(times, part, None, None)
+                flow.rates(flow.field, times, part, None, None)
         return Answer(figures={"repetitions": repetitions})
 
     return once

@@ -14,7 +14,7 @@ from flowbench.models.density import Density
 from flowbench.models.rows import Rows
 from flowbench.objectives.likelihood import solve
 from flowbench.objectives.objective import DensityObjective, LossTerms
-from flowbench.ode.integrator import State
+from flowbench.ode.integrator import State, Velocity
 
 
 class OTFlowOptions(options.PartOptions):
@@ -72,7 +72,7 @@ class OTFlow(DensityObjective):
 def ot_flow_rates(field: Potential) -> Rates:
     """Velocity v, divergence, |v|^2 / 2 and |d Phi / d tau - |grad Phi|^2 / 2|, from one pass."""
 
-    def rates(t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
+    def rates(_: Velocity, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
         slopes = field.slopes(t, x, context)
         energy = slopes.gradient.square().sum(1) / 2
         return slopes.gradient, slopes.laplacian, energy, (slopes.time - energy).abs()

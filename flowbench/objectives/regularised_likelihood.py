@@ -14,7 +14,7 @@ from flowbench.models.rows import Rows
 from flowbench.objectives.likelihood import solve
 from flowbench.objectives.objective import DensityObjective, LossTerms
 from flowbench.ode.divergence import ExactDivergence, Hutchinson, as_tangents
-from flowbench.ode.integrator import State
+from flowbench.ode.integrator import State, Velocity
 
 
 class RegularisedLikelihoodOptions(options.PartOptions):
@@ -63,15 +63,15 @@ class RegularisedLikelihood(DensityObjective):
 def regularised_rates(flow: ContinuousFlow) -> Rates:
     """Velocity v and its divergence by the flow's estimator, then |v|^2 and |dv/dx|_F^2, (n,) each."""
 
-    def rates(t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
+    def rates(field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
         tangents = _spanning(x) if probes is None else as_tangents(probes)
-        velocity, pushed = flow.field.jvp(t, x, tangents, context)
+        velocity, pushed = field.jvp(t, x, tangents, context)
         # E |J e|^2 = |J|_F^2 for probes e with unit covariance, and all estimators draw such probes.
         frobenius = pushed.square().sum(-1).mean(0)
         if isinstance(flow.divergence, ExactDivergence | Hutchinson):
             divergence = (tangents * pushed).sum(-1).mean(0)
         else:
-            velocity, divergence = flow.divergence.velocity_and_divergence(flow.field, t, x, probes, context)
+            velocity, divergence = flow.divergence.velocity_and_divergence(field, t, x, probes, context)
         return velocity, divergence, velocity.square().sum(1), frobenius
 
     return rates

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from pydantic import Field
@@ -19,6 +19,23 @@ State = tuple[Tensor, ...]
 Derivative = Callable[..., State]
 #: Maps `(t, state, *args)` to the derivative of the state's first tensor alone.
 PathDerivative = Callable[..., Tensor]
+
+
+class Derivatives(NamedTuple):
+    """The derivative `f` of a state and, where it is cheaper, that of its first tensor alone, `path`."""
+
+    f: Derivative
+    path: PathDerivative | None = None
+
+    def ask(self, t: Tensor, state: State, args: State, *, weighed: bool = True) -> State:
+        """See `InitialValueProblem.derivative`."""
+        if weighed or self.path is None:
+            return self.f(t, state, *args)
+        return self.path(t, state, *args), *map(torch.zeros_like, state[1:])
+
+
+#: Maps k times () in the state's dtype to the derivatives at each of them.
+Moments = Callable[[Tensor], Sequence[Derivatives]]
 
 
 class Velocity(Protocol):
@@ -55,7 +72,7 @@ class InitialValueProblem:
     It starts with `state` at `t0` and ends at `t1`, which differs from `t0`. There is at least one row.
     `times` lie strictly between `t0` and `t1`, in the order in which the solve passes them. `args` are
     tensors with an entry for each row, which do not change with time. `parameters` are the other tensors that
-    `f` depends on and that need gradients. For `path` see `Integrator.integrate`.
+    `f` depends on and that need gradients. For `path` and `moments` see `Integrator.integrate`.
     """
 
     f: Derivative
@@ -66,6 +83,13 @@ class InitialValueProblem:
     args: State = ()
     path: PathDerivative | None = None
     parameters: State = ()
+    moments: Moments | None = None
+
+    def at(self, times: Tensor) -> Sequence[Derivatives]:
+        """The derivatives at each of the `times: (k,)`; work that depends on time alone is shared."""
+        if self.moments is None:
+            return [Derivatives(self.f, self.path)] * len(times)
+        return self.moments(times)
 
     def derivative(self, t: Tensor, state: State, args: State, *, weighed: bool = True) -> State:
         """The derivative of each tensor of `state`; `state` and `args` may hold some of the rows only.
@@ -73,9 +97,7 @@ class InitialValueProblem:
         `weighed` says whether the slope of this stage counts in the solution. If not, and there is a `path`,
         the derivatives of the integrals are not computed and are zeros.
         """
-        if weighed or self.path is None:
-            return self.f(t, state, *args)
-        return self.path(t, state, *args), *map(torch.zeros_like, state[1:])
+        return Derivatives(self.f, self.path).ask(t, state, args, weighed=weighed)
 
 
 @dataclass(frozen=True)
@@ -148,6 +170,7 @@ class Integrator(ABC):
         times: Sequence[float] | Tensor | None = None,
         args: State = (),
         path: PathDerivative | None = None,
+        moments: Moments | None = None,
         parameters: Iterable[Tensor] = (),
     ) -> Solution:
         """Carry `state` from time `t0` to `t1`, which may be the earlier one.
@@ -162,6 +185,9 @@ class Integrator(ABC):
         The state may be rows followed by integrals along their paths, on which no derivative depends. Then
         `path(t, state, *args)` may give the derivative of the first tensor alone. An engine may call it at a
         stage whose integrands have no weight in its method.
+
+        `moments(times: (k,))` may give `f` and `path` for each of these times alone. An engine that knows the
+        times of several stages may ask for them at once, and then calls each at its own time only.
 
         `parameters` are the other tensors that `f` and `path` depend on and that need gradients. Continuous
         adjoints give gradients to these, to `state` and to `args` only.
@@ -181,6 +207,7 @@ class Integrator(ABC):
             times=tuple(time for time in asked or () if time not in (t0, t1)),
             args=args,
             path=path,
+            moments=moments,
             parameters=tuple(p for p in parameters if p.requires_grad),
         )
         return _with_times(self._solve(problem), state, asked, t0, t1)

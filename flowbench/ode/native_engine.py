@@ -1,6 +1,6 @@
 """Explicit Runge-Kutta methods with steps that all rows share, written for cheap backpropagation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import ClassVar, Literal, NamedTuple, get_args
 
@@ -10,7 +10,14 @@ from torch.utils.checkpoint import checkpoint
 
 from flowbench.errors import IntegrationError
 from flowbench.ode import dense_output, step_control, tableau
-from flowbench.ode.integrator import InitialValueProblem, Integrator, IntegratorOptions, Solution, State
+from flowbench.ode.integrator import (
+    Derivatives,
+    InitialValueProblem,
+    Integrator,
+    IntegratorOptions,
+    Solution,
+    State,
+)
 from flowbench.ode.stepped import SteppedOptions
 
 Adaptive = Literal["dopri5", "tsit5"]
@@ -115,7 +122,8 @@ class _March:
 
     def unpack(self, y: Tensor) -> State:
         """The inverse of `pack`."""
-        parts = torch.split(y, self.sizes)
+        # Called for every slope: `torch.split` does the same with more work in Python.
+        parts = y.split_with_sizes(self.sizes)
         return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
 
     def fractions(self, t: float, after: float) -> tuple[float, ...]:
@@ -130,13 +138,19 @@ class _March:
             self.within.append(step.within)
             self.pending = self.pending[len(step.within) :]
 
-    def slope(self, t: float, y: Tensor, *, weighed: bool = True) -> Tensor:
-        """dy/dt (N,); see `InitialValueProblem`."""
+    def slope(self, t: float, y: Tensor) -> Tensor:
+        """dy/dt (N,)."""
+        return self._slope(Derivatives(self.problem.f), self._times([t])[0], y)
+
+    def _slope(self, at: Derivatives, time: Tensor, y: Tensor, *, weighed: bool = True) -> Tensor:
+        """dy/dt (N,) by the derivatives `at` the `time`; for `weighed` see `InitialValueProblem`."""
+        return self.pack(at.ask(time, self.unpack(y), self.problem.args, weighed=weighed))
+
+    def _times(self, times: Sequence[float]) -> Tensor:
+        low, high = min(self.t0, self.t1), max(self.t0, self.t1)
         # Rounding may put a sum of times beyond an end.
-        t = min(max(t, min(self.t0, self.t1)), max(self.t0, self.t1))
-        time = torch.tensor(t, dtype=y.dtype, device=y.device)
-        problem = self.problem
-        return self.pack(problem.derivative(time, self.unpack(y), problem.args, weighed=weighed))
+        inside = [min(max(t, low), high) for t in times]
+        return torch.tensor(inside, dtype=self.start.dtype, device=self.start.device)
 
     def through_grid(self, steps: int) -> Solution:
         """The solution by equal steps."""
@@ -200,20 +214,26 @@ class _March:
         `slope` is that at the start, if it is known.
         """
         h = after - t
-        first, *weighed = self.weighs
-        slopes = [self.slope(t, y, weighed=first) if slope is None else slope]
+        nodes = (0.0, *self.tableau.nodes) if slope is None else self.tableau.nodes
+        times = self._times([after if node == 1 else t + node * h for node in nodes])
+        stages = zip(
+            self.problem.at(times), times.unbind(), self.weighs[len(self.weighs) - len(nodes) :], strict=True
+        )
+        if slope is None:
+            now, time, counts = next(stages)
+            slope = self._slope(now, time, y, weighed=counts)
+        slopes = [slope]
         # Row i accumulates the input of the i-th later stage. Adding a slope to all remaining rows takes one
         # operation, forward and backward. A sum for each stage would take one operation for each of its
         # terms.
         sums = torch.addr(y, self.columns[0], slopes[0], alpha=h)
-        for node, column, counts in zip(self.tableau.nodes, self.columns[1:], weighed, strict=True):
-            at, sums = torch.split(sums, [1, len(sums) - 1])
+        for column, (now, time, counts) in zip(self.columns[1:], stages, strict=True):
+            at, sums = sums.split_with_sizes([1, len(sums) - 1])
             # At the end of the solve the slope only enters the error and dense output, so it needs no
             # gradient.
             followed = len(column) > 0 or after != self.t1 or bool(fractions)
             with torch.set_grad_enabled(followed and torch.is_grad_enabled()):
-                stage = after if node == 1 else t + node * h
-                slopes.append(self.slope(stage, at.squeeze(0), weighed=counts))
+                slopes.append(self._slope(now, time, at.squeeze(0), weighed=counts))
             if len(column):
                 sums = torch.addr(sums, column, slopes[-1], alpha=h)
         end = (at if self.tableau.first_same_as_last else sums).squeeze(0)

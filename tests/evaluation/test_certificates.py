@@ -21,7 +21,7 @@ from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import Flow, Mapped, Scores
 from flowbench.models.density_model import DensityModel
 from flowbench.models.rows import Rows
-from flowbench.ode.integrator import IntegratorOptions, State
+from flowbench.ode.integrator import IntegratorOptions, State, Velocity
 from flowbench.options import PartOptions
 from flowbench.registry import MODELS
 from flowbench.store import Certificate
@@ -96,18 +96,22 @@ class Scaled(DensityModel):
 class TermDropped(ContinuousFlow):
     """A flow whose divergence leaves out its first term."""
 
-    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
+    def rates(
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
+    ) -> State:
         first = torch.zeros(1, *x.shape, dtype=x.dtype)
         first[..., 0] = 1
-        velocity, divergence = super().rates(t, x, probes, context)
+        velocity, divergence = super().rates(field, t, x, probes, context)
         return velocity, divergence - self.field.jvp(t, x, first)[1][0, :, 0]
 
 
 class NoiseRedrawn(ContinuousFlow):
     """A flow whose divergence has other noise at every evaluation."""
 
-    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
-        velocity, divergence = super().rates(t, x, probes, context)
+    def rates(
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
+    ) -> State:
+        velocity, divergence = super().rates(field, t, x, probes, context)
         return velocity, divergence + 0.1 * torch.randn(divergence.shape, dtype=x.dtype)
 
 

@@ -14,7 +14,7 @@ from flowbench.models.density import Mapped
 from flowbench.models.density_model import DensityModel
 from flowbench.models.givens import Givens
 from flowbench.models.rows import Rows
-from flowbench.ode.integrator import State
+from flowbench.ode.integrator import State, Velocity
 
 #: Small, and moved from its start, so that it depends on the context everywhere.
 FIELD = {"name": "time-mlp", "width": 16, "scales": 1, "octaves": 1}
@@ -54,26 +54,32 @@ def failed(kind: type[ContinuousFlow], *, integrator: dict[str, object] | None =
 class Leaking(ContinuousFlow):
     """The context of a row leaks into the rows beside it."""
 
-    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
+    def rates(
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
+    ) -> State:
         assert context is not None
-        return super().rates(t, x, probes, 0.9 * context + 0.1 * context.mean(0))
+        return super().rates(field, t, x, probes, 0.9 * context + 0.1 * context.mean(0))
 
 
 class Permuted(ContinuousFlow):
     """The contexts change their rows inside a solve."""
 
-    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
+    def rates(
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
+    ) -> State:
         assert context is not None
         late = t.mean() < 0.5
-        return super().rates(t, x, probes, context.roll(1, 0) if late else context)
+        return super().rates(field, t, x, probes, context.roll(1, 0) if late else context)
 
 
 class Doubled(ContinuousFlow):
     """The density is too large where the context is."""
 
-    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
+    def rates(
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
+    ) -> State:
         assert context is not None
-        velocity, divergence = super().rates(t, x, probes, context)
+        velocity, divergence = super().rates(field, t, x, probes, context)
         return velocity, divergence - 0.3 * (1 + context[:, 0].square())
 
 

@@ -27,6 +27,7 @@ from flowbench.models.classical.gaussian_mixture import MixtureDensity, MixtureO
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.density import Density, Scores
 from flowbench.models.density_model import DensityModel
+from flowbench.ode.integrator import Velocity
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.ode.torchdiffeq_engine import TorchdiffeqOptions
 from flowbench.registry import MODELS
@@ -302,9 +303,9 @@ class Breaking(ContinuousFlow):
     edge, below = 15.0, 1.0
 
     def rates(
-        self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
     ) -> tuple[Tensor, ...]:
-        velocity, divergence = super().rates(t, x, probes, context)
+        velocity, divergence = super().rates(field, t, x, probes, context)
         if self.integrator.options.model_dump()["atol"] >= self.below:
             return velocity, divergence
         return torch.where(x[:, :1] > self.edge, torch.nan, velocity), divergence

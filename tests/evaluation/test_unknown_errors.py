@@ -23,6 +23,7 @@ from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.density import Density, Mapped, Scores
 from flowbench.models.density_model import DensityModel
 from flowbench.models.rows import Rows
+from flowbench.ode.integrator import Velocity
 from flowbench.ode.per_row_engine import PerRowOptions
 
 LOOSE = EvaluationOptions(integrator=PerRowOptions(atol=1e-3, rtol=1e-3))
@@ -110,9 +111,9 @@ class FailsOnTheRight(ContinuousFlow):
     edge, below = 0.0, 0.9e-3
 
     def rates(
-        self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
     ) -> tuple[Tensor, ...]:
-        velocity, divergence = super().rates(t, x, probes, context)
+        velocity, divergence = super().rates(field, t, x, probes, context)
         if self.integrator.options.model_dump()["atol"] >= self.below:
             return velocity, divergence
         return torch.where(x[:, :1] > self.edge, torch.nan, velocity), divergence

@@ -1,9 +1,11 @@
 """The field of the first continuous flows against its formula, unit by unit."""
 
+import pytest
 import torch
 from torch import Tensor
 
 from flowbench.models.continuous.fields.hypernetwork import Hypernetwork, HypernetworkOptions
+from flowbench.models.continuous.fields.velocity_field import VelocityField
 
 
 def by_formula(field: Hypernetwork, t: float, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -33,3 +35,30 @@ def test_the_field_is_a_mean_of_gated_planar_units() -> None:
             expected, trace = by_formula(field, 0.25, x[row], own)
             assert (found[row] - expected).abs().max() < 1e-12
             assert abs(divergence[row] - trace) < 1e-12
+
+
+@pytest.mark.parametrize("givens", [0, 2])
+def test_several_times_at_once_change_nothing(givens: int) -> None:
+    """Neither the field nor its gradients; a product with tangents is that of autodiff."""
+    generator = torch.Generator().manual_seed(1)
+    field = Hypernetwork(2, HypernetworkOptions(width=5), generator, givens).double()
+    x = torch.randn(4, 2, generator=generator, dtype=torch.float64)
+    tangents = torch.randn(3, 4, 2, generator=generator, dtype=torch.float64)
+    context = torch.randn(4, givens, generator=generator, dtype=torch.float64) if givens else None
+    times = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    together = field.at(times)
+    for t, alone in zip(times, together, strict=True):
+        by_autodiff = VelocityField.jvp(field, t, x, tangents, context)
+        for got, expected in (
+            (alone.velocity_and_divergence(t, x, context), field.velocity_and_divergence(t, x, context)),
+            (alone.jvp(t, x, tangents, context), by_autodiff),
+            (field.jvp(t, x, tangents, context), by_autodiff),
+            ((alone.velocity(t, x, context),), (field.velocity(t, x, context),)),
+        ):
+            torch.testing.assert_close(got, expected, atol=1e-13, rtol=1e-13)
+            for one, other in zip(got, expected, strict=True):
+                gradients = (
+                    torch.autograd.grad(each.square().sum(), list(field.parameters()), retain_graph=True)
+                    for each in (one, other)
+                )
+                torch.testing.assert_close(*gradients, atol=1e-13, rtol=1e-13)

@@ -18,6 +18,7 @@ from flowbench.objectives.regularised_likelihood import (
     regularised_rates,
 )
 from flowbench.ode.clock import EVEN
+from flowbench.ode.integrator import Velocity
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch.func.jvp's
 
@@ -83,8 +84,9 @@ def test_costs_are_quadratures_along_the_solution(divergence: str) -> None:
 @pytest.mark.parametrize("divergence, probes", [("hutchinson", 4000), ("hutch++", 6000)])
 def test_estimated_frobenius_norm_is_unbiased(divergence: str, probes: int) -> None:
     flow, x = moved_flow(divergence=divergence, probes=probes), rows(2)
-    exact = regularised_rates(moved_flow())(torch.tensor(0.6), x, None, None)
-    drawn = regularised_rates(flow)(torch.tensor(0.6), x, flow.divergence.draw(x, generator()), None)
+    time = torch.tensor(0.6)
+    exact = regularised_rates(moved_flow())(flow.field, time, x, None, None)
+    drawn = regularised_rates(flow)(flow.field, time, x, flow.divergence.draw(x, generator()), None)
     torch.testing.assert_close(drawn[2], exact[2])
     torch.testing.assert_close(drawn[3], exact[3], atol=0, rtol=0.06)
 
@@ -142,8 +144,10 @@ def test_solve_ends_where_it_is_told(end: float) -> None:
     flow, x = moved_flow(2), rows(5, 2)
     flow.field = Growth(0.7)
 
-    def rates(t: Tensor, rows: Tensor, probes: Tensor | None, context: Tensor | None) -> tuple[Tensor, ...]:
-        velocity, divergence = flow.rates(t, rows, probes, context)
+    def rates(
+        field: Velocity, t: Tensor, rows: Tensor, probes: Tensor | None, context: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        velocity, divergence = flow.rates(field, t, rows, probes, context)
         return velocity, divergence, velocity.square().sum(1)
 
     mapped, (kinetic,) = flow.to_base_with_integrals(x, rates, 1, end=end)

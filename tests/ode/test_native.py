@@ -2,7 +2,8 @@
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowbench.errors import ConfigurationError, IntegrationError
-from flowbench.ode.integrator import PathDerivative, Solution, State
+from flowbench.ode.integrator import Derivatives, PathDerivative, Solution, State
 from flowbench.ode.native_engine import (
     FIXED_GRID_METHODS,
     Adaptive,
@@ -52,15 +53,24 @@ def solve_bent(
     t0: float,
     t1: float,
     ask: Callable[[PathDerivative], PathDerivative] | None = None,
+    moments: Callable[[Tensor, Tensor], Sequence[Derivatives]] | None = None,
 ) -> tuple[Solution, Tensor, Tensor]:
     """The solution, and the gradients of a loss on all of it to the weight and to the start.
 
-    The engine is told of the path alone, through `ask`, where that is given.
+    The engine is told of the path alone, through `ask`, where that is given, and of `moments`, which takes
+    the weight first.
     """
     weight, start = SPIN.clone().requires_grad_(), START.clone().requires_grad_()
     state = (start, START.new_zeros(3), START.new_zeros(3))
     path = ask and ask(lambda t, state: bent(weight, t, state)[0])
-    solution = integrator.integrate(lambda t, state: bent(weight, t, state), state, t0, t1, path=path)
+    solution = integrator.integrate(
+        lambda t, state: bent(weight, t, state),
+        state,
+        t0,
+        t1,
+        path=path,
+        moments=moments and partial(moments, weight),
+    )
     x, log_density, cost = solution.state
     loss = x.square().sum() + log_density.sin().sum() + 0.1 * cost.sum()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -197,6 +207,37 @@ def test_integrands_without_weight_are_not_asked_for(method: str, t0: float, t1:
     assert calls == (lean.accepted + lean.rejected) * (method in ("dopri5", "midpoint"))
     assert (whole.nfe, whole.accepted, whole.rejected) == (lean.nfe, lean.accepted, lean.rejected)
     for got, expected in zip((*lean.state, *same), (*whole.state, *gradients), strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-13, rtol=1e-13)
+
+
+@BOTH_WAYS
+@EVERY_METHOD
+def test_the_stages_of_a_step_are_asked_for_at_once(method: str, t0: float, t1: float) -> None:
+    """Each derivative is called at its own time, once at most, and no number changes."""
+    whole, *gradients = solve_bent(native(method), t0, t1)
+    asked: list[int] = []
+
+    def moments(weight: Tensor, times: Tensor) -> list[Derivatives]:
+        asked.append(len(times))
+
+        def derivative(own: float) -> Derivatives:
+            left = 1
+
+            def f(t: Tensor, state: State) -> State:
+                nonlocal left
+                left -= 1
+                assert t.item() == own and left == 0
+                return bent(weight, t, state)
+
+            return Derivatives(f)
+
+        return [derivative(time) for time in times.tolist()]
+
+    same, *again = solve_bent(native(method), t0, t1, moments=moments)
+    steps = same.accepted + same.rejected
+    assert len(asked) == steps and sum(asked) == same.nfe - 2 * (method in ADAPTIVE_METHODS)
+    assert (whole.nfe, whole.accepted, whole.rejected) == (same.nfe, same.accepted, same.rejected)
+    for got, expected in zip((*same.state, *again), (*whole.state, *gradients), strict=True):
         torch.testing.assert_close(got, expected, atol=1e-13, rtol=1e-13)
 
 

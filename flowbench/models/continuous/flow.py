@@ -13,17 +13,18 @@ from flowbench.models.continuous.fields.velocity_field import VelocityField
 from flowbench.models.density import Flow, Mapped
 from flowbench.models.mixture import Mixture
 from flowbench.models.training_defaults import Adaptation
-from flowbench.ode.clock import EVEN
+from flowbench.ode.clock import EVEN, Clock
 from flowbench.ode.divergence import DivergenceEstimator
-from flowbench.ode.integrator import Derivative, Integrator, PathDerivative, Solution, State
+from flowbench.ode.integrator import Derivatives, Integrator, Solution, State, Velocity
 from flowbench.ode.native_engine import NativeIntegrator, NativeOptions
 from flowbench.options import part_of
 from flowbench.registry import DIVERGENCES, FIELDS, INTEGRATORS
 from flowbench.statistics.gaussian_mixtures import Tell
 
-#: Maps `(t, x: (n, d), probes: (n, k, d), context: (n, c))` to the velocity (n, d), the divergence (n,) and
-#: any further integrands, (n,) each. `probes` and `context` are None where there are none.
-Rates = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], State]
+#: Maps `(field, t, x: (n, d), probes: (n, k, d), context: (n, c))` to the velocity (n, d), the divergence
+#: (n,) and any further integrands, (n,) each. `probes` and `context` are None where there are none. `field`
+#: is the flow's, or the same at the time `t` alone.
+Rates = Callable[[Velocity, Tensor, Tensor, Tensor | None, Tensor | None], State]
 
 
 class ContinuousOptions(options.PartOptions):
@@ -115,14 +116,13 @@ class ContinuousFlow(Flow):
         """
         self._check(z, context)
         constants = _Constants(None, context)
-        path = self._path(constants)
 
-        def velocity(t: Tensor, state: State, *args: Tensor) -> State:
-            return (path(t, state, *args),)
+        def rates(field: Velocity, t: Tensor, state: State, given: _Constants) -> State:
+            return (field.velocity(t, state[0], given.context),)
 
         asked = times.tolist()
         end = max(asked, default=0.0)
-        solution = self._integrate(velocity, path, (z,), 0.0, end, constants, times=asked)
+        solution = self._integrate(rates, (z,), 0.0, end, constants, times=asked)
         (positions,) = solution.at_times or ()
         return positions
 
@@ -145,9 +145,11 @@ class ContinuousFlow(Flow):
         self._check(x, context)
         return self._solve(x, context, 1.0, end, generator, rates, integrals)
 
-    def rates(self, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None) -> State:
-        """The velocity (n, d) and its divergence (n,), by the flow's divergence estimator."""
-        velocity, divergence = self.divergence.velocity_and_divergence(self.field, t, x, probes, context)
+    def rates(
+        self, field: Velocity, t: Tensor, x: Tensor, probes: Tensor | None, context: Tensor | None
+    ) -> State:
+        """The velocity (n, d) of `field` and its divergence (n,), by the flow's divergence estimator."""
+        velocity, divergence = self.divergence.velocity_and_divergence(field, t, x, probes, context)
         return velocity, divergence
 
     def _to_base(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Mapped:
@@ -171,26 +173,18 @@ class ContinuousFlow(Flow):
         # The solver may run backwards in time; the sign makes the integral that of t increasing.
         direction = 1.0 if end > start else -1.0
 
-        def derivative(t: Tensor, state: State, *args: Tensor) -> State:
-            velocity, divergence, *integrands = rates(t, state[0], *constants.of(args))
+        def signed(field: Velocity, t: Tensor, state: State, given: _Constants) -> State:
+            velocity, divergence, *integrands = rates(field, t, state[0], *given)
             return velocity, divergence, *(direction * integrand for integrand in integrands)
 
         state = (x, *(x.new_zeros(len(x)) for _ in range(1 + integrals)))
-        solution = self._integrate(derivative, self._path(constants), state, start, end, constants)
+        solution = self._integrate(signed, state, start, end, constants)
         z, log_det, *totals = solution.state
         return Mapped(z, log_det, solution.nfe, _local_error(solution)), tuple(totals)
 
-    def _path(self, constants: "_Constants") -> PathDerivative:
-        def path(t: Tensor, state: State, *args: Tensor) -> Tensor:
-            velocity: Tensor = self.field.velocity(t, state[0], constants.of(args).context)
-            return velocity
-
-        return path
-
     def _integrate(
         self,
-        f: Derivative,
-        path: PathDerivative,
+        rates: "_StateRates",
         state: State,
         start: float,
         end: float,
@@ -204,25 +198,20 @@ class ContinuousFlow(Flow):
         """
         clock = self.field.clock
 
-        def paced(tau: Tensor, state: State, *args: Tensor) -> State:
-            t, rate = clock.at(tau)
-            # `rate` is one number for all rows, or one for each row.
-            return tuple(rate.view(-1, *[1] * (part.ndim - 1)) * part for part in f(t, state, *args))
+        def moments(taus: Tensor) -> list[Derivatives]:
+            fields = self.field.at(taus if clock == EVEN else clock.at(taus)[0])
+            return [_derivatives(field, clock, rates, constants) for field in fields]
 
-        def paced_path(tau: Tensor, state: State, *args: Tensor) -> Tensor:
-            t, rate = clock.at(tau)
-            velocity: Tensor = rate.view(-1, 1) * path(t, state, *args)
-            return velocity
-
-        even = clock == EVEN
+        f, path = _derivatives(self.field, clock, rates, constants)
         return self.integrator.integrate(
-            f if even else paced,
+            f,
             state,
             clock.reads(start),
             clock.reads(end),
             times=None if times is None else [clock.reads(time) for time in times],
             args=constants.args,
-            path=path if even else paced_path,
+            path=path,
+            moments=moments,
             parameters=self.field.parameters(),
         )
 
@@ -245,6 +234,31 @@ class _Constants(NamedTuple):
         """The constants of the rows that an integrator passes `args` for."""
         rest = iter(args)
         return _Constants(*(None if part is None else next(rest) for part in self))
+
+
+#: Maps `(field, t, state, constants)` to the derivative of each tensor of the state.
+_StateRates = Callable[[Velocity, Tensor, State, _Constants], State]
+
+
+def _derivatives(field: Velocity, clock: Clock, rates: _StateRates, constants: _Constants) -> Derivatives:
+    """What a solver in the time of `clock` needs to know of `field`."""
+
+    def f(t: Tensor, state: State, *args: Tensor) -> State:
+        return rates(field, t, state, constants.of(args))
+
+    def path(t: Tensor, state: State, *args: Tensor) -> Tensor:
+        return field.velocity(t, state[0], constants.of(args).context)
+
+    def paced(tau: Tensor, state: State, *args: Tensor) -> State:
+        t, rate = clock.at(tau)
+        # `rate` is one number for all rows, or one for each row.
+        return tuple(rate.view(-1, *[1] * (part.ndim - 1)) * part for part in f(t, state, *args))
+
+    def paced_path(tau: Tensor, state: State, *args: Tensor) -> Tensor:
+        t, rate = clock.at(tau)
+        return rate.view(-1, 1) * path(t, state, *args)
+
+    return Derivatives(f, path) if clock == EVEN else Derivatives(paced, paced_path)
 
 
 def _estimator(options: options.PartOptions, field: VelocityField) -> DivergenceEstimator:

@@ -1,6 +1,7 @@
 """The base class of velocity fields."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from flowbench import options
 from flowbench.models.mixture import Mixture
 from flowbench.ode.clock import EVEN, Clock
+from flowbench.ode.integrator import Velocity
 from flowbench.statistics.gaussian_mixtures import Tell, silent
 
 
@@ -58,6 +60,14 @@ class VelocityField(nn.Module, ABC):
     def start(self) -> Mixture | None:
         """The Gaussian mixture of training rows that the untrained field flows to, or None."""
         return None
+
+    def at(self, times: Tensor) -> Sequence[Velocity]:
+        """The velocity at each of the `times: (k,)`; what is returned is asked for at its own time only.
+
+        A field whose work depends largely on time alone overrides this method, and does it for all times at
+        once.
+        """
+        return [self] * len(times)
 
     @abstractmethod
     def velocity(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
