@@ -48,7 +48,9 @@ def test_the_divergence_is_that_of_quadrature(model: str) -> None:
 def test_training_lowers_the_divergence() -> None:
     generator = torch.Generator().manual_seed(0)
     flow = density_matching._build("planar", 8, generator)
-    curve = density_matching._train(flow, POTENTIALS["wave"], 1e-2, 1.0, generator, lambda text: None)
+    recipe = density_matching.Recipe("adamw", 1e-2, 128)
+    curve = density_matching._train(flow, POTENTIALS["wave"], recipe, None, 500, generator, lambda text: None)
+    assert len(curve) == density_matching.POINTS and curve[-1, 1] == 500
     assert (np.diff(curve[:, :2], axis=0) >= 0).all()
     assert curve[-5:, 2].mean() < curve[:5, 2].mean() - 0.2
 
@@ -78,8 +80,11 @@ def test_the_verdict_follows_the_figures() -> None:
             (
                 trial,
                 Measurement(
-                    {"kl": (gap if trial.values["model"] == "planar" else 0.0) + 1e-6 * noise.normal()},
-                    {"density": np.ones((3, 3)), "axis": axis},
+                    {
+                        "kl": (gap if trial.values["model"] == "planar" else 0.0) + 1e-6 * noise.normal(),
+                        "steps": 10.0,
+                    },
+                    {"curve": np.ones((3, 3)), "density": np.ones((3, 3)), "axis": axis},
                 ),
             )
             for trial in trials
