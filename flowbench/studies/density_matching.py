@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from flowbench.evaluation.grid import tabulate
-from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import Flow, Mapped, base_log_prob
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions
 from flowbench.ode.native_engine import NativeOptions
 from flowbench.statistics.paired import compare_paired, estimate_mean
 from flowbench.store.findings import Chart, Findings, Image, Series
 from flowbench.store.text_table import TextTable
+from flowbench.studies.against_planar import MODELS, PUBLISHED, Recipe, continuous_flow, how_trained
 from flowbench.studies.potentials import POTENTIALS, Potential
 from flowbench.studies.study import (
     Budget,
@@ -30,7 +30,7 @@ from flowbench.studies.study import (
     compared,
     on_arrays,
 )
-from flowbench.training.optimizers import OptimizerName, make_optimizer, set_rate
+from flowbench.training.optimizers import make_optimizer, set_rate
 
 #: Draws that measure the divergence at the end.
 JUDGES = 20_000
@@ -38,23 +38,17 @@ JUDGES = 20_000
 SIDE = 80
 #: How often the curve of a training has a point.
 POINTS = 50
-
-
-class Recipe(NamedTuple):
-    """The optimiser, its learning rate at the start, which falls to zero along a cosine, and draws a step."""
-
-    optimizer: OptimizerName
-    rate: float
-    draws: int
-
-
-#: The best of short runs, for each model by itself; docs/claims.md says of which.
-RECIPES = {"cnf": Recipe("soap", 2e-2, 256), "planar": Recipe("adamw", 1e-1, 256)}
-#: The solver of training. Coarse fixed steps would be exploited: at four of rk4, the divergence of the steps
-#: falls below zero.
-SOLVER = {"name": "native", "atol": 1e-3, "rtol": 1e-3}
-#: Training steps as published.
-PUBLISHED = {"cnf": 10_000, "planar": 500_000}
+#: Draws of a step.
+DRAWS = 256
+#: By model and size, the best of short runs for each by itself; docs/claims.md says of which.
+RECIPES = {
+    ("cnf", 2): Recipe("soap", 1e-2, DRAWS),
+    ("cnf", 8): Recipe("soap", 1e-2, DRAWS),
+    ("cnf", 32): Recipe("soap", 2e-2, DRAWS),
+    ("planar", 2): Recipe("adamw", 1e-1, DRAWS),
+    ("planar", 8): Recipe("soap", 3e-2, DRAWS),
+    ("planar", 32): Recipe("adamw", 3e-2, DRAWS),
+}
 
 
 class Extent(NamedTuple):
@@ -70,10 +64,9 @@ class Extent(NamedTuple):
 
 EXTENTS: dict[Budget, Extent] = {
     "quick": Extent(("ring", "split wave"), 2, {2: 0.5, 8: 0.5}),
-    "default": Extent(tuple(POTENTIALS), 3, {2: 6.0, 8: 12.0, 32: 26.0}),
+    "default": Extent(tuple(POTENTIALS), 3, {2: 6.0, 8: 10.0, 32: 24.0}),
     "full": Extent(tuple(POTENTIALS), 3, {2: None, 8: None, 32: None}),
 }
-MODELS = ("cnf", "planar")
 
 
 class DensityMatching(Study):
@@ -104,7 +97,9 @@ class DensityMatching(Study):
         generator = torch.Generator().manual_seed(trial.values["seed"])
         flow = _build(model, size, generator)
         seconds = EXTENTS[budget].seconds[size]
-        curve = _train(flow, POTENTIALS[target], RECIPES[model], seconds, PUBLISHED[model], generator, tell)
+        curve = _train(
+            flow, POTENTIALS[target], RECIPES[model, size], seconds, PUBLISHED[model], generator, tell
+        )
         judged = flow.for_evaluation(NativeOptions(atol=1e-6, rtol=1e-6))
         with torch.no_grad():
             differences = _divergences(judged, POTENTIALS[target], JUDGES, generator).numpy()
@@ -152,9 +147,10 @@ class DensityMatching(Study):
                     *(f"{steps[target, size, model].mean():,.0f}" for model in MODELS),
                 )
             )
-        trained = _trained(budget)
+        recipes = {f"{model} {size}": recipe for (model, size), recipe in RECIPES.items() if size in sizes}
+        trained = how_trained(_times(budget), recipes)
         table = TextTable(
-            f"KL(q || p) {'after the published steps' if budget == 'full' else 'at equal CPU time'} (nats)",
+            f"KL(q || p) {_at(budget)} (nats)",
             (
                 "target",
                 "width or depth",
@@ -169,15 +165,15 @@ class DensityMatching(Study):
             (
                 f"Means over {seeds} seeds. {trained} The interval is Student's t of the differences over "
                 "the seeds. In the charts against size, bars reach from the lowest seed to the highest.",
-                "The other charts show the mean over the draws of training, of the first seed at the largest "
-                "size.",
+                "The other charts and the densities are of the first seed at the largest size. The charts "
+                "show means over the draws of training.",
                 "The energies are those of Rezende and Mohamed (2015, table 1), within the square from -4 to "
                 "4: three of them do not grow along the first axis, and have no integral on the plane.",
             ),
         )
         return Findings(
             "reproduced" if not behind and not level else "not reproduced",
-            _reason(len(rows), behind, level),
+            _reason(budget, len(rows), behind, level),
             (table,),
             tuple(
                 chart
@@ -206,8 +202,7 @@ class _Reversed(Flow):
 def _build(model: str, size: int, generator: torch.Generator) -> Flow:
     if model == "planar":
         return _Reversed(size, generator)
-    options = ContinuousOptions(field={"name": "hypernetwork", "width": size}, integrator=SOLVER)
-    return ContinuousFlow(2, options, generator)
+    return continuous_flow(size, generator)
 
 
 def _divergences(flow: Flow, target: Potential, n: int, generator: torch.Generator) -> Tensor:
@@ -237,7 +232,7 @@ def _train(
     while spent < 1:
         set_rate(optimizer, recipe.rate * 0.5 * (1 + math.cos(math.pi * spent)), 0.0)
         optimizer.zero_grad()
-        loss = _divergences(flow, target, recipe.draws, generator).mean()
+        loss = _divergences(flow, target, recipe.rows, generator).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 10.0)
         optimizer.step()
@@ -256,23 +251,18 @@ def _key(trial: Trial) -> tuple[str, int, str]:
     return trial.values["target"], trial.values["size"], trial.values["model"]
 
 
-def _trained(budget: Budget) -> str:
-    if budget == "full":
-        continuous, planar = (f"{PUBLISHED[model]:,}" for model in MODELS)
-        cost = f"Continuous flows were trained for {continuous} steps, and planar ones for {planar}"
-    else:
-        seconds = EXTENTS[budget].seconds.items()
-        times = ", ".join(f"{each:g} CPU seconds at size {size}" for size, each in seconds)
-        cost = f"Each flow was trained for {times}"
-    recipes = "; ".join(
-        f"{model}: {recipe.optimizer}, rate {recipe.rate:g}, {recipe.draws} draws a step"
-        for model, recipe in RECIPES.items()
-    )
-    return f"{cost} ({recipes})."
+def _times(budget: Budget) -> str | None:
+    """CPU seconds for each size, in words; None if steps were counted instead."""
+    seconds = [(size, each) for size, each in EXTENTS[budget].seconds.items() if each]
+    return ", ".join(f"{each:g} CPU seconds at size {size}" for size, each in seconds) or None
 
 
-def _reason(cases: int, behind: Sequence[str], level: Sequence[str]) -> str:
-    told = "The continuous flow is below the planar one, with an interval without zero, in "
+def _at(budget: Budget) -> str:
+    return "after the steps as published" if budget == "full" else "at equal CPU time"
+
+
+def _reason(budget: Budget, cases: int, behind: Sequence[str], level: Sequence[str]) -> str:
+    told = f"The continuous flow is below the planar one {_at(budget)}, with an interval without zero, in "
     told += f"{cases - len(behind) - len(level)} of {cases} pairs of target and size."
     if level:
         told += f" Not told apart: {'; '.join(level)}."
@@ -325,7 +315,5 @@ def _images(targets: Sequence[str], size: int, measured: Sequence[tuple[Trial, M
         axis = next(iter(shown.values())).arrays["axis"]
         truth = np.exp(tabulate(on_arrays(POTENTIALS[target].log_prob), axis, axis))
         images.append(Image(f"{target}: target", axis, axis, truth))
-        images += [
-            Image(f"{target}: {name}, {size}", axis, axis, m.arrays["density"]) for name, m in shown.items()
-        ]
+        images += [Image(f"{target}: {name}", axis, axis, m.arrays["density"]) for name, m in shown.items()]
     return images

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from flowbench.evaluation.grid import tabulate
-from flowbench.models.continuous.flow import ContinuousFlow, ContinuousOptions
 from flowbench.models.density import Flow
 from flowbench.models.discrete.planar import PlanarFlow, PlanarOptions
 from flowbench.models.rows import Rows
@@ -17,6 +16,7 @@ from flowbench.registry import TOYS
 from flowbench.statistics.paired import compare_paired, estimate_mean
 from flowbench.store.findings import Chart, Findings, Image, Series
 from flowbench.store.text_table import TextTable
+from flowbench.studies.against_planar import MODELS, PUBLISHED, Recipe, continuous_flow, how_trained
 from flowbench.studies.study import (
     Budget,
     Claim,
@@ -29,7 +29,6 @@ from flowbench.studies.study import (
     on_arrays,
 )
 from flowbench.training.criterion import RowCriterion
-from flowbench.training.optimizers import OptimizerName
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
 from flowbench.training.stopwatch import Stopwatch
@@ -41,22 +40,8 @@ TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 20_000, 2000, 20_000
 SIZE = 64
 #: Points along each side of a picture.
 SIDE = 80
-
-
-class Recipe(NamedTuple):
-    """The optimiser, its learning rate at the start, which falls to zero along a cosine, and rows a step."""
-
-    optimizer: OptimizerName
-    rate: float
-    rows: int
-
-
 #: The best of short runs, for each model by itself; docs/claims.md says of which.
 RECIPES = {"cnf": Recipe("adamw", 1e-2, 512), "planar": Recipe("adamw", 1e-1, 512)}
-#: The solver of training.
-SOLVER = {"name": "native", "atol": 1e-3, "rtol": 1e-3}
-#: Training steps as published.
-PUBLISHED = {"cnf": 10_000, "planar": 500_000}
 
 
 class Extent(NamedTuple):
@@ -75,7 +60,6 @@ EXTENTS: dict[Budget, Extent] = {
     "default": Extent(("circles", "moons"), 5, 50.0),
     "full": Extent(("circles", "moons"), 5, None),
 }
-MODELS = ("cnf", "planar")
 
 
 class MaximumLikelihood(Study):
@@ -142,8 +126,9 @@ class MaximumLikelihood(Study):
                     *(f"{each:,.0f}" for each in steps),
                 )
             )
+        times = f"{seconds:g} CPU seconds, validations included" if seconds else None
         table = TextTable(
-            f"Test NLL {'at equal CPU time' if seconds else 'after the published steps'} (nats)",
+            f"Test NLL {'at equal CPU time' if seconds else 'after the steps as published'} (nats)",
             (
                 "toy",
                 "continuous",
@@ -158,15 +143,15 @@ class MaximumLikelihood(Study):
             (False, *[True] * 7),
             (
                 f"Means over {seeds} seeds, each with {TRAIN_ROWS:,} train rows and {TEST_ROWS:,} test rows "
-                f"of its own. {_trained(seconds)} The interval is Student's t of the differences over the "
-                "seeds.",
+                f"of its own. {how_trained(times, RECIPES)} The interval is Student's t of the differences "
+                "over the seeds.",
             ),
         )
         won = [toy for toy in toys if (found := ahead[toy]) and found.is_resolved and found.mean > 0]
         rest = [toy for toy in toys if toy not in won]
         reason = (
-            "The continuous flow has the lower test NLL, with an interval without zero, on "
-            f"{len(won)} of {len(toys)} toys."
+            f"{'At equal CPU time' if seconds else 'After the steps as published'}, the continuous flow has "
+            f"the lower test NLL, with an interval without zero, on {len(won)} of {len(toys)} toys."
         )
         reason += f" Not on: {', '.join(rest)}." if rest else ""
         return Findings(
@@ -189,8 +174,7 @@ class _CpuClock(Stopwatch):
 def _build(model: str, generator: torch.Generator) -> Flow:
     if model == "planar":
         return PlanarFlow(2, PlanarOptions(layers=SIZE), generator)
-    options = ContinuousOptions(field={"name": "hypernetwork", "width": SIZE}, integrator=SOLVER)
-    return ContinuousFlow(2, options, generator)
+    return continuous_flow(SIZE, generator)
 
 
 def _plan(model: str, seconds: float | None) -> TrainingPlan:
@@ -199,19 +183,6 @@ def _plan(model: str, seconds: float | None) -> TrainingPlan:
     phase = {"objective": "likelihood", "optimizer": optimizer, "batch_size": rows, "learning_rate": rate}
     steps = None if seconds else PUBLISHED[model]
     return TrainingPlan(phases=(phase,), seconds=seconds, steps=steps, patience=0.0)
-
-
-def _trained(seconds: float | None) -> str:
-    if seconds:
-        cost = f"Each flow was trained for {seconds:g} CPU seconds, validations included"
-    else:
-        continuous, planar = (f"{PUBLISHED[model]:,}" for model in MODELS)
-        cost = f"Continuous flows were trained for {continuous} steps, and planar ones for {planar}"
-    recipes = "; ".join(
-        f"{model}: {recipe.optimizer}, rate {recipe.rate:g}, batches of {recipe.rows}"
-        for model, recipe in RECIPES.items()
-    )
-    return f"{cost} ({recipes})."
 
 
 def _train(flow: Flow, rows: Floats, plan: TrainingPlan, seed: int, tell: Tell) -> Floats:

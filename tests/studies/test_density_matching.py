@@ -9,6 +9,7 @@ import torch
 
 from flowbench.ode.per_row_engine import PerRowOptions
 from flowbench.studies import density_matching
+from flowbench.studies.against_planar import Recipe
 from flowbench.studies.density_matching import DensityMatching
 from flowbench.studies.potentials import POTENTIALS
 from flowbench.studies.reproduction import reproduce
@@ -48,7 +49,7 @@ def test_the_divergence_is_that_of_quadrature(model: str) -> None:
 def test_training_lowers_the_divergence() -> None:
     generator = torch.Generator().manual_seed(0)
     flow = density_matching._build("planar", 8, generator)
-    recipe = density_matching.Recipe("adamw", 1e-2, 128)
+    recipe = Recipe("adamw", 1e-2, 128)
     curve = density_matching._train(flow, POTENTIALS["wave"], recipe, None, 500, generator, lambda text: None)
     assert len(curve) == density_matching.POINTS and curve[-1, 1] == 500
     assert (np.diff(curve[:, :2], axis=0) >= 0).all()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from flowbench.studies import maximum_likelihood
-from flowbench.studies.maximum_likelihood import MODELS, MaximumLikelihood
+from flowbench.studies.against_planar import MODELS
+from flowbench.studies.maximum_likelihood import MaximumLikelihood
 from flowbench.studies.reproduction import reproduce
 from flowbench.studies.study import Measurement, Trial
 from flowbench.workflows.home import Home
