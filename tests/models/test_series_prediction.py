@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import quad
 from scipy.stats import norm
 from torch import Tensor
 
+from flowbench.models.series.noise import Noise
 from flowbench.models.series.prediction import Prediction
 
 N, K, D = 2, 3, 2
@@ -63,38 +63,17 @@ def test_quantiles_of_single_precision_are_no_less_precise(found: Prediction) ->
         torch.testing.assert_close(rough_at.double(), found_at, rtol=1e-4, atol=1e-4)
 
 
-def test_the_ranked_probability_score_is_its_integral(found: Prediction) -> None:
-    """The integral of (F(y) - [y >= x])^2 over y."""
-    scores = found.crps(AT)
-    for cell in CELLS[::3]:
-        weights, means, scales = parts(found, cell)
-        x = float(AT[cell])
+def test_draws_take_each_component_by_its_weight(found: Prediction) -> None:
+    """Systematic resampling: the counts are off by less than one, and the rest is the normal noise."""
 
-        def below(y: float, w: np.ndarray = weights, m: np.ndarray = means, s: np.ndarray = scales) -> float:
-            return float(w @ norm.cdf(y, m, s)) ** 2
+    class Zero(Noise):
+        def normal(self, *shape: int) -> torch.Tensor:
+            return torch.zeros(found.means.shape[1], *shape, dtype=torch.float64)
 
-        def above(y: float, w: np.ndarray = weights, m: np.ndarray = means, s: np.ndarray = scales) -> float:
-            return float(w @ norm.sf(y, m, s)) ** 2
-
-        expected = quad(below, x - 60, x, limit=200)[0] + quad(above, x, x + 60, limit=200)[0]
-        assert float(scores[cell]) == pytest.approx(expected, rel=1e-5)
-
-
-def test_draws_belong_to_their_components(found: Prediction) -> None:
-    generator = torch.Generator().manual_seed(9)
-    noise = torch.randn(*found.means.shape, generator=generator, dtype=torch.float64)
-    drawn = found.draw(noise)
-    torch.testing.assert_close((drawn - found.means) / found.scales, noise)
-
-
-def test_scores_are_those_of_draws(found: Prediction) -> None:
-    """E|X - x| - E|X - X'| / 2 by Monte Carlo, with components chosen by their weights."""
-    rng = np.random.default_rng(0)
-    cell, n = (1, 2, 0), 40_000
-    weights, means, scales = parts(found, cell)
-    chosen = rng.choice(len(weights), 2 * n, p=weights)
-    drawn = rng.normal(means[chosen], scales[chosen])
-    x = float(AT[cell])
-    terms = np.abs(drawn[:n] - x) - np.abs(drawn[:n] - drawn[n:]) / 2
-    assert float(found.crps(AT)[cell]) == pytest.approx(terms.mean(), abs=5 * terms.std() / n**0.5)
-    assert float(found.mean[cell]) == pytest.approx(drawn.mean(), abs=5 * drawn.std() / (2 * n) ** 0.5)
+    drawn = found.resampled(40, Zero())
+    assert drawn.shape == (40, *found.means.shape[1:])
+    for cell in CELLS:
+        weights, means, _ = parts(found, cell)
+        own = drawn[(slice(None), *cell)].numpy()
+        for weight, mean in zip(weights, means, strict=True):
+            assert abs((own == mean).sum() - 40 * weight) < 1

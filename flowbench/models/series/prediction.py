@@ -64,19 +64,6 @@ class Prediction:
         index = chosen.T[..., None, None].expand(-1, -1, k, d)
         return self.means.gather(0, index) + self.scales.gather(0, index) * epsilon
 
-    def crps(self, x: Tensor) -> Tensor:
-        """The continuous ranked probability score of each cell of `x: (n, k, d)`, in the units of `x`.
-
-        Exact for a mixture of normals (Grimit et al. 2006): E|X - x| - E|X - X'| / 2.
-        """
-        near = (self._weights * _mean_distance(x - self.means, self.scales)).sum(0)
-        apart = torch.zeros_like(near)
-        weights = self._weights
-        for own_mean, own_scale, own_weight in zip(self.means, self.scales, weights, strict=True):
-            spread = (own_scale.square() + self.scales.square()).sqrt()
-            apart += own_weight * (weights * _mean_distance(own_mean - self.means, spread)).sum(0)
-        return near - apart / 2
-
     @property
     def _weights(self) -> Tensor:
         return self.log_weights.exp()[..., None, None]
@@ -85,11 +72,3 @@ class Prediction:
 def normal_log_prob(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """Log-density of normals, nats; the shapes broadcast."""
     return -0.5 * ((x - mean) / scale).square() - scale.log() - 0.5 * math.log(2 * math.pi)
-
-
-def _mean_distance(offset: Tensor, scale: Tensor) -> Tensor:
-    """E|offset + scale Z| for a standard normal Z."""
-    ratio = offset / scale
-    density = torch.exp(-0.5 * ratio.square()) / math.sqrt(2 * math.pi)
-    below: Tensor = torch.special.ndtr(ratio)
-    return scale * (ratio * (2 * below - 1) + 2 * density)
