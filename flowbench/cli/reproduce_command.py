@@ -22,6 +22,12 @@ def reproduce(
     list_claims: Annotated[bool, typer.Option("--list", help="List the claims, and measure none.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Less of it, in under three minutes.")] = False,
     full: Annotated[bool, typer.Option("--full", help="The published budget: hours.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False, help="Folder of the claim's data, if it reads any (default: datasets/NAME)."
+        ),
+    ] = None,
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> int:
@@ -55,7 +61,7 @@ def reproduce(
             on_progress=line.prepare,
             should_stop=stop,
         )
-        found = carry_out(claim, budget, home=Home(home), command=command_line(), watch=watch)
+        found = carry_out(claim, budget, home=Home(home), data=data, command=command_line(), watch=watch)
     if found.findings is None:
         terminal.say(farewell)
         return INTERRUPTED

@@ -1,5 +1,6 @@
 """The folder of a study: what was asked, the trials that are done, and what was found."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from flowbench.store.documents import from_json, read_json, to_json, write_json
 from flowbench.store.findings import DOCUMENT, Findings, read_findings, write_findings
 from flowbench.store.tensors import Tensors, read_tensors, write_tensors
 
-INFO, LOCK, TRIALS = "study.json", ".lock", "trials"
+INFO, LOCK, TRIALS, SCRAPS = "study.json", ".lock", "trials", "unfinished"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class StudyFolder:
     def lock(self) -> Iterator[None]:
         """Keep other processes out; raises `RunLockedError` if one is at work on the study."""
         with file_errors("write", self.path):
-            (self.path / TRIALS).mkdir(parents=True, exist_ok=True)
+            for folder in (self.path / TRIALS, self.scraps):
+                folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.path / LOCK, timeout=0):
                 yield
@@ -62,6 +64,15 @@ class StudyFolder:
         if "figures" not in metadata:
             raise DamagedFileError(f"{path} has no figures; remove it, and the trial is measured again")
         return from_json(metadata["figures"], str(path)), arrays
+
+    @property
+    def scraps(self) -> Path:
+        """The folder of what trials keep that are not done."""
+        return self.path / SCRAPS
+
+    def drop_scraps(self) -> None:
+        """Remove what unfinished trials kept, once all trials are done."""
+        shutil.rmtree(self.scraps, ignore_errors=True)
 
     def write_findings(self, findings: Findings) -> None:
         """Keep what was found."""

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flowbench.errors import ConfigurationError
 from flowbench.registry import STUDIES
 from flowbench.report.claim_page import write_claim_page
 from flowbench.store.findings import Findings
 from flowbench.store.study_folder import StudyFolder
-from flowbench.studies.study import Budget, Claim, Measurement, Study, Tell
+from flowbench.studies.study import Budget, Claim, Measurement, Study, Tell, Workspace
 from flowbench.workflows.environment import describe_host, describe_versions, source_commit
 from flowbench.workflows.home import Home
 from flowbench.workflows.machine import cpu_threads
@@ -46,18 +47,25 @@ def reproduce(
     budget: Budget = "default",
     *,
     home: Home | None = None,
+    data: Path | None = None,
     command: Sequence[str] = (),
     watch: StudyWatch | None = None,
 ) -> Reproduction:
     """Measure the claim called `name` and write its page into `reports/claims/`.
 
-    Each trial is stored in `claims/` of `home` as soon as it is done, and not measured again. Raises
-    `UnknownNameError` for an unknown claim, and `RunLockedError` if another process measures it.
+    Each trial is stored in `claims/` of `home` as soon as it is done, and not measured again. `data` is the
+    folder of the claim's data, if it reads files; otherwise they are looked for in `datasets/` of `home`.
+    Raises `UnknownNameError` for an unknown claim, `ConfigurationError` for `data` that is not read, and
+    `RunLockedError` if another process measures the claim.
     """
-    study: Study = STUDIES.get(name)()
     home, watch = home or Home(), watch or StudyWatch()
+    kind: type[Study] = STUDIES.get(name)
+    wanted = kind.reads(budget)
+    if data is not None and wanted is None:
+        raise ConfigurationError(f"`{name}` reads no files at the budget `{budget}`; leave out `--data`")
     stem = f"{name}-{budget}"
     folder = StudyFolder(home.path / "claims" / stem)
+    study = kind(Workspace(home.datasets / wanted if wanted and data is None else data, folder.scraps))
     with folder.lock(), cpu_threads(1):
         info = folder.info or {"started": _now()}
         info |= {
@@ -81,6 +89,7 @@ def reproduce(
         measured = [(trial, Measurement(*folder.read_trial(trial.name))) for trial in trials]
         findings = study.conclude(measured, budget)
         folder.write_findings(findings)
+        folder.drop_scraps()
         folder.write_info(info | {"finished": _now()})
     page = write_claim_page(folder, home.reports / "claims" / stem)
     return Reproduction(folder.path, findings, page)

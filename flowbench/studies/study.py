@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -48,11 +49,24 @@ class Measurement:
     arrays: Mapping[str, Floats] = field(default_factory=dict)
 
 
-def compared(difference: PairedDifference | None) -> str:
+@dataclass(frozen=True)
+class Workspace:
+    """The folders that a study may use: of the `data` that it reads, and of `scraps`.
+
+    A long trial may keep in `scraps` what it has so far, and go on from there after a kill. Without the
+    folder it keeps nothing.
+    """
+
+    data: Path | None = None
+    scraps: Path | None = None
+
+
+def compared(difference: PairedDifference | None, digits: int = 4) -> str:
     """A difference with its interval, for a table."""
     if difference is None:
         return "one seed"
-    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+    mean, low, high = (f"{each:+.{digits}f}" for each in (difference.mean, difference.low, difference.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def on_arrays(log_prob: Callable[[Tensor], Tensor]) -> Callable[[Floats], Floats]:
@@ -64,6 +78,14 @@ class Study(ABC):
     """Measures one claim. Trials do not depend on one another, so a study goes on where it was stopped."""
 
     claim: ClassVar[Claim]
+
+    def __init__(self, workspace: Workspace | None = None) -> None:
+        self.workspace = workspace or Workspace()
+
+    @classmethod
+    def reads(cls, budget: Budget) -> str | None:
+        """The folder of `datasets/` that the trials of a budget read; None if they read no files."""
+        return None
 
     @abstractmethod
     def trials(self, budget: Budget) -> Sequence[Trial]:
