@@ -141,5 +141,6 @@ STUDIES = Registry(
     {
         "density-matching": "flowbench.studies.density_matching:DensityMatching",
         "maximum-likelihood": "flowbench.studies.maximum_likelihood:MaximumLikelihood",
+        "odenet": "flowbench.studies.odenet:OdeNet",
     },
 )
