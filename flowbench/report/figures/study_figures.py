@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from flowbench.report.figures.style import (
     Picture,
@@ -19,6 +20,8 @@ from flowbench.store.findings import Chart, Image
 
 WIDTH, HEIGHT, SIDE = 4.4, 3.1, 1.9
 COLOUR_MAP = "viridis"
+#: Inches between bars at the same place.
+ASIDE = 0.06
 #: A linear axis of values ends at this quantile of them.
 TOP = 0.8
 
@@ -27,15 +30,21 @@ def draw_chart(chart: Chart, *, key: str) -> Picture:
     """The lines of a chart, with bars where there are intervals."""
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.add_subplot()
+    taken: list[float] = []
     for number, series in enumerate(chart.series):
         style = series_style(number)
         if series.low is None or series.high is None:
             axes.plot(series.x, series.y, **style | {"marker": ""}, label=short(series.label))
             continue
         reach = np.abs(np.stack([series.y - series.low, series.high - series.y]))
-        axes.errorbar(
+        bars = axes.errorbar(
             series.x, series.y, yerr=reach, **style, markersize=5, capsize=3, label=short(series.label)
         )
+        # Bars at one place would hide one another.
+        aside = ScaledTranslation(ASIDE * max(map(taken.count, series.x)), 0, figure.dpi_scale_trans)
+        for artist in bars.get_children():
+            artist.set_transform(artist.get_transform() + aside)
+        taken += series.x.tolist()
     for name, axis, scale in (("x", axes.xaxis, axes.set_xscale), ("y", axes.yaxis, axes.set_yscale)):
         if name in chart.logarithmic:
             scale("log")
@@ -44,10 +53,10 @@ def draw_chart(chart: Chart, *, key: str) -> Picture:
             axis.set_minor_locator(NullLocator())
         else:
             plain_ticks(axis)
-    if "y" not in chart.logarithmic:
+    if "y" not in chart.logarithmic and not taken:
         _leave_out_the_start(axes, chart)
     places = np.unique(np.concatenate([series.x for series in chart.series]))
-    if len(places) <= 8:
+    if len(places) <= 8 and (places == places.round()).all():
         axes.xaxis.set_major_locator(FixedLocator(places.tolist()))
     axes.set(xlabel=chart.xlabel, ylabel=chart.ylabel)
     axes.grid(axis="y")
