@@ -142,5 +142,6 @@ STUDIES = Registry(
         "density-matching": "flowbench.studies.density_matching:DensityMatching",
         "maximum-likelihood": "flowbench.studies.maximum_likelihood:MaximumLikelihood",
         "odenet": "flowbench.studies.odenet:OdeNet",
+        "memory": "flowbench.studies.constant_memory:ConstantMemory",
     },
 )
