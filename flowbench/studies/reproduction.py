@@ -8,6 +8,7 @@ from pathlib import Path
 from flowbench.errors import ConfigurationError
 from flowbench.registry import STUDIES
 from flowbench.report.claim_page import write_claim_page
+from flowbench.report.claims_index import write_claims_index
 from flowbench.store.findings import Findings
 from flowbench.store.study_folder import StudyFolder
 from flowbench.studies.study import Budget, Claim, Measurement, Study, Tell, Workspace
@@ -91,8 +92,17 @@ def reproduce(
         folder.write_findings(findings)
         folder.drop_scraps()
         folder.write_info(info | {"finished": _now()})
-    page = write_claim_page(folder, home.reports / "claims" / stem)
+    pages = home.reports / "claims"
+    page = write_claim_page(folder, pages / stem)
+    write_claims_index(_measured(home), pages)
     return Reproduction(folder.path, findings, page)
+
+
+def _measured(home: Home) -> list[StudyFolder]:
+    """The studies of a home whose pages are written, in the order of the registry and of their budgets."""
+    stems = [f"{name}-{budget}" for name in STUDIES.names() for budget in ("quick", "default", "full")]
+    written = [stem for stem in stems if (home.reports / "claims" / stem / "index.html").exists()]
+    return [StudyFolder(home.path / "claims" / stem) for stem in written]
 
 
 def _now() -> str:

@@ -97,6 +97,9 @@ def test_a_study_goes_on_where_it_was_stopped(counted: type[Counted], tmp_path: 
     whole.page.unlink()
     again = reproduce("counted", "quick", home=home)
     assert len(counted.measured) == 3 and again.page is not None and again.page.exists()
+    listed = (again.page.parents[1] / "index.html").read_text(encoding="utf-8")
+    assert f'href="{again.page.parent.name}/index.html"' in listed
+    assert "The sum is 15." in listed and "One is one" in listed
     # Another budget is another study.
     reproduce("counted", "default", home=home)
     assert len(counted.measured) == 6
