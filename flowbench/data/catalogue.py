@@ -52,6 +52,16 @@ _KNOWN_FILES = {
         "CC0",
         "three species of penguins; 11 rows have missing cells",
     ),
+    "2a321b62b260cc06d9c200381fa5e708dda856be4544c7dff9d5a4f904bc2661": _Facts(
+        "Kaslow et al. (1987), via R's `refund`",
+        "GPL-2.0-or-later",
+        "time series: CD4 counts of 366 men by month since seroconversion",
+    ),
+    "1d272da5808928bba8aa6e0acdf33080aaa261249eb7d89ee76a01b4fa38a00e": _Facts(
+        "Murtaugh et al. (1994); Fleming and Harrington (1991), via R's `survival`",
+        "LGPL-2.0-or-later",
+        "time series: visits of 312 patients of the Mayo Clinic, with blood values; cells are missing",
+    ),
 }
 
 
