@@ -108,5 +108,5 @@ def describe(progress: "TrainingProgress") -> str:
     if progress.nfe is not None:
         parts.append(f"nfe {progress.nfe}")
     if progress.step:
-        parts += [f"{progress.rows_per_second:,.0f} rows/s", f"{progress.seconds_left:.0f} s left"]
+        parts += [f"{progress.rows_per_second:,.0f} {progress.noun}/s", f"{progress.seconds_left:.0f} s left"]
     return ", ".join(parts)

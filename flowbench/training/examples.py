@@ -31,6 +31,9 @@ class TrainingSet(Protocol[ExamplesT_co]):
     last weights at the end; None where there are too few.
     """
 
+    #: What several of the examples are called.
+    noun: str
+
     @property
     def validation(self) -> ExamplesT_co: ...
 

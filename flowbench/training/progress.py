@@ -15,7 +15,8 @@ class Progress:
     `loss`, and the `terms` that it is made of where there are several, are means over the steps since the
     last validation. `validation_nll` and `best_nll` are in nats, data units; `nfe` is what the last
     validation's solve took. `fraction` is the share of the budget that is spent, and `seconds_left` an
-    estimate. What is not known yet, such as the loss and the learning rate before the first step, is NaN.
+    estimate. `noun` is what the examples are called. What is not known yet, such as the loss before the first
+    step, is NaN.
     """
 
     step: int
@@ -32,6 +33,7 @@ class Progress:
     cpu_seconds: float
     fraction: float
     seconds_left: float
+    noun: str = "rows"
 
 
 class LossMeter:

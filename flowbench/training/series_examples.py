@@ -20,6 +20,7 @@ class SeriesExamples:
     There is no `reserve`: series are few. Raises `ConfigurationError` if a part is empty.
     """
 
+    noun = "series"
     reserve: SeriesBatch | None = None
 
     def __init__(self, train: SeriesBatch, validation: SeriesBatch) -> None:

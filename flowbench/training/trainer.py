@@ -305,4 +305,5 @@ class Trainer(Generic[ModelT, ExamplesT]):
             cpu_seconds=self.clock.cpu(),
             fraction=min(spent, 1.0),
             seconds_left=budget.seconds_left(spent, trained),
+            noun=self.examples.noun,
         )

@@ -16,6 +16,8 @@ class TrainingRows:
     no rows to train on or to validate on, or if the parts differ in their columns.
     """
 
+    noun = "rows"
+
     def __init__(
         self,
         train: Rows,

@@ -21,7 +21,7 @@ from flowbench.workflows.home import Home
 from flowbench.workflows.preparation import Watch
 
 #: Of a `Progress`, what only the progress line needs.
-_UNLOGGED = {"fraction", "seconds_left", "best_nll"}
+_UNLOGGED = {"fraction", "seconds_left", "best_nll", "noun"}
 
 
 class Job(ABC):

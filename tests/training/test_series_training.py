@@ -1,20 +1,15 @@
 """The training loop on series: every model learns, and resumes bit for bit."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from flowbench.data.series_toys import Oscillators
-from flowbench.models.density import Scores
 from flowbench.models.series.batch import SeriesBatch
-from flowbench.models.series.noise import BatchNoise
 from flowbench.models.series.series_model import SeriesModel
 from flowbench.registry import SERIES_MODELS
-from flowbench.training.criterion import Criterion
 from flowbench.training.plan import TrainingPlan
+from flowbench.training.series_examples import SeriesCriterion, SeriesExamples
 from flowbench.training.state import TrainingState
 from flowbench.training.trainer import Trainer
 
@@ -25,36 +20,13 @@ SIZES = {
 }
 
 
-@dataclass
-class Examples:
-    """Series to learn from, and others that choose among the weights."""
-
-    train: SeriesBatch
-    validation: SeriesBatch
-    reserve: SeriesBatch | None = None
-
-    def draw(self, n: int, width: float, generator: torch.Generator) -> SeriesBatch:
-        return self.train[torch.randint(len(self.train), (n,), generator=generator)]
-
-
-class Nll(Criterion[SeriesModel, SeriesBatch]):
-    """The NLL of each cell."""
-
-    def score(self, model: SeriesModel, examples: SeriesBatch, generator: torch.Generator) -> Scores:
-        found = model.score(examples, BatchNoise(len(examples), generator, model.like), 4)
-        return Scores(found.log_prob, found.nfe)
-
-    def nll(self, examples: SeriesBatch, log_prob: Tensor) -> Tensor:
-        return -log_prob / examples.cells
-
-
 def trainer(name: str, steps: int, validation_steps: int) -> Trainer[SeriesModel, SeriesBatch]:
     toy, series = Oscillators().draw(60, 0), []
     for each in map(toy.series, range(60)):
         values = torch.tensor(np.column_stack([each.values, each.values**2])).float()
         values[::3, 1] = torch.nan
         series.append((torch.tensor(each.times / 10).float(), values))
-    examples = Examples(SeriesBatch.of(series[:40]), SeriesBatch.of(series[40:]))
+    examples = SeriesExamples(SeriesBatch.of(series[:40]), SeriesBatch.of(series[40:]))
     model_class = SERIES_MODELS.get(name)
     options = model_class.Options(**SIZES.get(name, {"units": 8, "width": 8}))
     model = model_class(2, options, torch.Generator().manual_seed(0))
@@ -66,7 +38,7 @@ def trainer(name: str, steps: int, validation_steps: int) -> Trainer[SeriesModel
         validation_steps=validation_steps,
     )
     generator = torch.Generator().manual_seed(2)
-    return Trainer(model, plan, examples, generator=generator, criterion=Nll())
+    return Trainer(model, plan, examples, generator=generator, criterion=SeriesCriterion())
 
 
 @pytest.mark.parametrize("name", SERIES_MODELS.names())
