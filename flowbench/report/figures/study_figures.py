@@ -48,7 +48,10 @@ def draw_chart(chart: Chart, *, key: str) -> Picture:
     for name, axis, scale in (("x", axes.xaxis, axes.set_xscale), ("y", axes.yaxis, axes.set_yscale)):
         if name in chart.logarithmic:
             scale("log")
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+            values = np.concatenate([getattr(series, name) for series in chart.series])
+            # Few decades have room for ticks between them.
+            subs = (1, 2, 5) if values.max() < 1e3 * values.min() else (1,)
+            axis.set_major_locator(LogLocator(subs=subs, numticks=9))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_locator(NullLocator())
         else:
