@@ -143,5 +143,6 @@ STUDIES = Registry(
         "maximum-likelihood": "flowbench.studies.maximum_likelihood:MaximumLikelihood",
         "odenet": "flowbench.studies.odenet:OdeNet",
         "memory": "flowbench.studies.constant_memory:ConstantMemory",
+        "adaptive-depth": "flowbench.studies.adaptive_depth:AdaptiveDepth",
     },
 )

@@ -59,7 +59,7 @@ def test_a_series_does_not_depend_on_the_others(name: str, values: dict[str, Any
 @pytest.mark.parametrize("name", ["ode-rnn", "latent-ode"])
 def test_nor_does_it_with_an_adaptive_solver(name: str) -> None:
     """Its steps depend on all rows of a batch in training, which likelihoods that are reported must not."""
-    adaptive = {"name": "native", "method": "dopri5", "atol": 1e-3, "rtol": 1e-3}
+    adaptive = {"name": "native", "method": "dopri5", "atol": 1e-6, "rtol": 1e-6}
     values: dict[str, Any] = {"integrator": adaptive}
     if name == "latent-ode":
         values = {"recognition": "ode-rnn", "recognition_integrator": adaptive}
