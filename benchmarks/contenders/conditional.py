@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from flowbench.models.density_model import DensityModel
 from flowbench.models.rows import Rows
 from flowbench.ode.native_engine import NativeOptions
+from flowbench.training.stopwatch import CpuStopwatch
 from flowbench.workflows.config import resolve
 from flowbench.workflows.preparation import (
     EVALUATION,
@@ -82,8 +83,7 @@ def fit_conditional(
         for y, x in ((train_y, train_x), (validation_y, validation_x))
     )
     prepared = prepare(config, encoder, train, validation, givens=givens)
-    trainer = make_trainer(prepared, Watch())
-    trainer.clock.wall = trainer.clock.cpu  # type: ignore[method-assign]
+    trainer = make_trainer(prepared, Watch(), clock=CpuStopwatch)
     trainer.run()
     seconds = prepared.encoder_seconds[1] + trainer.clock.cpu()
     return ConditionalModel(prepared.model, random_stream(seed, EVALUATION), seconds, trainer.counters.step)

@@ -8,32 +8,18 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.contenders.others import OTHERS
 from benchmarks.known import known
 from benchmarks.worker import Answer, Contender
-from flowbench.data import Dataset, Split
 from flowbench.errors import IntegrationError
-from flowbench.evaluation.reported import reported_likelihoods
 from flowbench.models.continuous.flow import ContinuousFlow
-from flowbench.models.density import Density
-from flowbench.models.rows import Rows
 from flowbench.ode.integrator import Derivative, PathDerivative, Solution, State
 from flowbench.ode.native_engine import NativeOptions
 from flowbench.ode.per_row_engine import PerRowIntegrator, PerRowOptions
-from flowbench.training.trainer import Trainer
+from flowbench.studies.timed_fit import TimedFit
 from flowbench.workflows.config import resolve
-from flowbench.workflows.dataset_rows import find_dequantiser, load_rows
-from flowbench.workflows.preparation import (
-    Prepared,
-    Watch,
-    build_encoder,
-    make_trainer,
-    place_rows,
-    prepare,
-)
 
 #: Test rows that are solved twice, for the errors of all.
 ERROR_ROWS = 200
@@ -43,24 +29,10 @@ COUNTED_ROWS = 2000
 
 
 @dataclass(frozen=True)
-class Task:
-    """A data set in front of which every contender gets the same transforms and the same split.
+class Task(TimedFit):
+    """A fit whose rows were drawn from the density of `benchmarks.known` called `truth`, if it has a name."""
 
-    `rows: (n, d)` are its own in data units, those of dequantised columns at one place in their cells.
-    """
-
-    dataset: Dataset
-    rows: NDArray[np.float64]
-    split: Split
-    prepared: Prepared
-    test_rows: int
     truth: str = ""
-
-    @property
-    def test(self) -> NDArray[np.float64]:
-        """The rows that are scored, data units."""
-        rows: NDArray[np.float64] = self.rows[self.split.test[: self.test_rows]]
-        return rows
 
     def answer(self, log_prob: Tensor, **figures: Any) -> Answer:
         """Log-likelihoods of the test rows, and the truth where it is known."""
@@ -82,15 +54,7 @@ def load(dataset: str, model: str, seconds: float, seed: int, test_rows: int, se
         "evaluation.error_rows": ERROR_ROWS,
     }
     config = resolve(dataset, model, overrides=overrides, settings=settings)
-    table, split = load_rows(config, Path("datasets"))
-    cells = build_encoder(config, table.column_names, find_dequantiser(config, table, split))
-    rows = place_rows(cells, table, config.data.seed)
-    # Every contender is given places, and judged by its density there.
-    encoder = build_encoder(config, table.column_names)
-    prepared = prepare(
-        config, encoder, rows[torch.from_numpy(split.train)], rows[torch.from_numpy(split.validation)]
-    )
-    return Task(table, rows.x.numpy(), split, prepared, test_rows)
+    return Task.load(config, test_rows, Path("datasets"))
 
 
 def flowbench(
@@ -109,10 +73,8 @@ def flowbench(
     task = replace(load(dataset, model, seconds, seed, test_rows, settings or []), truth=truth)
 
     def once() -> Answer:
-        trainer = _train(task)
-        scores = reported_likelihoods(
-            task.prepared.model, torch.from_numpy(task.test), task.prepared.config.evaluation
-        )
+        trainer = task.train()
+        scores = task.score()
         return task.answer(
             scores.log_prob,
             seconds=trainer.counters.cpu_seconds,
@@ -142,7 +104,7 @@ def other(
     model.flow, model.background = OTHERS[name](len(model.columns)), None
 
     def once() -> Answer:
-        trainer = _train(task)
+        trainer = task.train()
         options = task.prepared.config.evaluation
         rows = torch.from_numpy(task.test)
         scores, finer = (
@@ -160,14 +122,6 @@ def other(
         )
 
     return once
-
-
-def _train(task: Task) -> Trainer[Density, Rows]:
-    """Train the task's model for CPU seconds."""
-    trainer = make_trainer(task.prepared, Watch())
-    trainer.clock.wall = trainer.clock.cpu  # type: ignore[method-assign]
-    trainer.run()
-    return trainer
 
 
 def _evaluations(task: Task) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from flowbench.studies.study import (
 from flowbench.training.criterion import RowCriterion
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
-from flowbench.training.stopwatch import Stopwatch
+from flowbench.training.stopwatch import CpuStopwatch
 from flowbench.training.trainer import Trainer
 from flowbench.training.training_rows import TrainingRows
 
@@ -163,14 +163,6 @@ class MaximumLikelihood(Study):
         )
 
 
-class _CpuClock(Stopwatch):
-    """A stopwatch by which a budget is CPU seconds."""
-
-    def wall(self) -> float:
-        """CPU seconds of the process."""
-        return self.cpu()
-
-
 def _build(model: str, generator: torch.Generator) -> Flow:
     if model == "planar":
         return PlanarFlow(2, PlanarOptions(layers=SIZE), generator)
@@ -195,7 +187,7 @@ def _train(flow: Flow, rows: Floats, plan: TrainingPlan, seed: int, tell: Tell) 
         tell(f"step {progress.step:,}, validation NLL {progress.validation_nll:.4f}")
 
     generator = torch.Generator().manual_seed(seed)
-    clock = _CpuClock()
+    clock = CpuStopwatch()
     trainer = Trainer(
         flow,
         plan,

@@ -17,3 +17,11 @@ class Stopwatch:
     def cpu(self) -> float:
         """CPU seconds of the process."""
         return time.process_time() - self._cpu
+
+
+class CpuStopwatch(Stopwatch):
+    """A stopwatch by which a budget in seconds is one of CPU seconds."""
+
+    def wall(self) -> float:
+        """CPU seconds of the process."""
+        return self.cpu()

@@ -206,9 +206,15 @@ def _encode(model: DensityModel, rows: Rows) -> tuple[Rows, Tensor]:
 
 
 def make_trainer(
-    prepared: Prepared, watch: Watch, on_validation: Callable[[Progress], None] = lambda progress: None
+    prepared: Prepared,
+    watch: Watch,
+    on_validation: Callable[[Progress], None] = lambda progress: None,
+    clock: type[Stopwatch] = Stopwatch,
 ) -> Trainer[Density, Rows]:
-    """The trainer of a prepared model, drawing from the run's own random stream."""
+    """The trainer of a prepared model, drawing from the run's own random stream.
+
+    `clock` is what a budget in seconds is measured by.
+    """
     config = prepared.config
     rows = TrainingRows(prepared.train, prepared.validation, prepared.reserve, prepared.smoother)
     return Trainer(
@@ -220,5 +226,5 @@ def make_trainer(
         on_progress=watch.on_progress,
         on_validation=on_validation,
         should_stop=watch.should_stop,
-        clock=Stopwatch(*prepared.model_seconds),
+        clock=clock(*prepared.model_seconds),
     )
