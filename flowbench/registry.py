@@ -144,5 +144,6 @@ STUDIES = Registry(
         "odenet": "flowbench.studies.odenet:OdeNet",
         "memory": "flowbench.studies.constant_memory:ConstantMemory",
         "adaptive-depth": "flowbench.studies.adaptive_depth:AdaptiveDepth",
+        "ffjord-toys": "flowbench.studies.ffjord_toys:FfjordToys",
     },
 )
