@@ -151,7 +151,7 @@ class SeriesDensity(DensityMixin, BaseEstimator):
         dataset = self._known(X)
         seen = [dataset.series(i) for i in range(len(dataset))]
         own: Any = times
-        is_shared = np.ndim(own) == 1 if isinstance(own, np.ndarray) else np.ndim(own[0]) == 0
+        is_shared = len(own) == 0 or np.ndim(own[0]) == 0
         asked = [np.asarray(each, dtype=np.float64) for each in ([own] * len(seen) if is_shared else own)]
         if len(asked) != len(seen):
             raise ConfigurationError(

@@ -10,6 +10,8 @@ from flowbench.cli import terminal
 if TYPE_CHECKING:
     from flowbench.store import Run
 
+#: Above this standard error, nats, one draw of a bound outweighs the others together.
+LOOSE_BOUND = 0.3
 #: A message names at most this many columns, or reasons, one by one.
 MOST_NAMED = 5
 
@@ -32,6 +34,14 @@ def resume_command(run: "Run", home: Path) -> str:
     return shlex.join(command)
 
 
+def loose_bound(error: float) -> str:
+    """What a large standard error of a bound means."""
+    return (
+        f"the standard error of the bounds is {error:.2f} nats for the median series, so few of the draws "
+        "count and the bound is loose; `--set evaluation.draws=4096` tightens it"
+    )
+
+
 def describe_series_figures(values: Mapping[str, float]) -> list[str]:
     """The figures of a fit of series that matter most, in lines."""
     error = values.get("test_nll_per_value_standard_error", float("nan"))
@@ -45,6 +55,8 @@ def describe_series_figures(values: Mapping[str, float]) -> list[str]:
         error = values.get("kl_to_truth_standard_error", float("nan"))
         first += f"; above the exact NLL by {values['kl_to_truth']:.3f} ± {error:.3f} nats a series"
     lines = [first]
+    if values.get("bound_error_median", 0.0) > LOOSE_BOUND:
+        lines.append(loose_bound(values["bound_error_median"]))
     for name in ("interpolation", "extrapolation"):
         if f"{name}_rmse" in values:
             lines.append(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from flowbench.cli import parameters as opt
 from flowbench.cli import terminal
 from flowbench.cli.option_groups import ONLY_FOR_FITS, ReadingOptions, with_options
 from flowbench.cli.progress_line import ProgressLine
+from flowbench.cli.remarks import LOOSE_BOUND, loose_bound
 from flowbench.cli.standard_input import lent_stdin
 from flowbench.cli.written import refuse_two_answers, save_table
 from flowbench.errors import ConfigurationError
@@ -173,6 +175,8 @@ def score_series(
             f"a log-likelihood is a lower bound from {max(found.bounds)} draws; `standard_error` is that of "
             "the draws"
         )
+        if (error := median(found.standard_error.tolist())) > LOOSE_BOUND:
+            terminal.say(loose_bound(error))
     save_table(scored, path, run)
     answer = {
         "file": str(path),

@@ -93,7 +93,7 @@ def read_columns(
         wanted = None if columns is None else [*columns, *aside]
         raw = read_raw_table(file, reading, wanted)
         names, named = _named(raw)
-        _check_names(names, columns)
+        _check_names(names, None if columns is None else [*columns, *aside])
         if reading.keep:
             select_columns(names, reading.keep, f"{file}: `--keep`")
         for name, option in aside.items():
