@@ -35,12 +35,13 @@ FEATURES, SPREAD = 6, 0.3
 HORIZON = 5.0
 RESIDUAL = "residual network"
 GRADIENTS = ("backpropagation", "checkpointing", "adjoint")
-#: What is measured: a model, and how its gradient is computed.
-KINDS: tuple[tuple[str, str], ...] = (
+#: A model, and how its gradient is computed.
+Kind = tuple[str, str]
+KINDS: tuple[Kind, ...] = (
     *product(("ODE network", "flow"), GRADIENTS),
     (RESIDUAL, "backpropagation"),
 )
-Kind = tuple[str, str]
+#: For each kind and measure, memory against depth.
 Lines = dict[tuple[Kind, str], Line]
 #: For each budget: tolerances of the solver, layers of the residual network, and seeds.
 EXTENT: dict[Budget, tuple[tuple[float, ...], tuple[int, ...], int]] = {
@@ -132,6 +133,10 @@ class _Block(nn.Module):
         return slope
 
 
+#: Computes a loss (), and says how many layers it passed; a solve says none, since its calls are counted.
+Loss = Callable[[], tuple[Tensor, int]]
+
+
 class Step:
     """A training step of a `model` by a `gradient`, at a tolerance or with so many layers.
 
@@ -142,12 +147,12 @@ class Step:
         generator = torch.Generator().manual_seed(seed)
         self.module: nn.Module
         self.counter: CountingIntegrator | None = None
-        if model != RESIDUAL:
-            self.counter = CountingIntegrator(_integrator(gradient, size))
-        if model == "flow":
-            self._loss = self._flow(rows, generator)
+        if model == RESIDUAL:
+            self._loss = self._residual(int(size), rows, generator)
         else:
-            self._loss = self._network(int(size), rows, generator)
+            self.counter = CountingIntegrator(_integrator(gradient, size))
+            build = self._flow if model == "flow" else self._network
+            self._loss = build(self.counter, rows, generator)
         self.optimizer = torch.optim.Adam(self.module.parameters(), lr=1e-3)
 
     def __call__(self) -> tuple[float, float]:
@@ -165,42 +170,39 @@ class Step:
         """The gradient of the last step, of all parameters as one vector."""
         return torch.cat([p.grad.flatten() for p in self.module.parameters() if p.grad is not None])
 
-    def _network(
-        self, layers: int, rows: int, generator: torch.Generator
-    ) -> Callable[[], tuple[Tensor, int]]:
+    def _residual(self, layers: int, rows: int, generator: torch.Generator) -> Loss:
         x = torch.randn(rows, WIDTH, generator=generator, dtype=torch.float64)
-        counter = self.counter
-        if counter is None:
-            blocks = self.module = nn.ModuleList(_Block(generator) for _ in range(layers))
+        blocks = self.module = nn.ModuleList(_Block(generator) for _ in range(layers))
 
-            def loss() -> tuple[Tensor, int]:
-                y = x
-                for number, each in enumerate(blocks):
-                    y = y + HORIZON / layers * each(y.new_tensor(number / layers), y)
-                return y.square().mean(), layers
+        def loss() -> tuple[Tensor, int]:
+            y = x
+            for number, block in enumerate(blocks):
+                y = y + HORIZON / layers * block(y.new_tensor(number / layers), y)
+            return y.square().mean(), layers
 
-            return loss
+        return loss
+
+    def _network(self, integrator: Integrator, rows: int, generator: torch.Generator) -> Loss:
+        x = torch.randn(rows, WIDTH, generator=generator, dtype=torch.float64)
         block = self.module = _Block(generator)
 
-        def solved() -> tuple[Tensor, int]:
-            def f(t: Tensor, state: State) -> State:
-                return (block(t, state[0]),)
+        def f(t: Tensor, state: State) -> State:
+            return (block(t, state[0]),)
 
-            solution = counter.integrate(f, (x,), 0.0, HORIZON, parameters=block.parameters())
+        def loss() -> tuple[Tensor, int]:
+            solution = integrator.integrate(f, (x,), 0.0, HORIZON, parameters=block.parameters())
             return solution.state[0].square().mean(), 0
 
-        return solved
+        return loss
 
-    def _flow(self, rows: int, generator: torch.Generator) -> Callable[[], tuple[Tensor, int]]:
+    def _flow(self, integrator: Integrator, rows: int, generator: torch.Generator) -> Loss:
         options = ContinuousOptions(field={"name": "time-mlp", "scales": 0, "width": WIDTH})
-        flow = ContinuousFlow(FEATURES, options, generator).double()
+        flow = self.module = ContinuousFlow(FEATURES, options, generator).double()
         with torch.no_grad():
             for parameter in flow.parameters():
                 parameter.add_(SPREAD * torch.randn(parameter.shape, generator=generator) / WIDTH**0.5)
-        if self.counter is not None:
-            flow.integrator = self.counter
+        flow.integrator = integrator
         x = torch.randn(rows, FEATURES, generator=generator, dtype=torch.float64)
-        self.module = flow
 
         def loss() -> tuple[Tensor, int]:
             mapped = flow.to_base(x)

@@ -3,6 +3,7 @@
 import ctypes
 import multiprocessing
 import resource
+import signal
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -93,12 +94,13 @@ def give_back_freed(wanted: bool) -> None:
 def in_process_of_its_own(function: Callable[..., T], *arguments: object, imports: Sequence[str] = ()) -> T:
     """What a function of a module returns for `arguments`, called in a process that did nothing before.
 
-    The process is forked from a server, which has only imported the modules `imports`. Raises
-    `RunFailedError` if the process dies.
+    The process is forked from a server, which has only imported the modules `imports`. It goes on to the end
+    when the user interrupts. Raises `RunFailedError` if it dies.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(imports))
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    deaf = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(1, mp_context=context, initializer=signal.signal, initargs=deaf) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:

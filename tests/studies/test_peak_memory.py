@@ -1,6 +1,7 @@
 """Saved bytes against closed forms; a process of its own sees what its computation needs."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -54,3 +55,7 @@ def test_shared_memory_counts_once_and_parameters_do_not() -> None:
 def test_a_process_that_dies_is_said() -> None:
     with pytest.raises(RunFailedError, match="too little memory"):
         in_process_of_its_own(os._exit, 1)
+
+
+def test_an_interruption_waits_for_the_end() -> None:
+    assert in_process_of_its_own(signal.raise_signal, signal.SIGINT) is None
