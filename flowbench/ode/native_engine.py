@@ -118,6 +118,8 @@ class _March:
 
     def pack(self, state: State) -> Tensor:
         """The tensors of `state` as one vector (N,)."""
+        if len(state) == 1:
+            return state[0].reshape(-1)
         return torch.cat([part.reshape(-1) for part in state])
 
     def unpack(self, y: Tensor) -> State:

@@ -21,7 +21,7 @@ class Evolution(nn.Module):
         layers: int,
         integrator: options.PartOptions,
         generator: torch.Generator,
-        activation: Callable[[Tensor], Tensor] = torch.tanh,
+        activation: Callable[[Tensor], Tensor] = torch.tanh_,
     ) -> None:
         super().__init__()
         self.field = Perceptron(units, width, units, generator, layers=layers, activation=activation)

@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import elu
+from torch.nn.functional import elu_
 
 from flowbench import options
 from flowbench.models.series.batch import SeriesBatch, union_of_times
 from flowbench.models.series.evolution import Evolution
 from flowbench.models.series.networks import Perceptron
 from flowbench.models.series.noise import Noise
-from flowbench.models.series.prediction import Prediction, normal_log_prob
+from flowbench.models.series.prediction import Prediction
 from flowbench.models.series.recognition import OdeRecurrentRecognition, Recognition, RecurrentRecognition
 from flowbench.models.series.series_model import LEAST_NOISE, SeriesModel, SeriesScores
 from flowbench.options import part_of
@@ -87,9 +87,9 @@ class LatentOde(SeriesModel):
         latent, units = options.latent, options.units
         self.latent = latent
         self.dynamics = Evolution(
-            latent, options.width, options.layers, options.integrator, generator, activation=elu
+            latent, options.width, options.layers, options.integrator, generator, activation=elu_
         )
-        self.decoder = Perceptron(latent, options.width, features, generator, activation=elu)
+        self.decoder = Perceptron(latent, options.width, features, generator, activation=elu_)
         self.recognition: Recognition = RecurrentRecognition(features, units, latent, generator)
         if options.recognition == "ode-rnn":
             evolution = Evolution(
@@ -109,8 +109,10 @@ class LatentOde(SeriesModel):
         epsilon = noise.normal(draws, self.latent).transpose(0, 1)
         z = mean + scale * epsilon
         decoded = self._decode(z, batch.times, batch.present)
-        terms = normal_log_prob(batch.values, decoded, self.noise_scale)
-        log_prob = torch.where(batch.observed, terms, 0.0).sum((2, 3))
+        # The sums over time come first: what follows is then done for few numbers.
+        squares = torch.where(batch.observed, (batch.values - decoded).square(), 0.0).sum(2)
+        log_norm = batch.observed.sum(1) * (self.noise_scale.log() + 0.5 * math.log(2 * math.pi))
+        log_prob = -(0.5 * squares / self.noise_scale.square() + log_norm).sum(2)
         log_ratio = (-0.5 * z.square() + 0.5 * epsilon.square() + scale.log()).sum(2)
         divergence = (0.5 * (mean.square() + scale.square() - 1) - scale.log()).sum(1)
         return Evidence(log_prob, log_ratio, divergence)
@@ -165,8 +167,9 @@ class LatentOde(SeriesModel):
         draws, n, latent = z.shape
         union, places = union_of_times(times, present)
         states = self.paths(z.flatten(0, 1), union).view(len(union), draws, n, latent)
-        rows = torch.arange(n, device=z.device)[:, None]
-        # Only the states at each series' own times are decoded.
-        own = states.permute(1, 2, 0, 3)[:, rows, places]
-        decoded: Tensor = self.decoder(own)
-        return decoded
+        if places is not None:
+            # Only the states at each series' own times are decoded.
+            index = places.t()[:, None, :, None].expand(-1, draws, -1, latent)
+            states = states.gather(0, index)
+        decoded: Tensor = self.decoder(states)
+        return decoded.permute(1, 2, 0, 3).contiguous()

@@ -10,7 +10,10 @@ from flowbench.models.seeded_layers import seeded_linear
 
 
 class Perceptron(nn.Module):
-    """A multilayer perceptron: `layers` hidden layers of `width` units, with `activation` after each."""
+    """A multilayer perceptron: `layers` hidden layers of `width` units, with `activation` after each.
+
+    The activation works in place.
+    """
 
     def __init__(
         self,
@@ -20,7 +23,7 @@ class Perceptron(nn.Module):
         generator: torch.Generator,
         *,
         layers: int = 1,
-        activation: Callable[[Tensor], Tensor] = torch.tanh,
+        activation: Callable[[Tensor], Tensor] = torch.tanh_,
     ) -> None:
         super().__init__()
         sizes = [inputs, *[width] * layers, outputs]
@@ -29,11 +32,19 @@ class Perceptron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(..., inputs)` to `(..., outputs)`."""
+        # Rows come last within: for narrow layers the products of the backward pass then take half the time.
+        columns = x.reshape(-1, x.shape[-1]).t().contiguous()
         *hidden, last = self.layers
         for layer in hidden:
-            x = self.activation(layer(x))
-        result: Tensor = last(x)
-        return result
+            # In place, for what a layer gives is needed by none else.
+            columns = self.activation(_columns(layer, columns))
+        return _columns(last, columns).t().reshape(*x.shape[:-1], -1)
+
+
+def _columns(layer: nn.Module, x: Tensor) -> Tensor:
+    """A linear layer on columns: `(inputs, m)` to `(outputs, m)`."""
+    weight, bias = layer.weight, layer.bias
+    return torch.addmm(bias[:, None], weight, x)  # type: ignore[index, arg-type]
 
 
 def seeded_gru(inputs: int, units: int, generator: torch.Generator) -> nn.GRU:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from flowbench.models.seeded_layers import seeded_linear
 from flowbench.models.series.batch import SeriesBatch
 from flowbench.models.series.evolution import Evolution
+from flowbench.models.series.gated_recurrence import gated_states
 from flowbench.models.series.networks import seeded_gru
 
 #: Standard deviations of the posterior lie between these.
@@ -60,10 +61,9 @@ class RecurrentRecognition(Recognition):
 
     def _read(self, batch: SeriesBatch) -> Tensor:
         inputs, gaps, _ = backwards(batch)
-        states, _ = self.gru(torch.cat([inputs, gaps[..., None]], 2))
-        last = (batch.lengths - 1)[:, None, None].expand(-1, 1, states.shape[2])
-        known: Tensor = states.gather(1, last).squeeze(1)
-        return known
+        inputs = torch.cat([inputs, gaps[..., None]], 2)
+        first = inputs.new_zeros(len(batch), self.gru.hidden_size)
+        return gated_states(self.gru, inputs, first, batch.lengths - 1)
 
 
 class OdeRecurrentRecognition(Recognition):

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from flowbench import options
 from flowbench.models.series.batch import SeriesBatch
 from flowbench.models.series.evolution import Evolution
+from flowbench.models.series.gated_recurrence import gated_states
 from flowbench.models.series.networks import Perceptron, seeded_gru
 from flowbench.models.series.noise import Noise
 from flowbench.models.series.prediction import Prediction, normal_log_prob
@@ -191,7 +192,7 @@ class Rnn(RecurrentModel):
         first = self._begin(len(inputs))[0]
         if inputs.shape[1] == 1:
             return first[:, None]
-        states, _ = self.gru(inputs[:, :-1], first[None].contiguous())
+        states = gated_states(self.gru, inputs[:, :-1], first)
         return torch.cat([first[:, None], states], 1)
 
 
