@@ -23,6 +23,8 @@ from flowbench.frames import to_arrow, write_frame
 from flowbench.workflows.preparation import Watch
 from flowbench.workflows.series_config import SeriesConfig, resolve_series
 from flowbench.workflows.series_fit import build_model, make_trainer
+from flowbench.workflows.series_times import seconds_of
+from flowbench.workflows.series_use import check_times
 
 Floats = NDArray[np.float64]
 RandomState = int | np.random.RandomState | None
@@ -64,6 +66,8 @@ class SeriesDensity(DensityMixin, BaseEstimator):
         The names of the columns of values.
     notes_ : tuple of str
         What reading the data guessed, merged or left out.
+    time_type_ : flowbench.data.column_type.ColumnType
+        The type of the times. Dates are days or seconds since 1970-01-01 in what `predict` returns.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class SeriesDensity(DensityMixin, BaseEstimator):
         self.model_ = model.cpu()
         self.columns_ = dataset.column_names
         self.notes_ = dataset.notes
+        self.time_type_ = dataset.time_type
         return self
 
     def score_series(self, X: Any) -> SeriesLikelihoods:
@@ -150,16 +155,13 @@ class SeriesDensity(DensityMixin, BaseEstimator):
         """
         dataset = self._known(X)
         seen = [dataset.series(i) for i in range(len(dataset))]
-        own: Any = times
-        is_shared = len(own) == 0 or np.ndim(own[0]) == 0
-        asked = [np.asarray(each, dtype=np.float64) for each in ([own] * len(seen) if is_shared else own)]
+        own: Any = times if isinstance(times, list | tuple) else np.asarray(times)
+        is_shared = np.ndim(own) == 0 or len(own) == 0 or np.ndim(own[0]) == 0
+        asked = [self._times(each) for each in ([own] * len(seen) if is_shared else own)]
         if len(asked) != len(seen):
             raise ConfigurationError(
                 f"`times` must be those of all series, or one array for each of {len(seen)}; got {len(asked)}"
             )
-        for each in asked:
-            if each.ndim != 1 or not len(each) or np.any(np.diff(each) <= 0) or not np.isfinite(each).all():
-                raise ConfigurationError("`times` must be finite and increase, one of them at least")
         return predict_series(self.model_, seen, asked, self.config_.evaluation, seed=_seed(random_state))
 
     def sample(self, n_samples: int, times: ArrayLike, random_state: RandomState = None) -> Floats:
@@ -167,9 +169,7 @@ class SeriesDensity(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if n_samples < 1:
             raise ConfigurationError(f"`n_samples` must be at least 1; got {n_samples}")
-        at = np.asarray(times, dtype=np.float64)
-        if at.ndim != 1 or not len(at) or np.any(np.diff(at) <= 0):
-            raise ConfigurationError("`times` must increase, one of them at least")
+        at = self._times(times)
         return sample_series(self.model_, n_samples, at, self.config_.evaluation, seed=_seed(random_state))
 
     def _configure(self, seed: int) -> SeriesConfig:
@@ -184,15 +184,43 @@ class SeriesDensity(DensityMixin, BaseEstimator):
 
     def _known(self, X: Any) -> SeriesDataset:
         check_is_fitted(self)
-        return self._read(X, self.columns_)
+        dataset = self._read(X, self.columns_)
+        check_times(dataset, self.time_type_)
+        ids = [str(each) for each in dict.fromkeys(to_arrow(X)[self.series].to_pylist())]
+        if len(ids) > len(dataset):
+            raise DataError(
+                f"{len(ids) - len(dataset)} of {len(ids)} series have no value at all, so they have no place "
+                "in the answer; leave their rows out"
+            )
+        return dataset
+
+    def _times(self, times: Any) -> Floats:
+        """Increasing times `(k,)` as numbers in the unit of the fit; dates are converted."""
+        values = np.asarray(times)
+        if values.dtype.kind in "OM":
+            unit = self.time_type_.unit
+            if unit is None:
+                raise ConfigurationError("`times` are dates, and those of the fit were numbers")
+            moments = values.astype("datetime64[us]")
+            values = np.array([seconds_of(each, unit) for each in moments.reshape(-1)])
+        try:
+            found: Floats = values.astype(np.float64)
+        except (TypeError, ValueError):
+            raise ConfigurationError("`times` must be numbers, or dates where the fit had dates") from None
+        if found.ndim != 1 or not len(found) or not np.isfinite(found).all() or np.any(np.diff(found) <= 0):
+            raise ConfigurationError("`times` must be finite and increase, one of them at least")
+        return found
 
     def _read(self, X: Any, columns: Sequence[str] | None) -> SeriesDataset:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "frame.parquet"
             write_frame(to_arrow(X), path)
-            return read_series(
-                TableFile(path), SeriesColumns(self.series, self.time), columns, for_fit=columns is None
-            )
+            try:
+                return read_series(
+                    TableFile(path), SeriesColumns(self.series, self.time), columns, for_fit=columns is None
+                )
+            except DataError as error:
+                raise DataError(str(error).replace(str(path), "the frame")) from None
 
 
 def _seed(random_state: RandomState) -> int:

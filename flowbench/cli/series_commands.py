@@ -51,12 +51,13 @@ def predict(
     """
     from flowbench.workflows import series_use
     from flowbench.workflows.home import Home
+    from flowbench.workflows.series_times import times_of
 
     place = Home(home)
     opened = place.run(run)
     path = _output(opened, output, "predictions.h5", json, table, place)
     name = "standard input" if table == "-" else Path(table).name
-    wanted = None if times is None else series_use.times_of(times)
+    wanted = None if times is None else times_of(times, series_use.time_unit(opened))
     with lent_stdin(table) as lent, ProgressLine(f"predicting {name}") as line:
         line.prepare("predicting")
         found, notes = series_use.predict(
@@ -126,6 +127,7 @@ def draw_series(
 ) -> None:
     """`sample` for a run on series."""
     from flowbench.workflows import series_use
+    from flowbench.workflows.series_times import times_of
 
     if given is not None:
         raise ConfigurationError(f"the run `{run.name}` is of time series; leave `--given` out")
@@ -133,11 +135,11 @@ def draw_series(
     if times is None:
         wanted = series_use.default_times(run, DEFAULT_TIMES)
         terminal.say(
-            f"series are drawn at {DEFAULT_TIMES} times from {wanted[0]:g} to {wanted[-1]:g}, where the "
-            "train series lie; `--times` takes others"
+            f"series are drawn at {DEFAULT_TIMES} times from {series_use.shown_times(run, wanted)}, where "
+            "the train series lie; `--times` takes others"
         )
     else:
-        wanted = series_use.times_of(times)
+        wanted = times_of(times, series_use.time_unit(run))
     with ProgressLine(f"sampling {run.name}") as line:
         line.prepare("drawing series")
         drawn = series_use.sample(run, n, wanted, seed=seed, settings=settings)

@@ -115,21 +115,6 @@ class SeriesDataset:
             log_prob=None if self.log_prob is None else self.log_prob[chosen],
         )
 
-    def where(self, kept: NDArray[np.bool_]) -> Self:
-        """The observations where the mask `kept: (N,)` is true; series without any are left out."""
-        counts = np.concatenate([[0], np.cumsum(kept)])[self.starts]
-        lengths = np.diff(counts)
-        some = lengths > 0
-        return replace(
-            self,
-            ids=tuple(name for name, each in zip(self.ids, some, strict=True) if each),
-            starts=np.concatenate([[0], np.cumsum(lengths[some])]),
-            times=self.times[kept],
-            values=self.values[kept],
-            truth=None if self.truth is None else self.truth[kept],
-            log_prob=None,
-        )
-
     @property
     def of_observation(self) -> NDArray[np.int64]:
         """The index of the series of each observation: `(N,)`."""

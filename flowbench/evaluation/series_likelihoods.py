@@ -75,8 +75,8 @@ def score_series(
         found = judged.model.score(chunk, _noise(judged, keys[part], seed), draws)
         log_prob[part] = found.log_prob.numpy()
         nfe = found.nfe
-        if found.standard_error is not None:
-            error[part] = found.standard_error.numpy()
+        # Of a single draw it is not known.
+        error[part] = np.nan if found.standard_error is None else found.standard_error.numpy()
         for count, bound in found.looser.items():
             bounds.setdefault(count, np.zeros(len(series)))[part] = bound.numpy()
         done += len(part)

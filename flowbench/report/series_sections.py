@@ -118,8 +118,24 @@ class SeriesSection:
         spread = np.nanstd(part.value, axis=0)
         return np.asarray(np.where(np.isfinite(spread) & (spread > 0), spread, 1.0))
 
+    def held_out_alike(self, name: str) -> bool:
+        """Whether the same values were held out of every run."""
+        parts = [getattr(results, name) for group in self.groups for results in group.results]
+        first = parts[0]
+        if first is None:
+            return all(part is None for part in parts)
+        return all(
+            part is not None
+            and np.array_equal(part.of_series, first.of_series)
+            and np.array_equal(part.time, first.time)
+            and np.array_equal(part.value, first.value, equal_nan=True)
+            for part in parts
+        )
+
     def error_differences(self, name: str) -> list[PairedDifference | None]:
         """The mean squared error of each model above that of the best by NLL, paired over series."""
+        if not self.held_out_alike(name):
+            return [None] * len(self.groups)
         errors = [group.squared_errors(name, self.scale) for group in self.groups]
         known = [each for each in errors if each is not None]
         if len(known) < len(errors):

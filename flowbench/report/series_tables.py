@@ -1,6 +1,6 @@
 """The tables and sentences of a report on time series."""
 
-from flowbench.report.numbers import count, decimals_for, fixed, seconds, significant, with_interval
+from flowbench.report.numbers import DASH, count, decimals_for, fixed, seconds, significant, with_interval
 from flowbench.report.series_sections import SeriesGroup, SeriesSection
 from flowbench.statistics.paired import PairedDifference
 from flowbench.store.text_table import TextTable
@@ -14,6 +14,11 @@ def series_verdict(section: SeriesSection) -> str:
     n = len(best.nll)
     if not others:
         return f"{best.label} has a test NLL of {_per_value(best)} over {n:,} test series."
+    if n < 2:
+        return (
+            f"{best.label} has the lowest test NLL, {fixed(best.metric('test_nll_per_value'), 3)} nats a "
+            "value, on a single test series, which says nothing of others."
+        )
     behind = [
         group.label
         for group, each in zip(section.groups[1:], section.differences[1:], strict=True)
@@ -51,13 +56,18 @@ def series_cautions(section: SeriesSection) -> list[str]:
             f"For interpolation, {', '.join(causal)} use earlier observations alone; the others use later "
             "ones too."
         )
-    if len(section.results.ids) < 50:
-        found.append(
-            f"There are only {len(section.results.ids)} test series, so intervals over series are wide."
-        )
-    budgets = {str(group.records[0].options.get("plan.seconds")) for group in section.groups}
+    if (n := len(section.results.ids)) < 50:
+        what = "There is only 1 test series" if n == 1 else f"There are only {n} test series"
+        found.append(f"{what}, so intervals over series are wide.")
+    records = [record for group in section.groups for record in group.records]
+    budgets = {(each.options.get("plan.seconds"), each.options.get("plan.steps")) for each in records}
     if len(budgets) > 1:
         found.append("The models were trained with different budgets.")
+    if len({str(sorted(dict(each.info.get("split") or {}).items())) for each in records}) > 1:
+        found.append("The models were trained on different numbers of series.")
+    for name in ("interpolation", "extrapolation"):
+        if not section.held_out_alike(name):
+            found.append(f"For {name}, other values were held out of some models, so they are not compared.")
     found += [str(note) for note in section.record.dataset.get("notes", [])]
     return found
 
@@ -81,7 +91,7 @@ def series_facts(section: SeriesSection) -> list[tuple[str, str]]:
 def likelihood_table(section: SeriesSection) -> TextTable:
     """The test NLL of each model, and how far it is behind the best."""
     rows = []
-    for group, difference in zip(section.groups, section.differences, strict=True):
+    for number, (group, difference) in enumerate(zip(section.groups, section.differences, strict=True)):
         draws = group.metric("draws")
         kind = "exact" if not group.is_bound else f"bound, {count(draws)} draws"
         rows.append(
@@ -89,7 +99,7 @@ def likelihood_table(section: SeriesSection) -> TextTable:
                 group.label,
                 _per_value(group).removesuffix(" at most").removesuffix(" nats a value"),
                 fixed(float(group.nll.mean()), 2),
-                BEST if difference is None else _behind(difference),
+                BEST if number == 0 else _behind(difference),
                 kind,
                 significant(group.metric("bound_error_median")),
                 significant(group.metric("solver_error_largest")),
@@ -119,7 +129,9 @@ def likelihood_table(section: SeriesSection) -> TextTable:
     )
 
 
-def _behind(difference: PairedDifference) -> str:
+def _behind(difference: PairedDifference | None) -> str:
+    if difference is None:
+        return DASH
     text = with_interval(difference, decimals_for(difference.half_width))
     return text if difference.is_resolved else f"{text}, not told apart"
 
@@ -129,12 +141,13 @@ def prediction_table(section: SeriesSection, name: str, what: str) -> TextTable 
     if getattr(section.results, name) is None:
         return None
     rows = []
-    for group, difference in zip(section.groups, section.error_differences(name), strict=True):
+    differences = section.error_differences(name)
+    for number, (group, difference) in enumerate(zip(section.groups, differences, strict=True)):
         rows.append(
             (
                 group.label,
                 fixed(group.metric(f"{name}_rmse"), 4),
-                "first" if difference is None else _behind(difference),
+                "first" if number == 0 else _behind(difference),
                 fixed(group.metric(f"{name}_nll"), 4),
                 fixed(group.metric(f"{name}_crps"), 4),
                 _percent(group.metric(f"{name}_coverage_90")),

@@ -1,8 +1,6 @@
 """What a fitted model of series says of tables: likelihoods, draws, predictions, and missing cells."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,77 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowbench.data.catalogue import find_file, table_file
-from flowbench.data.column_type import FLOAT64, ColumnType
+from flowbench.data.column_type import ColumnType
 from flowbench.data.series_catalogue import load_series
 from flowbench.data.series_dataset import Floats, SeriesDataset
 from flowbench.data.series_reading import read_points
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
 from flowbench.evaluation.series_evaluation import sample_series
-from flowbench.evaluation.series_likelihoods import OnSeries, SeriesLikelihoods, score_series
+from flowbench.evaluation.series_likelihoods import OnSeries, score_series
 from flowbench.evaluation.series_predictions import BANDS, predict_series
 from flowbench.registry import SERIES_TOYS
-from flowbench.store import Run, table_format, write_table
+from flowbench.store import Run
 from flowbench.workflows.config import with_evaluation
 from flowbench.workflows.home import Home
 from flowbench.workflows.machine import cpu_threads
-from flowbench.workflows.output import attributes, check_path
+from flowbench.workflows.output import check_path
 from flowbench.workflows.rereading import reading_of
 from flowbench.workflows.series_fit import StoredSeriesRun, load_split
+from flowbench.workflows.series_output import LongTable, ScoredSeriesTable
 
 #: The band of predictions that is written holds this share of the probability.
 BAND = BANDS[-1] - BANDS[0]
-#: The most times that `times_of` makes.
-MOST_TIMES = 100_000
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredSeriesTable:
-    """The log-likelihood of each series of a table; see `SeriesLikelihoods` for what `found` holds."""
-
-    dataset: SeriesDataset
-    found: SeriesLikelihoods
-
-    def save(self, path: Path, run: Run) -> None:
-        """Write a row for each series, in the format of the path's ending."""
-        found, dataset = self.found, self.dataset
-        n = len(dataset)
-        zero = np.zeros(n)
-        table = {
-            dataset.id_column: np.array(dataset.ids, dtype=object),
-            "log_prob": found.log_prob,
-            "standard_error": zero if found.standard_error is None else found.standard_error,
-            "solver_error": zero if found.solver_error is None else found.solver_error,
-            "observations": dataset.lengths,
-            "values": dataset.cells,
-        }
-        units = dict.fromkeys(("log_prob", "standard_error", "solver_error"), "nats")
-        units |= dict.fromkeys((dataset.id_column, "observations", "values"), "1")
-        kind = "exact" if found.standard_error is None else "lower bound"
-        write_table(path, table, attributes(run, ()) | {"log_prob": kind}, units)
-
-
-@dataclass(frozen=True, eq=False)
-class LongTable:
-    """Rows of series: `series: (N,)` names them, `times: (N,)`, and further `columns: (N,)` by name."""
-
-    id_column: str
-    time_column: str
-    series: NDArray[Any]
-    times: Floats
-    columns: Mapping[str, Floats]
-    types: Mapping[str, ColumnType]
-
-    def save(self, path: Path, run: Run) -> None:
-        """Write the rows, in the format of the path's ending; times have the notation of their table."""
-        format = table_format(path)
-        kind = self.types.get(self.time_column, FLOAT64)
-        write = {"csv": kind.text, "hdf5": kind.counted}.get(format, kind.typed)
-        times = write(self.times) if kind.unit else self.times
-        table = {self.id_column: self.series, self.time_column: times, **self.columns}
-        units = {self.id_column: "1"}
-        if kind.unit:
-            units[self.time_column] = kind.unit
-        write_table(path, table, attributes(run, ()), units, types={self.time_column: kind.storage})
 
 
 def score(
@@ -157,23 +104,31 @@ def predict(
     if draws > options.predictions:
         options = options.model_copy(update={"predictions": draws})
     dataset = read_as_fitted(stored, table, reading or {}, home)
-    asked = _asked(stored, dataset, at, times, ahead, reading or {}, home)
+    asked, notes = _asked(stored, dataset, at, times, ahead, reading or {}, home)
     numbers = [number for number, own in enumerate(asked) if len(own)]
+    if not numbers:
+        raise ConfigurationError("no time is asked for that the table's times can hold; ask for later ones")
+    notes += _beyond(stored, np.concatenate(asked))
     seen = [dataset.series(number) for number in numbers]
     with cpu_threads(stored.config.threads):
         found = predict_series(stored.model, seen, [asked[number] for number in numbers], options, seed=seed)
     columns: dict[str, Floats] = {}
     for place, name in enumerate(stored.columns):
-        columns[f"{name}_mean"] = np.concatenate([each.mean[:, place] for each in found])
-        columns[f"{name}_lower"] = np.concatenate([each.bands[0, :, place] for each in found])
-        columns[f"{name}_upper"] = np.concatenate([each.bands[-1, :, place] for each in found])
+        for word, parts in (
+            ("mean", [each.mean for each in found]),
+            ("lower", [each.bands[0] for each in found]),
+            ("upper", [each.bands[-1] for each in found]),
+        ):
+            _add(columns, f"{name}_{word}", np.concatenate(parts)[:, place])
         for draw in range(draws):
-            columns[f"{name}_draw_{draw + 1}"] = np.concatenate(
-                [each.draws[draw, :, place] for each in found]
-            )
+            drawn = np.concatenate([each.draws[draw, :, place] for each in found])
+            _add(columns, f"{name}_draw_{draw + 1}", drawn)
     ids = np.array(dataset.ids, dtype=object)
     names = np.concatenate([np.repeat(ids[number : number + 1], len(asked[number])) for number in numbers])
-    return _long(stored, names, np.concatenate([asked[number] for number in numbers]), columns), dataset.notes
+    return _long(stored, names, np.concatenate([asked[number] for number in numbers]), columns), (
+        *dataset.notes,
+        *notes,
+    )
 
 
 def impute(
@@ -192,55 +147,72 @@ def impute(
     """
     stored = StoredSeriesRun(run)
     options = with_evaluation(stored.config, settings).evaluation
-    dataset = read_as_fitted(stored, table, reading or {}, home or Home())
+    home = home or Home()
+    dataset = read_as_fitted(stored, table, reading or {}, home)
     series = [dataset.series(number) for number in range(len(dataset))]
-    gaps = np.isnan(dataset.values)
-    holed = [number for number, each in enumerate(series) if np.isnan(each.values).any()]
-    values, lower = dataset.values.copy(), np.full_like(dataset.values, np.nan)
-    upper = lower.copy()
+    every = _every_time(stored, dataset, table, reading or {}, home)
+    parts: list[tuple[Floats, Floats, Floats]] = []
+    for own, at in zip(series, every, strict=True):
+        held = np.full((len(at), len(dataset.columns)), np.nan)
+        held[np.searchsorted(at, own.times)] = own.values
+        parts.append((held, np.full_like(held, np.nan), np.full_like(held, np.nan)))
+    gaps = [np.isnan(held) for held, _, _ in parts]
+    holed = [number for number, each in enumerate(gaps) if each.any()]
     if holed:
         seen = [series[number] for number in holed]
+        times = [every[number] for number in holed]
         with cpu_threads(stored.config.threads):
-            found = predict_series(stored.model, seen, [each.times for each in seen], options, seed=seed)
+            found = predict_series(stored.model, seen, times, options, seed=seed)
         for number, each in zip(holed, found, strict=True):
-            part = slice(dataset.starts[number], dataset.starts[number + 1])
-            own = gaps[part]
-            values[part][own] = each.mean[own]
-            lower[part][own] = each.bands[0][own]
-            upper[part][own] = each.bands[-1][own]
-    columns: dict[str, Floats] = {}
+            for filled, guess in zip(parts[number], (each.mean, each.bands[0], each.bands[-1]), strict=True):
+                filled[gaps[number]] = guess[gaps[number]]
+    values, lower, upper = (np.concatenate(each) for each in zip(*parts, strict=True))
+    missing = np.concatenate(gaps)
+    columns: dict[str, Floats] = dict(zip(dataset.column_names, values.T, strict=True))
     for place, name in enumerate(dataset.column_names):
-        columns[name] = values[:, place]
-        if gaps[:, place].any():
-            columns |= {f"{name}_lower": lower[:, place], f"{name}_upper": upper[:, place]}
-    names = np.array(dataset.ids, dtype=object)[dataset.of_observation]
-    return _long(stored, names, dataset.times, columns), int(gaps.sum()), dataset.notes
+        if missing[:, place].any():
+            _add(columns, f"{name}_lower", lower[:, place])
+            _add(columns, f"{name}_upper", upper[:, place])
+    names = np.repeat(np.array(dataset.ids, dtype=object), [len(times) for times in every])
+    return _long(stored, names, np.concatenate(every), columns), int(missing.sum()), dataset.notes
 
 
-def times_of(text: str) -> Floats:
-    """The times of "0:10:0.5", from the first to the last, which is included, or of "1, 2.5, 7".
+def _add(columns: dict[str, Floats], name: str, values: Floats) -> None:
+    """Add a column; raises `DataError` for a name that is taken."""
+    if name in columns:
+        raise DataError(f"the table has a column called `{name}`, which would be overwritten; rename it")
+    columns[name] = values
 
-    Raises `ConfigurationError` for anything else, and for times that do not increase.
-    """
-    try:
-        if ":" in text:
-            start, end, step = (float(each) for each in text.split(":"))
-            if not (step > 0 and end >= start) or not np.isfinite([start, end, step]).all():
-                raise ValueError
-            count = int(np.floor((end - start) / step * (1 + 1e-12))) + 1
-            if count > MOST_TIMES:
-                raise ConfigurationError(
-                    f"`--times {text}` means {count:,} times; take a larger step, for {MOST_TIMES:,} at most"
-                )
-            return np.asarray(start + step * np.arange(count), dtype=np.float64)
-        times = np.array([float(each) for each in re.split(r"[,\s]+", text.strip())])
-        if np.any(np.diff(times) <= 0) or not np.isfinite(times).all():
-            raise ValueError
-    except ValueError:
-        raise ConfigurationError(
-            f"`--times` takes start:end:step, such as 0:10:0.5, or increasing times with commas; got `{text}`"
-        ) from None
-    return times
+
+def _every_time(
+    stored: StoredSeriesRun, dataset: SeriesDataset, table: str, reading: Mapping[str, Any], home: Home
+) -> list[Floats]:
+    """The times of all rows of each series of a table, also of those without a value."""
+    own = [dataset.series(number).times for number in range(len(dataset))]
+    if table in SERIES_TOYS.entries:
+        return own
+    file = find_file(table, home.datasets)
+    options = reading_of(stored.config.data, reading, stored.types, file)
+    ids, times = read_points(file, stored.places, options, stored.types)
+    of_series: dict[str, list[float]] = {}
+    for name, time in zip(ids, times.tolist(), strict=True):
+        of_series.setdefault(name, []).append(time)
+    return [np.unique([*each, *of_series.get(name, [])]) for name, each in zip(dataset.ids, own, strict=True)]
+
+
+def _beyond(stored: StoredSeriesRun, times: Floats) -> tuple[str, ...]:
+    """A note if some times lie outside those that the model has learnt from."""
+    encoder, kind = stored.model.encoder, stored.types[stored.places.time]
+    low = float(encoder.time_origin)
+    high = low + float(encoder.time_scale)
+    count = int(((times < low) | (times > high)).sum())
+    if not count:
+        return ()
+    ends = kind.text(np.array([low, high])) if kind.unit else [f"{low:g}", f"{high:g}"]
+    return (
+        f"{count:,} of {len(times):,} predictions lie outside the times of the train series, {ends[0]} to "
+        f"{ends[1]}; nothing there was learnt",
+    )
 
 
 def read_as_fitted(
@@ -256,7 +228,7 @@ def read_as_fitted(
         dataset, split = load_split(config, home.datasets)
         return dataset.take(split.test)
     try:
-        return load_series(
+        found = load_series(
             table,
             stored.places,
             columns=stored.columns,
@@ -268,6 +240,18 @@ def read_as_fitted(
         )
     except UnknownColumnError as error:
         raise DataError(f"{error}; the run was fitted on {', '.join(stored.columns)}") from None
+    check_times(found, stored.types[stored.places.time])
+    return found
+
+
+def check_times(dataset: SeriesDataset, known: ColumnType) -> None:
+    """Raise `DataError` if the times of series are dates where numbers are `known`, or the reverse."""
+    own, other = (each or "plain numbers" for each in (dataset.time_type.unit, known.unit))
+    if own != other:
+        raise DataError(
+            f"{dataset.name}: the times in `{dataset.time_column}` are {own}, where the model was fitted on "
+            f"{other}; write them as they were"
+        )
 
 
 def _asked(
@@ -278,26 +262,39 @@ def _asked(
     ahead: float | None,
     reading: Mapping[str, Any],
     home: Home,
-) -> list[Floats]:
-    """The times `(k,)` at which each series is predicted; none for one that is not asked for."""
+) -> tuple[list[Floats], tuple[str, ...]]:
+    """The times `(k,)` at which each series is predicted, none for one that is not asked for, and notes.
+
+    Times that the table's notation cannot hold are rounded to those that it can.
+    """
+    kind = stored.types[stored.places.time]
     if times is not None:
-        return [times] * len(dataset)
+        return [np.unique(kind.restore(times) if kind.unit else times)] * len(dataset), ()
     if ahead is not None:
         if not (np.isfinite(ahead) and ahead > 0):
             raise ConfigurationError(f"`--ahead` must be positive; got {ahead:g}")
+        notes = (f"`--ahead` counts {kind.unit.partition(' ')[0]}",) if kind.unit else ()
         steps = ahead * np.arange(1, 21) / 20
-        return [dataset.series(number).times[-1] + steps for number in range(len(dataset))]
+        found = []
+        for number in range(len(dataset)):
+            last = dataset.series(number).times[-1]
+            own = np.unique(kind.restore(last + steps) if kind.unit else last + steps)
+            found.append(own[own > last])
+        return found, notes
     file = find_file(str(at), home.datasets)
     options = reading_of(stored.config.data, reading, stored.types, file)
     series, own = read_points(file, stored.places, options, stored.types)
     known = {name: number for number, name in enumerate(dataset.ids)}
     if missing := [name for name in dict.fromkeys(series) if name not in known]:
         raise DataError(
-            f"{file}: the series `{missing[0]}` is not in the table that is predicted from"
-            + (f", nor are {len(missing) - 1} more" if len(missing) > 1 else "")
+            f"{file}: the series `{missing[0]}` is not in the table that is predicted from, or has no value "
+            "there" + (f", nor are {len(missing) - 1} more" if len(missing) > 1 else "")
         )
     numbers = np.array([known[name] for name in series])
-    return [np.unique(own[numbers == number]) for number in range(len(dataset))]
+    found = [np.unique(own[numbers == number]) for number in range(len(dataset))]
+    repeats = len(own) - sum(map(len, found))
+    notes = (f"{file.path.name}: {repeats:,} rows ask twice, and are answered once",) if repeats else ()
+    return found, notes
 
 
 def _long(
@@ -315,6 +312,20 @@ def default_times(run: Run, count: int) -> Floats:
     encoder = StoredSeriesRun(run).model.encoder
     origin = float(encoder.time_origin)
     return np.linspace(origin, origin + float(encoder.time_scale), count)
+
+
+def time_unit(run: Run) -> str | None:
+    """The unit of a run's times, if they are dates or times of day."""
+    stored = StoredSeriesRun(run)
+    return stored.types[stored.places.time].unit
+
+
+def shown_times(run: Run, times: Floats) -> str:
+    """The first and the last of some times, as the table of a run has them."""
+    stored = StoredSeriesRun(run)
+    kind = stored.types[stored.places.time]
+    first, last = kind.text(kind.restore(times[[0, -1]])) if kind.unit else (f"{t:g}" for t in times[[0, -1]])
+    return f"{first} to {last}"
 
 
 def check_series_output(path: Path, run: Run, table: str | None, home: Home) -> Path:

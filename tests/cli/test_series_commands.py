@@ -207,3 +207,49 @@ def test_runs_of_both_kinds_are_listed_and_not_mixed(run: Call, fitted: Path) ->
     assert code == 2 and "cannot be compared; write a report on each kind" in err
     assert run("predict", "rows", "visits.csv", "--ahead", "1")[0] == 2
     assert run("report", "g")[0] == 0
+
+
+def dated(path: Path) -> None:
+    """Series at dates, one column, with two rows that have no value."""
+    days = np.datetime64("2021-03-01") + np.arange(0, 40, 4)
+    rows = [(i, day, np.sin(i + k / 3)) for i in range(12) for k, day in enumerate(days)]
+    table = pd.DataFrame(rows, columns=["id", "day", "x"])
+    table.loc[[3, 15], "x"] = np.nan
+    table.to_csv(path, index=False)
+
+
+def test_dates_come_back_as_dates_and_are_asked_for_as_dates(run: Call, fitted: Path) -> None:
+    dated(fitted / "dated.csv")
+    places = ["--series", "id", "--time", "day"]
+    assert run("fit", "dated.csv", *places, "--model", "gp", "--name", "d", *SMALL)[0] == 0
+    code, out, err = run("predict", "d", "dated.csv", "--ahead", "3", "-o", "-")
+    assert code == 0 and "`--ahead` counts days" in err
+    rows = [row.split(",")[:2] for row in out.strip().splitlines()[1:]]
+    assert rows[:3] == [["0", "2021-04-07"], ["0", "2021-04-08"], ["0", "2021-04-09"]] and len(rows) == 36
+    assert "lie outside the times of the train series, 2021-03-01 to 2021-04-06" in err
+    code, out, _ = run("predict", "d", "dated.csv", "--times", "2021-03-30:2021-04-01:1", "-o", "-")
+    assert [row.split(",")[1] for row in out.splitlines()[1:4]] == ["2021-03-30", "2021-03-31", "2021-04-01"]
+    code, out, err = run("sample", "d", "-n", "1", "-o", "-")
+    assert code == 0 and "from 2021-03-01 to 2021-04-06" in err
+    (fitted / "plain.csv").write_text("id,day,x\n1,1,0.5\n1,2,0.6\n")
+    code, _, err = run("score", "d", "plain.csv")
+    assert code == 3 and "are plain numbers, where the model was fitted on days since 1970-01-01" in err
+
+
+def test_impute_fills_rows_without_a_value(run: Call, fitted: Path) -> None:
+    dated(fitted / "dated.csv")
+    run("fit", "dated.csv", "--series", "id", "--time", "day", "--model", "gp", "--name", "e", *SMALL)
+    code, out, err = run("impute", "e", "dated.csv", "-o", "-")
+    assert code == 0 and "2 missing cells are filled in" in err
+    rows = [row.split(",") for row in out.strip().splitlines()]
+    assert rows[0] == ["id", "day", "x", "x_lower", "x_upper"] and len(rows) == 121
+    assert [row[1] for row in rows[1:] if row[3] != "nan"] == ["2021-03-13", "2021-03-21"]
+
+
+def test_no_column_is_overwritten(run: Call, fitted: Path) -> None:
+    table = visits().drop(columns="sex").rename(columns={"weight": "sugar_lower"})
+    table.loc[4, "sugar_lower"] = np.nan
+    table.to_csv(fitted / "clash.csv", index=False)
+    assert run("fit", "clash.csv", *SERIES, "--model", "gp", "--name", "clash", *SMALL)[0] == 0
+    code, _, err = run("impute", "clash", "clash.csv", "-o", "-")
+    assert code == 3 and "`sugar_lower`, which would be overwritten" in err

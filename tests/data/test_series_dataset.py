@@ -68,26 +68,6 @@ def test_series_are_taken_in_any_order(lengths: list[int], data: st.DataObject) 
         assert np.array_equal(own.values, its.values)
 
 
-@given(LENGTHS, st.data())
-def test_observations_are_chosen_by_a_mask(lengths: list[int], data: st.DataObject) -> None:
-    whole = made(lengths)
-    n = sum(lengths)
-    mask = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n).filter(any)))
-    part = whole.where(mask)
-    assert part.truth is not None
-    assert part.log_prob is None
-    rows = iter(range(len(part)))
-    for index in range(len(whole)):
-        kept = mask[whole.starts[index] : whole.starts[index + 1]]
-        if kept.any():
-            number = next(rows)
-            assert part.ids[number] == whole.ids[index]
-            assert np.array_equal(part.series(number).times, whole.series(index).times[kept])
-            assert np.array_equal(part.series(number).values, whole.series(index).values[kept])
-    assert next(rows, None) is None
-    assert np.array_equal(part.truth, part.values + 0.5)
-
-
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -114,5 +94,3 @@ def test_arrays_that_do_not_fit_together_are_refused(change: dict[str, object], 
 def test_no_series_can_be_no_part() -> None:
     with pytest.raises(DataError, match="one is needed"):
         made([2, 1]).take([])
-    with pytest.raises(DataError, match="one is needed"):
-        made([2, 1]).where(np.zeros(3, dtype=bool))

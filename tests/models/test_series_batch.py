@@ -66,6 +66,7 @@ def test_what_is_no_batch_is_refused() -> None:
 def test_the_union_of_times() -> None:
     batch = SeriesBatch.of(ragged() + ragged()[:2])
     union, places = union_of_times(batch.times, batch.present)
+    assert places is not None
     assert (union.diff() > 0).all()
     held = batch.times[batch.present]
     assert set(union.tolist()) == set(held.tolist())

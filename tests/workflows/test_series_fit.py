@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from flowbench.data.series_catalogue import load_series
 from flowbench.data.series_dataset import TimeSeries
@@ -24,6 +25,7 @@ from flowbench.evaluation.series_predictions import (
     hide_later,
     predict_series,
 )
+from flowbench.models.series.noise import BatchNoise
 from flowbench.registry import SERIES_MODELS
 from flowbench.store import Run
 from flowbench.workflows.home import Home
@@ -270,3 +272,32 @@ def test_a_configuration_is_written_and_read(tmp_path: Path, runs: dict[str, Run
     with pytest.raises(ConfigurationError, match="say which column of the table names the series"):
         is_of_series("moons", "gp", {})
     assert json.loads(json.dumps(again.to_values())) == again.to_values()
+
+
+@pytest.mark.parametrize("name", ["gp", "rnn-dt", "latent-ode"])
+def test_draws_are_whole_series(name: str, runs: dict[str, Run]) -> None:
+    """Draws at neighbouring times move together, as those of `sample` do, where the model says so.
+
+    The GP's covariance is the oracle: that of many draws is the posterior's.
+    """
+    model = StoredSeriesRun(runs[name]).model
+    options = SeriesEvaluationOptions(predictions=4000)
+    seen = TimeSeries(np.array([1.0, 2.0]), np.array([[0.3], [-0.2]]))
+    times = np.array([3.0, 3.2, 9.0])
+    (found,) = predict_series(model, [seen], [times], options)
+    assert found.draws.shape == (4000, 3, 1)
+    np.testing.assert_allclose(found.draws.mean(0), found.mean, atol=0.15)
+    within = (found.bands[0] <= found.draws) & (found.draws <= found.bands[-1])
+    np.testing.assert_allclose(within.mean(0), 0.9, atol=0.03)
+    if name != "gp":
+        return
+    every = np.concatenate([seen.times, times])
+    drawn = model.encoder.to_data(
+        model.for_evaluation(options.integrator).model.sample(
+            model.encoder.times_to_model(torch.from_numpy(every)).expand(40_000, -1),
+            BatchNoise(40_000, torch.Generator().manual_seed(0), torch.zeros((), dtype=torch.float64)),
+        )
+    ).numpy()[..., 0]
+    whole = np.cov(drawn.T)
+    posterior = whole[2:, 2:] - whole[2:, :2] @ np.linalg.solve(whole[:2, :2], whole[:2, 2:])
+    np.testing.assert_allclose(np.cov(found.draws[..., 0].T), posterior, atol=0.06)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbench import options
-from flowbench.errors import RunFailedError
+from flowbench.errors import ConfigurationError, RunFailedError
 from flowbench.models.series.batch import SeriesBatch
 from flowbench.models.series.noise import Noise
 from flowbench.models.series.prediction import Prediction
@@ -15,6 +15,8 @@ from flowbench.models.series.series_model import LEAST_NOISE, SeriesModel, Serie
 
 #: Added to the diagonal of a covariance that is drawn from, relative to its variance.
 JITTER = 1e-6
+#: The most times of a series that are predicted or drawn together.
+MOST_TIMES = 4000
 
 
 class GaussianProcessOptions(options.PartOptions):
@@ -100,6 +102,7 @@ class GaussianProcess(SeriesModel):
         return SeriesScores(-0.5 * white.square().sum((1, 2)) - log_det - constant)
 
     def _predict(self, seen: SeriesBatch, times: Tensor, noise: Noise, draws: int) -> Prediction:
+        _check_number(times)
         factor, residual = self._factor(seen)
         observed = seen.observed.transpose(1, 2)[..., None]
         cross = torch.where(observed, self._covariance(seen.times, times), 0.0)
@@ -108,14 +111,44 @@ class GaussianProcess(SeriesModel):
         prior = (2 * self.log_scale.double()).exp() + (2 * self.log_offset.double()).exp()
         variance = (prior[:, None] - white[..., 1:].square().sum(2)).clamp(min=0)
         variance = variance + self._noise_variance[:, None]
+        epsilon = noise.normal(draws, self.features, times.shape[1]).double()
+        joint = []
+        # One series at a time: the covariances of all of them would fill the memory.
+        for own, known, centre, drawn in zip(times, white[..., 1:], mean, epsilon, strict=True):
+            left = self._covariance(own[None], own[None])[0] - known.transpose(1, 2) @ known
+            joint.append(centre + (self._root(left) @ drawn[..., None]).squeeze(3))
         parts = (mean.transpose(1, 2)[None], variance.sqrt().transpose(1, 2)[None])
-        return Prediction(*parts, mean.new_zeros(1, len(times)))
+        together = torch.stack(joint, 1).transpose(2, 3)
+        return Prediction(*parts, mean.new_zeros(1, len(times)), together)
 
     def _sample(self, times: Tensor, noise: Noise) -> Tensor:
-        covariance = self._covariance(times, times)
-        own = self._noise_variance + JITTER * (2 * self.log_scale.double()).exp()
-        covariance = covariance + torch.diag_embed(own[:, None].expand(-1, times.shape[1]))
-        factor = torch.linalg.cholesky(covariance)
+        _check_number(times)
         drawn = noise.normal(self.features, times.shape[1]).double()
-        values: Tensor = self._mean(times) + (factor @ drawn[..., None]).squeeze(3)
-        return values.transpose(1, 2).to(times)
+        # Series at the same times share a factor.
+        are_alike = bool((times == times[0]).all())
+        roots = [
+            self._root(self._covariance(own, own)[0]) for own in (times[:1] if are_alike else times)[:, None]
+        ]
+        together = [
+            (root @ each[..., None]).squeeze(2)
+            for root, each in zip(roots * (len(times) if are_alike else 1), drawn, strict=True)
+        ]
+        values: Tensor = self._mean(times) + torch.stack(together)
+        found: Tensor = values.transpose(1, 2).to(times)
+        return found
+
+    def _root(self, covariance: Tensor) -> Tensor:
+        """The Cholesky factor of a covariance `(d, k, k)` with the noise of the observations."""
+        own = self._noise_variance + JITTER * (2 * self.log_scale.double()).exp()
+        noise = torch.diag_embed(own[:, None].expand(-1, covariance.shape[1]))
+        root: Tensor = torch.linalg.cholesky(covariance + noise)
+        return root
+
+
+def _check_number(times: Tensor) -> None:
+    """Raise `ConfigurationError` for so many times that their covariance does not fit into memory."""
+    if times.shape[1] > MOST_TIMES:
+        raise ConfigurationError(
+            f"a Gaussian process takes {MOST_TIMES:,} times of a series at once; got {times.shape[1]:,}; ask "
+            "for fewer"
+        )

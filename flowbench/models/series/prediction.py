@@ -15,12 +15,14 @@ class Prediction:
 
     `means` and `scales`, standard deviations, are `(m, n, k, d)`. Component j of all cells of a series
     belongs to one draw j of what the model does not know, so cells are dependent. `log_weights: (m, n)` are
-    those of the draws; their exponentials sum to 1. All in model space.
+    those of the draws; their exponentials sum to 1. `joint: (r, n, k, d)` are draws of all cells together, of
+    equal weight, where cells depend on one another given their component too. All in model space.
     """
 
     means: Tensor
     scales: Tensor
     log_weights: Tensor
+    joint: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
@@ -54,8 +56,11 @@ class Prediction:
         """`draws` draws of all cells, of equal weight: `(draws, n, k, d)`.
 
         Each takes a component by its weight: the numbers of a component differ by less than 1 from their
-        expectation (systematic resampling; Carpenter, Clifford and Fearnhead 1999).
+        expectation (systematic resampling; Carpenter, Clifford and Fearnhead 1999). Where there are `joint`
+        draws, they are these.
         """
+        if self.joint is not None:
+            return self.joint[:draws]
         m, n, k, d = self.means.shape
         place = (torch.arange(draws, dtype=self.means.dtype) + 0.5) / draws
         ends = self.log_weights.exp().cumsum(0).T.contiguous()

@@ -119,7 +119,7 @@ class RecurrentModel(SeriesModel):
         known = self._begin(n * draws)
         branch = known
         means = values.new_zeros(n, k, draws, self.features)
-        scales = torch.ones_like(means)
+        scales, joint = torch.ones_like(means), torch.zeros_like(means)
         for place in order.T:
             at = every[rows, place].repeat_interleave(draws)
             asked = is_asked[rows, place] & is_there[rows, place]
@@ -131,6 +131,7 @@ class RecurrentModel(SeriesModel):
             drawn = mean + scale * epsilon[rows, :, number]
             means[rows[asked], number[asked]] = mean[asked]
             scales[rows[asked], number[asked]] = scale[asked]
+            joint[rows[asked], number[asked]] = drawn[asked]
             told = torch.where(got[:, None, None], values[rows, place][:, None], drawn).flatten(0, 1)
             cells = torch.where(got[:, None], observed[rows, place], True).repeat_interleave(draws, 0)
             after = self._learn(branch, at, told, cells)
@@ -141,7 +142,9 @@ class RecurrentModel(SeriesModel):
             branch = _where(fed_back, after, branch)
             branch = _where(got.repeat_interleave(draws), known, branch)
         weights = values.new_full((draws, n), -math.log(draws))
-        return Prediction(means.permute(2, 0, 1, 3), scales.permute(2, 0, 1, 3), weights)
+        parts = (each.permute(2, 0, 1, 3) for each in (means, scales, joint))
+        mean, scale, drawn = parts
+        return Prediction(mean, scale, weights, drawn)
 
     def _sample(self, times: Tensor, noise: Noise) -> Tensor:
         n, k = times.shape
