@@ -282,6 +282,14 @@ def _reason(lines: Lines, wrong: Sequence[str]) -> str:
     if not all(line.is_level for line in saved):
         kept = "What autograd keeps grows with the evaluations of an adjoint"
     told = f"{kept}. The peak of the process grows by this share of backpropagation's: {shares}."
+    above = [
+        kind[0]
+        for (kind, name), line in lines.items()
+        if kind[1] == "adjoint" and name == "peak_bytes" and not line.is_level
+    ]
+    if above:
+        told += f" The interval leaves out zero for: {', '.join(above)}."
+        told += f" Below {100 * RESOLUTION:g}% the measure cannot tell a slope from none."
     if wrong:
         return f"{told} Not as claimed: {'; '.join(wrong)}."
     return f"{told} All other slopes are positive."

@@ -87,6 +87,7 @@ def test_the_verdict_follows_the_figures(adjoint: float, rest: float, verdict: s
     found = study.conclude([(trial, measured(trial)) for trial in study.trials("default")], "default")
     assert found.verdict == verdict
     assert ("ODE network by adjoint, saved by autograd" in found.reason) == (adjoint > 0)
+    assert ("leaves out zero for: ODE network, flow." in found.reason) == (adjoint > 0)
     assert ("residual network, peak of the process" in found.reason) == (rest == 0)
 
 
