@@ -84,9 +84,13 @@ class ConstantMemory(Study):
 
     def measure(self, trial: Trial, budget: Budget, tell: Tell) -> Measurement:
         """One training step in a process of its own, whose memory is read."""
-        values = (trial.values[name] for name in ("model", "gradient", "size", "seed"))
-        # The longest solve; a residual network of one layer, since more would leave memory to build upon.
-        first = 1.0 if trial.values["model"] == RESIDUAL else EXTENT[budget][0][-1]
+        values = [trial.values[name] for name in ("model", "gradient", "size", "seed")]
+        tolerances, _, _ = EXTENT[budget]
+        # The longest solve, where its graph goes at once. Any other would leave memory to build upon.
+        if trial.values["gradient"] == "adjoint":
+            first = tolerances[-1]
+        else:
+            first = 1.0 if trial.values["model"] == RESIDUAL else tolerances[0]
         return Measurement(in_process_of_its_own(measure_step, *values, first, imports=IMPORTS))
 
     def conclude(self, measured: Sequence[tuple[Trial, Measurement]], budget: Budget) -> Findings:
@@ -222,7 +226,7 @@ def measure_step(model: str, gradient: str, size: float, seed: int, first: float
     """The figures of one trial; the process is to have done nothing before.
 
     A step of two rows goes before, at the size `first`, which is the same for all sizes. What libraries take
-    at their first use, and what a graph takes beside its tensors, is then there already.
+    at their first use, and a solve beside its tensors, is then there already.
     """
     torch.set_num_threads(1)
     give_back_freed(True)
@@ -316,8 +320,9 @@ def _slopes(lines: Lines, seeds: int) -> TextTable:
             "Saved by autograd: the most bytes that are kept for the backward pass at a time, without the "
             "weights. The step that a checkpoint computes again is not in it, and is of constant size.",
             "Peak of the process: what the resident memory of a fresh process rises by in a step, with "
-            "gradients and Adam's state, after a step of two rows at the tightest tolerance. So the few KiB "
-            "that a graph takes beside its tensors are left out. malloc gives freed memory back at once.",
+            "gradients and Adam's state, after a step of two rows. Before an adjoint, this step is at the "
+            "tightest tolerance, so the few KiB that a solve takes beside its tensors are left out. malloc "
+            "gives freed memory back at once.",
             f"A slope of the peak below {100 * RESOLUTION:g}% of backpropagation's counts as none, since "
             "malloc moves it by a few hundred KiB in a way that no interval over seeds shows.",
             "flowbench's native engine backpropagates and checkpoints; the adjoint is torchdiffeq's.",
