@@ -145,5 +145,6 @@ STUDIES = Registry(
         "memory": "flowbench.studies.constant_memory:ConstantMemory",
         "adaptive-depth": "flowbench.studies.adaptive_depth:AdaptiveDepth",
         "ffjord-toys": "flowbench.studies.ffjord_toys:FfjordToys",
+        "spirals": "flowbench.studies.spirals:SpiralsStudy",
     },
 )

@@ -21,24 +21,32 @@ DOCUMENT, ARRAYS = "findings.json", "findings.safetensors"
 
 @dataclass(frozen=True)
 class Series:
-    """A line of a chart: `y: (n,)` at `x: (n,)`, with an interval from `low` to `high`, or without."""
+    """A line of a chart: `y: (n,)` at `x: (n,)`, with an interval from `low` to `high`, or without.
+
+    A scatter is dots instead of a line.
+    """
 
     label: str
     x: Floats
     y: Floats
     low: Floats | None = None
     high: Floats | None = None
+    is_scatter: bool = False
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over one pair of axes; `logarithmic` names those of "x" and "y" that are."""
+    """Lines over one pair of axes; `logarithmic` names those of "x" and "y" that are.
+
+    In a plane both axes have the same scale, and lines are curves that may turn back.
+    """
 
     title: str
     xlabel: str
     ylabel: str
     series: tuple[Series, ...]
     logarithmic: tuple[str, ...] = ()
+    is_plane: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ def read_findings(folder: Path) -> Findings:
                     each["ylabel"],
                     tuple(Series(**_with_arrays(one, arrays)) for one in each["series"]),
                     tuple(each["logarithmic"]),
+                    each["is_plane"],
                 )
                 for each in document["charts"]
             ),

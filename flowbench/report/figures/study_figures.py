@@ -18,7 +18,7 @@ from flowbench.report.figures.style import (
 )
 from flowbench.store.findings import Chart, Image
 
-WIDTH, HEIGHT, SIDE = 4.4, 3.1, 1.9
+WIDTH, HEIGHT, SIDE, PLANE = 4.4, 3.1, 1.9, 3.4
 COLOUR_MAP = "viridis"
 #: Inches between bars at the same place.
 ASIDE = 0.06
@@ -28,6 +28,8 @@ TOP = 0.8
 
 def draw_chart(chart: Chart, *, key: str) -> Picture:
     """The lines of a chart, with bars where there are intervals."""
+    if chart.is_plane:
+        return _draw_plane(chart, key)
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.add_subplot()
     taken: list[float] = []
@@ -65,6 +67,27 @@ def draw_chart(chart: Chart, *, key: str) -> Picture:
     axes.grid(axis="y")
     figure.legend(loc="outside upper left", ncols=2, handlelength=3)
     return finish(figure, f"{chart.title}: {chart.ylabel} against {chart.xlabel}.", key)
+
+
+def _draw_plane(chart: Chart, key: str) -> Picture:
+    """Curves and dots on the plane."""
+    figure = new_figure(PLANE, PLANE)
+    axes = figure.add_subplot()
+    frame(axes)
+    for number, series in enumerate(chart.series):
+        style = series_style(number)
+        if series.is_scatter:
+            axes.plot(
+                series.x, series.y, "o", color=style["color"], markersize=2.5, label=short(series.label)
+            )
+        else:
+            axes.plot(series.x, series.y, **style | {"marker": ""}, label=short(series.label))
+    axes.set_aspect("equal", adjustable="datalim")
+    plain_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
+    axes.set(xlabel=chart.xlabel, ylabel=chart.ylabel)
+    figure.legend(loc="outside upper left", ncols=2, handlelength=2)
+    return finish(figure, f"{chart.title}: curves on the plane.", key)
 
 
 def _leave_out_the_start(axes: Axes, chart: Chart) -> None:
