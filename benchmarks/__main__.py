@@ -15,6 +15,7 @@ BUDGETS = (30, 60, 120, 300)
 #: The cases by name: a function of a module of `benchmarks.cases`, and what it is called with.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gradient": ("gradient:run", {}),
+    "series-gradient": ("series_gradient:run", {}),
     "scoring": ("scoring:run", {}),
     **{f"toys-{seconds}": ("quality:toys", {"seconds": float(seconds)}) for seconds in BUDGETS},
     **{f"tables-{seconds}": ("quality:tables", {"seconds": float(seconds)}) for seconds in BUDGETS},

@@ -26,6 +26,7 @@ CAPTIONS = {
     "ablation": "What a part of `cnf` is worth after 60 CPU seconds, nats; bold where resolved.",
     "sweep": "The lead of the default over another value, after 60 CPU seconds, nats; bold where resolved.",
     "gradient": "How many times as much CPU time another library takes for a likelihood gradient.",
+    "series-gradient": "How many times as much CPU time another library takes for a latent ODE's gradient.",
     "scoring": "How many times as much CPU time another library takes for the same accuracy.",
     "memory": "Peak memory of a process.",
     "roofline": "Share of the processor's own rate of matrix products.",
