@@ -381,12 +381,7 @@ def _chart(measured: Sequence[tuple[Trial, Measurement]], model: str, name: str)
         depth, memory = _figures(measured, kind, "depth"), _figures(measured, kind, name) / MIB
         places = np.unique(depth)
         groups = [memory[depth == place] for place in places]
-        series.append(
-            Series(
-                kind[1] if kind[0] == model else kind[0],
-                places,
-                *(np.array([f(each) for each in groups]) for f in (np.mean, np.min, np.max)),
-            )
-        )
+        mean, low, high = (np.array([f(each) for each in groups]) for f in (np.mean, np.min, np.max))
+        series.append(Series(kind[1] if kind[0] == model else kind[0], places, mean, low, high))
     title = f"{model}: {MEASURES[name]}"
     return Chart(title, "evaluations or layers", f"{MEASURES[name]}, MiB", tuple(series), ("x", "y"))
