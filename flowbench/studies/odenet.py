@@ -273,7 +273,7 @@ def _recipe_notes(budget: Budget) -> list[str]:
             "The images have 8 x 8 pixels, so the two convolutions that halve an image are left out."
         )
     if budget == "default":
-        notes.append("The authors' code trains for 160 epochs, as `--full` does.")
+        notes.append("The published errors are those of 160 epochs, as `--full` trains.")
     return notes
 
 
