@@ -157,8 +157,8 @@ class SpiralsStudy(Study):
                 "units of the plane, on which the spirals have radii from 0 to 15.",
                 "The paper gives neither the noise nor the size of its spirals. The size here is that of "
                 "torchdiffeq's example. So published figures may be on another scale.",
-                "Recurrent networks feed their predictions back, in steps of the median gap of what they "
-                "learnt from. Shorter steps make them worse.",
+                "Recurrent networks feed their predictions back, in steps of the mean gap of what they "
+                "learnt from. In between, their predictions are interpolated. Shorter steps make them worse.",
             ),
         )
         return Findings(
@@ -225,13 +225,32 @@ def _seen(whole: SeriesDataset, points: int, rng: np.random.Generator) -> list[T
 
 @torch.no_grad()
 def _predict(encoded: EncodedSeriesModel, seen: Sequence[TimeSeries], times: Floats, seed: int) -> Floats:
-    """The mean of the predictions at `times: (n, k)`: `(n, k, 2)`."""
+    """The mean of the predictions at `times: (n, k)`, of which the first half are within: `(n, k, 2)`.
+
+    Beyond, a recurrent network is asked at as many times as were seen, and its answers are interpolated. They
+    are as far apart as it knows from training, without which it is several times worse.
+    """
     judged = encoded.for_evaluation(PerRowOptions(atol=1e-5, rtol=1e-5))
     batch, _ = judged.encode(seen)
     noise = BatchNoise(len(batch), torch.Generator().manual_seed(seed), judged.model.like)
-    at = judged.encoder.times_to_model(torch.tensor(times))
-    # The columns are standardised, so the mean of the values is the value of the mean.
-    return judged.encoder.to_data(judged.model.predict(batch, at, noise, DRAWS).mean).numpy()
+
+    def means(times: Floats) -> Floats:
+        at = judged.encoder.times_to_model(torch.tensor(times))
+        # The columns are standardised, so the mean of the values is the value of the mean.
+        return judged.encoder.to_data(judged.model.predict(batch, at, noise, DRAWS).mean).numpy()
+
+    if judged.model.looks_ahead:
+        return means(times)
+    points = batch.times.shape[1]
+    last, end = times[:, STEPS - 1 : STEPS], times[:, -1:]
+    beyond = last + (end - last) * np.linspace(0, 1, points + 1)[1:]
+    within, nodes = means(times[:, :STEPS]), np.concatenate([last, beyond], 1)
+    values = np.concatenate([within[:, -1:], means(beyond)], 1)
+    after = [
+        [np.interp(asked, at, column) for column in each.T]
+        for asked, at, each in zip(times[:, STEPS:], nodes, values, strict=True)
+    ]
+    return np.concatenate([within, np.array(after).transpose(0, 2, 1)], 1)
 
 
 def _one_of_each(truth: Floats) -> list[int]:
