@@ -79,7 +79,13 @@ class LatentOde(SeriesModel):
     Options: ClassVar[type[options.PartOptions]] = LatentOdeOptions
     is_exact: ClassVar[bool] = False
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"objective": "evidence-bound", "batch_size": 128, "learning_rate": 1e-2, "decline": 0.5},
+        {
+            "objective": "evidence-bound",
+            "optimizer": "soap",
+            "batch_size": 64,
+            "learning_rate": 2e-2,
+            "decline": 0.5,
+        },
     )
 
     def __init__(self, features: int, options: LatentOdeOptions, generator: torch.Generator) -> None:

@@ -46,7 +46,13 @@ class RecurrentModel(SeriesModel):
 
     looks_ahead: ClassVar[bool] = False
     default_phases: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"objective": "series-likelihood", "batch_size": 128, "learning_rate": 5e-3, "decline": 0.5},
+        {
+            "objective": "series-likelihood",
+            "optimizer": "soap",
+            "batch_size": 64,
+            "learning_rate": 1e-2,
+            "decline": 0.5,
+        },
     )
     #: How many inputs the network gets beside values and mask, and the predictor beside the units.
     more_inputs: ClassVar[int] = 0
