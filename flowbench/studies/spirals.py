@@ -300,7 +300,10 @@ def _more(measured: Sequence[tuple[Trial, Measurement]], points: Sequence[int]) 
         ("seen points", "model", f"RMSE on the {STEPS} points within", "steps", "parameters"),
         tuple(rows),
         (True, False, True, True, True),
-        ("A recurrent network predicts from the points before alone. The latent ODE sees all of them.",),
+        (
+            "A recurrent network predicts from the points before alone, and knows nothing before the first. "
+            "The latent ODE sees all of them.",
+        ),
     )
 
 
@@ -358,7 +361,8 @@ def _planes(measured: Sequence[tuple[Trial, Measurement]], points: int) -> list[
         _first(measured, points), enumerate(("clockwise", "counter-clockwise"))
     ):
         truth, found, seen = (measurement.arrays[name][number] for name in ("truth", "found", "seen"))
-        first = int(measurement.arrays["first"][number])
+        # Of the first point that is seen, a recurrent network knows nothing.
+        first = int(measurement.arrays["first"][number]) + 1
         charts.append(
             Chart(
                 f"{trial.values['model']}, {side}, {points} points seen",
