@@ -19,14 +19,13 @@ LOST = "results.h5 is missing"
 
 
 @dataclass(frozen=True, eq=False)
-class RunRecord:
-    """One run: the contents of its folder; `results` is None if there are none."""
+class StoredRecord:
+    """One run of any kind: the contents of its folder, but for its results."""
 
     name: str
     info: Mapping[str, Any]
     options: Mapping[str, str]
     history: tuple[Mapping[str, Any], ...]
-    results: Results | None
 
     @property
     def model(self) -> str:
@@ -50,16 +49,6 @@ class RunRecord:
         value = self.info.get(key)
         return "" if value is None else str(value)
 
-    @property
-    def has_lost_results(self) -> bool:
-        """Whether the run is finished and its results are gone."""
-        return self.results is None and self.text("status") == "finished"
-
-    def metric(self, name: str) -> float | None:
-        """A metric of the results; None if it is absent or not finite."""
-        metric = self.results.metrics.get(name) if self.results else None
-        return metric.value if metric and math.isfinite(metric.value) else None
-
     def series(self, key: str, objective: str | None = None) -> list[tuple[float, float]]:
         """Pairs (training wall seconds, value of `key`) from the training log, finite ones only.
 
@@ -72,19 +61,44 @@ class RunRecord:
         return [(float(x), float(y)) for x, y in pairs if _is_finite(x) and _is_finite(y)]
 
 
+@dataclass(frozen=True, eq=False)
+class RunRecord(StoredRecord):
+    """One run on the rows of a table; `results` is None if there are none."""
+
+    results: Results | None
+
+    @property
+    def has_lost_results(self) -> bool:
+        """Whether the run is finished and its results are gone."""
+        return self.results is None and self.text("status") == "finished"
+
+    def metric(self, name: str) -> float | None:
+        """A metric of the results; None if it is absent or not finite."""
+        metric = self.results.metrics.get(name) if self.results else None
+        return metric.value if metric and math.isfinite(metric.value) else None
+
+
 def read_runs(runs: Iterable[Run]) -> list[RunRecord]:
     """Read each run once, in the order given; raises `DamagedFileError` as `Run` does."""
-    unique = {run.path.resolve(): run for run in runs}
     return [
-        RunRecord(
-            name=run.name,
-            info=run.info | _status(run),
-            options=flatten(run.config),
-            history=tuple(run.metrics()),
-            results=run.read_results() if run.has_results else None,
-        )
-        for run in unique.values()
+        RunRecord(**contents(run), results=run.read_results() if run.has_results else None)
+        for run in distinct(runs)
     ]
+
+
+def distinct(runs: Iterable[Run]) -> list[Run]:
+    """Each run once, in the order given."""
+    return list({run.path.resolve(): run for run in runs}.values())
+
+
+def contents(run: Run) -> dict[str, Any]:
+    """The fields of a `StoredRecord`."""
+    return {
+        "name": run.name,
+        "info": run.info | _status(run),
+        "options": _flatten(run.config),
+        "history": tuple(run.metrics()),
+    }
 
 
 def _status(run: Run) -> dict[str, str]:
@@ -92,7 +106,7 @@ def _status(run: Run) -> dict[str, str]:
     return {"status": status} if (status := run.status) else {}
 
 
-def flatten(values: Mapping[str, Any]) -> dict[str, str]:
+def _flatten(values: Mapping[str, Any]) -> dict[str, str]:
     """Nested options as {"plan.phases.0.objective.name": "likelihood"}, without `NOT_OPTIONS`."""
     flat: dict[str, str] = {}
 

@@ -7,32 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from flowbench.report.records import flatten
+from flowbench.report.records import StoredRecord, contents, distinct
 from flowbench.statistics.paired import PairedDifference, adjust, compare_paired
 from flowbench.store import Run
 from flowbench.store.series_results import Floats, HeldOut, SeriesResults
 
 
 @dataclass(frozen=True, eq=False)
-class SeriesRecord:
-    """One run on series: the contents of its folder; `results` is None if there are none."""
+class SeriesRecord(StoredRecord):
+    """One run on time series; `results` is None if there are none."""
 
-    name: str
-    info: dict[str, Any]
-    options: dict[str, str]
-    history: tuple[dict[str, Any], ...]
     results: SeriesResults | None
-
-    @property
-    def model(self) -> str:
-        """The model's name in the registry."""
-        return str(self.info.get("model", "unknown model"))
-
-    @property
-    def dataset(self) -> dict[str, Any]:
-        """What run.json says of the data set."""
-        found = self.info.get("dataset")
-        return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,16 +142,9 @@ def _paired(best: Floats, values: Sequence[Floats]) -> list[PairedDifference | N
 
 def read_series_runs(runs: Sequence[Run]) -> list[SeriesRecord]:
     """Read each run once; raises `DamagedFileError` as `Run` does."""
-    unique = {run.path.resolve(): run for run in runs}
     return [
-        SeriesRecord(
-            name=run.name,
-            info=run.info | {"status": run.status},
-            options=flatten(run.config),
-            history=tuple(run.metrics()),
-            results=run.read_series_results() if run.has_results else None,
-        )
-        for run in unique.values()
+        SeriesRecord(**contents(run), results=run.read_series_results() if run.has_results else None)
+        for run in distinct(runs)
     ]
 
 

@@ -1,7 +1,5 @@
 """The pictures of a report on time series."""
 
-from collections.abc import Mapping, Sequence
-
 from flowbench.report.figures.curves import Curve, draw_curves
 from flowbench.report.figures.series_curves import (
     MOST_COLUMNS,
@@ -114,7 +112,7 @@ def _curves(section: SeriesSection, key: str) -> Gallery | None:
         Curve(group.label, number, points)
         for number, group in enumerate(section.groups)
         for record in group.records
-        if (points := _history(record.history))
+        if (points := record.series("validation_nll"))
     ]
     panels = []
     if curves:
@@ -130,12 +128,3 @@ def _curves(section: SeriesSection, key: str) -> Gallery | None:
         alt = "The bound on the NLL falls with the number of draws."
         panels.append(Panel("Bounds", (draw_bounds(bounds, alt=alt, key=f"{key}-bounds"),)))
     return Gallery("Training", "curves", tuple(panels)) if panels else None
-
-
-def _history(records: Sequence[Mapping[str, object]]) -> list[tuple[float, float]]:
-    found = []
-    for record in records:
-        wall, nll = record.get("wall_seconds"), record.get("validation_nll")
-        if record.get("step") and isinstance(wall, int | float) and isinstance(nll, int | float):
-            found.append((float(wall), float(nll)))
-    return found

@@ -15,7 +15,7 @@ from flowbench.ode.integrator import Integrator, State
 from flowbench.ode.native_engine import NativeIntegrator, NativeOptions
 from flowbench.ode.torchdiffeq_engine import TorchdiffeqIntegrator, TorchdiffeqOptions
 from flowbench.statistics.lines import Line, fit_line
-from flowbench.store.findings import Chart, Findings, Series
+from flowbench.store.findings import Chart, Findings
 from flowbench.store.text_table import TextTable
 from flowbench.studies.counting import CountingIntegrator
 from flowbench.studies.peak_memory import (
@@ -25,7 +25,7 @@ from flowbench.studies.peak_memory import (
     peak_bytes,
     resident_bytes,
 )
-from flowbench.studies.study import Budget, Claim, Floats, Measurement, Study, Tell, Trial
+from flowbench.studies.study import Budget, Claim, Floats, Measurement, Study, Tell, Trial, over_seeds
 
 #: Rows of a batch, and columns and hidden units of a block.
 ROWS, WIDTH = 256, 64
@@ -381,7 +381,6 @@ def _chart(measured: Sequence[tuple[Trial, Measurement]], model: str, name: str)
         depth, memory = _figures(measured, kind, "depth"), _figures(measured, kind, name) / MIB
         places = np.unique(depth)
         groups = [memory[depth == place] for place in places]
-        mean, low, high = (np.array([f(each) for each in groups]) for f in (np.mean, np.min, np.max))
-        series.append(Series(kind[1] if kind[0] == model else kind[0], places, mean, low, high))
+        series.append(over_seeds(kind[1] if kind[0] == model else kind[0], places, groups))
     title = f"{model}: {MEASURES[name]}"
     return Chart(title, "evaluations or layers", f"{MEASURES[name]}, MiB", tuple(series), ("x", "y"))

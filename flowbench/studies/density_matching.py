@@ -29,6 +29,7 @@ from flowbench.studies.study import (
     Trial,
     compared,
     on_arrays,
+    over_seeds,
 )
 from flowbench.training.optimizers import make_optimizer, set_rate
 
@@ -276,15 +277,7 @@ def _by_size(target: str, sizes: Sequence[int], kl: dict[tuple[str, int, str], F
     series = []
     for model in MODELS:
         values = [kl[target, size, model] for size in sizes]
-        series.append(
-            Series(
-                model,
-                x,
-                np.array([each.mean() for each in values]),
-                np.array([each.min() for each in values]),
-                np.array([each.max() for each in values]),
-            )
-        )
+        series.append(over_seeds(model, x, values))
     return Chart(f"{target}, against size", "width or depth", "KL(q || p), nats", tuple(series), ("x", "y"))
 
 

@@ -20,7 +20,17 @@ from flowbench.registry import SERIES_MODELS
 from flowbench.statistics.paired import compare_paired
 from flowbench.store.findings import Chart, Findings, Series
 from flowbench.store.text_table import TextTable
-from flowbench.studies.study import Budget, Claim, Floats, Measurement, Study, Tell, Trial, compared
+from flowbench.studies.study import (
+    Budget,
+    Claim,
+    Floats,
+    Measurement,
+    Study,
+    Tell,
+    Trial,
+    compared,
+    over_seeds,
+)
 from flowbench.training.plan import TrainingPlan
 from flowbench.training.progress import Progress
 from flowbench.training.series_examples import SeriesCriterion, SeriesExamples
@@ -329,15 +339,7 @@ def _by_points(rmse: dict[tuple[float, int, str], Floats], points: Sequence[int]
     series = []
     for name in MODELS:
         values = [rmse[NOISE, seen, name] for seen in points]
-        series.append(
-            Series(
-                name,
-                x,
-                np.array([each.mean() for each in values]),
-                np.array([each.min() for each in values]),
-                np.array([each.max() for each in values]),
-            )
-        )
+        series.append(over_seeds(name, x, values))
     return Chart("RMSE beyond what is seen", "seen points", "RMSE", tuple(series), ("y",))
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowbench.statistics.paired import PairedDifference
-from flowbench.store.findings import Findings
+from flowbench.store.findings import Findings, Series
 
 Floats = NDArray[np.float64]
 #: How much of a study is done: under three minutes, under thirty on two cores, or as published.
@@ -67,6 +67,12 @@ def compared(difference: PairedDifference | None, digits: int = 4) -> str:
         return "one seed"
     mean, low, high = (f"{each:+.{digits}f}" for each in (difference.mean, difference.low, difference.high))
     return f"{mean} [{low}, {high}]"
+
+
+def over_seeds(label: str, x: Floats, values: Sequence[Floats]) -> Series:
+    """A line through the means of the `values`, `(s,)` for each of `x: (n,)`, with bars over all of them."""
+    mean, low, high = (np.array([f(each) for each in values]) for f in (np.mean, np.min, np.max))
+    return Series(label, x, mean, low, high)
 
 
 def on_arrays(log_prob: Callable[[Tensor], Tensor]) -> Callable[[Floats], Floats]:
