@@ -19,10 +19,11 @@ from flowbench.training.trainer import make_objectives
 from flowbench.workflows.config import DataOptions, RunConfig, SplitOptions, resolve
 from flowbench.workflows.config_values import Values
 from flowbench.workflows.dataset_rows import find_dequantiser, load_rows, split_sizes
-from flowbench.workflows.fit import asked_configuration, fit, resume
+from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
 from flowbench.workflows.judging import evaluate
 from flowbench.workflows.preparation import Watch, build_flow
+from flowbench.workflows.running import asked_configuration
 
 Tell = Callable[[str], None]
 

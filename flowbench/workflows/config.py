@@ -93,11 +93,6 @@ class Configuration(Options):
     threads: int = Field(default=1, ge=1, le=256)
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
 
-    @property
-    def model_name(self) -> str:
-        """The name of the model."""
-        raise NotImplementedError
-
     def to_values(self) -> Values:
         """Plain values, without unset ones, from which the class makes an equal configuration."""
         return self.model_dump(mode="json", exclude_none=True)

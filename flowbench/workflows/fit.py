@@ -39,7 +39,14 @@ from flowbench.workflows.preparation import (
     prepare,
     random_stream,
 )
-from flowbench.workflows.running import Job, carry_out, check_is_free, describe_start, refuse_finished
+from flowbench.workflows.running import (
+    Job,
+    carry_out,
+    check_is_free,
+    describe_start,
+    keep_evaluation,
+    refuse_finished,
+)
 from flowbench.workflows.stored_run import StoredRun
 
 
@@ -97,16 +104,9 @@ def resume(
         saved = stored.load_state()
         work = _Work.begin(config, dataset, split, saved.encoder, saved.givens, watch, saved.seconds)
         if settings:
-            run.update_info(asked_evaluation=asked_configuration(run).get("evaluation", {}))
-            run.write_config(config.to_values())
+            keep_evaluation(run, config)
         carry_out(_TableJob(stored, work, watch), saved.training, watch)
     return run
-
-
-def asked_configuration(run: Run) -> dict[str, Any]:
-    """The configuration that a run was begun with, whatever evaluation it was resumed with."""
-    asked = run.info.get("asked_evaluation")
-    return run.config if asked is None else {**run.config, "evaluation": asked}
 
 
 @dataclass(frozen=True)

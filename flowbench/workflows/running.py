@@ -145,6 +145,18 @@ def refuse_finished(run: Run) -> None:
         raise RunExistsError(f"the run {run.path} is finished; there is nothing to resume{lost}")
 
 
+def asked_configuration(run: Run) -> dict[str, Any]:
+    """The configuration that a run was begun with, whatever evaluation it was resumed with."""
+    asked = run.info.get("asked_evaluation")
+    return run.config if asked is None else {**run.config, "evaluation": asked}
+
+
+def keep_evaluation(run: Run, config: Configuration) -> None:
+    """Write the configuration of a run that goes on with another evaluation than it was begun with."""
+    run.update_info(asked_evaluation=asked_configuration(run).get("evaluation", {}))
+    run.write_config(config.to_values())
+
+
 @contextmanager
 def _status_on_failure(run: Run) -> Iterator[None]:
     try:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowbench.data import Split
+from flowbench.data.series_dataset import SeriesDataset
 from flowbench.errors import DamagedFileError, RunFailedError
 from flowbench.report import write_series_report
 from flowbench.store import Run
@@ -50,11 +52,15 @@ def compare_series(
     As `flowbench.workflows.compare.compare`: finished runs are taken as they are, others go on or are fitted.
     """
     home = home or Home()
-    known: dict[Any, tuple[str, dict[str, int]]] = {}
+    # Every data set is read once, and every model built, before the first fit.
+    read: dict[Any, tuple[SeriesDataset, Split]] = {}
     for config in configs:
-        dataset, split = load_split(config, home.datasets)
-        make_objectives(config.plan, build_model(config, dataset.column_names).model)
-        known[config.data, config.split] = dataset.provenance.sha256, split_sizes(split)
+        cut = config.data, config.split
+        if cut not in read:
+            read[cut] = load_split(config, home.datasets)
+        make_objectives(config.plan, build_model(config, read[cut][0].column_names).model)
+    known = {cut: (table.provenance.sha256, split_sizes(split)) for cut, (table, split) in read.items()}
+    del read
     runs: list[Run] = []
     failures: list[str] = []
     for config in configs:

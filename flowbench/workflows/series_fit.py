@@ -1,23 +1,21 @@
 """From a configuration to a run on series: train, evaluate, store; and on from what was stored."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from flowbench.data import Split
-from flowbench.data.column_type import FLOAT64, ColumnType
+from flowbench.data.column_type import FLOAT64
 from flowbench.data.series_catalogue import load_series
 from flowbench.data.series_dataset import SeriesDataset, TimeSeries
 from flowbench.data.series_reading import SeriesColumns
 from flowbench.encoding.series_encoder import SeriesEncoder
 from flowbench.encoding.table_encoder import TableEncoder
-from flowbench.errors import ConfigurationError, DamagedFileError, DataError
 from flowbench.evaluation.series_evaluation import compute_series_results
 from flowbench.models.series.encoded import EncodedSeriesModel
 from flowbench.registry import SERIES_MODELS, TRANSFORMS
@@ -27,55 +25,37 @@ from flowbench.training.progress import Progress
 from flowbench.training.series_examples import SeriesCriterion, SeriesExamples
 from flowbench.training.state import TrainingState, from_arrays, to_arrays
 from flowbench.training.trainer import Trainer, make_objectives
-from flowbench.workflows.config import with_evaluation
+from flowbench.workflows.config import Configuration, with_evaluation
 from flowbench.workflows.dataset_rows import split_sizes
 from flowbench.workflows.home import Home
 from flowbench.workflows.machine import check_device, cpu_threads
 from flowbench.workflows.preparation import TRAINING, WEIGHTS, Watch, random_stream
-from flowbench.workflows.running import Job, carry_out, check_is_free, describe_start, refuse_finished
+from flowbench.workflows.running import (
+    Job,
+    carry_out,
+    check_is_free,
+    describe_start,
+    keep_evaluation,
+    refuse_finished,
+)
 from flowbench.workflows.series_config import SeriesConfig
+from flowbench.workflows.stored_files import StoredFiles
 
 #: What the names of the encoder's tensors begin with in the state of training.
 _IN_STATE = "encoder/"
 
 
 @dataclass(frozen=True)
-class StoredSeriesRun:
-    """A run on series whose files are read when they are first asked for, each once.
+class StoredSeriesRun(StoredFiles[SeriesConfig]):
+    """A run on time series."""
 
-    Properties raise `DamagedFileError` for what this version cannot make sense of.
-    """
-
-    run: Run
-
-    @cached_property
-    def config(self) -> SeriesConfig:
-        """The configuration; raises `ConfigurationError` for a run on rows."""
-        if not self.run.is_of_series:
-            raise ConfigurationError(f"the run `{self.run.name}` is of rows; this takes runs on time series")
-        try:
-            return SeriesConfig(**self.run.config)
-        except ConfigurationError as error:
-            raise DamagedFileError(
-                f"the configuration in {self.run.path} was changed, or is of another version of flowbench: "
-                f"{error}"
-            ) from error
-
-    @cached_property
-    def dataset(self) -> Mapping[str, Any]:
-        """What run.json says of the data set."""
-        return self.run.dataset
+    config_class: ClassVar[type[Configuration]] = SeriesConfig
+    of_series: ClassVar[bool] = True
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns of values, in order."""
-        columns = self.dataset.get("columns")
-        if not columns:
-            raise DamagedFileError(
-                f"{self.run.path / 'run.json'} does not name the columns that the run was fitted on; put "
-                "back the file that it was, or fit anew"
-            )
-        return tuple(columns)
+    def typed(self) -> tuple[str, ...]:
+        """The columns of values, and the times last."""
+        return (*self.columns, self.places.time)
 
     @property
     def places(self) -> SeriesColumns:
@@ -83,25 +63,11 @@ class StoredSeriesRun:
         return self.config.data.places or SeriesColumns("id", "t")
 
     @cached_property
-    def types(self) -> dict[str, ColumnType]:
-        """How the run's table has the values of its columns, and its times."""
-        known = self.dataset.get("types", {})
-        try:
-            return {
-                name: ColumnType.of_values(known[name]) if name in known else FLOAT64
-                for name in (*self.columns, self.places.time)
-            }
-        except (ValueError, TypeError) as error:
-            raise DamagedFileError(
-                f"{self.run.path / 'run.json'}: `types` makes no sense: {error}"
-            ) from error
-
-    @cached_property
     def model(self) -> EncodedSeriesModel:
         """The fitted model, on the CPU."""
         arrays, _ = self.run.load_model()
         model = build_model(self.config, self.columns)
-        self._load(model, arrays, "the model")
+        self.load(model, from_arrays(arrays), "the model")
         return model
 
     def load_state(self, model: EncodedSeriesModel) -> TrainingState | None:
@@ -110,7 +76,7 @@ class StoredSeriesRun:
             return None
         arrays, metadata = self.run.load_resume()
         own = {name.removeprefix(_IN_STATE): a for name, a in arrays.items() if name.startswith(_IN_STATE)}
-        self._load(model.encoder, own, "the encoder in the state")
+        self.load(model.encoder, from_arrays(own), "the encoder in the state")
         return TrainingState.unpack(arrays, metadata)
 
     def save_state(self, state: TrainingState, model: EncodedSeriesModel) -> None:
@@ -118,30 +84,6 @@ class StoredSeriesRun:
         arrays, metadata = state.pack()
         own = {_IN_STATE + name: each for name, each in to_arrays(model.encoder.state_dict()).items()}
         self.run.save_resume(arrays | own, metadata)
-
-    def check(self, dataset: SeriesDataset, split: Split) -> None:
-        """Raise `DataError` if data set or split are no longer those that the run recorded."""
-        recorded = self.dataset.get("sha256")
-        if recorded != dataset.provenance.sha256:
-            raise DataError(
-                f"the data set `{dataset.name}` has changed since the run {self.run.path} began; put the old "
-                "one back, or fit anew"
-            )
-        begun, now = self.run.info.get("split"), split_sizes(split)
-        if begun not in (None, now):
-            raise DataError(
-                f"the run {self.run.path} began with other parts of its series ({json.dumps(begun)}) than "
-                f"are drawn now ({json.dumps(now)}): the table has changed; fit anew"
-            )
-
-    def _load(self, module: torch.nn.Module, arrays: Mapping[str, Any], what: str) -> None:
-        try:
-            module.load_state_dict(from_arrays(arrays))
-        except RuntimeError as error:
-            raise DamagedFileError(
-                f"{what} in {self.run.path} does not fit its configuration: {' '.join(str(error).split())}; "
-                "one of them was changed, or the run is of another version of flowbench"
-            ) from error
 
 
 def fit_series(
@@ -198,7 +140,7 @@ def resume_series(
         if state is None:
             _fit_encoder(model, dataset, split)
         if settings:
-            run.write_config(config.to_values())
+            keep_evaluation(run, config)
         carry_out(_SeriesJob(stored, config, dataset, split, model, watch), state, watch)
     return run
 

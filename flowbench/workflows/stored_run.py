@@ -1,29 +1,22 @@
 """A run as the workflows see it: what its files hold, read once and made sense of."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import ClassVar
 
-from torch import nn
-
-from flowbench.data import Dataset, Split
-from flowbench.data.column_type import FLOAT64, ColumnType
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.table_encoder import TableEncoder
-from flowbench.errors import ConfigurationError, DamagedFileError, DataError
+from flowbench.errors import ConfigurationError, DamagedFileError
 from flowbench.models.density_model import DensityModel
 from flowbench.models.givens import Givens
 from flowbench.store import Run
 from flowbench.training.state import Tensors, TrainingState, from_arrays, to_arrays
-from flowbench.workflows.config import RunConfig
-from flowbench.workflows.dataset_rows import split_sizes
+from flowbench.workflows.config import Configuration, RunConfig
 from flowbench.workflows.machine import is_there
 from flowbench.workflows.preparation import build_encoder, build_givens, build_model
+from flowbench.workflows.stored_files import REMEDY, StoredFiles
 
-#: What to do about files that do not belong together.
-_REMEDY = "one of them was changed, or the run is of another version of flowbench and has to be fitted again"
 #: What the names of the encoder's tensors begin with, among the weights and in the state of training.
 _IN_MODEL, _IN_STATE, _GIVENS_IN_STATE = "encoder.", "encoder/", "givens/"
 #: In the state, the seconds that went into the fit of the encoder.
@@ -44,61 +37,21 @@ class SavedState:
 
 
 @dataclass(frozen=True)
-class StoredRun:
-    """A run whose files are read when they are first asked for, each once.
+class StoredRun(StoredFiles[RunConfig]):
+    """A run on the rows of a table."""
 
-    Properties and methods raise `DamagedFileError` for what this version cannot make sense of.
-    """
-
-    run: Run
-
-    @cached_property
-    def config(self) -> RunConfig:
-        """The configuration; raises `ConfigurationError` for a run on time series."""
-        if self.run.is_of_series:
-            raise ConfigurationError(f"the run `{self.run.name}` is of time series; this takes runs on rows")
-        try:
-            return RunConfig(**self.run.config)
-        except ConfigurationError as error:
-            raise DamagedFileError(
-                f"the configuration in {self.run.path} was changed, or is of another version of flowbench: "
-                f"{error}"
-            ) from error
-
-    @cached_property
-    def dataset(self) -> Mapping[str, Any]:
-        """What run.json says of the data set."""
-        return self.run.dataset
+    config_class: ClassVar[type[Configuration]] = RunConfig
+    of_series: ClassVar[bool] = False
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns that the run was fitted on."""
-        columns = self.dataset.get("columns")
-        if not columns:
-            raise DamagedFileError(
-                f"{self.run.path / 'run.json'} does not name the columns that the run was fitted on; put "
-                "back the file that it was, or fit anew"
-            )
-        return tuple(columns)
+    def typed(self) -> tuple[str, ...]:
+        """The columns, those that the density is given last."""
+        return (*self.columns, *self.given)
 
     @property
     def given(self) -> tuple[str, ...]:
         """The names of the columns that the run's density is given."""
         return tuple(self.dataset.get("given", ()))
-
-    @cached_property
-    def types(self) -> dict[str, ColumnType]:
-        """How the run's table has the values of its columns, those that the density is given last."""
-        known = self.dataset.get("types", {})
-        try:
-            return {
-                name: ColumnType.of_values(known[name]) if name in known else FLOAT64
-                for name in (*self.columns, *self.given)
-            }
-        except (ValueError, TypeError) as error:
-            raise DamagedFileError(
-                f"{self.run.path / 'run.json'}: `types` makes no sense: {error}"
-            ) from error
 
     @cached_property
     def model(self) -> DensityModel:
@@ -107,7 +60,7 @@ class StoredRun:
         if metadata.get("columns") != ",".join(self.columns):
             raise DamagedFileError(
                 f"the model in {self.run.path} is of the columns {metadata.get('columns')}, where run.json "
-                f"names {', '.join(self.columns)}; {_REMEDY}"
+                f"names {', '.join(self.columns)}; {REMEDY}"
             )
         tensors = self._as_named_now(from_arrays(arrays))
         try:
@@ -119,9 +72,9 @@ class StoredRun:
         except ConfigurationError as error:
             raise DamagedFileError(
                 f"the configuration in {self.run.path} cannot be built for {len(self.columns)} columns: "
-                f"{error}; {_REMEDY}"
+                f"{error}; {REMEDY}"
             ) from error
-        self._load(model, tensors, "the model")
+        self.load(model, tensors, "the model")
         return model
 
     def model_on_device(self) -> DensityModel:
@@ -143,7 +96,7 @@ class StoredRun:
         for part, prefix in ((encoder, _IN_STATE), (givens, _GIVENS_IN_STATE)):
             own = {n.removeprefix(prefix): array for n, array in arrays.items() if n.startswith(prefix)}
             if part is not None:
-                self._load(part, from_arrays(own), "the encoder in the state")
+                self.load(part, from_arrays(own), "the encoder in the state")
         try:
             wall, cpu = map(float, json.loads(metadata[_SECONDS]))
         except (KeyError, ValueError, TypeError) as error:
@@ -161,27 +114,6 @@ class StoredRun:
     def save_model(self, model: DensityModel) -> None:
         """Replace the fitted model."""
         self.run.save_model(to_arrays(model.state_dict()), {"columns": ",".join(model.columns)})
-
-    def check(self, dataset: Dataset, split: Split) -> None:
-        """Raise `DataError` if data set or split are no longer those that the run recorded."""
-        recorded = self.dataset.get("sha256")
-        if not isinstance(recorded, str):
-            raise DamagedFileError(
-                f"{self.run.path / 'run.json'} does not say which data the run was begun with, so it cannot "
-                "go on; put back the file that it was, or fit anew"
-            )
-        if recorded != dataset.provenance.sha256:
-            raise DataError(
-                f"the data set `{dataset.name}` has changed since the run {self.run.path} began; put the old "
-                "one back, or fit anew"
-            )
-        begun, now = self.run.info.get("split"), split_sizes(split)
-        if begun not in (None, now):
-            raise DataError(
-                f"the run {self.run.path} began with other parts of its table ({_sizes(begun)}) than are "
-                f"drawn now ({_sizes(now)}): it is of another version of flowbench, or the table has "
-                "changed; fit anew"
-            )
 
     def _described_dequantiser(self) -> Dequantiser:
         """The dequantiser that run.json describes."""
@@ -207,18 +139,6 @@ class StoredRun:
             for name, tensor in tensors.items()
         } | {f"{_IN_MODEL}dequantiser.{name}": tensor for name, tensor in cells.items()}
 
-    def _load(self, module: nn.Module, tensors: Tensors, what: str) -> None:
-        """Give `module` these tensors; raises `DamagedFileError` if they are not its own."""
-        where = f"{what} in {self.run.path} does not fit its configuration"
-        try:
-            found = module.load_state_dict(tensors, strict=False)
-        except RuntimeError as error:  # of shapes alone, where names are not strict
-            raise DamagedFileError(f"{where}: {' '.join(str(error).split())}; {_REMEDY}") from error
-        for complaint, names in (("lacks", found.missing_keys), ("has no place for", found.unexpected_keys)):
-            if names:
-                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-                raise DamagedFileError(f"{where}: it {complaint} the tensor `{names[0]}`{more}; {_REMEDY}")
-
 
 def load_model(run: Run) -> DensityModel:
     """The fitted model of a run, as it learnt: float32, with the solver of its training.
@@ -227,9 +147,3 @@ def load_model(run: Run) -> DensityModel:
     do not fit the configuration.
     """
     return StoredRun(run).model
-
-
-def _sizes(parts: object) -> str:
-    if not isinstance(parts, dict):
-        return "unknown sizes"
-    return ", ".join(f"{name} {number}" for name, number in parts.items())

@@ -1,6 +1,5 @@
 """A model of series together with its encoder: what is stored, and answers in data units."""
 
-import copy
 from collections.abc import Sequence
 from typing import Self
 
@@ -41,7 +40,4 @@ class EncodedSeriesModel(nn.Module):
 
     def for_evaluation(self, integrator: options.PartOptions) -> Self:
         """A copy in float64 whose latent paths are solved with the options of `integrator`."""
-        copied = copy.copy(self)
-        copied._modules = dict(self._modules)
-        copied.model = self.model.for_evaluation(integrator)
-        return copied
+        return type(self)(self.encoder, self.model.for_evaluation(integrator))
