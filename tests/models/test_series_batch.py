@@ -53,6 +53,49 @@ def test_series_are_cut_off(lengths: list[int]) -> None:
     check(cut, [(times[:m], cells[:m]) for (times, cells), m in zip(series, lengths, strict=True)])
 
 
+@given(st.integers(0, 2**31), st.data())
+def test_only_some_observations_are_kept(seed: int, data: st.DataObject) -> None:
+    series = ragged(seed % 5)
+    lengths = [len(times) for times, _ in series]
+    chosen = [
+        sorted(data.draw(st.sets(st.integers(0, m - 1), min_size=1, max_size=m), label="places"))
+        for m in lengths
+    ]
+    batch = SeriesBatch.of(series)
+    kept = torch.zeros(batch.present.shape, dtype=torch.bool)
+    for row, places in enumerate(chosen):
+        kept[row, places] = True
+    # Places beyond the end of a series are no observations.
+    kept |= ~batch.present
+    check(
+        batch.only(kept),
+        [(times[own], cells[own]) for (times, cells), own in zip(series, chosen, strict=True)],
+    )
+
+
+@pytest.mark.parametrize(("share", "within"), [(0.4, 1.0), (1.0, 0.5), (0.4, 0.6)])
+def test_a_part_of_each_series(share: float, within: float) -> None:
+    """Of the first observations, each is as likely as the others."""
+    series = ragged()
+    batch = SeriesBatch.of(series)
+    early = [max(1, round(within * len(times))) for times, _ in series]
+    lengths = [max(1, round(share * m)) for m in early]
+    generator = torch.Generator().manual_seed(0)
+    counts = [torch.zeros(m) for m in early]
+    for _ in range(400):
+        part = batch.part(share, within, generator)
+        assert part.lengths.tolist() == lengths
+        for row, (times, _) in enumerate(series):
+            own = part.times[row, : lengths[row]]
+            assert (own.diff() > 0).all()
+            counts[row] += torch.isin(times[: early[row]], own)
+    for count, m in zip(counts, lengths, strict=True):
+        # None of the later ones.
+        assert count.sum() == 400 * m
+        chance = m / len(count)
+        assert ((count / 400 - chance).abs() <= 4.5 * math.sqrt(chance * (1 - chance) / 400)).all()
+
+
 def test_what_is_no_batch_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="a batch needs a series"):
         SeriesBatch.of([])

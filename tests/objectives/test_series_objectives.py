@@ -112,6 +112,28 @@ def test_a_share_of_the_batches_is_cut() -> None:
     assert 18 <= same <= 36
 
 
+@pytest.mark.parametrize(("seen", "within"), [(0.5, 1.0), (1.0, 0.5)])
+def test_the_posterior_can_be_that_given_a_part(seen: float, within: float) -> None:
+    found = bound(cut=0.0, seen=seen, within=within)
+    generator = torch.Generator().manual_seed(3)
+    torch.rand(len(LENGTHS) + 1, generator=generator)
+    model = latent()
+    part = batch().part(seen, within, generator)
+    mean, scale = model.recognition(part)
+    epsilon = BatchNoise(len(LENGTHS), generator, model.like).normal(1, model.latent).transpose(0, 1)
+    z = mean + scale * epsilon
+    divergence = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mean, scale), torch.distributions.Normal(0, 1)
+    ).sum()
+    # The whole of the series counts.
+    decoded = model._decode(z, batch().times, batch().present)[0]
+    normal = torch.distributions.Normal(decoded, model.noise_scale)
+    terms = normal.log_prob(batch().values)  # type: ignore[no-untyped-call]
+    total = (terms * batch().observed).sum() - divergence
+    assert found.total.item() == pytest.approx(-total.item() / int(batch().cells.sum()))
+    assert found.total != bound(cut=0.0).total
+
+
 def test_the_likelihood_is_a_mean_over_cells() -> None:
     model = made("rnn-dt")
     objective = SeriesLikelihood(SeriesLikelihoodOptions())

@@ -92,12 +92,32 @@ class SeriesBatch:
 
     def up_to(self, lengths: Tensor) -> Self:
         """The first `lengths: (n,)` observations of each series, one at least."""
-        kept = torch.arange(self.times.shape[1], device=self.times.device) < lengths[:, None]
-        lengths = torch.minimum(lengths, self.lengths)
-        last = self.times.gather(1, lengths[:, None] - 1)
-        times = torch.where(kept, self.times, last)
-        observed = self.observed & kept[..., None]
-        return type(self)(times, self.values * kept[..., None], observed, lengths)[0:]
+        return self.only(torch.arange(self.times.shape[1], device=self.times.device) < lengths[:, None])
+
+    def only(self, kept: Tensor) -> Self:
+        """The observations at the places `kept: (n, L)`, bool, of each series, one at least."""
+        kept = kept & self.present
+        lengths = kept.sum(1)
+        # Those that are kept come first, in their order.
+        order = kept.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(lengths.max())]
+        kept = kept.gather(1, order)
+        times = self.times.gather(1, order)
+        times = torch.where(kept, times, times.gather(1, lengths[:, None] - 1))
+        cells = order[..., None].expand(-1, -1, self.features)
+        observed = self.observed.gather(1, cells) & kept[..., None]
+        return type(self)(times, self.values.gather(1, cells) * kept[..., None], observed, lengths)
+
+    def part(self, share: float, within: float, generator: torch.Generator) -> Self:
+        """A random `share` of the observations among the first `within`, itself a share, of each series.
+
+        Numbers are rounded, and one at least.
+        """
+        early = (within * self.lengths).round().clamp(min=1)
+        lengths = (share * early).round().clamp(min=1)
+        is_late = torch.arange(self.times.shape[1], device=self.times.device) >= early[:, None]
+        place = torch.rand(self.times.shape, generator=generator, device=generator.device)
+        rank = place.to(self.times.device).masked_fill(is_late, 2).argsort(1).argsort(1)
+        return self.only(rank < lengths[:, None])
 
 
 def union_of_times(times: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:

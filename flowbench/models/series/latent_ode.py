@@ -109,9 +109,14 @@ class LatentOde(SeriesModel):
         """The standard deviation of the noise of each column: `(d,)`, model space."""
         return (self.log_noise.exp().square() + LEAST_NOISE**2).sqrt()
 
-    def evidence(self, batch: SeriesBatch, noise: Noise, draws: int = 1) -> Evidence:
-        """The terms of the bound, from `draws` draws of the state of each series."""
-        mean, scale = self.recognition(batch)
+    def evidence(
+        self, batch: SeriesBatch, noise: Noise, draws: int = 1, seen: SeriesBatch | None = None
+    ) -> Evidence:
+        """The terms of the bound, from `draws` draws of the state of each series.
+
+        The posterior is that given what was `seen` of the series, by default all of them.
+        """
+        mean, scale = self.recognition(batch if seen is None else seen)
         epsilon = noise.normal(draws, self.latent).transpose(0, 1)
         z = mean + scale * epsilon
         decoded = self._decode(z, batch.times, batch.present)
