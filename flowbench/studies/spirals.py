@@ -9,14 +9,9 @@ import torch
 
 from flowbench.data.series_dataset import SeriesDataset, TimeSeries
 from flowbench.data.series_toys import Spirals
-from flowbench.encoding.series_encoder import SeriesEncoder
-from flowbench.encoding.standardise import Standardise, StandardiseOptions
-from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.models.series.encoded import EncodedSeriesModel
 from flowbench.models.series.noise import BatchNoise
-from flowbench.models.series.series_model import SeriesModel
 from flowbench.ode.per_row_engine import PerRowOptions
-from flowbench.registry import SERIES_MODELS
 from flowbench.statistics.paired import compare_paired
 from flowbench.store.findings import Chart, Findings, Series
 from flowbench.store.text_table import TextTable
@@ -31,11 +26,7 @@ from flowbench.studies.study import (
     compared,
     over_seeds,
 )
-from flowbench.training.plan import TrainingPlan
-from flowbench.training.progress import Progress
-from flowbench.training.series_examples import SeriesCriterion, SeriesExamples
-from flowbench.training.stopwatch import CpuStopwatch
-from flowbench.training.trainer import Trainer
+from flowbench.studies.timed_series_fit import build_for, train_for
 
 TRAIN, VALIDATION, TEST = 1000, 100, 200
 #: Series of a training step.
@@ -100,7 +91,8 @@ class SpiralsStudy(Study):
         """Train one model for CPU seconds, then predict fresh spirals, in float64."""
         noise, points, model, seed = (trial.values[name] for name in ("noise", "points", "model", "seed"))
         drawn = Spirals(noise=noise, points=points, steps=STEPS).draw(TRAIN + VALIDATION, seed)
-        encoded = _build(model, drawn.take(np.arange(TRAIN)), torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        encoded = build_for(drawn.take(np.arange(TRAIN)), model, SIZES[model], generator)
         steps = _train(encoded, drawn, RATES[model], EXTENT[budget][4], seed, tell)
         whole = Spirals(noise=noise, points=2 * STEPS, steps=2 * STEPS).draw(TEST, 1000 + seed)
         truth = np.asarray(whole.truth).reshape(TEST, 2 * STEPS, -1)
@@ -179,49 +171,21 @@ class SpiralsStudy(Study):
         )
 
 
-def _build(model: str, train: SeriesDataset, generator: torch.Generator) -> EncodedSeriesModel:
-    columns = [
-        TableEncoder((name,), [Standardise((name,), StandardiseOptions())]) for name in train.column_names
-    ]
-    encoder = SeriesEncoder(columns)
-    encoder.fit(torch.tensor(train.times), torch.tensor(train.values))
-    kind: type[SeriesModel] = SERIES_MODELS.get(model)
-    return EncodedSeriesModel(encoder, kind(2, kind.Options(**SIZES[model]), generator))
-
-
 def _train(
     encoded: EncodedSeriesModel, drawn: SeriesDataset, rate: float, seconds: float, seed: int, tell: Tell
 ) -> int:
     """Train the model for CPU seconds; returns the number of steps."""
-    model = encoded.model
-    train, validation = (
-        encoded.encode([drawn.series(i) for i in part])[0].each(torch.Tensor.float)
-        for part in (range(TRAIN), range(TRAIN, TRAIN + VALIDATION))
-    )
-    model.initialise(train)
     objective: dict[str, Any] = {"name": "series-likelihood"}
-    if not model.is_exact:
+    if not encoded.model.is_exact:
         objective = {"name": "evidence-bound", "cut": 0.0, "warm_up": 0.1}
-    phase = {"objective": objective, "optimizer": "soap", "batch_size": BATCH, "learning_rate": rate}
-    plan = TrainingPlan(phases=(phase,), seconds=seconds, patience=0.0, ema_decay=0.99)
-    steps = 0
-
-    def note(progress: Progress) -> None:
-        nonlocal steps
-        steps = progress.step
-        tell(f"step {steps:,}, validation NLL {progress.validation_nll:.2f}")
-
-    trainer = Trainer(
-        model,
-        plan,
-        SeriesExamples(train, validation),
-        generator=torch.Generator().manual_seed(seed),
-        criterion=SeriesCriterion(),
-        clock=CpuStopwatch(),
-        on_validation=note,
+    return train_for(
+        encoded,
+        (drawn.take(np.arange(TRAIN)), drawn.take(np.arange(TRAIN, TRAIN + VALIDATION))),
+        {"objective": objective, "optimizer": "soap", "batch_size": BATCH, "learning_rate": rate},
+        {"seconds": seconds},
+        torch.Generator().manual_seed(seed),
+        lambda progress: tell(f"step {progress.step:,}, validation NLL {progress.validation_nll:.2f}"),
     )
-    trainer.run()
-    return steps
 
 
 def _seen(whole: SeriesDataset, points: int, rng: np.random.Generator) -> list[TimeSeries]:
