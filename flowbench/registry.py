@@ -54,6 +54,7 @@ SERIES_TOYS = Registry(
         "spirals": "flowbench.data.series_toys:Spirals",
         "oscillators": "flowbench.data.series_toys:Oscillators",
         "gaussian-process": "flowbench.data.series_toys:GaussianProcessToy",
+        "hopper": "flowbench.data.hopper:Hopper",
     },
 )
 
@@ -146,5 +147,6 @@ STUDIES = Registry(
         "adaptive-depth": "flowbench.studies.adaptive_depth:AdaptiveDepth",
         "ffjord-toys": "flowbench.studies.ffjord_toys:FfjordToys",
         "spirals": "flowbench.studies.spirals:SpiralsStudy",
+        "hopper": "flowbench.studies.hopper:HopperStudy",
     },
 )

@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from flowbench.registry import MODELS
+from flowbench.registry import MODELS, SERIES_TOYS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -314,10 +314,10 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
         return {canonicalize_name(Requirement(each).name) for each in requirements}
 
     declared = names(project["dependencies"])
-    # A model may import what the extra with its name installs.
+    # A model or a toy may import what the extra with its name installs.
     optional = {
         target.partition(":")[0]: names(project["optional-dependencies"].get(name, []))
-        for name, target in MODELS.entries.items()
+        for name, target in (MODELS.entries | SERIES_TOYS.entries).items()
     }
     distributions = packages_distributions()
     undeclared = {

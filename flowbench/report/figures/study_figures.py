@@ -1,6 +1,7 @@
 """Charts and densities of a study, drawn from its stored numbers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ from flowbench.report.figures.style import (
     series_style,
     short,
 )
-from flowbench.store.findings import Chart, Image
+from flowbench.store.findings import Chart, Image, Series
 
 WIDTH, HEIGHT, SIDE, PLANE = 4.4, 3.1, 1.9, 3.4
 COLOUR_MAP = "viridis"
@@ -36,7 +37,7 @@ def draw_chart(chart: Chart, *, key: str) -> Picture:
     for number, series in enumerate(chart.series):
         style = series_style(number)
         if series.low is None or series.high is None:
-            axes.plot(series.x, series.y, **style | {"marker": ""}, label=short(series.label))
+            _draw_line(axes, series, style)
             continue
         reach = np.abs(np.stack([series.y - series.low, series.high - series.y]))
         bars = axes.errorbar(
@@ -58,7 +59,7 @@ def draw_chart(chart: Chart, *, key: str) -> Picture:
             axis.set_minor_locator(NullLocator())
         else:
             plain_ticks(axis)
-    if "y" not in chart.logarithmic and not taken:
+    if "y" not in chart.logarithmic and not taken and not any(each.is_scatter for each in chart.series):
         _leave_out_the_start(axes, chart)
     places = np.unique(np.concatenate([series.x for series in chart.series]))
     if len(places) <= 8 and (places == places.round()).all():
@@ -75,19 +76,19 @@ def _draw_plane(chart: Chart, key: str) -> Picture:
     axes = figure.add_subplot()
     frame(axes)
     for number, series in enumerate(chart.series):
-        style = series_style(number)
-        if series.is_scatter:
-            axes.plot(
-                series.x, series.y, "o", color=style["color"], markersize=2.5, label=short(series.label)
-            )
-        else:
-            axes.plot(series.x, series.y, **style | {"marker": ""}, label=short(series.label))
+        _draw_line(axes, series, series_style(number))
     axes.set_aspect("equal", adjustable="datalim")
     plain_ticks(axes.xaxis)
     plain_ticks(axes.yaxis)
     axes.set(xlabel=chart.xlabel, ylabel=chart.ylabel)
     figure.legend(loc="outside upper left", ncols=2, handlelength=2)
     return finish(figure, f"{chart.title}: curves on the plane.", key)
+
+
+def _draw_line(axes: Axes, series: Series, style: dict[str, Any]) -> None:
+    """A line, or dots."""
+    style |= {"linestyle": "", "marker": "o", "markersize": 2.5} if series.is_scatter else {"marker": ""}
+    axes.plot(series.x, series.y, **style, label=short(series.label))
 
 
 def _leave_out_the_start(axes: Axes, chart: Chart) -> None:
