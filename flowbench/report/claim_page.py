@@ -60,5 +60,5 @@ def _facts(info: dict[str, Any]) -> list[tuple[str, str]]:
         ("measured", f"{moment(info['started'])} to {moment(info.get('finished', ''))} UTC"),
         ("machine", f"{host['processor']}, {host['cpus']} cores"),
         ("versions", versions),
-        ("commit", str(info["commit"])),
+        ("commits" if len(info["commits"]) > 1 else "commit", ", ".join(map(str, info["commits"]))),
     ]

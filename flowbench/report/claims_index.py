@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from flowbench.errors import DamagedFileError
 from flowbench.report.numbers import moment
 from flowbench.report.pages import html_environment, write_text
 from flowbench.store.atomic import file_errors
@@ -12,12 +13,16 @@ from flowbench.store.study_folder import StudyFolder
 def write_claims_index(studies: Sequence[StudyFolder], folder: Path) -> Path:
     """Write index.html into `folder`, with a line for each of the `studies` that has findings.
 
-    A line leads to the study's own page, which lies in the subfolder with the study's name. Raises
-    `DamagedFileError` for a study that is not as flowbench left it.
+    A line leads to the study's own page, which lies in the subfolder with the study's name. That of a study
+    which is not as flowbench left it says so.
     """
     lines = []
     for study in studies:
-        findings, info = study.findings, study.info
+        try:
+            findings, info = study.findings, study.info
+        except DamagedFileError as error:
+            lines.append(_unreadable(study, error))
+            continue
         if findings is None:
             continue
         lines.append(
@@ -36,3 +41,15 @@ def write_claims_index(studies: Sequence[StudyFolder], folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "index.html", text)
     return folder / "index.html"
+
+
+def _unreadable(study: StudyFolder, error: DamagedFileError) -> dict[str, str]:
+    return {
+        "link": f"{study.path.name}/index.html",
+        "title": study.path.name,
+        "source": "",
+        "budget": "",
+        "verdict": "not readable",
+        "reason": f"{error}. Remove the file, and `flowbench reproduce` draws the conclusion again.",
+        "finished": "",
+    }

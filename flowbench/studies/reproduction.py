@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from flowbench.errors import ConfigurationError
 from flowbench.registry import STUDIES
@@ -68,17 +69,13 @@ def reproduce(
     folder = StudyFolder(home.path / "claims" / stem)
     study = kind(Workspace(home.datasets / wanted if wanted and data is None else data, folder.scraps))
     with folder.lock(), cpu_threads(1):
-        info = folder.info or {"started": _now()}
-        info |= {
-            "claim": asdict(study.claim),
-            "budget": budget,
-            "command": list(command),
-            "versions": describe_versions(),
-            "commit": source_commit(),
-            "host": describe_host(),
-        }
-        folder.write_info(info)
         trials = study.trials(budget)
+        info = folder.info
+        if not info or not all(folder.has_trial(trial.name) for trial in trials):
+            info = _begin(info, study.claim, budget, command)
+            folder.write_info(info)
+            if others := info["commits"][:-1]:
+                watch.on_progress(f"trials of {', '.join(map(str, others))} are kept; this is another commit")
         for done, trial in enumerate(trials):
             if folder.has_trial(trial.name):
                 continue
@@ -91,11 +88,29 @@ def reproduce(
         findings = study.conclude(measured, budget)
         folder.write_findings(findings)
         folder.drop_scraps()
-        folder.write_info(info | {"finished": _now()})
+        folder.write_info({"finished": _now()} | info)
     pages = home.reports / "claims"
     page = write_claim_page(folder, pages / stem)
     write_claims_index(_measured(home), pages)
     return Reproduction(folder.path, findings, page)
+
+
+def _begin(info: dict[str, Any], claim: Claim, budget: Budget, command: Sequence[str]) -> dict[str, Any]:
+    """What a page tells of the circumstances; `commits` are those that trials were measured at, up to now."""
+    commit = source_commit()
+    kept = {name: value for name, value in info.items() if name != "finished"}
+    return (
+        {"started": _now()}
+        | kept
+        | {
+            "claim": asdict(claim),
+            "budget": budget,
+            "command": list(command),
+            "versions": describe_versions(),
+            "commits": [*(each for each in info.get("commits", []) if each != commit), commit],
+            "host": describe_host(),
+        }
+    )
 
 
 def _measured(home: Home) -> list[StudyFolder]:

@@ -16,7 +16,8 @@ from flowbench.report.claim_page import write_claim_page
 from flowbench.store.findings import Chart, Findings, Image, Series, read_findings, write_findings
 from flowbench.store.study_folder import StudyFolder
 from flowbench.store.text_table import TextTable
-from flowbench.studies.reproduction import StudyWatch, reproduce
+from flowbench.studies import reproduction
+from flowbench.studies.reproduction import Reproduction, StudyWatch, reproduce
 from flowbench.studies.study import Budget, Claim, Measurement, Study, Tell, Trial
 from flowbench.workflows.home import Home
 
@@ -95,14 +96,46 @@ def test_a_study_goes_on_where_it_was_stopped(counted: type[Counted], tmp_path: 
     assert whole.page is not None and "The sum is 15." in whole.page.read_text(encoding="utf-8")
     # Once more: nothing is left to measure, and the page is written anew.
     whole.page.unlink()
+    before = StudyFolder(whole.folder).info
     again = reproduce("counted", "quick", home=home)
     assert len(counted.measured) == 3 and again.page is not None and again.page.exists()
+    # When and at which commit it was measured stays.
+    info = StudyFolder(again.folder).info
+    assert info == before
     listed = (again.page.parents[1] / "index.html").read_text(encoding="utf-8")
     assert f'href="{again.page.parent.name}/index.html"' in listed
     assert "The sum is 15." in listed and "One is one" in listed
     # Another budget is another study.
     reproduce("counted", "default", home=home)
     assert len(counted.measured) == 6
+
+
+def test_trials_of_another_commit_are_told(
+    counted: type[Counted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def carry_out(commit: str, most: int) -> Reproduction:
+        monkeypatch.setattr(reproduction, "source_commit", lambda: commit)
+        watch = StudyWatch(on_progress=told.append, should_stop=lambda: len(counted.measured) == most)
+        return reproduce("counted", "quick", home=Home(tmp_path), watch=watch)
+
+    carry_out("aaaa", 1)
+    assert told == []
+    carry_out("bbbb", 2)
+    found = carry_out("bbbb", 4)
+    assert told == ["trials of aaaa are kept; this is another commit"] * 2
+    assert found.page is not None and "aaaa, bbbb" in found.page.read_text(encoding="utf-8")
+
+
+def test_a_damaged_study_does_not_stop_the_others(counted: type[Counted], tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    first = reproduce("counted", "default", home=home)
+    (first.folder / "findings.json").write_text("{}", encoding="utf-8")
+    found = reproduce("counted", "quick", home=home)
+    assert found.page is not None
+    listed = (found.page.parents[1] / "index.html").read_text(encoding="utf-8")
+    assert "not readable" in listed and "findings.json is not as flowbench wrote it" in listed
 
 
 def test_two_processes_do_not_measure_the_same(counted: type[Counted], tmp_path: Path) -> None:
