@@ -3,20 +3,29 @@
 On two real tables, and on one of them as it is, every model gets 300 seconds behind the marginal Gaussianiser
 and as many behind plain standardisation; the two halves run side by side and take an hour a table. Tables and
 runs are kept in datasets/ and runs/, so a comparison that was interrupted goes on with what is missing.
+
+`claims` stands for the pages of `flowbench reproduce` at the default budget, one after another. Together they
+take about three hours. Their trials are kept in claims/.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import ROOT
-from benchmarks.tables import TABLES, write_tables
-from flowbench.registry import MODELS
+from benchmarks.tables import DATA, TABLES, write_tables
+from flowbench.registry import MODELS, STUDIES
+from flowbench.report.claims_index import write_claims_index
+from flowbench.store.study_folder import StudyFolder
 
 SECONDS = 300
+CLAIMS = "claims"
+GALLERY = ROOT / "reports" / "gallery"
 #: By name: what `flowbench compare` is called with, once for each half.
 REPORTS: dict[str, Sequence[Sequence[str]]] = {
     "moons-and-faithful": [["moons", "faithful", "--models=cnf,planar,gaussian", "--time-budget=30s"]],
@@ -33,13 +42,16 @@ REPORTS: dict[str, Sequence[Sequence[str]]] = {
 def main() -> None:
     """Parse the command line and make the reports one after another."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gallery", description=__doc__)
-    parser.add_argument("reports", nargs="*", metavar="REPORT", help=f"{', '.join(REPORTS)}; by default all")
-    chosen = parser.parse_args().reports or list(REPORTS)
-    unknown = set(chosen) - set(REPORTS)
+    names = [*REPORTS, CLAIMS]
+    parser.add_argument("reports", nargs="*", metavar="REPORT", help=f"{', '.join(names)}; by default all")
+    chosen = parser.parse_args().reports or names
+    unknown = set(chosen) - set(names)
     if unknown:
-        parser.error(f"unknown report {', '.join(sorted(unknown))}; there are {', '.join(REPORTS)}")
+        parser.error(f"unknown report {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    if CLAIMS in chosen:
+        print(show_claims())
     tables = write_tables(ROOT / "datasets", [name for name in chosen if name in TABLES])
-    for name in chosen:
+    for name in (each for each in chosen if each != CLAIMS):
         if name in TABLES and name not in tables:
             print(f"{name}: left out, its table is not beside the checkout", file=sys.stderr)
             continue
@@ -47,6 +59,23 @@ def main() -> None:
         runs = [run for half in halves for run in half["runs"]]
         (answer,) = _flowbench([["report", *runs, f"--output=reports/gallery/{name}"]])
         print(answer["report"])
+
+
+def show_claims() -> Path:
+    """Measure every claim whose data, if it reads any, are beside the checkout; returns the index."""
+    found = []
+    for name in STUDIES.names():
+        wanted = STUDIES.get(name).reads("default")
+        if wanted and not (DATA / wanted).is_dir():
+            print(f"{name}: left out, its data are not beside the checkout", file=sys.stderr)
+            continue
+        data = [f"--data={DATA / wanted}"] if wanted else []
+        (answer,) = _flowbench([["reproduce", name, *data]])
+        found.append(Path(answer["study"]))
+    pages = GALLERY / CLAIMS
+    for study in found:
+        shutil.copytree(ROOT / "reports" / CLAIMS / study.name, pages / study.name, dirs_exist_ok=True)
+    return write_claims_index([StudyFolder(ROOT / study) for study in found], pages)
 
 
 def _flowbench(lines: Iterable[Sequence[str]]) -> list[dict[str, Any]]:

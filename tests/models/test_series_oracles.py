@@ -92,6 +92,22 @@ def test_one_call_of_a_recurrent_network_is_its_steps(name: str) -> None:
     torch.testing.assert_close(fused[batch.present], stepped[batch.present], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("first", [0.0, 0.2])
+@pytest.mark.parametrize("name", ["rnn", "rnn-dt", "gru-decay", "ode-rnn"])
+def test_draws_are_fed_back_as_far_apart_as_train_series_are(name: str, first: float) -> None:
+    """Soon after an observation every draw has the same mean, also where it was the first of all times."""
+    model = evaluated(name)
+    assert isinstance(model, RecurrentModel)
+    model.typical_gap.fill_(0.3)
+    seen = SeriesBatch.of([(torch.tensor([first]).double(), torch.ones(1, model.features).double())])
+    times = first + torch.tensor([[0.1, 0.2, 0.35, 0.4]]).double()
+    noise = BatchNoise(1, torch.Generator().manual_seed(0), model.like)
+    with torch.no_grad():
+        spread = model.predict(seen, times, noise, 5).means.std(0).amax(-1)[0]
+    # The draw at 0.35 is the first that counts.
+    assert (spread[:3] < 1e-12).all() and spread[3] > 1e-12
+
+
 def test_gru_decay_by_hand() -> None:
     """States decay to their start, and missing values to 0, with the gaps, before torch's own GRU cell."""
     model = evaluated("gru-decay")

@@ -76,8 +76,8 @@ class RecurrentModel(SeriesModel):
 
     def _is_due(self, state: State, times: Tensor) -> Tensor:
         """Whether a draw at `times: (n,)` is fed back: `(n,)`."""
-        # Time 0 means that nothing was learnt yet.
-        return (times - state[1] >= 0.99 * self.typical_gap) | (state[1] == 0)
+        is_first = (state[0] == self.first).all(1)
+        return (times - state[1] >= 0.99 * self.typical_gap) | is_first
 
     def _begin(self, n: int) -> State:
         """What is known of `n` series before their first observation, at time 0."""

@@ -55,7 +55,7 @@ def draw_chart(chart: Chart, *, key: str) -> Picture:
             # Few decades have room for ticks between them.
             subs = (1, 2, 5) if values.max() < 1e3 * values.min() else (1,)
             axis.set_major_locator(LogLocator(subs=subs, numticks=9))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: _brief(value)))
             axis.set_minor_locator(NullLocator())
         else:
             plain_ticks(axis)
@@ -83,6 +83,11 @@ def _draw_plane(chart: Chart, key: str) -> Picture:
     axes.set(xlabel=chart.xlabel, ylabel=chart.ylabel)
     figure.legend(loc="outside upper left", ncols=2, handlelength=2)
     return finish(figure, f"{chart.title}: curves on the plane.", key)
+
+
+def _brief(value: float) -> str:
+    """Long numbers would touch one another."""
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
 def _draw_line(axes: Axes, series: Series, style: dict[str, Any]) -> None:
