@@ -28,11 +28,25 @@ TOP = 0.8
 
 
 def draw_chart(chart: Chart, *, key: str) -> Picture:
-    """The lines of a chart, with bars where there are intervals."""
+    """A chart with its legend."""
+    figure = new_figure(*((PLANE, PLANE) if chart.is_plane else (WIDTH, HEIGHT)))
+    draw_on(figure.add_subplot(), chart)
+    figure.legend(loc="outside upper left", ncols=2, handlelength=2 if chart.is_plane else 3)
+    what = "curves on the plane" if chart.is_plane else f"{chart.ylabel} against {chart.xlabel}"
+    return finish(figure, f"{chart.title}: {what}.", key)
+
+
+def draw_on(axes: Axes, chart: Chart) -> None:
+    """The lines of a chart, with bars where there are intervals, without a legend."""
+    axes.set(xlabel=chart.xlabel, ylabel=chart.ylabel)
     if chart.is_plane:
-        return _draw_plane(chart, key)
-    figure = new_figure(WIDTH, HEIGHT)
-    axes = figure.add_subplot()
+        frame(axes)
+        for number, series in enumerate(chart.series):
+            _draw_line(axes, series, series_style(number))
+        axes.set_aspect("equal", adjustable="datalim")
+        plain_ticks(axes.xaxis)
+        plain_ticks(axes.yaxis)
+        return
     taken: list[float] = []
     for number, series in enumerate(chart.series):
         style = series_style(number)
@@ -44,10 +58,17 @@ def draw_chart(chart: Chart, *, key: str) -> Picture:
             series.x, series.y, yerr=reach, **style, markersize=5, capsize=3, label=short(series.label)
         )
         # Bars at one place would hide one another.
-        aside = ScaledTranslation(ASIDE * max(map(taken.count, series.x)), 0, figure.dpi_scale_trans)
+        inches = ASIDE * max(map(taken.count, series.x))
+        aside = ScaledTranslation(inches, 0, axes.figure.dpi_scale_trans)
         for artist in bars.get_children():
             artist.set_transform(artist.get_transform() + aside)
         taken += series.x.tolist()
+    _scale_axes(axes, chart, ends_at_most_values=not taken)
+    axes.grid(axis="y")
+
+
+def _scale_axes(axes: Axes, chart: Chart, *, ends_at_most_values: bool) -> None:
+    """Ticks and ends of both axes."""
     for name, axis, scale in (("x", axes.xaxis, axes.set_xscale), ("y", axes.yaxis, axes.set_yscale)):
         if name in chart.logarithmic:
             scale("log")
@@ -59,30 +80,12 @@ def draw_chart(chart: Chart, *, key: str) -> Picture:
             axis.set_minor_locator(NullLocator())
         else:
             plain_ticks(axis)
-    if "y" not in chart.logarithmic and not taken and not any(each.is_scatter for each in chart.series):
+    has_dots = any(each.is_scatter for each in chart.series)
+    if "y" not in chart.logarithmic and ends_at_most_values and not has_dots:
         _leave_out_the_start(axes, chart)
     places = np.unique(np.concatenate([series.x for series in chart.series]))
     if len(places) <= 8 and (places == places.round()).all():
         axes.xaxis.set_major_locator(FixedLocator(places.tolist()))
-    axes.set(xlabel=chart.xlabel, ylabel=chart.ylabel)
-    axes.grid(axis="y")
-    figure.legend(loc="outside upper left", ncols=2, handlelength=3)
-    return finish(figure, f"{chart.title}: {chart.ylabel} against {chart.xlabel}.", key)
-
-
-def _draw_plane(chart: Chart, key: str) -> Picture:
-    """Curves and dots on the plane."""
-    figure = new_figure(PLANE, PLANE)
-    axes = figure.add_subplot()
-    frame(axes)
-    for number, series in enumerate(chart.series):
-        _draw_line(axes, series, series_style(number))
-    axes.set_aspect("equal", adjustable="datalim")
-    plain_ticks(axes.xaxis)
-    plain_ticks(axes.yaxis)
-    axes.set(xlabel=chart.xlabel, ylabel=chart.ylabel)
-    figure.legend(loc="outside upper left", ncols=2, handlelength=2)
-    return finish(figure, f"{chart.title}: curves on the plane.", key)
 
 
 def _brief(value: float) -> str:
