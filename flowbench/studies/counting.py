@@ -4,7 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from flowbench.ode.integrator import InitialValueProblem, Integrator, IntegratorOptions, Solution
+from torch import Tensor
+
+from flowbench.ode.integrator import (
+    Derivatives,
+    InitialValueProblem,
+    Integrator,
+    IntegratorOptions,
+    Solution,
+)
 
 
 class CountingIntegrator(Integrator):
@@ -21,8 +29,18 @@ class CountingIntegrator(Integrator):
         self.inner, self.options, self.calls = inner, inner.options, 0
 
     def _solve(self, problem: InitialValueProblem) -> Solution:
-        path = problem.path and self._counted(problem.path)
-        return self.inner._solve(replace(problem, f=self._counted(problem.f), path=path))
+        counted = self._all_counted(Derivatives(problem.f, problem.path))
+        moments = problem.moments
+
+        def counted_moments(times: Tensor) -> list[Derivatives]:
+            return [] if moments is None else [self._all_counted(each) for each in moments(times)]
+
+        return self.inner._solve(
+            replace(problem, f=counted.f, path=counted.path, moments=moments and counted_moments)
+        )
+
+    def _all_counted(self, each: Derivatives) -> Derivatives:
+        return Derivatives(self._counted(each.f), each.path and self._counted(each.path))
 
     def _counted(self, derivative: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any) -> Any:
