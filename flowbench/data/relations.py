@@ -1,0 +1,81 @@
+"""Columns of which one follows exactly from the others."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: The most rows in which relations are looked for, and the most columns for which products of two count.
+RELATION_ROWS = 20_000
+PRODUCT_COLUMNS = 30
+#: A sum of terms, each with unit variance, is constant if its standard deviation is below this.
+CONSTANT = 1e-4
+#: A value is far from its column's median if the distance is above this many times the range from the 5th
+#: to the 95th percentile.
+FAR = 5.0
+#: The least weight, beside a largest weight of 1, with which a term belongs to a relation.
+NAMED = 1e-2
+
+
+def find_relations(rows: Floats) -> list[tuple[int, ...]]:
+    """Groups of columns of `rows: (n, d)` that satisfy an equation of degree one or two.
+
+    A weighted sum of columns, and of their squares and products, is then constant. A column that is a sum, a
+    difference, a product or a quotient of others makes such a group, even if each is shifted or scaled.
+    Products are left out for many columns or few rows.
+    """
+    rows = rows[_ordinary(rows)]
+    n, d = rows.shape
+    spread = rows.std(0)
+    columns = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1)
+    # The square of a column of two values follows from the column itself, not from other columns.
+    squared = [i for i in range(d) if len(np.unique(rows[:, i])) > 2]
+    pairs = [(i, j) for i in range(d) for j in range(i, d) if i != j or i in squared]
+    sets: list[list[tuple[int, ...]]] = [[(i,) for i in range(d)]]
+    if d <= PRODUCT_COLUMNS:
+        sets.append([*sets[0], *pairs])
+    found: list[tuple[int, ...]] = []
+    for terms in sets:
+        if n < 4 * len(terms):
+            continue
+        values = np.stack([columns[:, list(term)].prod(1) for term in terms], 1)
+        values -= values.mean(0)
+        varies = values.std(0) > CONSTANT
+        kept = [term for term, keep in zip(terms, varies, strict=True) if keep]
+        values = values[:, varies] / values[:, varies].std(0)
+        for weights in _constant_sums(values):
+            heavy = [term for term, weight in zip(kept, weights, strict=True) if abs(weight) > NAMED]
+            group = tuple(sorted({i for term in heavy for i in term}))
+            # A group that contains a known relation says nothing new.
+            if len(group) > 1 and not any(set(known) <= set(group) for known in found):
+                found.append(group)
+    return found
+
+
+def _ordinary(rows: Floats) -> NDArray[np.bool_]:
+    """Which rows `(n,)` have no value far from its column's median.
+
+    Beside a far value, the others have next to no variance.
+    """
+    low, middle, high = np.quantile(rows, [0.05, 0.5, 0.95], axis=0)
+    reach = np.where(high > low, high - low, np.inf)
+    return np.asarray((np.abs(rows - middle) <= FAR * reach).all(1))
+
+
+def _constant_sums(values: Floats) -> Floats:
+    """Linear combinations of the columns of `values: (n, m)` that are zero, or nearly, in every row.
+
+    The columns have mean zero. Returns the coefficients `(k, m)` of a basis of these combinations. The basis
+    is brought to reduced row echelon form, so that relations among different columns are not mixed. Each row
+    is then divided by its largest magnitude.
+    """
+    from scipy.linalg import qr
+
+    variances, vectors = np.linalg.eigh(values.T @ values / len(values))
+    null = vectors[:, variances < CONSTANT**2].T
+    if not len(null):
+        return null
+    _, triangle, order = qr(null, pivoting=True)
+    reduced = np.empty_like(null)
+    reduced[:, order] = np.linalg.solve(triangle[:, : len(null)], triangle)
+    return np.asarray(reduced / np.abs(reduced).max(1, keepdims=True))
