@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,55 +33,85 @@ _INDEX_NAMES = frozenset(
     | {"obs", "obs.", "observation", "record", "record_id", "sample_id", "level_0"}
 )
 _IDENTIFIER = re.compile(r"(^|[^a-z])(id|ids|uuid|guid|key)$")
+#: Names that are an identifier's even if its values repeat: those of groups of rows.
+_GROUP = re.compile(r"(^|[^a-z])(id|ids|uuid|guid)$")
+#: The name that pandas gives a column without one.
+_UNNAMED = re.compile(r"Unnamed: \d+(_level_\d+)?")
 #: Columns that flowbench writes beside a table's own. `_OWN_TOO` are left out only where both of `_OWN` are
 #: there: by themselves they could be the user's.
 _OWN = ("log_prob", "log_prob_error")
 _OWN_TOO = ("flagged", "row")
 
 
+@dataclass(frozen=True)
+class Bookkeeping:
+    """What speaks for a column being no data: `why`, in words that follow its name.
+
+    A fit leaves a column out where this `is_certain`, and warns where it is not.
+    """
+
+    why: str
+    is_certain: bool
+
+
 def find_bookkeeping(
     names: Sequence[str], columns: Mapping[str, Cells], unnamed: Sequence[str], keep: Sequence[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Columns to leave out, each with the reason, and warnings about others, by column name.
+) -> dict[str, Bookkeeping]:
+    """Columns that may be no data, by name.
 
     `names` are those of the file. `columns` holds the cells of the columns that are numbers or could be;
-    those in `unnamed` have no name in the file. Columns in `keep` are neither left out nor warned about.
+    those in `unnamed` have no name in the file. Columns in `keep` are data whatever they look like.
     """
-    out: dict[str, str] = {}
-    warnings: dict[str, str] = {}
+    found: dict[str, Bookkeeping] = {}
     if set(_OWN) <= set(names):
-        for name in (*_OWN, *_OWN_TOO):
-            if name in names:
-                out[name] = "flowbench wrote it beside the table's own columns"
+        why = "flowbench wrote it beside the table's own columns"
+        found = {name: Bookkeeping(why, True) for name in (*_OWN, *_OWN_TOO) if name in names}
     for name, cells in columns.items():
-        if name in out or name in keep:
+        if name in found or name in keep:
             continue
         numbers = cells.numbers
         if cells.is_missing.all():
             if name in unnamed or re.fullmatch(r"Unnamed: \d+", name):
-                out[name] = "it has neither a name nor a value"
+                found[name] = Bookkeeping("it has neither a name nor a value", True)
             continue
         counts = _counts(numbers)
-        if name in unnamed or re.fullmatch(r"Unnamed: \d+(_level_\d+)?", name):
+        if name in unnamed or _UNNAMED.fullmatch(name):
             if counts or _are_distinct(cells):
-                out[name] = "it has no name and values that all differ, as an index that pandas wrote"
+                why = "it has no name and values that all differ, as an index that pandas wrote"
+                found[name] = Bookkeeping(why, True)
         elif counts and name.strip().lower() in _INDEX_NAMES:
-            out[name] = f"it numbers the rows, from {numbers[0]:.0f} to {numbers[-1]:.0f}"
+            why = f"it numbers the rows, from {numbers[0]:.0f} to {numbers[-1]:.0f}"
+            found[name] = Bookkeeping(why, True)
         elif counts:
-            warnings[name] = (
-                f"column `{name}` counts the rows, from {numbers[0]:.0f} to {numbers[-1]:.0f}, as an index "
-                "does, and is learnt as data"
-            )
+            why = f"it counts the rows, from {numbers[0]:.0f} to {numbers[-1]:.0f}, as an index does"
+            found[name] = Bookkeeping(why, False)
         elif _rises_evenly(numbers):
-            warnings[name] = (
-                f"column `{name}` rises by the same step from row to row, as an index or a time does, and is "
-                "learnt as data"
-            )
+            why = "it rises by the same step from row to row, as an index or a time does"
+            found[name] = Bookkeeping(why, False)
         elif _IDENTIFIER.search(name.strip().lower()) and _are_whole(numbers) and _are_distinct(cells):
-            warnings[name] = (
-                f"column `{name}` has whole numbers that all differ, as identifiers do, and is learnt as data"
-            )
-    return out, warnings
+            found[name] = Bookkeeping("it has whole numbers that all differ, as identifiers do", False)
+    return found
+
+
+def why_identifier(name: str, numbers: Floats) -> str | None:
+    """Why a column of finite `numbers: (n,)` holds identifiers, in words; None if it does not.
+
+    The order of the rows does not matter, unlike in `find_bookkeeping`, whose indices this finds too.
+    """
+    n, lower = len(numbers), name.strip().lower()
+    if n < _FEWEST or not _are_whole(numbers):
+        return None
+    distinct = np.unique(numbers)
+    low, high = distinct[0], distinct[-1]
+    if len(distinct) < n:
+        if _GROUP.search(lower):
+            return f"its name is an identifier's, and its whole numbers repeat, {len(distinct):,} of them"
+        return None
+    if high - low == n - 1:
+        return f"each whole number from {low:.0f} to {high:.0f} once, as in an index"
+    if lower in _INDEX_NAMES or _IDENTIFIER.search(lower) or _UNNAMED.fullmatch(name):
+        return "whole numbers that all differ, under the name of an identifier"
+    return None
 
 
 def _counts(numbers: Floats) -> bool:

@@ -33,7 +33,8 @@ class Cells:
     `missing: (n,)` marks the empty cells; None means that every NaN is one. `text` gives the text of a cell
     that is neither a number nor empty. `fault` says why the column cannot be read as numbers without a guess,
     and `notes` say what was guessed. A column that `is_typed` as text holds no numbers, whatever its text
-    looks like. `markers` are the user's markers of missing cells that occur in the column.
+    looks like. `markers` are the user's markers of missing cells that occur in the column. `source` is the
+    column as Arrow has it, if it has been there.
     """
 
     numbers: Floats
@@ -44,6 +45,7 @@ class Cells:
     notes: tuple[Note, ...] = ()
     is_typed: bool = False
     markers: frozenset[str] = frozenset()
+    source: "pa.ChunkedArray | None" = None
 
     @property
     def is_missing(self) -> Bools:
@@ -124,6 +126,16 @@ def cells_of_arrow(
     `expected` is the known type of the column; it decides whether numbers that look like dates are dates. In
     a `typed` file format text is never read as numbers.
     """
+    return replace(_of_arrow(values, reading, decimal, expected, typed), source=values)
+
+
+def _of_arrow(
+    values: "pa.ChunkedArray",
+    reading: ReadOptions,
+    decimal: str | None,
+    expected: ColumnType | None,
+    typed: bool,
+) -> Cells:
     import pyarrow as pa
     from pyarrow import compute
 
@@ -156,13 +168,17 @@ def cells_of_arrow(
     if not typed and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return _of_text(values, reading, decimal, expected)
     empty = compute.is_null(values, nan_is_null=True)
+    markers = set[str]()
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        empty = compute.or_(
-            empty, compute.fill_null(compute.equal(compute.utf8_trim_whitespace(values), ""), True)
-        )
+        trimmed = compute.utf8_trim_whitespace(values)
+        for text in ("", *(reading.missing_values or ())):
+            marked = compute.fill_null(compute.equal(trimmed, text), text == "")
+            markers |= {text} if text and compute.any(marked).as_py() else set()
+            empty = compute.or_(empty, marked)
     missing = np.asarray(empty.to_numpy())
     nothing = np.full(len(values), np.nan)
-    return Cells(nothing, missing, lambda row: str(values[row].as_py()), is_typed=True)
+    held = frozenset(markers)
+    return Cells(nothing, missing, lambda row: str(values[row].as_py()), is_typed=True, markers=held)
 
 
 def _of_integers(exact: Array, values: "pa.ChunkedArray", storage: str) -> Cells:

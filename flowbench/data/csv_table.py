@@ -253,7 +253,8 @@ def _parse(
         faults.append(row)
         return "error"
 
-    conversion = arrow_csv.ConvertOptions(strings_can_be_null=True)
+    # Truth words stay text, so that they are written as the file has them.
+    conversion = arrow_csv.ConvertOptions(strings_can_be_null=True, true_values=[], false_values=[])
     if as_text:
         conversion.column_types = dict.fromkeys(columns, pa.string())
     if included is not None:

@@ -67,12 +67,14 @@ def read_table(
 class Columns:
     """Columns of a file by name, before their cells are checked, and notes on reading them.
 
-    `aside` are further columns that are no data, such as one that groups the rows.
+    `aside` are further columns that are no data, such as one that groups the rows. `left_out` are columns
+    that nobody asked for and that are no data by themselves, each with the reason.
     """
 
     cells: Mapping[str, Cells]
     notes: tuple[str, ...]
     aside: Mapping[str, Cells] = field(default_factory=dict)
+    left_out: Mapping[str, tuple[Cells, str]] = field(default_factory=dict)
 
 
 def read_columns(
@@ -109,12 +111,13 @@ def read_columns(
         for index in listed or wanted_indices:
             known = expected.get(names[index])
             cells[names[index]] = _as_expected(raw.cells(index, known), known, raw.has_signs)
-        notes = list(raw.notes)
+        notes, left_out = list(raw.notes), dict[str, tuple[Cells, str]]()
         if columns is None:
             unnamed = [name for name, own in zip(names, raw.names, strict=True) if not own]
-            out, warnings = find_bookkeeping(list(cells), cells, unnamed, reading.keep or ())
-            reasons = {names[i]: why for i, why in raw.bookkeeping.items() if listed} | out
-            kept = {name: each for name, each in cells.items() if name not in out}
+            found = find_bookkeeping(list(cells), cells, unnamed, reading.keep or ())
+            reasons = {names[i]: why for i, why in raw.bookkeeping.items() if listed}
+            reasons |= {name: each.why for name, each in found.items() if each.is_certain}
+            kept = {name: each for name, each in cells.items() if name not in reasons}
             if not kept:
                 kept, reasons = cells, {}
             notes += [
@@ -122,8 +125,17 @@ def read_columns(
                 for name, why in reasons.items()
                 if why
             ]
+            warnings = {
+                name: f"column `{name}` {each.why.removeprefix('it ')}, and is learnt as data"
+                for name, each in found.items()
+                if not each.is_certain
+            }
             hint = leave_out_hint(list(kept), warnings)
             notes += [f"{each}; {hint}" if hint else each for each in warnings.values()]
+            for name, why in reasons.items():
+                if why:
+                    there = cells[name] if name in cells else raw.cells(names.index(name), None)
+                    left_out[name] = (there, why)
             cells = kept
         notes += [note for name, note in named.items() if columns is None and name in cells]
         notes += _notes_on_cells(cells)
@@ -135,7 +147,7 @@ def read_columns(
                 if marker not in held
             ]
         others = {name: raw.cells(names.index(name), expected.get(name)) for name in aside}
-        return Columns(cells, tuple(notes), others)
+        return Columns(cells, tuple(notes), others, left_out)
 
 
 def _as_expected(cells: Cells, expected: ColumnType | None, has_signs: bool) -> Cells:
