@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowbench.errors import ConfigurationError
+
 Floats = NDArray[np.float64]
 
 #: How far a value may be from the nearest lattice point, as a share of the spacing.
@@ -50,6 +52,33 @@ def find_lattice(values: Floats) -> Lattice | None:
         if lattice is not None and share_in_place(lattice, values, _allowed(lattice, telling)) >= IN_PLACE:
             return lattice
     return None
+
+
+def lattice_of_repeats(values: Floats) -> Lattice | None:
+    """The lattice of `values: (n,)` if most of them occur more than once, as rounded values do; else None."""
+    return find_lattice(values) if is_repeating(values) else None
+
+
+def anchored(name: str, values: Floats, step: float, where: str) -> Lattice:
+    """The lattice with this `step` for the values `(n,)` of the column `name`.
+
+    It goes through 0, or through their commonest offset. The latter is taken only if more values lie on it, and more than half of all. Raises `ConfigurationError`,
+    which says `where`, for a step that the values cannot have.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not 1e3 * SAME * max(abs(low), abs(high)) <= step <= high - low:
+        raise ConfigurationError(
+            f"{where}: a spacing of {step:g} is too {'wide' if step > high - low else 'fine'} for the "
+            f"values of `{name}`, from {low:g} to {high:g}"
+        )
+    shares, counts = np.unique(np.round(values % step / step, 9), return_counts=True)
+    common = Lattice(step, float(shares[counts.argmax()]) * step)
+    zero = Lattice(step)
+    return (
+        common
+        if share_in_place(common, values, LOOSE) > max(share_in_place(zero, values, LOOSE), 0.5)
+        else zero
+    )
 
 
 def share_in_place(lattice: Lattice, values: Floats, allowed: float) -> float:

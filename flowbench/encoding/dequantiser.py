@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from flowbench.data.lattice import LOOSE, SAME, Lattice, find_lattice, is_repeating, share_in_place
+from flowbench.data.lattice import LOOSE, Lattice, anchored, lattice_of_repeats
 from flowbench.data.row_hashes import hash_rows, uniform_of_hashes
 from flowbench.errors import ConfigurationError, unknown_name
 
@@ -197,13 +197,10 @@ def choose_dequantiser(
     if spacings:
         _check_known(spacings, names)
         return Dequantiser(
-            names, {name: _anchored(name, columns[name], step) for name, step in spacings.items()}
+            names,
+            {name: anchored(name, columns[name], step, "`dequantise`") for name, step in spacings.items()},
         )
-    found = {
-        name: lattice
-        for name, values in columns.items()
-        if is_repeating(values) and (lattice := find_lattice(values))
-    }
+    found = {name: lattice for name, each in columns.items() if (lattice := lattice_of_repeats(each))}
     return Dequantiser(names, found)
 
 
@@ -212,24 +209,3 @@ def _check_known(given: Iterable[str], columns: tuple[str, ...]) -> None:
     for name in given:
         if name not in columns:
             raise ConfigurationError(f"`dequantise`: {unknown_name('column', name, columns)}")
-
-
-def _anchored(name: str, values: Floats, step: float) -> Lattice:
-    """The lattice with this `step` for `values: (n,)`: through 0, or through their commonest offset.
-
-    The latter is taken only if more values lie on it, and more than half of all.
-    """
-    low, high = float(values.min()), float(values.max())
-    if not 1e3 * SAME * max(abs(low), abs(high)) <= step <= high - low:
-        raise ConfigurationError(
-            f"`dequantise`: a spacing of {step:g} is too {'wide' if step > high - low else 'fine'} for the "
-            f"values of `{name}`, from {low:g} to {high:g}"
-        )
-    shares, counts = np.unique(np.round(values % step / step, 9), return_counts=True)
-    common = Lattice(step, float(shares[counts.argmax()]) * step)
-    zero = Lattice(step)
-    return (
-        common
-        if share_in_place(common, values, LOOSE) > max(share_in_place(zero, values, LOOSE), 0.5)
-        else zero
-    )
