@@ -104,7 +104,7 @@ def why_identifier(name: str, numbers: Floats) -> str | None:
     distinct = np.unique(numbers)
     low, high = distinct[0], distinct[-1]
     if len(distinct) < n:
-        if _GROUP.search(lower):
+        if has_name_of_groups(name):
             return f"its name is an identifier's, and its whole numbers repeat, {len(distinct):,} of them"
         return None
     if high - low == n - 1:
@@ -112,6 +112,11 @@ def why_identifier(name: str, numbers: Floats) -> str | None:
     if lower in _INDEX_NAMES or _IDENTIFIER.search(lower) or _UNNAMED.fullmatch(name):
         return "whole numbers that all differ, under the name of an identifier"
     return None
+
+
+def has_name_of_groups(name: str) -> bool:
+    """Whether a column's name is that of an identifier, even of one that repeats, as of groups of rows."""
+    return bool(_GROUP.search(name.strip().lower()))
 
 
 def _counts(numbers: Floats) -> bool:

@@ -1,7 +1,7 @@
 """Summary statistics of a table's columns."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -57,22 +57,44 @@ def describe_dataset(
 
     Raises as `load_dataset` does, except for cells.
     """
-    file = table_file(name_or_path, folder)
+    found = read_cells(name_or_path, columns, folder, reading)
+    rows = len(next(iter(found.cells.values())).numbers)
+    summaries = tuple(_summarise(column, values) for column, values in found.cells.items())
+    return DatasetDescription(found.name, rows, summaries, found.entropy, found.provenance, found.notes)
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetCells:
+    """The cells of a dataset by column, whatever they are.
+
+    `left_out` are columns of a file that a fit leaves out, each with the reason. `entropy` is that of the
+    dataset's density in nats, if it is known.
+    """
+
+    name: str
+    cells: Mapping[str, Cells]
+    provenance: Provenance
     notes: tuple[str, ...] = ()
+    entropy: float | None = None
+    left_out: Mapping[str, tuple[Cells, str]] = field(default_factory=dict)
+
+
+def read_cells(
+    name_or_path: str, columns: Sequence[str] | None, folder: Path, reading: ReadOptions
+) -> DatasetCells:
+    """The cells of a dataset; raises as `load_dataset` does, except for cells."""
+    file = table_file(name_or_path, folder)
     if file is None:
         dataset = load_dataset(name_or_path, columns=columns, folder=folder)
         cells = {
             name: Cells(values) for name, values in zip(dataset.column_names, dataset.rows.T, strict=True)
         }
-        name, provenance = dataset.name, dataset.provenance
         entropy = dataset.density.entropy if dataset.density is not None else None
-    else:
-        found = read_columns(file, columns, reading)
-        cells, notes = dict(found.cells), found.notes
-        name, provenance, entropy = table_stem(file), file_provenance(file), None
-    rows = len(next(iter(cells.values())).numbers)
-    summaries = tuple(_summarise(column, values) for column, values in cells.items())
-    return DatasetDescription(name, rows, summaries, entropy, provenance, notes)
+        return DatasetCells(dataset.name, cells, dataset.provenance, entropy=entropy)
+    found = read_columns(file, columns, reading)
+    return DatasetCells(
+        table_stem(file), found.cells, file_provenance(file), found.notes, left_out=found.left_out
+    )
 
 
 def _summarise(name: str, cells: Cells) -> ColumnSummary:

@@ -62,8 +62,9 @@ def lattice_of_repeats(values: Floats) -> Lattice | None:
 def anchored(name: str, values: Floats, step: float, where: str) -> Lattice:
     """The lattice with this `step` for the values `(n,)` of the column `name`.
 
-    It goes through 0, or through their commonest offset. The latter is taken only if more values lie on it, and more than half of all. Raises `ConfigurationError`,
-    which says `where`, for a step that the values cannot have.
+    It goes through 0, or through their commonest offset. The latter is taken only if more values lie on it,
+    and more than half of all. Raises `ConfigurationError`, which says `where`, for a step that the values
+    cannot have.
     """
     low, high = float(values.min()), float(values.max())
     if not 1e3 * SAME * max(abs(low), abs(high)) <= step <= high - low:

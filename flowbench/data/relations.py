@@ -1,9 +1,12 @@
 """Columns of which one follows exactly from the others."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 #: The most rows in which relations are looked for, and the most columns for which products of two count.
 RELATION_ROWS = 20_000
@@ -15,6 +18,10 @@ CONSTANT = 1e-4
 FAR = 5.0
 #: The least weight, beside a largest weight of 1, with which a term belongs to a relation.
 NAMED = 1e-2
+#: The most columns of levels that are compared, and the fewest rows that hold each level of one that follows.
+LEVEL_COLUMNS, FEWEST_OF_A_LEVEL = 30, 5
+#: The fewest rows for each level of a column from which another may follow.
+ROWS_FOR_A_LEVEL = 10
 
 
 def find_relations(rows: Floats) -> list[tuple[int, ...]]:
@@ -79,3 +86,28 @@ def _constant_sums(values: Floats) -> Floats:
     reduced = np.empty_like(null)
     reduced[:, order] = np.linalg.solve(triangle[:, : len(null)], triangle)
     return np.asarray(reduced / np.abs(reduced).max(1, keepdims=True))
+
+
+def find_following(codes: Mapping[str, Integers]) -> list[tuple[str, str]]:
+    """Pairs of columns of levels of which the second follows from the first: each level has only one there.
+
+    `codes` are the levels of each row, `(n,)`, from 0, or -1 where there is none. Levels that few rows hold
+    tell nothing.
+    """
+    names = list(codes)[:LEVEL_COLUMNS]
+    return [
+        (first, second)
+        for first in names
+        for second in names
+        if first != second and _follows(codes[first], codes[second])
+    ]
+
+
+def _follows(first: Integers, second: Integers) -> bool:
+    known = (first >= 0) & (second >= 0)
+    first, second = first[known], second[known]
+    k = len(np.unique(first))
+    held = np.unique(second, return_counts=True)[1]
+    if len(held) < 2 or held.min() < FEWEST_OF_A_LEVEL or k * ROWS_FOR_A_LEVEL > len(first):
+        return False
+    return len(np.unique(first * (second.max() + 1) + second)) == k

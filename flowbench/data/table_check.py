@@ -1,0 +1,97 @@
+"""The schema of a whole table."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flowbench.data.cells import Cells
+from flowbench.data.column_inference import infer_column
+from flowbench.data.column_values import ColumnValues, values_of
+from flowbench.data.description import read_cells
+from flowbench.data.read_options import AUTOMATIC, ReadOptions
+from flowbench.data.relations import RELATION_ROWS, find_following, find_relations
+from flowbench.data.repeats import number_rows
+from flowbench.data.schema import LEVELLED, NUMERIC, ColumnSchema, Relation, TableSchema
+from flowbench.data.schema_settings import ColumnSettings, override
+from flowbench.errors import UnknownColumnError, unknown_name
+
+
+def check_table(
+    name_or_path: str,
+    *,
+    columns: Sequence[str] | None = None,
+    folder: Path = Path("datasets"),
+    reading: ReadOptions = AUTOMATIC,
+    settings: Mapping[str, ColumnSettings] | None = None,
+    where: str = "the schema",
+) -> TableSchema:
+    """The schema of a dataset: all of its columns, or those in `columns`, whatever their cells are.
+
+    `settings` say what some columns are, in place of what their values suggest. Errors about them say
+    `where` they are from. Columns that a fit leaves out are there too.
+
+    Raises as `load_dataset` does, except for cells. Raises `UnknownColumnError` for settings of a column that
+    is not there, and `DataError` for settings that its values contradict.
+    """
+    read = read_cells(name_or_path, columns, folder, reading)
+    cells: dict[str, Cells] = {**{name: each for name, (each, _) in read.left_out.items()}, **read.cells}
+    given = dict(settings or {})
+    notes = list(read.notes)
+    if unknown := [name for name in given if name not in cells]:
+        if columns is None:
+            raise UnknownColumnError(f"{where}: {unknown_name('column', unknown[0], list(cells))}")
+        notes.append(f"{where}: entries of columns that `--columns` leaves out are passed over")
+    values = {name: values_of(each) for name, each in cells.items()}
+    found = []
+    for name, each in cells.items():
+        schema = infer_column(name, each, values[name])
+        if name in given:
+            schema = override(schema, each, values[name], given[name], where)
+        if name in read.left_out:
+            schema = schema.saying(f"a fit leaves it out: {read.left_out[name][1]}")
+        notes += [f"{where}: column `{name}`: {what}" for what in schema.overridden]
+        found.append(schema)
+    data = [each for each in found if each.kind != "identifier" and each.name not in read.left_out]
+    return TableSchema(
+        name=read.name,
+        rows=len(next(iter(cells.values())).numbers),
+        columns=tuple(found),
+        repeated_rows=_repeated_rows([values[each.name] for each in data]),
+        relations=_relations(data, values),
+        provenance=read.provenance,
+        notes=tuple(notes),
+    )
+
+
+def _repeated_rows(columns: Sequence[ColumnValues]) -> int:
+    """The number of rows that equal an earlier one in every column; cells without a value are equal."""
+    if not columns:
+        return 0
+    numbers = number_rows(np.column_stack([each.codes.astype(np.float64) for each in columns]))
+    return len(numbers) - len(np.unique(numbers))
+
+
+def _relations(data: Sequence[ColumnSchema], values: Mapping[str, ColumnValues]) -> tuple[Relation, ...]:
+    """Columns that follow from others: by an equation of their numbers, or level by level."""
+    numeric = [
+        each.name
+        for each in data
+        if each.kind in (*NUMERIC, "ordinal", "boolean") and not values[each.name].is_text
+    ]
+    found = []
+    if len(numeric) > 1:
+        known = np.all([values[name].codes >= 0 for name in numeric], axis=0)
+        rows = np.flatnonzero(known)[:RELATION_ROWS]
+        columns = [np.asarray(values[name].distinct)[values[name].codes[rows]] for name in numeric]
+        for group in find_relations(np.column_stack(columns)) if len(rows) else []:
+            names = tuple(numeric[i] for i in group)
+            found.append(Relation(names, names))
+    levelled = {each.name: values[each.name].codes for each in data if each.kind in LEVELLED}
+    pairs = find_following(levelled)
+    for first, second in pairs:
+        both = (second, first) in pairs
+        if (both and first > second) or any({first, second} == set(each.columns) for each in found):
+            continue
+        found.append(Relation((first, second), (first, second) if both else (second,)))
+    return tuple(found)

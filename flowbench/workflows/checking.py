@@ -1,0 +1,46 @@
+"""The schema of a table, with a schema file that the user may edit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowbench.data import ReadOptions, TableSchema, check_table, schema_to_toml, settings_from_values
+from flowbench.data.read_options import AUTOMATIC
+from flowbench.errors import ConfigurationError
+from flowbench.store.atomic import atomic_write
+from flowbench.store.documents import read_toml
+from flowbench.workflows.config_values import read_file
+
+
+def check_with_file(
+    name_or_path: str,
+    *,
+    columns: Sequence[str] | None = None,
+    folder: Path = Path("datasets"),
+    reading: ReadOptions = AUTOMATIC,
+    file: Path | None = None,
+) -> tuple[TableSchema, bool]:
+    """The schema of a dataset, and whether it was written to `file`.
+
+    A `file` that is there is read, and overrides what the values suggest. It is never changed. One that is
+    not there is made. Raises as `check_table` does, and `ConfigurationError` for a file that is no schema or
+    cannot be written.
+    """
+    if file is None or not file.exists():
+        found = check_table(name_or_path, columns=columns, folder=folder, reading=reading)
+        if file is not None:
+            _write(file, found)
+        return found, file is not None
+    settings = settings_from_values(read_file(file), str(file))
+    found = check_table(
+        name_or_path, columns=columns, folder=folder, reading=reading, settings=settings, where=str(file)
+    )
+    return found, False
+
+
+def _write(file: Path, schema: TableSchema) -> None:
+    try:
+        text = schema_to_toml(schema).encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"cannot write {file}: a name or a value is no valid Unicode") from None
+    with atomic_write(file, verify=read_toml) as partial:
+        partial.write_bytes(text)
