@@ -224,7 +224,8 @@ class _Check:
         if most is not None and len(self.values.distinct) > most:
             first = list(dict.fromkeys(known.tolist()))
             row, value = self.row(known == first[most])
-            self.refuse(key, f"row {row} holds {value}, its value number {most + 1}, and {most} can be")
+            others = f"{most} other value{'s' * (most > 1)}"
+            self.refuse(key, f"row {row} holds `{value}` beside {others}, which is one too many")
 
     def support(self, schema: ColumnSchema) -> None:
         """Whether all values lie inside the support, or are atoms."""

@@ -64,6 +64,30 @@ def test_a_table_that_is_described(
     assert len(out.splitlines()) >= 3 + len(case.names)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_table_that_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    case = CASES[name]
+    if {"missing", "group"} & set(case.options):
+        pytest.skip("of a fit alone")
+    monkeypatch.chdir(tmp_path)
+    told = arguments(tmp_path, case)
+    code = run_app(["datasets", "check", *told, "--schema", "s.toml"])
+    out, err = capfd.readouterr()
+    assert code == 0 if not case.refuses else code in (0, 2, 3)
+    assert "Traceback" not in err
+    if code:
+        assert (out, (tmp_path / "s.toml").exists()) == ("", False)
+        return
+    assert len(out.splitlines()) >= 3 + len(case.names)
+    # The file that was made says nothing new.
+    assert run_app(["datasets", "check", *told, "--schema", "s.toml"]) == 0
+    again, err = capfd.readouterr()
+    assert again == out
+    assert "where the values suggest" not in err
+
+
 def test_a_fit_says_what_it_guessed_and_found(tmp_path: Path, run: Run, home: Path) -> None:
     random = np.random.default_rng(0)
     amounts = np.where(np.arange(200) % 5 < 2, 0, np.exp(random.normal(size=200)))
