@@ -118,8 +118,8 @@ def print_schema(
     terminal.print_text(f"{found.name}: {found.rows:,} rows, {len(found.columns)} columns")
     headings = ("column", "kind", "support", "atoms", "missing", "spacing", "tails", "evidence")
     terminal.print_table(headings, [_described(column) for column in found.columns])
-    repeated = f"{found.repeated_rows:,} of {found.rows:,} rows repeat an earlier row"
-    terminal.print_text(f"{repeated}, identifiers aside")
+    repeated = f"{found.repeated_rows:,} of {found.rows:,}"
+    terminal.print_text(f"rows that repeat an earlier row, identifiers aside: {repeated}")
     for relation in found.relations:
         terminal.print_text(str(relation))
 

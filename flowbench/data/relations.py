@@ -53,10 +53,10 @@ def find_relations(rows: Floats) -> list[tuple[int, ...]]:
         for weights in _constant_sums(values):
             heavy = [term for term, weight in zip(kept, weights, strict=True) if abs(weight) > NAMED]
             group = tuple(sorted({i for term in heavy for i in term}))
-            # A group that contains a known relation says nothing new.
-            if len(group) > 1 and not any(set(known) <= set(group) for known in found):
+            if len(group) > 1 and group not in found:
                 found.append(group)
-    return found
+    # A group that contains another says nothing new.
+    return [group for group in found if not any(set(other) < set(group) for other in found)]
 
 
 def _ordinary(rows: Floats) -> NDArray[np.bool_]:

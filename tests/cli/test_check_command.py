@@ -24,7 +24,7 @@ def test_a_line_for_each_column_and_lines_on_the_table(run: Run, home: Path) -> 
     assert cells["species"][1:7] == ["categorical", "-", "-", "-", "-", "-"]
     assert cells["body_mass_g"][1:7] == ["continuous", "real", "-", "2 (0.6%)", "25", "light"]
     assert cells["year"][-1] == "whole numbers from 2007 to 2009, only 3 distinct"
-    assert repeated == "0 of 344 rows repeat an earlier row, identifiers aside"
+    assert repeated == "rows that repeat an earlier row, identifiers aside: 0 of 344"
 
 
 def test_relations_and_atoms_are_printed(run: Run, home: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowbench.data import load_dataset
-from flowbench.data.relations import find_relations
+from flowbench.data.relations import find_following, find_relations
 
 
 def normal(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -60,6 +60,33 @@ def test_columns_of_two_values_are_not_related(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     rows = np.concatenate([rng.random((3000, count)) < 0.3, rng.standard_normal((3000, 2))], 1).astype(float)
     assert find_relations(rows) == []
+
+
+def test_a_group_that_contains_another_is_left_out() -> None:
+    rows = normal(3000, 5)
+    rows[:, 1] = 2 * rows[:, 0] + 1
+    rows[:, 3] = rows[:, 2] + rows[:, 4] - rows[:, 1]
+    found = find_relations(rows)
+    assert (0, 1) in found
+    assert not any(set(one) < set(other) for one in found for other in found)
+
+
+def test_levels_that_follow_from_others() -> None:
+    random = np.random.default_rng(0)
+    city = random.integers(0, 6, 600)
+    land = city // 2
+    codes = {"city": city, "land": land, "code": 5 - city, "other": random.integers(0, 2, 600)}
+    assert set(find_following(codes)) == {
+        ("city", "land"), ("code", "land"), ("city", "code"), ("code", "city"),
+    }  # fmt: skip
+    # A cell without a value tells nothing; a single exception does.
+    gaps = np.where(random.random(600) < 0.3, -1, land)
+    assert find_following({"city": city, "land": gaps}) == [("city", "land")]
+    land[0] = (land[0] + 1) % 3
+    assert find_following({"city": city, "land": land}) == []
+    # Levels of a few rows follow from many others by chance.
+    many = np.arange(600) // 2
+    assert find_following({"many": many, "pairs": many % 2}) == []
 
 
 def test_a_single_extreme_value_relates_nothing() -> None:
