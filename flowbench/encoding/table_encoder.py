@@ -6,18 +6,20 @@ import numpy as np
 from torch import Tensor, nn
 
 from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.support import Support
 from flowbench.encoding.transform import Transform
-from flowbench.errors import ConfigurationError
+from flowbench.errors import ConfigurationError, DataError
 from flowbench.statistics.gaussian_mixtures import Tell, silent
 
 
 class TableEncoder(nn.Module):
     """Maps rows of a table to model space, in which densities are fitted, and back.
 
-    All models encode rows through this class. A row goes through the `dequantiser` and then through the
-    `transforms`, one after another. A rounded value stands for an interval, its cell; the dequantiser
-    replaces it by a place in that cell. Both parts are fitted on training rows, and hold buffers that are
-    saved with the model's weights. Without a `dequantiser` all columns are continuous.
+    All models encode rows through this class. A row goes through the `dequantiser`, through the `support` and
+    then through the `transforms`, one after another. A rounded value stands for an interval, its cell; the
+    dequantiser replaces it by a place in that cell. The support maps columns with ends onto the whole line.
+    The transforms are fitted on training rows. All parts hold buffers that are saved with the model's
+    weights. Without a `dequantiser` all columns are continuous, and without a `support` none has an end.
 
     `columns` names the d columns, in the order of every `x: (n, d)`, float64, data units. There are two kinds
     of rows: those of the table, and those at places in cells. Rows at places always have a density. Rows of
@@ -32,12 +34,18 @@ class TableEncoder(nn.Module):
         columns: Sequence[str],
         transforms: Sequence[Transform] = (),
         dequantiser: Dequantiser | None = None,
+        support: Support | None = None,
     ) -> None:
         super().__init__()
         self.columns = tuple(columns)
         self.dequantiser = Dequantiser(self.columns) if dequantiser is None else dequantiser
+        self.support = Support(self.columns) if support is None else support
         self.transforms = nn.ModuleList(transforms)
-        parts: list[Dequantiser | Transform] = [self.dequantiser, *self._transforms()]
+        parts: list[Dequantiser | Support | Transform] = [
+            self.dequantiser,
+            self.support,
+            *self._transforms(),
+        ]
         for part in parts:
             if part.columns != self.columns:
                 raise ConfigurationError(
@@ -49,9 +57,12 @@ class TableEncoder(nn.Module):
         """Fit the transforms to training rows `x: (n, d)` at places in their cells, as `jitter` gives them.
 
         Returns the rows in model space, `(n, d)`. Each transform is fitted to the output of the one before.
-        `tell` gets a sentence about each transform. Raises `DataError` if the rows do not determine one.
+        `tell` gets a sentence about each transform. Raises `DataError` if the rows do not determine one, or
+        lie outside the support.
         """
         self._check(x)
+        self.check_support(x)
+        x, _ = self.support.to_line(x)
         for transform in self._transforms():
             tell(f"fitting the transform {transform.options.name}")
             transform.fit(x)
@@ -77,9 +88,13 @@ class TableEncoder(nn.Module):
         return self.dequantiser.restore(x)
 
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows `x: (n, d)` at places to `z: (n, d)` in model space, and log|det dz/dx|: `(n,)`, nats."""
+        """Rows `x: (n, d)` at places to `z: (n, d)` in model space, and log|det dz/dx|: `(n,)`, nats.
+
+        The latter is -inf for a row outside the support, which goes to some place in model space.
+        """
         self._check(x)
-        log_det = x.new_zeros(len(x))
+        x, slope = self.support.to_line(x)
+        log_det = slope.sum(1)
         for transform in self._transforms():
             x, part = transform.to_model(x)
             log_det = log_det + part
@@ -93,7 +108,19 @@ class TableEncoder(nn.Module):
         for transform in reversed(self._transforms()):
             z, part = transform.to_data(z)
             log_det = log_det + part
-        return z, log_det
+        x, slope = self.support.to_rows(z)
+        return x, log_det + slope.sum(1)
+
+    def check_support(self, x: Tensor) -> None:
+        """Raise `DataError`, which names the first value, if rows `x: (n, d)` lie outside the support."""
+        outside = ~self.support.holds(x)
+        if bool(outside.any()):
+            row, column = outside.nonzero()[0].tolist()
+            low, high = self.support.intervals[self.columns[column]]
+            raise DataError(
+                f"column `{self.columns[column]}` holds {float(x[row, column]):g}, outside its support from "
+                f"{low:g} to {high:g}; {int(outside[:, column].sum()):,} of {len(x):,} rows lie outside"
+            )
 
     def _transforms(self) -> list[Transform]:
         return list(self.transforms)  # type: ignore[arg-type]

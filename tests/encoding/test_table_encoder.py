@@ -1,5 +1,6 @@
 """The encoder of a table with every transform: inversion, log-determinant, saving and loading."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from flowbench.data.lattice import Lattice
 from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.support import Support
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.encoding.transform import Transform
 from flowbench.errors import ConfigurationError, DataError
@@ -19,6 +21,8 @@ from flowbench.training.state import from_arrays, to_arrays
 
 COLUMNS = ("count", "x", "height")
 CELLS = {"count": Lattice(1.0), "height": Lattice(0.1, 0.03)}
+#: Half a step below the least count, and below the least number.
+ENDS = {"count": (-0.5, math.inf), "x": (0.0, math.inf)}
 #: None of them, each by itself, and one after another.
 CHAINS = [[], *([name] for name in TRANSFORMS.names()), ["standardise", "gaussianise", "standardise"]]
 every_chain = pytest.mark.parametrize("chain", CHAINS, ids="-".join)
@@ -37,7 +41,8 @@ def transform(name: str, columns: tuple[str, ...] = COLUMNS) -> Transform:
 
 
 def untrained(chain: list[str], cells: Mapping[str, Lattice] = CELLS) -> TableEncoder:
-    return TableEncoder(COLUMNS, [transform(name) for name in chain], Dequantiser(COLUMNS, cells))
+    parts = [transform(name) for name in chain]
+    return TableEncoder(COLUMNS, parts, Dequantiser(COLUMNS, cells), Support(COLUMNS, ENDS))
 
 
 def places(encoder: TableEncoder, rows: Tensor) -> Tensor:
@@ -106,7 +111,7 @@ def test_saved_and_loaded_bit_for_bit(chain: list[str], tmp_path: Path) -> None:
 
 def test_the_lattices_are_buffers_with_nothing_where_a_column_is_continuous() -> None:
     state = untrained([]).state_dict()
-    assert list(state) == ["dequantiser.steps", "dequantiser.origins"]
+    assert list(state) == ["dequantiser.steps", "dequantiser.origins", "support.low", "support.high"]
     assert torch.equal(
         state["dequantiser.steps"].nan_to_num(-1), torch.tensor([1, -1, 0.1], dtype=torch.float64)
     )
@@ -122,6 +127,20 @@ def test_parts_of_other_columns_are_refused() -> None:
         TableEncoder(COLUMNS, [], Dequantiser(("x", "count", "height")))
     with pytest.raises(ConfigurationError, match="unknown column `heigth`; did you mean `height`"):
         Dequantiser(COLUMNS, {"heigth": Lattice(1.0)})
+
+
+@every_chain
+def test_rows_outside_the_support_have_no_density(chain: list[str]) -> None:
+    encoder, rows = fitted(chain), table(5, seed=4)
+    rows[0, 1], rows[1, 0], rows[2, 1] = 0.0, -1.0, -3.0
+    z, log_det = encoder.to_model(rows)
+    assert (log_det[:3] == -math.inf).all() and log_det[3:].isfinite().all() and z.isfinite().all()
+    with pytest.raises(
+        DataError, match=r"column `x` holds 0, outside its support from 0 to inf; 2 of 5 rows"
+    ):
+        untrained(chain).fit(rows)
+    drawn, _ = encoder.to_data(50 * torch.randn(500, 3, dtype=torch.float64))
+    assert encoder.support.holds(drawn).all()
 
 
 @pytest.mark.parametrize("shape", [(5, 2), (5, 4), (3,), (1, 5, 3)])

@@ -1,0 +1,131 @@
+"""The support of columns: onto the whole line and back, also from and to the ends of float64."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowbench.encoding.support import Interval, Support
+from flowbench.errors import ConfigurationError
+
+ENDS = {
+    "free": (-math.inf, math.inf),
+    "positive": (0.0, math.inf),
+    "above": (2.5, math.inf),
+    "below": (-math.inf, -3.0),
+    "share": (0.0, 1.0),
+    "angle": (-180.0, 180.0),
+    "far": (1e6, 1e6 + 1),
+    "tiny": (0.0, 1e-300),
+}
+NAMES = tuple(ENDS)
+
+
+def support(ends: Mapping[str, Interval] = ENDS) -> Support:
+    return Support(tuple(ends), ends)
+
+
+def rows(column: torch.Tensor) -> torch.Tensor:
+    return column[:, None].expand(-1, len(NAMES)).contiguous()
+
+
+@given(st.lists(st.floats(-750, 750), min_size=1, max_size=20))
+def test_the_line_is_mapped_into_the_support_and_back(values: list[float]) -> None:
+    u = rows(torch.tensor(values, dtype=torch.float64))
+    x, log_slope = support().to_rows(u)
+    assert support().holds(x).all() and x.isfinite().all()
+    again, log_back = support().to_line(x)
+    assert again.isfinite().all() and not log_back.isnan().any()
+    # What float64 tells apart near an end: the distance from it has to be many units in its last place.
+    for number, (low, high) in enumerate(ENDS.values()):
+        nearest = torch.minimum(x[:, number] - low, high - x[:, number]).abs()
+        unit = torch.nextafter(x[:, number].abs(), torch.tensor(math.inf).double()) - x[:, number].abs()
+        clear = ((nearest > 1e6 * unit) & (nearest > 1e-290)) | (nearest == math.inf)
+        # Beyond, numbers of the line stand for the largest float64.
+        clear &= u[:, number].abs() < 709
+        torch.testing.assert_close(again[clear, number], u[clear, number], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(log_back[clear, number], -log_slope[clear, number], rtol=1e-5, atol=1e-5)
+
+
+def test_the_log_determinants_are_those_of_autodiff() -> None:
+    u = rows(torch.linspace(-6, 6, 25, dtype=torch.float64)).requires_grad_()
+    x, log_slope = support().to_rows(u)
+    (slope,) = torch.autograd.grad(x.sum(), u)
+    torch.testing.assert_close(log_slope, slope.log(), rtol=1e-9, atol=1e-9)
+    inside = x.detach()[:, : NAMES.index("far")].requires_grad_()
+    few = support({name: ENDS[name] for name in NAMES[: NAMES.index("far")]})
+    line, log_back = few.to_line(inside)
+    (slope,) = torch.autograd.grad(line.sum(), inside)
+    torch.testing.assert_close(log_back, slope.log(), rtol=1e-9, atol=1e-9)
+
+
+def test_densities_on_the_line_become_densities_on_the_support() -> None:
+    """A standard logistic on the line is uniform on an interval, and exponential-like beyond one end."""
+    x = torch.linspace(-170, 170, 41, dtype=torch.float64)[:, None]
+    u, log_slope = Support(("angle",), {"angle": (-180, 180)}).to_line(x)
+    logistic = -u - 2 * torch.log1p(torch.exp(-u))
+    torch.testing.assert_close((logistic + log_slope).exp(), torch.full_like(x, 1 / 360))
+    x = torch.linspace(0.1, 9, 41, dtype=torch.float64)[:, None]
+    u, log_slope = Support(("x",), {"x": (0, math.inf)}).to_line(x)
+    normal = -0.5 * u.square() - 0.5 * math.log(2 * math.pi)
+    expected = torch.distributions.LogNormal(torch.zeros(()).double(), torch.ones(()).double())
+    torch.testing.assert_close(normal + log_slope, expected.log_prob(x))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("positive", [0.0, -1e-300, -5.0, -math.inf]),
+        ("below", [-3.0, 0.0, 1e300]),
+        ("share", [0.0, 1.0, -0.1, 1.1]),
+        ("angle", [180.0, 1e9]),
+    ],
+)
+def test_there_is_no_density_outside(name: str, values: list[float]) -> None:
+    own = Support((name,), {name: ENDS[name]})
+    x = torch.tensor(values, dtype=torch.float64)[:, None]
+    u, log_slope = own.to_line(x)
+    assert not own.holds(x).any()
+    assert (log_slope == -math.inf).all() and (u == 0).all()
+
+
+def test_columns_without_ends_stay_as_they_are() -> None:
+    free = Support(NAMES)
+    assert not free and free.intervals == {} and free.to_values() == {}
+    x = torch.randn(5, len(NAMES), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for mapped, log_slope in (free.to_line(x), free.to_rows(x)):
+        assert torch.equal(mapped, x) and not log_slope.any()
+    mixed = support()
+    assert torch.equal(mixed.to_rows(x)[0][:, 0], x[:, 0])
+
+
+def test_plain_values_and_states_come_back() -> None:
+    own = support()
+    assert own and list(own.intervals) == [name for name in NAMES if name != "free"]
+    again = Support.of_values(NAMES, own.to_values())
+    assert again.intervals == own.intervals
+    other = Support(NAMES)
+    other.load_state_dict(own.state_dict())
+    assert other.intervals == own.intervals
+    # Weights from before columns had a support.
+    old = support()
+    old.load_state_dict({})
+    assert not old
+
+
+@pytest.mark.parametrize("ends", [(1.0, 1.0), (2.0, 1.0), (math.nan, 1.0), (-1e308, 1e308)])
+def test_ends_that_are_no_interval_are_refused(ends: Interval) -> None:
+    with pytest.raises(ConfigurationError, match="the support of `x` must go from a lower"):
+        Support(("x",), {"x": ends})
+    with pytest.raises(ConfigurationError, match=r"support: .*`y`"):
+        Support(("x",), {"y": (0.0, 1.0)})
+
+
+def test_draws_never_leave_the_support() -> None:
+    generator = np.random.default_rng(0)
+    u = torch.from_numpy(generator.standard_cauchy((20_000, len(NAMES))) * 50)
+    assert support().holds(support().to_rows(u)[0]).all()
