@@ -108,6 +108,13 @@ class FitOptions:
             "values repeat), none, or spacings such as age=1,height=0.1.",
         ),
     ] = None
+    support: Annotated[
+        str | None,
+        typer.Option(
+            help="Values that columns can have, between ends such as mass=0:,share=0:1 (default: none, "
+            "all numbers)."
+        ),
+    ] = None
     rows: Annotated[
         int | None, typer.Option(help="Rows to draw of a toy density, or series of a toy of series.")
     ] = None
@@ -147,6 +154,7 @@ class FitOptions:
             "data.time": self.time,
             "data.repeated": self.repeated,
             "data.dequantise": self.dequantise,
+            "data.support": self.support,
             "data.rows": self.rows,
             "threads": self.threads,
             "device": self.device,
@@ -221,7 +229,12 @@ def _make(group: type, values: dict[str, Any], without: Collection[str]) -> Any:
 
 def refuse_for_series(options: FitOptions) -> None:
     """Raise `ConfigurationError` for options that fits of time series do not have."""
-    given = {"--given": options.given, "--dequantise": options.dequantise, "--group": options.reading.group}
+    given = {
+        "--given": options.given,
+        "--dequantise": options.dequantise,
+        "--support": options.support,
+        "--group": options.reading.group,
+    }
     if options.preset != "default":
         given["--preset"] = options.preset
     for name, value in given.items():

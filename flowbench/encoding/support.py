@@ -6,32 +6,39 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
+from flowbench.data.lattice import Lattice
 from flowbench.errors import ConfigurationError, unknown_name
 
 Interval = tuple[float, float]
 
-#: The largest exponent of e that a float64 holds, with some to spare.
-LARGEST = 709.0
+#: The share of a cell by which the ends of a support are beyond it: places in cells are rounded.
+ROOM = 1e-9
+
+#: The least median distance from an end that is a unit.
+SMALLEST = 1e-300
 WHOLE_LINE: Interval = (-math.inf, math.inf)
 
 
 class Support(nn.Module):
     """Maps each column from its support, an open interval, onto the whole line.
 
-    With the distances a from the low end and b from the high end, a column goes to log a if it has a low end
-    alone, to -log b if it has a high end alone, and to log a - log b if it has both. A column without ends
-    stays as it is. So a model never gives probability to values beyond an end, and never draws them.
+    A column with two ends goes to log(a / b), with the distances a from the low and b from the high end. A
+    column with one end goes to log(exp(a / s) - 1), the inverse of softplus, with the distance a from the end
+    and the median s of a in the train rows: far from the end it stays as it is, but for its unit. A high end
+    alone is the same with signs reversed. A column without ends stays as it is. So a model never gives
+    probability to values beyond an end, and never draws them.
 
     `intervals` are low and high end by column name, infinite for no end; columns that it leaves out have
-    none. `low` and `high`, `(d,)` float64, are saved with the model's weights.
+    none. `low`, `high` and `unit`, the s of each column, `(d,)` float64, are saved with the model's weights.
 
     Raises `ConfigurationError` for a column that is not there, and for ends that are no interval.
     """
 
     low: Tensor
     high: Tensor
+    unit: Tensor
 
     def __init__(self, columns: Sequence[str], intervals: Mapping[str, Interval] | None = None) -> None:
         super().__init__()
@@ -50,6 +57,7 @@ class Support(nn.Module):
         ends = ends.view(len(self.columns), 2)
         self.register_buffer("low", ends[:, 0].clone())
         self.register_buffer("high", ends[:, 1].clone())
+        self.register_buffer("unit", torch.ones_like(self.low))
 
     @classmethod
     def of_values(cls, columns: Sequence[str], values: Mapping[str, Any]) -> Self:
@@ -90,6 +98,14 @@ class Support(nn.Module):
         """Which cells of `x: (n, d)` lie in their column's support: `(n, d)`."""
         return (x > self.low) & (x < self.high)
 
+    def fit(self, x: Tensor) -> None:
+        """Take the units of columns with one end from train rows `x: (n, d)`, which lie in the support."""
+        for number in self._has_one_end.nonzero().flatten().tolist():
+            end = self.low[number] if self.low[number].isfinite() else self.high[number]
+            unit = (x[:, number] - end).abs().median()
+            # Of distances whose reciprocal overflows, none is a unit.
+            self.unit[number] = unit if unit > SMALLEST else 1.0
+
     def to_line(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rows `x: (n, d)` on the line, and log|du/dx| of each cell, both `(n, d)`, nats.
 
@@ -97,19 +113,18 @@ class Support(nn.Module):
         """
         if not self:
             return x, x.new_zeros(()).expand_as(x)
-        held = self.holds(x)
-        # The ends that are not there are at the distance 1, whose logarithm is 0.
-        below, above = (
-            torch.where(held & end.isfinite(), distance, 1.0).log()
-            for end, distance in ((self.low, x - self.low), (self.high, self.high - x))
+        held, one, both = self.holds(x), self._has_one_end, self._has_both_ends
+        side = self._side
+        # Numbers that do not count stand in where others would have no finite derivative.
+        far = torch.where(held & one, side * (x - self._end) / self.unit, 1.0)
+        bent = torch.log(-torch.expm1(-far))
+        below = torch.where(held & both, x - self.low, 1.0).log()
+        above = torch.where(held & both, self.high - x, 1.0).log()
+        u = torch.where(one, side * (far + bent), torch.where(both, below - above, x))
+        slope = torch.where(
+            one, -bent - self.unit.log(), torch.where(both, torch.logaddexp(-below, -above), 0.0)
         )
-        # The derivative of log a - log b is 1 / a + 1 / b.
-        slope = torch.logaddexp(
-            torch.where(self.low.isfinite(), -below, -math.inf),
-            torch.where(self.high.isfinite(), -above, -math.inf),
-        )
-        u = torch.where(self._is_free, x, below - above)
-        return torch.where(held, u, 0.0), torch.where(held, torch.where(self._is_free, 0.0, slope), -math.inf)
+        return torch.where(held, u, 0.0), torch.where(held, slope, -math.inf)
 
     def to_rows(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Undo `to_line` for `u: (n, d)`: rows, and log|dx/du| of each cell, both `(n, d)`, nats.
@@ -118,25 +133,41 @@ class Support(nn.Module):
         """
         if not self:
             return u, u.new_zeros(()).expand_as(u)
-        has_low, has_high = self.low.isfinite(), self.high.isfinite()
-        width = torch.where(has_low & has_high, self.high - self.low, 1.0)
+        one, both, side = self._has_one_end, self._has_both_ends, self._side
+        turned = side * u
+        far = softplus(turned, threshold=math.inf)
+        single = self._end + side * self.unit * far
+        width = torch.where(both, self.high - self.low, 1.0)
         log_share, log_rest = logsigmoid(u), logsigmoid(-u)
-        # With one end the distance from it is exp(u), or exp(-u).
-        log_below = torch.where(has_high, log_share + width.log(), u).clamp(max=LARGEST)
-        log_above = torch.where(has_low, log_rest + width.log(), -u).clamp(max=LARGEST)
         # From the nearer end, so that no digits are lost.
-        is_nearer_to_low = has_low & (~has_high | (u < 0))
-        x = torch.where(is_nearer_to_low, self.low + log_below.exp(), self.high - log_above.exp())
-        x = torch.where(self._is_free, u, x.maximum(self._least).minimum(self._most))
-        log_slope = torch.where(
-            has_low & has_high, width.log() + log_share + log_rest, torch.where(has_low, u, -u)
+        double = torch.where(u < 0, self.low + width * log_share.exp(), self.high - width * log_rest.exp())
+        x = torch.where(one, single, torch.where(both, double, u))
+        x = torch.where(one | both, x.maximum(self._least).minimum(self._most), x)
+        slope = torch.where(
+            one,
+            self.unit.log() + logsigmoid(turned),
+            torch.where(both, width.log() + log_share + log_rest, 0.0),
         )
-        return x, torch.where(self._is_free, 0.0, log_slope)
+        return x, slope
 
     @property
-    def _is_free(self) -> Tensor:
-        """Which columns have no end: `(d,)`."""
-        return self.low.isinf() & self.high.isinf()
+    def _has_one_end(self) -> Tensor:
+        """Which columns have one end: `(d,)`."""
+        return self.low.isfinite() ^ self.high.isfinite()
+
+    @property
+    def _has_both_ends(self) -> Tensor:
+        return self.low.isfinite() & self.high.isfinite()
+
+    @property
+    def _side(self) -> Tensor:
+        """1 where values lie above their only end, and -1 where below: `(d,)`."""
+        return torch.where(self.high.isfinite() & self.low.isinf(), -1.0, 1.0)
+
+    @property
+    def _end(self) -> Tensor:
+        """The only end of each column: `(d,)`; 0 where there is not one."""
+        return torch.where(self._has_one_end, torch.where(self.low.isfinite(), self.low, self.high), 0.0)
 
     @property
     def _least(self) -> Tensor:
@@ -148,7 +179,47 @@ class Support(nn.Module):
         return torch.nextafter(self.high, self.low)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, value in (("low", -math.inf), ("high", math.inf)):
+        for name, value in (("low", -math.inf), ("high", math.inf), ("unit", 1.0)):
             # Runs from before there was any.
             state_dict.setdefault(prefix + name, torch.full_like(self.low, value))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def parse_intervals(text: str) -> dict[str, Interval]:
+    """The interval of each column in "mass=0:,share=0:1"; raises `ConfigurationError` for other text.
+
+    An end that is left out is infinite.
+    """
+    intervals: dict[str, Interval] = {}
+    for item in text.split(","):
+        name, equals, ends = (part.strip() for part in item.rpartition("="))
+        low, colon, high = (part.strip() for part in ends.partition(":"))
+        try:
+            found = (float(low) if low else -math.inf, float(high) if high else math.inf)
+        except ValueError:
+            found = (math.nan, math.nan)
+        if not (name and equals and colon and found[0] < found[1]):
+            raise ConfigurationError(
+                f"takes auto, none, or intervals such as mass=0:,share=0:1; got `{text}`"
+            )
+        if name in intervals:
+            raise ConfigurationError(f"names `{name}` twice; got `{text}`")
+        intervals[name] = found
+    return intervals
+
+
+def in_words(interval: Interval) -> str:
+    """The interval as what a number in it is, such as "above 0"."""
+    low, high = interval
+    if math.isinf(high):
+        return f"above {low:g}"
+    return f"below {high:g}" if math.isinf(low) else f"between {low:g} and {high:g}"
+
+
+def around_cells(interval: Interval, lattice: Lattice) -> Interval:
+    """The `interval` grown to whole cells of a `lattice`, so that it holds every place in them."""
+    low, high = ((end - lattice.origin) / lattice.step for end in interval)
+    # An infinite end stays where it is.
+    first = math.floor(low + 0.5) - 0.5 - ROOM if math.isfinite(low) else low
+    last = math.ceil(high - 0.5) + 0.5 + ROOM if math.isfinite(high) else high
+    return lattice.origin + lattice.step * first, lattice.origin + lattice.step * last

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from flowbench.encoding.dequantiser import Dequantiser
-from flowbench.encoding.support import Support
+from flowbench.encoding.support import ROOM, Support, in_words
 from flowbench.encoding.transform import Transform
 from flowbench.errors import ConfigurationError, DataError
 from flowbench.statistics.gaussian_mixtures import Tell, silent
@@ -62,6 +63,7 @@ class TableEncoder(nn.Module):
         """
         self._check(x)
         self.check_support(x)
+        self.support.fit(x)
         x, _ = self.support.to_line(x)
         for transform in self._transforms():
             tell(f"fitting the transform {transform.options.name}")
@@ -83,9 +85,12 @@ class TableEncoder(nn.Module):
         return self.dequantiser.spread(x, draw, draws)
 
     def restore(self, x: Tensor) -> Tensor:
-        """Rows of the table from rows `x: (n, d)` at places in their cells."""
+        """Rows of the table from drawn rows `x: (n, d)` at places in their cells."""
         self._check(x)
-        return self.dequantiser.restore(x)
+        # The ends of a support lie a little outside the outermost cells.
+        steps = self.dequantiser.steps
+        inside = x.maximum(self.support.low + 2 * ROOM * steps).minimum(self.support.high - 2 * ROOM * steps)
+        return self.dequantiser.restore(torch.where(steps.isnan(), x, inside))
 
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rows `x: (n, d)` at places to `z: (n, d)` in model space, and log|det dz/dx|: `(n,)`, nats.
@@ -116,10 +121,11 @@ class TableEncoder(nn.Module):
         outside = ~self.support.holds(x)
         if bool(outside.any()):
             row, column = outside.nonzero()[0].tolist()
-            low, high = self.support.intervals[self.columns[column]]
+            name, count = self.columns[column], int(outside[:, column].sum())
             raise DataError(
-                f"column `{self.columns[column]}` holds {float(x[row, column]):g}, outside its support from "
-                f"{low:g} to {high:g}; {int(outside[:, column].sum()):,} of {len(x):,} rows lie outside"
+                f"column `{name}` holds {float(x[row, column]):g}, which is not "
+                f"{in_words(self.support.intervals[name])}, as its support says; nor are {count:,} of "
+                f"{len(x):,} rows"
             )
 
     def _transforms(self) -> list[Transform]:

@@ -5,11 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flowbench.data import Dataset, Split, load_dataset
 from flowbench.data.column_type import FLOAT64
 from flowbench.data.repeats import find_copies, unite_groups
 from flowbench.encoding.dequantiser import Dequantiser, choose_dequantiser, parse_spacings
-from flowbench.errors import ConfigurationError
+from flowbench.encoding.support import Support, around_cells, in_words, parse_intervals
+from flowbench.errors import ConfigurationError, DataError, unknown_name
 from flowbench.evaluation.pitfalls import Pitfalls, find_pitfalls
 from flowbench.report.table_cautions import about_table
 from flowbench.workflows.config import RunConfig
@@ -52,6 +55,40 @@ def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequa
     return choose_dequantiser(dataset.target_names, dataset.targets[split.train], spacings)
 
 
+def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) -> Support:
+    """The support that the configuration asks for, of a data set's targets.
+
+    Raises `ConfigurationError` for a column that is not there, and `DataError` for a value outside.
+    """
+    if config.data.support == "none":
+        return Support(dataset.target_names)
+    intervals = parse_intervals(config.data.support)
+    for name in intervals:
+        if name not in dataset.target_names:
+            raise ConfigurationError(f"`support`: {unknown_name('column', name, dataset.target_names)}")
+    lattices = dequantiser.lattices
+    support = Support(
+        dataset.target_names,
+        {
+            name: around_cells(ends, lattices[name]) if name in lattices else ends
+            for name, ends in intervals.items()
+        },
+    )
+    low, high = support.low.numpy(), support.high.numpy()
+    outside = np.argwhere(~((dataset.targets > low) & (dataset.targets < high)))
+    if len(outside):
+        row, column = outside[0].tolist()
+        name, value = dataset.target_names[column], dataset.targets[row, column]
+        (number,) = dataset.numbers(np.array([row])).tolist()
+        also = f", and {len(outside) - 1:,} more" if len(outside) > 1 else ""
+        raise DataError(
+            f"{dataset.name}: column `{name}`, row {number + 1}: {value:g} is not "
+            f"{in_words(support.intervals[name])}, as `support` says{also}; widen the support, whose ends "
+            "are no values themselves, or leave the row out"
+        )
+    return support
+
+
 def tell_pitfalls(
     config: RunConfig, dataset: Dataset, split: Split, dequantiser: Dequantiser, tell: Callable[[str], None]
 ) -> Pitfalls:
@@ -62,8 +99,10 @@ def tell_pitfalls(
     return pitfalls
 
 
-def describe_dataset(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, Any]:
-    """What `run.json` says of a data set; the weights, and not this, tell how it is dequantised."""
+def describe_dataset(
+    dataset: Dataset, dequantiser: Dequantiser, support: Support | None = None
+) -> dict[str, Any]:
+    """What `run.json` says of a data set; the weights, and not this, tell how its rows are encoded."""
     return {
         "name": dataset.name,
         **asdict(dataset.provenance),
@@ -71,6 +110,7 @@ def describe_dataset(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, An
         "columns": list(dataset.target_names),
         **({"given": list(dataset.given)} if dataset.given else {}),
         "lattices": dequantiser.to_values(),
+        **({"support": support.to_values()} if support else {}),
         "types": {
             column.name: column.type.to_values() for column in dataset.columns if column.type != FLOAT64
         },

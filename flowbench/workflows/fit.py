@@ -22,6 +22,7 @@ from flowbench.workflows.config import RunConfig, with_evaluation
 from flowbench.workflows.dataset_rows import (
     describe_dataset,
     find_dequantiser,
+    find_support,
     load_rows,
     split_sizes,
     tell_pitfalls,
@@ -72,7 +73,8 @@ def fit(
         dataset, split = load_rows(config, home.datasets)
         dequantiser = find_dequantiser(config, dataset, split)
         pitfalls = tell_pitfalls(config, dataset, split, dequantiser, watch.on_table or watch.on_warning)
-        encoder = build_encoder(config, dataset.target_names, dequantiser)
+        support = find_support(config, dataset, dequantiser)
+        encoder = build_encoder(config, dataset.target_names, dequantiser, support)
         givens = build_givens(config, dataset.given)
         work = _Work.begin(config, dataset, split, encoder, givens, watch)
         stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
@@ -157,7 +159,7 @@ class _Work:
             **describe_start(self.config, command),
             "model": self.config.flow.name,
             **({"divergence": divergence} if divergence else {}),
-            "dataset": describe_dataset(self.dataset, model.encoder.dequantiser),
+            "dataset": describe_dataset(self.dataset, model.encoder.dequantiser, model.encoder.support),
             "pitfalls": asdict(pitfalls),
             "split": split_sizes(self.split),
         }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flowbench.data import Dataset
 from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.support import Support
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.models.background import Background
 from flowbench.models.density import Density
@@ -81,15 +82,18 @@ def random_stream(seed: int, purpose: int, device: str = "cpu") -> torch.Generat
 
 
 def build_encoder(
-    config: RunConfig, columns: Sequence[str], dequantiser: Dequantiser | None = None
+    config: RunConfig,
+    columns: Sequence[str],
+    dequantiser: Dequantiser | None = None,
+    support: Support | None = None,
 ) -> TableEncoder:
     """The encoder of `columns` with the transforms of a configuration, which are not fitted yet.
 
-    Without a `dequantiser` all columns are continuous.
+    Without a `dequantiser` all columns are continuous, and without a `support` none has an end.
     """
     names = tuple(columns)
     transforms = [TRANSFORMS.get(options.name)(names, options) for options in config.transforms]
-    return TableEncoder(names, transforms, dequantiser)
+    return TableEncoder(names, transforms, dequantiser, support)
 
 
 def build_givens(config: RunConfig, columns: Sequence[str]) -> Givens | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowbench.data import load_dataset
 from flowbench.data.column_type import FLOAT64, ColumnType
-from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
 from flowbench.evaluation.reported import Restore, drawn_likelihoods
 from flowbench.evaluation.solver_levels import OnRows
@@ -109,7 +109,7 @@ def sample(
             options,
             random_stream(seed, EVALUATION),
             context=context,
-            restore=_restore(model.columns, stored.types, dequantiser),
+            restore=_restore(model.columns, stored.types, model.encoder),
             on_rows=on_rows,
         )
     log_prob, error = found.log_prob.numpy(), found.error.numpy()
@@ -167,21 +167,25 @@ def _finite(name: str, value: object) -> float:
 
 
 def _restore(
-    columns: tuple[str, ...], types: Mapping[str, ColumnType], dequantiser: Dequantiser
+    columns: tuple[str, ...], types: Mapping[str, ColumnType], encoder: TableEncoder
 ) -> Restore | None:
-    """What rounds rows to the values that their table can hold; None where it can hold any."""
+    """What rounds rows to the values that their table can hold; None where it can hold any.
+
+    A value that would be rounded out of its column's support stays as it is.
+    """
     rounding = {
         number: types[name]
         for number, name in enumerate(columns)
-        if name in types and types[name].rounds and name not in dequantiser.lattices
+        if name in types and types[name].rounds and name not in encoder.dequantiser.lattices
     }
     if not rounding:
         return None
 
     def restore(rows: Floats) -> Floats:
-        rows = rows.copy()
+        rounded = rows.copy()
         for number, each in rounding.items():
-            rows[:, number] = each.restore(rows[:, number])
-        return rows
+            rounded[:, number] = each.restore(rows[:, number])
+        held = encoder.support.holds(torch.from_numpy(rounded)).numpy()
+        return np.where(held, rounded, rows)
 
     return restore

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from flowbench.data import load_dataset, table_file
 from flowbench.data.table_reading import read_rows
 from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.support import in_words
+from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import DataError, UnknownColumnError
-from flowbench.evaluation.flags import Flag, flags_of
+from flowbench.evaluation.flags import ZERO_DENSITY, Flag, flags_of
 from flowbench.evaluation.reported import Likelihoods, reported_likelihoods
 from flowbench.evaluation.solver_levels import OnRows
 from flowbench.registry import TOYS
@@ -128,7 +131,9 @@ def score(
     context = whole[:, features:] if stored.given else None
     with cpu_threads(stored.config.threads):
         found = reported_likelihoods(model, x, options, context=context, on_rows=on_rows, strict=strict)
-    return _scored_table(rows, fit, found, dequantiser, dequantiser.out_of_place(x))
+    scored = _scored_table(rows, fit, found, dequantiser, dequantiser.out_of_place(x))
+    _tell_outside(scored, fit, x, model.encoder)
+    return scored
 
 
 def _scored_table(
@@ -149,6 +154,22 @@ def _scored_table(
     above = int((found.flagged & ~found.log_prob.isnan()).sum())
     cells = tuple(dequantiser.lattices)
     return ScoredTable(rows.row, log_prob, error, flagged, kind, above, cells, out_of_place, rows.notes)
+
+
+def _tell_outside(scored: ScoredTable, fit: NDArray[np.int64], x: Tensor, encoder: TableEncoder) -> None:
+    """Say of the rows `x: (k, d)` in the places `fit: (k,)` which value lies outside its column's support.
+
+    Their log-likelihood is -inf without an error.
+    """
+    intervals = encoder.support.intervals
+    outside = ~encoder.support.holds(x)
+    for number in outside.any(1).nonzero().flatten().tolist():
+        column = int(outside[number].int().argmax())
+        name, value = encoder.columns[column], float(x[number, column])
+        flag = Flag.of(ZERO_DENSITY, f"{value:g} is not {in_words(intervals[name])}, as `{name}` has to be")
+        place = int(fit[number])
+        scored.log_prob_error[place] = 0.0
+        scored.flagged[place], scored.kind[place] = _printable(flag.text), _printable(flag.kind)
 
 
 def _printable(text: str) -> str:

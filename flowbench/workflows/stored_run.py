@@ -1,11 +1,13 @@
 """A run as the workflows see it: what its files hold, read once and made sense of."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.support import Support
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError, DamagedFileError
 from flowbench.models.density_model import DensityModel
@@ -21,6 +23,8 @@ from flowbench.workflows.stored_files import REMEDY, StoredFiles
 _IN_MODEL, _IN_STATE, _GIVENS_IN_STATE = "encoder.", "encoder/", "givens/"
 #: In the state, the seconds that went into the fit of the encoder.
 _SECONDS = "encoder_seconds"
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,9 @@ class StoredRun(StoredFiles[RunConfig]):
         givens = build_givens(self.config, self.given)
         if not any(name.startswith(_IN_STATE) for name in arrays):
             # None was saved yet, or by a version that did not save the encoder.
-            encoder = build_encoder(self.config, self.columns, self._described_dequantiser())
+            encoder = build_encoder(
+                self.config, self.columns, self._described_dequantiser(), self._described_support()
+            )
             return SavedState(training, encoder, givens)
         encoder = build_encoder(self.config, self.columns)
         for part, prefix in ((encoder, _IN_STATE), (givens, _GIVENS_IN_STATE)):
@@ -117,11 +123,19 @@ class StoredRun(StoredFiles[RunConfig]):
 
     def _described_dequantiser(self) -> Dequantiser:
         """The dequantiser that run.json describes."""
+        return self._described("lattices", Dequantiser.of_values)
+
+    def _described_support(self) -> Support:
+        """The support that run.json describes."""
+        return self._described("support", Support.of_values)
+
+    def _described(self, key: str, read: Callable[[Sequence[str], Mapping[str, Any]], Part]) -> Part:
+        """What `read` makes of the values under a `key` of the data set in run.json."""
         try:
-            return Dequantiser.of_values(self.columns, self.dataset.get("lattices", {}))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return read(self.columns, self.dataset.get(key, {}))
+        except (ConfigurationError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedFileError(
-                f"{self.run.path / 'run.json'}: `lattices` of the data set are not as flowbench writes them: "
+                f"{self.run.path / 'run.json'}: `{key}` of the data set are not as flowbench writes them: "
                 f"{type(error).__name__}: {error}"
             ) from error
 
