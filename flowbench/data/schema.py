@@ -38,6 +38,13 @@ class Support:
         """The support as `real`, `positive`, or a list of its ends."""
         return [self.low, self.high] if self.name == "bounded" else self.name
 
+    @property
+    def in_words(self) -> str:
+        """What a number in it is, such as "above 0"."""
+        if math.isinf(self.high):
+            return f"above {self.low:g}"
+        return f"below {self.high:g}" if math.isinf(self.low) else f"between {self.low:g} and {self.high:g}"
+
     def __str__(self) -> str:
         return f"({self.low:g}, {self.high:g})" if self.name == "bounded" else self.name
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbench.encoding.dequantiser import Dequantiser
-from flowbench.encoding.support import ROOM, Support, in_words
+from flowbench.encoding.support_map import ROOM, SupportMap
 from flowbench.encoding.transform import Transform
 from flowbench.errors import ConfigurationError, DataError
 from flowbench.statistics.gaussian_mixtures import Tell, silent
@@ -35,14 +35,14 @@ class TableEncoder(nn.Module):
         columns: Sequence[str],
         transforms: Sequence[Transform] = (),
         dequantiser: Dequantiser | None = None,
-        support: Support | None = None,
+        support: SupportMap | None = None,
     ) -> None:
         super().__init__()
         self.columns = tuple(columns)
         self.dequantiser = Dequantiser(self.columns) if dequantiser is None else dequantiser
-        self.support = Support(self.columns) if support is None else support
+        self.support = SupportMap(self.columns) if support is None else support
         self.transforms = nn.ModuleList(transforms)
-        parts: list[Dequantiser | Support | Transform] = [
+        parts: list[Dequantiser | SupportMap | Transform] = [
             self.dequantiser,
             self.support,
             *self._transforms(),
@@ -124,7 +124,7 @@ class TableEncoder(nn.Module):
             name, count = self.columns[column], int(outside[:, column].sum())
             raise DataError(
                 f"column `{name}` holds {float(x[row, column]):g}, which is not "
-                f"{in_words(self.support.intervals[name])}, as its support says; nor are {count:,} of "
+                f"{self.support.supports[name].in_words}, as its support says; nor are {count:,} of "
                 f"{len(x):,} rows"
             )
 

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_
 
 from flowbench.data.read_options import ReadOptions
 from flowbench.encoding.dequantiser import parse_spacings
-from flowbench.encoding.support import parse_intervals
+from flowbench.encoding.support_map import parse_supports
 from flowbench.errors import ConfigurationError, UnknownNameError
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.options import Options, part_of
@@ -41,9 +41,9 @@ class DataOptions(ReadOptions):
     `dequantise` spreads columns of evenly spaced values, such as whole numbers, over the cells that these
     stand for (`flowbench.encoding.dequantiser.Dequantiser`): "auto" those of which most values repeat, "none"
     no columns, "age=1,height=0.1" these, with their spacings. `support` says which values a column can have
-    (`flowbench.encoding.support.Support`): "none" all numbers, "mass=0:,share=0:1" those between these ends,
-    which are not values themselves. Ends of a dequantised column are values. `seed` draws a toy's rows, every
-    data set's split and places in cells; runs that share it share their test rows.
+    (`flowbench.encoding.support_map.SupportMap`): "none" all numbers, "mass=0:,share=0:1" those between these
+    ends, which are not values themselves. Ends of a dequantised column are values. `seed` draws a toy's rows,
+    every data set's split and places in cells; runs that share it share their test rows.
     """
 
     dataset: str
@@ -72,7 +72,7 @@ class DataOptions(ReadOptions):
     @classmethod
     def _says_where(cls, text: str) -> str:
         if text != "none":
-            parse_intervals(text)
+            parse_supports(text)
         return text
 
 

@@ -11,7 +11,7 @@ from flowbench.data import Dataset, Split, load_dataset
 from flowbench.data.column_type import FLOAT64
 from flowbench.data.repeats import find_copies, unite_groups
 from flowbench.encoding.dequantiser import Dequantiser, choose_dequantiser, parse_spacings
-from flowbench.encoding.support import Support, around_cells, in_words, parse_intervals
+from flowbench.encoding.support_map import SupportMap, around_cells, parse_supports
 from flowbench.errors import ConfigurationError, DataError, unknown_name
 from flowbench.evaluation.pitfalls import Pitfalls, find_pitfalls
 from flowbench.report.table_cautions import about_table
@@ -55,23 +55,23 @@ def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequa
     return choose_dequantiser(dataset.target_names, dataset.targets[split.train], spacings)
 
 
-def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) -> Support:
+def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) -> SupportMap:
     """The support that the configuration asks for, of a data set's targets.
 
     Raises `ConfigurationError` for a column that is not there, and `DataError` for a value outside.
     """
     if config.data.support == "none":
-        return Support(dataset.target_names)
-    intervals = parse_intervals(config.data.support)
-    for name in intervals:
+        return SupportMap(dataset.target_names)
+    wanted = parse_supports(config.data.support)
+    for name in wanted:
         if name not in dataset.target_names:
             raise ConfigurationError(f"`support`: {unknown_name('column', name, dataset.target_names)}")
     lattices = dequantiser.lattices
-    support = Support(
+    support = SupportMap(
         dataset.target_names,
         {
-            name: around_cells(ends, lattices[name]) if name in lattices else ends
-            for name, ends in intervals.items()
+            name: around_cells(each, lattices[name]) if name in lattices else each
+            for name, each in wanted.items()
         },
     )
     low, high = support.low.numpy(), support.high.numpy()
@@ -83,7 +83,7 @@ def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) 
         also = f", and {len(outside) - 1:,} more" if len(outside) > 1 else ""
         raise DataError(
             f"{dataset.name}: column `{name}`, row {number + 1}: {value:g} is not "
-            f"{in_words(support.intervals[name])}, as `support` says{also}; widen the support, whose ends "
+            f"{support.supports[name].in_words}, as `support` says{also}; widen the support, whose ends "
             "are no values themselves, or leave the row out"
         )
     return support
@@ -100,7 +100,7 @@ def tell_pitfalls(
 
 
 def describe_dataset(
-    dataset: Dataset, dequantiser: Dequantiser, support: Support | None = None
+    dataset: Dataset, dequantiser: Dequantiser, support: SupportMap | None = None
 ) -> dict[str, Any]:
     """What `run.json` says of a data set; the weights, and not this, tell how its rows are encoded."""
     return {

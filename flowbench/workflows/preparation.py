@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowbench.data import Dataset
 from flowbench.encoding.dequantiser import Dequantiser
-from flowbench.encoding.support import Support
+from flowbench.encoding.support_map import SupportMap
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.models.background import Background
 from flowbench.models.density import Density
@@ -85,7 +85,7 @@ def build_encoder(
     config: RunConfig,
     columns: Sequence[str],
     dequantiser: Dequantiser | None = None,
-    support: Support | None = None,
+    support: SupportMap | None = None,
 ) -> TableEncoder:
     """The encoder of `columns` with the transforms of a configuration, which are not fitted yet.
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from flowbench.data import load_dataset, table_file
 from flowbench.data.table_reading import read_rows
 from flowbench.encoding.dequantiser import Dequantiser
-from flowbench.encoding.support import in_words
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import DataError, UnknownColumnError
 from flowbench.evaluation.flags import ZERO_DENSITY, Flag, flags_of
@@ -161,12 +160,12 @@ def _tell_outside(scored: ScoredTable, fit: NDArray[np.int64], x: Tensor, encode
 
     Their log-likelihood is -inf without an error.
     """
-    intervals = encoder.support.intervals
+    supports = encoder.support.supports
     outside = ~encoder.support.holds(x)
     for number in outside.any(1).nonzero().flatten().tolist():
         column = int(outside[number].int().argmax())
         name, value = encoder.columns[column], float(x[number, column])
-        flag = Flag.of(ZERO_DENSITY, f"{value:g} is not {in_words(intervals[name])}, as `{name}` has to be")
+        flag = Flag.of(ZERO_DENSITY, f"{value:g} is not {supports[name].in_words}, as `{name}` has to be")
         place = int(fit[number])
         scored.log_prob_error[place] = 0.0
         scored.flagged[place], scored.kind[place] = _printable(flag.text), _printable(flag.kind)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from flowbench.encoding.dequantiser import Dequantiser
-from flowbench.encoding.support import Support
+from flowbench.encoding.support_map import SupportMap
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError, DamagedFileError
 from flowbench.models.density_model import DensityModel
@@ -125,9 +125,9 @@ class StoredRun(StoredFiles[RunConfig]):
         """The dequantiser that run.json describes."""
         return self._described("lattices", Dequantiser.of_values)
 
-    def _described_support(self) -> Support:
+    def _described_support(self) -> SupportMap:
         """The support that run.json describes."""
-        return self._described("support", Support.of_values)
+        return self._described("support", SupportMap.of_values)
 
     def _described(self, key: str, read: Callable[[Sequence[str], Mapping[str, Any]], Part]) -> Part:
         """What `read` makes of the values under a `key` of the data set in run.json."""

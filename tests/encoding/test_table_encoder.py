@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from flowbench.data.lattice import Lattice
+from flowbench.data.schema import POSITIVE, Support
 from flowbench.encoding.dequantiser import Dequantiser
-from flowbench.encoding.support import Support
+from flowbench.encoding.support_map import SupportMap
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.encoding.transform import Transform
 from flowbench.errors import ConfigurationError, DataError
@@ -22,7 +23,7 @@ from flowbench.training.state import from_arrays, to_arrays
 COLUMNS = ("count", "x", "height")
 CELLS = {"count": Lattice(1.0), "height": Lattice(0.1, 0.03)}
 #: Half a step below the least count, and below the least number.
-ENDS = {"count": (-0.5, math.inf), "x": (0.0, math.inf)}
+ENDS = {"count": Support(-0.5), "x": POSITIVE}
 #: None of them, each by itself, and one after another.
 CHAINS = [[], *([name] for name in TRANSFORMS.names()), ["standardise", "gaussianise", "standardise"]]
 every_chain = pytest.mark.parametrize("chain", CHAINS, ids="-".join)
@@ -42,7 +43,7 @@ def transform(name: str, columns: tuple[str, ...] = COLUMNS) -> Transform:
 
 def untrained(chain: list[str], cells: Mapping[str, Lattice] = CELLS) -> TableEncoder:
     parts = [transform(name) for name in chain]
-    return TableEncoder(COLUMNS, parts, Dequantiser(COLUMNS, cells), Support(COLUMNS, ENDS))
+    return TableEncoder(COLUMNS, parts, Dequantiser(COLUMNS, cells), SupportMap(COLUMNS, ENDS))
 
 
 def places(encoder: TableEncoder, rows: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
+from flowbench.data.schema import POSITIVE, Support
 from flowbench.errors import ConfigurationError, DataError
 from flowbench.store import Run
 from flowbench.workflows.config import resolve
@@ -99,13 +100,13 @@ def test_a_run_goes_on_within_the_same_ends(home: Home) -> None:
 
     run = fitted(home, {}, "planar", Watch(should_stop=stop))
     assert run.status == "interrupted"
-    intervals = StoredRun(run).load_state().encoder.support.intervals
-    assert intervals["waiting"] == (0.0, np.inf) and intervals["share"] == (0.0, 1.0)
-    assert intervals["count"][0] == pytest.approx(-0.5)
-    described = StoredRun(run)._described_support().intervals
-    assert described == intervals
+    supports = StoredRun(run).load_state().encoder.support.supports
+    assert supports["waiting"] == POSITIVE and supports["share"] == Support(0.0, 1.0)
+    assert supports["count"].low == pytest.approx(-0.5)
+    described = StoredRun(run)._described_support().supports
+    assert described == supports
     resume(run, home=home)
-    assert StoredRun(run).model.encoder.support.intervals == intervals
+    assert StoredRun(run).model.encoder.support.supports == supports
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,17 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from flowbench.data.lattice import Lattice
+from flowbench.data.schema import REAL, Support
 from flowbench.errors import ConfigurationError, unknown_name
-
-Interval = tuple[float, float]
 
 #: The share of a cell by which the ends of a support are beyond it: places in cells are rounded.
 ROOM = 1e-9
 
 #: The least median distance from an end that is a unit.
 SMALLEST = 1e-300
-WHOLE_LINE: Interval = (-math.inf, math.inf)
 
 
-class Support(nn.Module):
+class SupportMap(nn.Module):
     """Maps each column from its support, an open interval, onto the whole line.
 
     A column with two ends goes to log(a / b), with the distances a from the low and b from the high end. A
@@ -30,8 +28,8 @@ class Support(nn.Module):
     alone is the same with signs reversed. A column without ends stays as it is. So a model never gives
     probability to values beyond an end, and never draws them.
 
-    `intervals` are low and high end by column name, infinite for no end; columns that it leaves out have
-    none. `low`, `high` and `unit`, the s of each column, `(d,)` float64, are saved with the model's weights.
+    `supports` has the support of columns by name; those that it leaves out are real. `low`, `high` and
+    `unit`, the s of each column, `(d,)` float64, are saved with the model's weights.
 
     Raises `ConfigurationError` for a column that is not there, and for ends that are no interval.
     """
@@ -40,11 +38,12 @@ class Support(nn.Module):
     high: Tensor
     unit: Tensor
 
-    def __init__(self, columns: Sequence[str], intervals: Mapping[str, Interval] | None = None) -> None:
+    def __init__(self, columns: Sequence[str], supports: Mapping[str, Support] | None = None) -> None:
         super().__init__()
         self.columns = tuple(columns)
-        given = intervals or {}
-        for name, (low, high) in given.items():
+        given = supports or {}
+        for name, each in given.items():
+            low, high = each.low, each.high
             if name not in self.columns:
                 raise ConfigurationError(f"support: {unknown_name('column', name, self.columns)}")
             is_too_wide = math.isfinite(low) and math.isfinite(high) and math.isinf(high - low)
@@ -53,7 +52,8 @@ class Support(nn.Module):
                     f"the support of `{name}` must go from a lower to a higher number; got {low:g} to "
                     f"{high:g}"
                 )
-        ends = torch.tensor([given.get(name, WHOLE_LINE) for name in self.columns], dtype=torch.float64)
+        each_column = [given.get(name, REAL) for name in self.columns]
+        ends = torch.tensor([(each.low, each.high) for each in each_column], dtype=torch.float64)
         ends = ends.view(len(self.columns), 2)
         self.register_buffer("low", ends[:, 0].clone())
         self.register_buffer("high", ends[:, 1].clone())
@@ -68,7 +68,7 @@ class Support(nn.Module):
         return cls(
             columns,
             {
-                name: (
+                name: Support(
                     -math.inf if values[name][0] is None else float(values[name][0]),
                     math.inf if values[name][1] is None else float(values[name][1]),
                 )
@@ -78,17 +78,18 @@ class Support(nn.Module):
         )
 
     def to_values(self) -> dict[str, list[float | None]]:
-        """Plain values: low and high end by column, None for no end; without columns that have none."""
+        """Plain values: low and high end by column, None for no end; without real columns."""
         return {
-            name: [end if math.isfinite(end) else None for end in ends]
-            for name, ends in self.intervals.items()
+            name: [end if math.isfinite(end) else None for end in (each.low, each.high)]
+            for name, each in self.supports.items()
         }
 
     @property
-    def intervals(self) -> dict[str, Interval]:
-        """Low and high end of each column that has one, in the order of the columns."""
+    def supports(self) -> dict[str, Support]:
+        """The support of each column that has an end, in the order of the columns."""
         each = zip(self.columns, self.low.tolist(), self.high.tolist(), strict=True)
-        return {name: (low, high) for name, low, high in each if (low, high) != WHOLE_LINE}
+        found = {name: Support(low, high) for name, low, high in each}
+        return {name: support for name, support in found.items() if support != REAL}
 
     def __bool__(self) -> bool:
         """Whether any column has an end."""
@@ -185,12 +186,12 @@ class Support(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def parse_intervals(text: str) -> dict[str, Interval]:
-    """The interval of each column in "mass=0:,share=0:1"; raises `ConfigurationError` for other text.
+def parse_supports(text: str) -> dict[str, Support]:
+    """The support of each column in "mass=0:,share=0:1"; raises `ConfigurationError` for other text.
 
     An end that is left out is infinite.
     """
-    intervals: dict[str, Interval] = {}
+    supports: dict[str, Support] = {}
     for item in text.split(","):
         name, equals, ends = (part.strip() for part in item.rpartition("="))
         low, colon, high = (part.strip() for part in ends.partition(":"))
@@ -202,24 +203,16 @@ def parse_intervals(text: str) -> dict[str, Interval]:
             raise ConfigurationError(
                 f"takes auto, none, or intervals such as mass=0:,share=0:1; got `{text}`"
             )
-        if name in intervals:
+        if name in supports:
             raise ConfigurationError(f"names `{name}` twice; got `{text}`")
-        intervals[name] = found
-    return intervals
+        supports[name] = Support(*found)
+    return supports
 
 
-def in_words(interval: Interval) -> str:
-    """The interval as what a number in it is, such as "above 0"."""
-    low, high = interval
-    if math.isinf(high):
-        return f"above {low:g}"
-    return f"below {high:g}" if math.isinf(low) else f"between {low:g} and {high:g}"
-
-
-def around_cells(interval: Interval, lattice: Lattice) -> Interval:
-    """The `interval` grown to whole cells of a `lattice`, so that it holds every place in them."""
-    low, high = ((end - lattice.origin) / lattice.step for end in interval)
+def around_cells(support: Support, lattice: Lattice) -> Support:
+    """The `support` grown to whole cells of a `lattice`, so that it holds every place in them."""
+    low, high = ((end - lattice.origin) / lattice.step for end in (support.low, support.high))
     # An infinite end stays where it is.
     first = math.floor(low + 0.5) - 0.5 - ROOM if math.isfinite(low) else low
     last = math.ceil(high - 0.5) + 0.5 + ROOM if math.isfinite(high) else high
-    return lattice.origin + lattice.step * first, lattice.origin + lattice.step * last
+    return Support(lattice.origin + lattice.step * first, lattice.origin + lattice.step * last)

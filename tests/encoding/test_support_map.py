@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowbench.encoding.support import Interval, Support
+from flowbench.data.schema import Support
+from flowbench.encoding.support_map import SupportMap
 from flowbench.errors import ConfigurationError
 
 ENDS = {
@@ -25,8 +26,8 @@ ENDS = {
 NAMES = tuple(ENDS)
 
 
-def support(ends: Mapping[str, Interval] = ENDS) -> Support:
-    return Support(tuple(ends), ends)
+def support(ends: Mapping[str, tuple[float, float]] = ENDS) -> SupportMap:
+    return SupportMap(tuple(ends), {name: Support(*each) for name, each in ends.items()})
 
 
 def rows(column: torch.Tensor) -> torch.Tensor:
@@ -64,13 +65,13 @@ def test_the_log_determinants_are_those_of_autodiff() -> None:
 def test_densities_on_the_line_become_densities_on_the_support() -> None:
     """A standard logistic on the line is uniform on an interval, and exponential-like beyond one end."""
     x = torch.linspace(-170, 170, 41, dtype=torch.float64)[:, None]
-    u, log_slope = Support(("angle",), {"angle": (-180, 180)}).to_line(x)
+    u, log_slope = support({"angle": (-180, 180)}).to_line(x)
     logistic = -u - 2 * torch.log1p(torch.exp(-u))
     torch.testing.assert_close((logistic + log_slope).exp(), torch.full_like(x, 1 / 360))
     # A sigmoid of the line is 1 - exp(-x / unit): so a logistic there is exponential.
     x = torch.linspace(0.1, 9, 41, dtype=torch.float64)[:, None]
     for sign in (1, -1):
-        own = Support(("x",), {"x": (0, math.inf) if sign > 0 else (-math.inf, 0)})
+        own = support({"x": (0, math.inf) if sign > 0 else (-math.inf, 0)})
         own.fit(sign * torch.tensor([[1.0], [3.0], [50.0]], dtype=torch.float64))
         u, log_slope = own.to_line(sign * x)
         logistic = -u - 2 * torch.log1p(torch.exp(-u))
@@ -78,7 +79,7 @@ def test_densities_on_the_line_become_densities_on_the_support() -> None:
 
 
 def test_far_from_an_end_a_column_stays_as_it_is() -> None:
-    own = Support(("x",), {"x": (5.0, math.inf)})
+    own = support({"x": (5.0, math.inf)})
     own.fit(torch.tensor([[6.0], [7.0], [90.0]], dtype=torch.float64))
     x = torch.tensor([[100.0], [1e9], [1e300]], dtype=torch.float64)
     u, log_slope = own.to_line(x)
@@ -96,7 +97,7 @@ def test_far_from_an_end_a_column_stays_as_it_is() -> None:
     ],
 )
 def test_there_is_no_density_outside(name: str, values: list[float]) -> None:
-    own = Support((name,), {name: ENDS[name]})
+    own = support({name: ENDS[name]})
     x = torch.tensor(values, dtype=torch.float64)[:, None]
     u, log_slope = own.to_line(x)
     assert not own.holds(x).any()
@@ -104,8 +105,8 @@ def test_there_is_no_density_outside(name: str, values: list[float]) -> None:
 
 
 def test_columns_without_ends_stay_as_they_are() -> None:
-    free = Support(NAMES)
-    assert not free and free.intervals == {} and free.to_values() == {}
+    free = SupportMap(NAMES)
+    assert not free and free.supports == {} and free.to_values() == {}
     x = torch.randn(5, len(NAMES), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for mapped, log_slope in (free.to_line(x), free.to_rows(x)):
         assert torch.equal(mapped, x) and not log_slope.any()
@@ -115,12 +116,12 @@ def test_columns_without_ends_stay_as_they_are() -> None:
 
 def test_plain_values_and_states_come_back() -> None:
     own = support()
-    assert own and list(own.intervals) == [name for name in NAMES if name != "free"]
-    again = Support.of_values(NAMES, own.to_values())
-    assert again.intervals == own.intervals
-    other = Support(NAMES)
+    assert own and list(own.supports) == [name for name in NAMES if name != "free"]
+    again = SupportMap.of_values(NAMES, own.to_values())
+    assert again.supports == own.supports
+    other = SupportMap(NAMES)
     other.load_state_dict(own.state_dict())
-    assert other.intervals == own.intervals
+    assert other.supports == own.supports
     # Weights from before columns had a support.
     old = support()
     old.load_state_dict({})
@@ -128,11 +129,11 @@ def test_plain_values_and_states_come_back() -> None:
 
 
 @pytest.mark.parametrize("ends", [(1.0, 1.0), (2.0, 1.0), (math.nan, 1.0), (-1e308, 1e308)])
-def test_ends_that_are_no_interval_are_refused(ends: Interval) -> None:
+def test_ends_that_are_no_interval_are_refused(ends: tuple[float, float]) -> None:
     with pytest.raises(ConfigurationError, match="the support of `x` must go from a lower"):
-        Support(("x",), {"x": ends})
+        support({"x": ends})
     with pytest.raises(ConfigurationError, match=r"support: .*`y`"):
-        Support(("x",), {"y": (0.0, 1.0)})
+        SupportMap(("x",), {"y": Support(0.0, 1.0)})
 
 
 def test_draws_never_leave_the_support() -> None:
