@@ -111,8 +111,8 @@ class FitOptions:
     support: Annotated[
         str | None,
         typer.Option(
-            help="Values that columns can have, between ends such as mass=0:,share=0:1 (default: none, "
-            "all numbers)."
+            help="Values that columns can have: auto (the default: between ends that they come close to, "
+            "such as 0), none (all numbers), or ends such as mass=0:,share=0:1."
         ),
     ] = None
     rows: Annotated[

@@ -27,6 +27,19 @@ def say_dequantised(names: Sequence[str]) -> None:
         )
 
 
+def say_support(ends: Mapping[str, Sequence[float | None]]) -> None:
+    """Name the columns that have ends, if any: low and high end by column, None for no end."""
+    from flowbench.data.schema import Support
+
+    if ends:
+        each = [f"{name} {Support.of_ends(own).in_words}" for name, own in ends.items()]
+        more = f" and {len(each) - MOST_NAMED} more columns so" if len(each) > MOST_NAMED else ""
+        terminal.say(
+            f"every value is {', '.join(each[:MOST_NAMED])}{more}: others have no density and are not drawn; "
+            "`--support none` takes all numbers"
+        )
+
+
 def resume_command(run: "Run", home: Path) -> str:
     """The command that goes on with a run."""
     name = run.name if run.path == home / "runs" / run.name else str(run.path)

@@ -137,6 +137,31 @@ def _numeric(schema: ColumnSchema, numbers: Floats) -> ColumnSchema:
     return found.saying(*clauses)
 
 
+def infer_support(numbers: Floats) -> tuple[Support, str]:
+    """The support in which all finite `numbers: (n,)` of a column lie, and the evidence for it.
+
+    Unlike in a schema, whose atoms may lie on an end, it is real then. Whole numbers from about 0 on have the
+    end 0, which is one of them.
+    """
+    atoms = [value for value, _ in find_atoms(numbers)]
+    others = numbers[~np.isin(numbers, atoms)]
+    support, why = _support(others, numbers, BOUNDS)
+    if support.low < numbers.min() and numbers.max() < support.high:
+        return support, why
+    return _support_of_counts(numbers)
+
+
+def _support_of_counts(numbers: Floats) -> tuple[Support, str]:
+    low, high = float(numbers.min()), float(numbers.max())
+    lattice = lattice_of_repeats(numbers)
+    if low < 0 or lattice is None or lattice.step != 1 or (numbers != np.rint(numbers)).any():
+        return REAL, ""
+    lower, upper = np.quantile(numbers, [0.25, 0.75])
+    if low > max(1.0, NEAR * float(upper - lower)):
+        return REAL, ""
+    return POSITIVE, f"whole numbers from {low:.0f} to {high:.0f}"
+
+
 def _spaced(lattice: Lattice | None, schema: ColumnSchema) -> str:
     if lattice is None or (schema.kind == "count" and lattice.step == 1):
         return ""

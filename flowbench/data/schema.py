@@ -1,9 +1,9 @@
 """What the columns of a table are: their kinds, supports, probability masses, spacings and levels."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from flowbench.data.dataset import Provenance
 from flowbench.errors import UnknownColumnError, unknown_name
@@ -25,6 +25,17 @@ class Support:
 
     low: float = -math.inf
     high: float = math.inf
+
+    @classmethod
+    def of_ends(cls, ends: Sequence[float | None]) -> Self:
+        """The support between a low and a high end; None stands for no end."""
+        low, high = ends
+        return cls(-math.inf if low is None else float(low), math.inf if high is None else float(high))
+
+    @property
+    def ends(self) -> list[float | None]:
+        """Low and high end; None for no end."""
+        return [end if math.isfinite(end) else None for end in (self.low, self.high)]
 
     @property
     def name(self) -> Literal["real", "positive", "bounded"]:

@@ -65,24 +65,11 @@ class SupportMap(nn.Module):
 
         Raises `ValueError`, `TypeError` or `KeyError` if they do not have that form.
         """
-        return cls(
-            columns,
-            {
-                name: Support(
-                    -math.inf if values[name][0] is None else float(values[name][0]),
-                    math.inf if values[name][1] is None else float(values[name][1]),
-                )
-                for name in columns
-                if name in values
-            },
-        )
+        return cls(columns, {name: Support.of_ends(values[name]) for name in columns if name in values})
 
     def to_values(self) -> dict[str, list[float | None]]:
         """Plain values: low and high end by column, None for no end; without real columns."""
-        return {
-            name: [end if math.isfinite(end) else None for end in (each.low, each.high)]
-            for name, each in self.supports.items()
-        }
+        return {name: each.ends for name, each in self.supports.items()}
 
     @property
     def supports(self) -> dict[str, Support]:

@@ -41,9 +41,11 @@ class DataOptions(ReadOptions):
     `dequantise` spreads columns of evenly spaced values, such as whole numbers, over the cells that these
     stand for (`flowbench.encoding.dequantiser.Dequantiser`): "auto" those of which most values repeat, "none"
     no columns, "age=1,height=0.1" these, with their spacings. `support` says which values a column can have
-    (`flowbench.encoding.support_map.SupportMap`): "none" all numbers, "mass=0:,share=0:1" those between these
-    ends, which are not values themselves. Ends of a dequantised column are values. `seed` draws a toy's rows,
-    every data set's split and places in cells; runs that share it share their test rows.
+    (`flowbench.encoding.support_map.SupportMap`): "auto" those between ends that the values of a table come
+    close to, such as 0 (`flowbench.data.column_inference.infer_support`), "none" all numbers, and
+    "mass=0:,share=0:1" those between these ends. Ends are no values, but those of a dequantised column are.
+    `seed` draws a toy's rows, every data set's split and places in cells; runs that share it share their test
+    rows.
     """
 
     dataset: str
@@ -51,7 +53,7 @@ class DataOptions(ReadOptions):
     given: tuple[str, ...] = ()
     rows: PositiveInt | None = None
     dequantise: str = "auto"
-    support: str = "none"
+    support: str = "auto"
     seed: NonNegativeInt = 0
 
     @field_validator("given")
@@ -71,7 +73,7 @@ class DataOptions(ReadOptions):
     @field_validator("support")
     @classmethod
     def _says_where(cls, text: str) -> str:
-        if text != "none":
+        if text not in ("auto", "none"):
             parse_supports(text)
         return text
 

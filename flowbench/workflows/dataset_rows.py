@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from flowbench.data import Dataset, Split, load_dataset
+from flowbench.data.column_inference import infer_support
 from flowbench.data.column_type import FLOAT64
 from flowbench.data.repeats import find_copies, unite_groups
+from flowbench.data.schema import REAL
 from flowbench.encoding.dequantiser import Dequantiser, choose_dequantiser, parse_spacings
 from flowbench.encoding.support_map import SupportMap, around_cells, parse_supports
 from flowbench.errors import ConfigurationError, DataError, unknown_name
@@ -56,13 +58,17 @@ def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequa
 
 
 def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) -> SupportMap:
-    """The support that the configuration asks for, of a data set's targets.
+    """The support that the configuration asks for, of a data set's targets; that of a toy is real by default.
 
     Raises `ConfigurationError` for a column that is not there, and `DataError` for a value outside.
     """
-    if config.data.support == "none":
+    if config.data.support == "none" or (config.data.support == "auto" and dataset.density is not None):
         return SupportMap(dataset.target_names)
-    wanted = parse_supports(config.data.support)
+    if config.data.support == "auto":
+        columns = zip(dataset.target_names, dataset.targets.T, strict=True)
+        wanted = {name: found for name, values in columns if (found := infer_support(values)[0]) != REAL}
+    else:
+        wanted = parse_supports(config.data.support)
     for name in wanted:
         if name not in dataset.target_names:
             raise ConfigurationError(f"`support`: {unknown_name('column', name, dataset.target_names)}")
