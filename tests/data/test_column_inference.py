@@ -14,8 +14,9 @@ from pyarrow import parquet
 
 from flowbench.data import ColumnSchema, ReadOptions, Support, check_table
 from flowbench.data.cells import Cells, cells_of_array, cells_of_arrow
-from flowbench.data.column_inference import infer_column
+from flowbench.data.column_inference import infer_column, infer_support
 from flowbench.data.column_values import values_of
+from flowbench.data.schema import POSITIVE, REAL
 
 DATASETS = Path(__file__).resolve().parents[2] / "datasets"
 RANDOM = np.random.default_rng(0)
@@ -304,3 +305,22 @@ def test_pbcseq_has_a_positive_column_and_a_mass_at_0() -> None:
     (atom,) = found.column("day").atoms
     assert (atom.value, round(atom.share * found.rows)) == (0.0, 312)
     assert found.column("chol").missing == 821
+
+
+@pytest.mark.parametrize(
+    ("numbers", "support"),
+    [
+        (np.random.default_rng(0).exponential(size=500), POSITIVE),
+        (np.random.default_rng(0).beta(1, 1, 500), Support(0, 1)),
+        (np.random.default_rng(0).normal(size=500), REAL),
+        (np.random.default_rng(0).normal(170, 8, 500), REAL),
+        (np.random.default_rng(0).poisson(3, 500).astype(float), POSITIVE),
+        (np.random.default_rng(0).poisson(500, 500).astype(float), REAL),
+        # Values on an end have a probability mass there, so that the end is no bound of a density.
+        (np.random.default_rng(0).exponential(size=500) * (np.arange(500) % 5 > 0), REAL),
+        (np.clip(np.random.default_rng(0).normal(0.5, 0.3, 500), 0, 1), REAL),
+    ],
+)
+def test_the_ends_of_a_column_that_is_learnt(numbers: np.ndarray, support: Support) -> None:
+    assert infer_support(numbers)[0] == support
+    assert infer_support(numbers[::-1])[0] == support
