@@ -146,7 +146,7 @@ def infer_support(numbers: Floats) -> tuple[Support, str]:
     atoms = [value for value, _ in find_atoms(numbers)]
     others = numbers[~np.isin(numbers, atoms)]
     support, why = _support(others, numbers, BOUNDS)
-    if support != REAL and support.low < numbers.min() and numbers.max() < support.high:
+    if support != REAL and support.holds(numbers).all():
         return support, why
     return _support_of_counts(numbers)
 

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flowbench.data.dataset import Provenance
 from flowbench.errors import UnknownColumnError, unknown_name
 
@@ -48,6 +51,11 @@ class Support:
     def value(self) -> str | list[float]:
         """The support as `real`, `positive`, or a list of its ends."""
         return [self.low, self.high] if self.name == "bounded" else self.name
+
+    def holds(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which of the `values: (n,)` lie in it: `(n,)`."""
+        inside: NDArray[np.bool_] = (values > self.low) & (values < self.high)
+        return inside
 
     @property
     def in_words(self) -> str:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowbench.data import Dataset, Split, load_dataset
 from flowbench.data.column_inference import infer_support
 from flowbench.data.column_type import FLOAT64
+from flowbench.data.lattice import Lattice
 from flowbench.data.repeats import find_copies, unite_groups
-from flowbench.data.schema import REAL
+from flowbench.data.schema import REAL, Support
 from flowbench.encoding.dequantiser import Dequantiser, choose_dequantiser, parse_spacings
 from flowbench.encoding.support_map import SupportMap, around_cells, parse_supports
 from flowbench.errors import ConfigurationError, DataError, unknown_name
@@ -62,37 +64,40 @@ def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) 
 
     Raises `ConfigurationError` for a column that is not there, and `DataError` for a value outside.
     """
-    if config.data.support == "none" or (config.data.support == "auto" and dataset.density is not None):
-        return SupportMap(dataset.target_names)
-    if config.data.support == "auto":
-        columns = zip(dataset.target_names, dataset.targets.T, strict=True)
-        wanted = {name: found for name, values in columns if (found := infer_support(values)[0]) != REAL}
-    else:
-        wanted = parse_supports(config.data.support)
-    for name in wanted:
-        if name not in dataset.target_names:
-            raise ConfigurationError(f"`support`: {unknown_name('column', name, dataset.target_names)}")
+    wanted, names = config.data.support, dataset.target_names
     lattices = dequantiser.lattices
-    support = SupportMap(
-        dataset.target_names,
-        {
-            name: around_cells(each, lattices[name]) if name in lattices else each
-            for name, each in wanted.items()
-        },
-    )
-    low, high = support.low.numpy(), support.high.numpy()
-    outside = np.argwhere(~((dataset.targets > low) & (dataset.targets < high)))
-    if len(outside):
-        row, column = outside[0].tolist()
-        name, value = dataset.target_names[column], dataset.targets[row, column]
-        (number,) = dataset.numbers(np.array([row])).tolist()
-        also = f", and {len(outside) - 1:,} more" if len(outside) > 1 else ""
-        raise DataError(
-            f"{dataset.name}: column `{name}`, row {number + 1}: {value:g} is not "
-            f"{support.supports[name].in_words}, as `support` says{also}; widen the support, whose ends "
-            "are no values themselves, or leave the row out"
-        )
-    return support
+    if wanted == "none" or (wanted == "auto" and dataset.density is not None):
+        return SupportMap(names)
+    if wanted == "auto":
+        columns = zip(names, dataset.targets.T, strict=True)
+        return SupportMap(names, {name: _found(values, lattices.get(name)) for name, values in columns})
+    given = parse_supports(wanted)
+    for name in given:
+        if name not in names:
+            raise ConfigurationError(f"`support`: {unknown_name('column', name, names)}")
+    supports = {name: _around_cells(each, lattices.get(name)) for name, each in given.items()}
+    for name, each in supports.items():
+        values = dataset.targets[:, names.index(name)]
+        outside = np.flatnonzero(~each.holds(values))
+        if len(outside):
+            (number,) = dataset.numbers(outside[:1]).tolist()
+            also = f", and {len(outside) - 1:,} more" if len(outside) > 1 else ""
+            raise DataError(
+                f"{dataset.name}: column `{name}`, row {number + 1}: {values[outside[0]]:g} is not "
+                f"{each.in_words}, as `support` says{also}; widen the support, whose ends are no values "
+                "themselves, or leave the row out"
+            )
+    return SupportMap(names, supports)
+
+
+def _found(values: NDArray[np.float64], lattice: Lattice | None) -> Support:
+    """The support of a column's `values: (n,)`, real if one of them would lie outside another."""
+    found = _around_cells(infer_support(values)[0], lattice)
+    return found if found.holds(values).all() else REAL
+
+
+def _around_cells(support: Support, lattice: Lattice | None) -> Support:
+    return support if lattice is None else around_cells(support, lattice)
 
 
 def tell_pitfalls(
