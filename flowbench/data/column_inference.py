@@ -26,6 +26,8 @@ NEAR = 0.1
 #: Intervals that are taken for a support. A time of day lies between 0 and 86,400 seconds.
 BOUNDS = (Support(0, 1), Support(0, 100), Support(-1, 1), Support(0, 360))
 DAY = Support(0, 86400)
+#: That of whole numbers from 0 on, each of which stands for the interval around it.
+COUNTS = Support(-0.5)
 #: Tails are heavy if the range from 1% to 99%, in interquartile ranges, exceeds this many times a normal's.
 HEAVY = 1.5
 NORMAL_RANGE = 4.652696 / 1.348980
@@ -140,8 +142,8 @@ def _numeric(schema: ColumnSchema, numbers: Floats) -> ColumnSchema:
 def infer_support(numbers: Floats) -> tuple[Support, str]:
     """The support in which all finite `numbers: (n,)` of a column lie, and the evidence for it.
 
-    Unlike in a schema, whose atoms may lie on an end, it is real then. Whole numbers from about 0 on have the
-    end 0, which is one of them.
+    Unlike in a schema, whose atoms may lie on an end, it is real then. That of whole numbers from about 0 on
+    is above -0.5.
     """
     atoms = [value for value, _ in find_atoms(numbers)]
     others = numbers[~np.isin(numbers, atoms)]
@@ -159,7 +161,7 @@ def _support_of_counts(numbers: Floats) -> tuple[Support, str]:
     lower, upper = np.quantile(numbers, [0.25, 0.75])
     if low > max(1.0, NEAR * float(upper - lower)):
         return REAL, ""
-    return POSITIVE, f"whole numbers from {low:.0f} to {high:.0f}"
+    return COUNTS, f"whole numbers from {low:.0f} to {high:.0f}"
 
 
 def _spaced(lattice: Lattice | None, schema: ColumnSchema) -> str:

@@ -196,10 +196,24 @@ def parse_supports(text: str) -> dict[str, Support]:
     return supports
 
 
-def around_cells(support: Support, lattice: Lattice) -> Support:
-    """The `support` grown to whole cells of a `lattice`, so that it holds every place in them."""
+def to_cells(support: Support, lattice: Lattice, *, holds_ends: bool) -> Support:
+    """The `support` of places in cells: of all cells whose middle, a value, lies in `support`.
+
+    `holds_ends` says whether a value on an end counts. The support reaches a little beyond the outermost
+    cells, since places are rounded.
+    """
     low, high = ((end - lattice.origin) / lattice.step for end in (support.low, support.high))
+    least, most = (math.ceil, math.floor) if holds_ends else (_above, _below)
     # An infinite end stays where it is.
-    first = math.floor(low + 0.5) - 0.5 - ROOM if math.isfinite(low) else low
-    last = math.ceil(high - 0.5) + 0.5 + ROOM if math.isfinite(high) else high
+    first = least(low) - 0.5 - ROOM if math.isfinite(low) else low
+    last = most(high) + 0.5 + ROOM if math.isfinite(high) else high
     return Support(lattice.origin + lattice.step * first, lattice.origin + lattice.step * last)
+
+
+def _above(number: float) -> int:
+    """The least whole number above."""
+    return math.floor(number) + 1
+
+
+def _below(number: float) -> int:
+    return math.ceil(number) - 1

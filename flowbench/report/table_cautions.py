@@ -6,9 +6,11 @@ program or version may have written, so every entry is checked before it is used
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from flowbench.data.schema import Support
 from flowbench.report.numbers import count, listed, plural, significant
 
 T = TypeVar("T")
@@ -81,6 +83,29 @@ def about_cells(dataset: Mapping[str, object]) -> list[str]:
         "log-likelihood is the mean of the log-density over the cell. That is a lower bound of the log "
         "of the cell's mass by its volume, for every model alike."
     ]
+
+
+def about_ends(datasets: Sequence[Mapping[str, object]]) -> list[str]:
+    """A sentence on values without density, from what each run says of its data set, if there are any."""
+    supports = [_supports(dataset.get("support")) for dataset in datasets]
+    if not any(supports):
+        return []
+    if any(each != supports[0] for each in supports):
+        return [
+            "The models differ in the values that a column can have: some give no density to values beyond "
+            "an end, and others do. run.json has the ends under `support`."
+        ]
+    each = [f"{name} {support.in_words}" for name, support in supports[0].items()]
+    return [f"Every value is {_first(each)}. Other values have no density, and are not drawn."]
+
+
+def _supports(values: object) -> dict[str, Support]:
+    """The supports that a run stores, by column; without any that is not as flowbench writes it."""
+    found = {}
+    for name, ends in typed(dict, values).items():
+        with suppress(TypeError, ValueError):
+            found[str(name)] = Support.of_ends(ends)
+    return found
 
 
 def find_objection(pitfalls: object, dataset: Mapping[str, object], test_rows: int) -> Objection | None:

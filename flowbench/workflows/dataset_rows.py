@@ -15,7 +15,7 @@ from flowbench.data.lattice import Lattice
 from flowbench.data.repeats import find_copies, unite_groups
 from flowbench.data.schema import REAL, Support
 from flowbench.encoding.dequantiser import Dequantiser, choose_dequantiser, parse_spacings
-from flowbench.encoding.support_map import SupportMap, around_cells, parse_supports
+from flowbench.encoding.support_map import SupportMap, parse_supports, to_cells
 from flowbench.errors import ConfigurationError, DataError, unknown_name
 from flowbench.evaluation.pitfalls import Pitfalls, find_pitfalls
 from flowbench.report.table_cautions import about_table
@@ -75,7 +75,7 @@ def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) 
     for name in given:
         if name not in names:
             raise ConfigurationError(f"`support`: {unknown_name('column', name, names)}")
-    supports = {name: _around_cells(each, lattices.get(name)) for name, each in given.items()}
+    supports = {name: _of_places(each, lattices.get(name), holds_ends=True) for name, each in given.items()}
     for name, each in supports.items():
         values = dataset.targets[:, names.index(name)]
         outside = np.flatnonzero(~each.holds(values))
@@ -92,12 +92,12 @@ def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) 
 
 def _found(values: NDArray[np.float64], lattice: Lattice | None) -> Support:
     """The support of a column's `values: (n,)`, real if one of them would lie outside another."""
-    found = _around_cells(infer_support(values)[0], lattice)
+    found = _of_places(infer_support(values)[0], lattice, holds_ends=False)
     return found if found.holds(values).all() else REAL
 
 
-def _around_cells(support: Support, lattice: Lattice | None) -> Support:
-    return support if lattice is None else around_cells(support, lattice)
+def _of_places(support: Support, lattice: Lattice | None, *, holds_ends: bool) -> Support:
+    return support if lattice is None else to_cells(support, lattice, holds_ends=holds_ends)
 
 
 def tell_pitfalls(

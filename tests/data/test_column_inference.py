@@ -314,7 +314,7 @@ def test_pbcseq_has_a_positive_column_and_a_mass_at_0() -> None:
         (np.random.default_rng(0).beta(1, 1, 500), Support(0, 1)),
         (np.random.default_rng(0).normal(size=500), REAL),
         (np.random.default_rng(0).normal(170, 8, 500), REAL),
-        (np.random.default_rng(0).poisson(3, 500).astype(float), POSITIVE),
+        (np.random.default_rng(0).poisson(3, 500).astype(float), Support(-0.5)),
         (np.random.default_rng(0).poisson(500, 500).astype(float), REAL),
         # Values on an end have a probability mass there, so that the end is no bound of a density.
         (np.random.default_rng(0).exponential(size=500) * (np.arange(500) % 5 > 0), REAL),

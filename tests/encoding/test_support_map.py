@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowbench.data.lattice import Lattice
 from flowbench.data.schema import Support
-from flowbench.encoding.support_map import SupportMap
+from flowbench.encoding.support_map import SupportMap, to_cells
 from flowbench.errors import ConfigurationError
 
 ENDS = {
@@ -140,3 +141,25 @@ def test_draws_never_leave_the_support() -> None:
     generator = np.random.default_rng(0)
     u = torch.from_numpy(generator.standard_cauchy((20_000, len(NAMES))) * 50)
     assert support().holds(support().to_rows(u)[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("support", "lattice", "holds_ends", "expected"),
+    [
+        (Support(0.0), Lattice(1.0), True, Support(-0.5)),
+        (Support(0.0), Lattice(1.0), False, Support(0.5)),
+        (Support(-0.5), Lattice(1.0), False, Support(-0.5)),
+        (Support(0.0, 10.0), Lattice(0.5), True, Support(-0.25, 10.25)),
+        (Support(0.0, 10.0), Lattice(0.5), False, Support(0.25, 9.75)),
+        (Support(-math.inf, 2.2), Lattice(1.0, 0.5), False, Support(-math.inf, 2.0)),
+    ],
+)
+def test_supports_of_places_are_those_of_whole_cells(
+    support: Support, lattice: Lattice, holds_ends: bool, expected: Support
+) -> None:
+    found = to_cells(support, lattice, holds_ends=holds_ends)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    # Every place of a cell inside has room, and no other value does.
+    for value, end in ((found.low, 1), (found.high, -1)):
+        if math.isfinite(value):
+            assert (value - (expected.low if end > 0 else expected.high)) * end < 0

@@ -9,8 +9,10 @@ import pytest
 import torch
 from scipy.integrate import quad
 
+from flowbench.cli.app import run_app
 from flowbench.data.schema import POSITIVE, Support
 from flowbench.errors import ConfigurationError, DataError
+from flowbench.report import write_report
 from flowbench.store import Run
 from flowbench.workflows.config import resolve
 from flowbench.workflows.fit import fit, resume
@@ -125,3 +127,21 @@ def test_what_does_not_fit_is_refused(home: Home, support: str, error: type[Exce
     with pytest.raises(error, match=says):
         fitted(home, {"data.support": support})
     assert (sorted(home.runs.iterdir()) if home.runs.exists() else []) == before
+
+
+def test_fit_and_report_say_which_columns_have_ends(
+    home: Home, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = ["fit", "table", "--model", "gaussian", "--home", str(home.path), "--name"]
+    small = [part for each in SMALL for part in ("--set", each)]
+    assert run_app([*line, "found", *small]) == 0
+    said = capfd.readouterr().err
+    # No waiting time is 0, so the least one with two decimals is 0.01.
+    assert "every value is waiting above 0.005, share above 0, count above -0.5: others" in said
+    assert run_app([*line, "none", "--support", "none", *small]) == 0
+    assert "every value" not in capfd.readouterr().err
+    page = tmp_path / "page"
+    text = write_report([home.run("found")], page).markdown.read_text(encoding="utf-8")
+    assert "Every value is waiting above 0.005, share above 0 and count above -0.5." in text
+    text = write_report([home.run("found"), home.run("none")], page).markdown.read_text(encoding="utf-8")
+    assert "The models differ in the values that a column can have" in text
