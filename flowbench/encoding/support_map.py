@@ -15,7 +15,10 @@ from flowbench.errors import ConfigurationError, unknown_name
 #: The share of a cell by which the ends of a support are beyond it: places in cells are rounded.
 ROOM = 1e-9
 
-#: The least median distance from an end that is a unit.
+#: The share of train rows that are nearer to an end than the unit. Measured:
+#: benchmarks/DEFAULTS.md#columns-with-ends.
+NEAR_SHARE = 0.1
+#: The least distance from an end that is a unit, and the least in units that is told apart.
 SMALLEST = 1e-300
 
 
@@ -24,9 +27,9 @@ class SupportMap(nn.Module):
 
     A column with two ends goes to log(a / b), with the distances a from the low and b from the high end. A
     column with one end goes to log(exp(a / s) - 1), the inverse of softplus, with the distance a from the end
-    and the median s of a in the train rows: far from the end it stays as it is, but for its unit. A high end
-    alone is the same with signs reversed. A column without ends stays as it is. So a model never gives
-    probability to values beyond an end, and never draws them.
+    and a small s: a tenth of the train rows are nearer to the end. Far from it a column stays as it is, but
+    for its unit. A high end alone is the same with signs reversed. A column without ends stays as it is. So a
+    model never gives probability to values beyond an end, and never draws them.
 
     `supports` has the support of columns by name; those that it leaves out are real. `low`, `high` and
     `unit`, the s of each column, `(d,)` float64, are saved with the model's weights.
@@ -90,7 +93,8 @@ class SupportMap(nn.Module):
         """Take the units of columns with one end from train rows `x: (n, d)`, which lie in the support."""
         for number in self._has_one_end.nonzero().flatten().tolist():
             end = self.low[number] if self.low[number].isfinite() else self.high[number]
-            unit = (x[:, number] - end).abs().median()
+            near = max(1, round(NEAR_SHARE * len(x)))
+            unit = (x[:, number] - end).abs().kthvalue(near).values
             # Of distances whose reciprocal overflows, none is a unit.
             self.unit[number] = unit if unit > SMALLEST else 1.0
 
@@ -104,7 +108,7 @@ class SupportMap(nn.Module):
         held, one, both = self.holds(x), self._has_one_end, self._has_both_ends
         side = self._side
         # Numbers that do not count stand in where others would have no finite derivative.
-        far = torch.where(held & one, side * (x - self._end) / self.unit, 1.0)
+        far = torch.where(held & one, side * (x - self._end) / self.unit, 1.0).clamp(min=SMALLEST)
         bent = torch.log(-torch.expm1(-far))
         below = torch.where(held & both, x - self.low, 1.0).log()
         above = torch.where(held & both, self.high - x, 1.0).log()
