@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "claims.webp"
 #: The claim, the title of one of its charts, and what the panel shows.
 PANELS = (
     ("spirals", "latent-ode, clockwise, 30 points seen", "a spiral, seen at 30 irregular times"),
-    ("hopper", "Extrapolation, 10% seen: height", "a falling hopper, foretold by a latent ODE"),
+    ("hopper", "Extrapolation, 10% seen: height", "a falling hopper, predicted by a latent ODE"),
     ("memory", "ODE network: saved by autograd", "memory of a training step"),
     ("adaptive-depth", "classifier (a)", "one network, solved at many tolerances"),
 )

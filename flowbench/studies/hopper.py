@@ -1,4 +1,4 @@
-"""A latent ODE that fills in and foretells a simulated hopper (Rubanova et al. 2019, table 3)."""
+"""A latent ODE that fills in and extrapolates a simulated hopper (Rubanova et al. 2019, table 3)."""
 
 import hashlib
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ PUBLISHED: dict[Task, dict[int, float]] = {
     "interpolation": {10: 0.360, 20: 0.295, 30: 0.300, 50: 0.285},
     "extrapolation": {10: 1.441, 20: 1.400, 30: 1.175, 50: 1.258},
 }
-#: Steps of a window that is filled in. Episodes are foretold from their first half.
+#: Steps of a window that is filled in. Episodes are extrapolated from their first half.
 WINDOW = 100
 #: The seed and the number of the paper's episodes, and the sha256 of ours, float32, from MuJoCo 3.17.
 SEED, EPISODES = 123, 10_000
