@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from flowbench.data.lattice import Lattice
 from flowbench.data.schema import REAL, Support
@@ -127,7 +127,8 @@ class SupportMap(nn.Module):
             return u, u.new_zeros(()).expand_as(u)
         one, both, side = self._has_one_end, self._has_both_ends, self._side
         turned = side * u
-        far = softplus(turned, threshold=math.inf)
+        # Softplus, without overflow.
+        far = -logsigmoid(-turned)
         single = self._end + side * self.unit * far
         width = torch.where(both, self.high - self.low, 1.0)
         log_share, log_rest = logsigmoid(u), logsigmoid(-u)

@@ -61,9 +61,7 @@ def test_no_model_draws_outside_and_scores_say_why_there_is_no_density(
     waiting, share, count = drawn.x.T
     assert (waiting > 0).all() and ((share > 0) & (share < 1)).all()
     assert (count >= 0).all() and (count == count.round()).all()
-    # A flow that has hardly learnt may draw a number that float64 does not hold.
-    finite = np.isfinite(drawn.x).all(1)
-    assert finite.mean() > 0.99 and np.isfinite(drawn.log_prob[finite]).all()
+    assert np.isfinite(drawn.log_prob).all()
     asked = pd.DataFrame(
         {"waiting": [-1.0, 1.0, 1.0, 1.0], "share": [0.5, 1.0, 0.5, 0.5], "count": [1, 1, -2, 1]}
     )
