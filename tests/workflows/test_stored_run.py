@@ -154,7 +154,7 @@ def as_before(run: Run) -> None:
         kept = {
             name.removeprefix("encoder."): tensor
             for name, tensor in tensors.items()
-            if "dequantiser" not in name and not name.startswith("encoder/")
+            if not {"dequantiser", "support"} & set(name.split(".")) and not name.startswith("encoder/")
         }
         metadata.pop("encoder_seconds", None)
         save(kept, metadata)
