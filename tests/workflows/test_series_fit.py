@@ -186,7 +186,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         resume_series(run)
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, runs: dict[str, Run]) -> None:
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "rnn-dt")) for name in SERIES_MODELS.names()],
+)
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, runs: dict[str, Run], model: str) -> None:
     settings = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
     command = [
         sys.executable,
@@ -195,7 +199,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, runs: dict[str, 
         "fit",
         "gaussian-process",
         "--model",
-        "rnn-dt",
+        model,
         "--name",
         "k",
     ]
@@ -212,7 +216,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, runs: dict[str, 
     run = Run(folder)
     if run.info["status"] != "finished":
         resume_series(run)
-    whole, again = (each.load_model()[0] for each in (runs["rnn-dt"], run))
+    whole, again = (each.load_model()[0] for each in (runs[model], run))
     assert all(np.array_equal(whole[key], again[key], equal_nan=True) for key in whole)
 
 
