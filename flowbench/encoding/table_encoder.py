@@ -116,6 +116,12 @@ class TableEncoder(nn.Module):
         x, slope = self.support.to_rows(z)
         return x, log_det + slope.sum(1)
 
+    def whole_box(self, box: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+        """A `box`, low and high of each of the d columns, enlarged to whole cells and cut at the support."""
+        ends = zip(self.support.low.tolist(), self.support.high.tolist(), strict=True)
+        whole = zip(self.dequantiser.whole_cells(box), ends, strict=True)
+        return tuple((max(low, least), min(high, most)) for (low, high), (least, most) in whole)
+
     def check_support(self, x: Tensor) -> None:
         """Raise `DataError`, which names the first value, if rows `x: (n, d)` lie outside the support."""
         outside = ~self.support.holds(x)

@@ -183,11 +183,11 @@ def _grid(model: DensityModel, dataset: Dataset, options: EvaluationOptions) -> 
 
 
 def _box(model: DensityModel, dataset: Dataset) -> tuple[tuple[float, float], ...]:
-    """The box of a table's two columns, cut where cells end; a given comes first."""
+    """The box of a table's two columns, cut where cells and the support end; a given comes first."""
     if dataset.context is None:
-        return model.encoder.dequantiser.whole_cells(data_box(dataset.rows))
+        return model.encoder.whole_box(data_box(dataset.rows))
     given, target = data_box(dataset.context), data_box(dataset.targets)
-    return (*given, *model.encoder.dequantiser.whole_cells(target))
+    return (*given, *model.encoder.whole_box(target))
 
 
 def _trajectory(

@@ -77,7 +77,7 @@ def tabulate_slice_planes(
     high = np.maximum(np.quantile(drawn, 1 - TAIL, axis=1), own)
     reach = SIDE_MARGIN * (high - low)
     boxes = [
-        model.encoder.dequantiser.whole_cells(tuple(zip(*ends, strict=True)))
+        model.encoder.whole_box(tuple(zip(*ends, strict=True)))
         for ends in zip((low - reach).tolist(), (high + reach).tolist(), strict=True)
     ]
     sides = np.array([grid_axes(box, SIDE) for box in boxes])

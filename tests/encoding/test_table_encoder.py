@@ -145,6 +145,13 @@ def test_rows_outside_the_support_have_no_density(chain: list[str]) -> None:
     assert encoder.support.holds(drawn).all()
 
 
+def test_a_box_has_whole_cells_and_ends_with_the_support() -> None:
+    encoder = untrained([])
+    count, x, height = encoder.whole_box(((-3.0, 4.2), (-2.0, 5.0), (9.0, 9.2)))
+    assert count == pytest.approx((-0.5, 4.5)) and x == (0.0, 5.0)
+    assert height == pytest.approx((8.98, 9.28))
+
+
 @pytest.mark.parametrize("shape", [(5, 2), (5, 4), (3,), (1, 5, 3)])
 def test_rows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     encoder, x = fitted(["standardise"]), torch.zeros(shape, dtype=torch.float64)
