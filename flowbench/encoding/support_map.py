@@ -86,8 +86,8 @@ class SupportMap(nn.Module):
         return bool((self.low.isfinite() | self.high.isfinite()).any())
 
     def holds(self, x: Tensor) -> Tensor:
-        """Which cells of `x: (n, d)` lie in their column's support: `(n, d)`."""
-        return (x > self.low) & (x < self.high)
+        """Which cells of `x: (n, d)` lie in their support: `(n, d)`; all of a column without ends."""
+        return ((x > self.low) & (x < self.high)) | ~(self._has_one_end | self._has_both_ends)
 
     def fit(self, x: Tensor) -> None:
         """Take the units of columns with one end from train rows `x: (n, d)`, which lie in the support."""

@@ -116,6 +116,9 @@ def test_columns_without_ends_stay_as_they_are() -> None:
     x = torch.randn(5, len(NAMES), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for mapped, log_slope in (free.to_line(x), free.to_rows(x)):
         assert torch.equal(mapped, x) and not log_slope.any()
+    # Nor is it asked there whether a cell is a number; that is the affair of what follows.
+    odd = torch.full_like(x, math.nan)
+    assert free.holds(odd).all() and support().holds(odd).tolist()[0] == [name == "free" for name in NAMES]
     mixed = support()
     assert torch.equal(mixed.to_rows(x)[0][:, 0], x[:, 0])
 
