@@ -55,6 +55,10 @@ class ReadingOptions:
         str | None,
         typer.Option(help="Columns whose values are numbers as they stand, whatever they look like."),
     ] = None
+    categories: Annotated[
+        str | None,
+        typer.Option(help="Columns whose values are levels without an order, such as codes."),
+    ] = None
     group: Annotated[
         str | None, typer.Option(help="Keep rows that agree in this column in one part of the split.")
     ] = None
@@ -62,14 +66,17 @@ class ReadingOptions:
     def given(self) -> dict[str, Any]:
         """The options that were given, as `flowbench.data.ReadOptions` takes them.
 
-        Raises `ConfigurationError` if `keep` is no list of names.
+        Raises `ConfigurationError` if `keep` or `categories` is no list of names.
         """
-        values = vars(self) | {"keep": split_names(self.keep, "--keep")}
+        values = vars(self) | {
+            "keep": split_names(self.keep, "--keep"),
+            "categories": split_names(self.categories, "--categories"),
+        }
         return {name: value for name, value in values.items() if value is not None}
 
 
 #: Reading options that a command has only if it fits: the others split no table and drop no rows of it.
-ONLY_FOR_FITS = ("missing", "group")
+ONLY_FOR_FITS = ("missing", "group", "categories")
 
 
 @dataclass(frozen=True)

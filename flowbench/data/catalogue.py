@@ -176,7 +176,10 @@ def _load_file(
             _check_can_be_fitted(table, reading.keep or ())
     return Dataset(
         table_stem(file),
-        tuple(Column(name, type=table.types[name]) for name in table.names),
+        tuple(
+            Column(name, "categorical" if name in table.categories else "continuous", type=table.types[name])
+            for name in table.names
+        ),
         table.rows,
         provenance,
         notes=table.notes,
@@ -200,12 +203,12 @@ def _check_can_be_fitted(table: Table, keep: Sequence[str]) -> None:
     varies = np.ptp(table.rows, axis=0) > 0
     constant = [name for name, kept in zip(table.names, varies, strict=True) if not kept]
     if constant:
-        value = table.rows[0, table.names.index(constant[0])]
+        value = _shown(table, constant[0], float(table.rows[0, table.names.index(constant[0])]))
         also = f"; so are {', '.join(f'`{name}`' for name in constant[1:])}" if constant[1:] else ""
         hint = leave_out_hint(table.names, constant) or "give a table with columns that vary"
-        raise DataError(f"column `{constant[0]}` is constant: {value:g} from row 1 to row {n}{also}; {hint}")
+        raise DataError(f"column `{constant[0]}` is constant: {value} from row 1 to row {n}{also}; {hint}")
     for name, values in zip(table.names, table.rows.T, strict=True):
-        if name not in keep and (markers := find_markers(values)):
+        if name not in (*keep, *table.categories) and (markers := find_markers(values)):
             each = [
                 f"row {_row(table, marker.row)}: {_shown(table, name, marker.value)}"
                 + (f" (as {marker.count:,} cells are)" if marker.count > 1 else "")
@@ -229,7 +232,8 @@ def _row(table: Table, number: int) -> int:
 def _shown(table: Table, name: str, value: float) -> str:
     """A value in the notation of its column."""
     kind = table.types.get(name)
-    return str(kind.text(np.array([value]))[0]) if kind is not None and kind.unit else _exact(value)
+    has_notation = kind is not None and (kind.unit or kind.levels)
+    return str(kind.text(np.array([value]))[0]) if kind is not None and has_notation else _exact(value)
 
 
 def _exact(value: float) -> str:

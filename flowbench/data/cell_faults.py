@@ -90,6 +90,8 @@ def _fault(cells: Cells, may_be_missing: bool, may_leave_out: bool) -> _Fault | 
         )
     text = shown(cells.text(row))
     remedy = "turn text into numbers"
+    if not np.isfinite(cells.numbers).any() and may_leave_out:
+        remedy += ", or name the column with `--categories`"
     if cells.is_typed and is_plain_number(text):
         return _Fault("text", row + 1, f"`{text}` is text, not a number", int(foreign.sum()), remedy)
     if text.startswith(COMMENTS):

@@ -144,6 +144,12 @@ def _of_arrow(
     if pa.types.is_run_end_encoded(values.type):
         values = pa.chunked_array([compute.run_end_decode(chunk) for chunk in values.chunks])
     kind = values.type
+    if expected is not None and expected.levels is not None:
+        # Text is a level there, even if it looks like a number.
+        typed = True
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+            values = values.cast(pa.string())
+            kind = values.type
     if pa.types.is_integer(kind):
         exact = values.to_numpy() if not values.null_count else values.fill_null(0).to_numpy()
         cells = _without(_of_integers(exact, values, str(kind)), reading)

@@ -46,7 +46,7 @@ def infer_column(name: str, cells: Cells, values: ColumnValues, kind: Kind | Non
     `values` are those of its `cells`. Missing cells decide nothing, nor does the order of the rows. A `kind`
     must be one that the values can have.
     """
-    found, why = _kind(name, cells.type, values)
+    found, why = infer_kind(name, cells.type, values)
     if kind is not None:
         found, why = kind, ""
     missing = int(cells.is_missing.sum())
@@ -66,8 +66,8 @@ def infer_column(name: str, cells: Cells, values: ColumnValues, kind: Kind | Non
     return schema.saying(*_oddities(cells, values))
 
 
-def _kind(name: str, type_: ColumnType, values: ColumnValues) -> tuple[Kind, str]:
-    """The kind of a column, and the evidence for it."""
+def infer_kind(name: str, type_: ColumnType, values: ColumnValues) -> tuple[Kind, str]:
+    """The kind of the column `name` with these values, and the evidence for it in words."""
     k = len(values.distinct)
     if k == 0:
         return "constant", "no cell holds a value"
@@ -112,12 +112,17 @@ def _kind_of_numbers(name: str, type_: ColumnType, values: ColumnValues) -> tupl
     if why := why_identifier(name, numbers):
         return "identifier", why
     # A probability mass at each value describes so few of them better than a density does.
-    if k <= MOST_LEVELS and np.median(values.counts) >= FEW_CELLS:
+    if are_few(values.counts):
         return "ordinal", f"{'whole ' * whole}numbers {ends}, only {k} distinct"
     lattice = lattice_of_repeats(numbers)
     if whole and low >= 0 and lattice is not None and lattice.step == 1:
         return "count", f"whole numbers {ends}, {k:,} distinct"
     return "continuous", f"{'whole ' * whole}numbers {ends}, {k:,} of {n:,} distinct"
+
+
+def are_few(counts: NDArray[np.int64]) -> bool:
+    """Whether distinct values with these `counts: (k,)` are few, and most of them in several cells."""
+    return len(counts) <= MOST_LEVELS and bool(np.median(counts) >= FEW_CELLS)
 
 
 def _numeric(schema: ColumnSchema, numbers: Floats) -> ColumnSchema:

@@ -31,7 +31,8 @@ class ColumnType:
     `storage` is Arrow's name of the type. Dates are learnt as days since 1970-01-01, timestamps as seconds
     since then, and times of day as seconds since midnight. `decimals` is the number of decimals to which all
     values are rounded, and `step` the spacing of times in seconds. `format` is the format of dates and times
-    in CSV (`strftime`). `mark` is a sign beside the numbers, such as "%".
+    in CSV (`strftime`). `mark` is a sign beside the numbers, such as "%". Text and truth values are learnt as
+    the places of their `levels`, from 0; a level that is not among these is `UNKNOWN_LEVEL`.
     """
 
     storage: str = "float64"
@@ -39,20 +40,25 @@ class ColumnType:
     step: float | None = None
     format: str | None = None
     mark: str | None = None
+    levels: tuple[str, ...] | None = None
 
     @classmethod
     def of_values(cls, values: Mapping[str, Any]) -> Self:
         """The type from plain values of `to_values`; raises `ValueError` or `TypeError` for anything else."""
-        found = cls(**values)
-        wanted = (str, int | None, int | float | None, str | None, str | None)
-        each = (found.storage, found.decimals, found.step, found.format, found.mark)
+        levels = values.get("levels")
+        found = cls(**{**values, "levels": tuple(levels) if isinstance(levels, list) else levels})
+        wanted = (str, int | None, int | float | None, str | None, str | None, tuple | None)
+        each = (found.storage, found.decimals, found.step, found.format, found.mark, found.levels)
         if not all(isinstance(value, kind) for value, kind in zip(each, wanted, strict=True)):
             raise ValueError(f"{values} is no type of a column")
+        if not all(isinstance(level, str) for level in found.levels or ()):
+            raise ValueError(f"{values} has levels that are no text")
         return found
 
     def to_values(self) -> dict[str, Any]:
         """Plain values, without those that are None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        return found | ({"levels": list(self.levels)} if self.levels is not None else {})
 
     @property
     def is_integer(self) -> bool:
@@ -71,7 +77,7 @@ class ColumnType:
     @property
     def rounds(self) -> bool:
         """Whether the column can hold only some numbers, to which others are rounded."""
-        return self.storage != "float64" or self.decimals is not None
+        return self.levels is None and (self.storage != "float64" or self.decimals is not None)
 
     def restore(self, values: Floats) -> Floats:
         """The numbers nearest to `values: (n,)` that the column can hold; times of day wrap at midnight."""
@@ -99,6 +105,9 @@ class ColumnType:
 
         Dates and times are `datetime64`; times of day are seconds.
         """
+        if self.levels is not None:
+            named = self.named(values)
+            return named == "true" if self.storage == "bool" else named
         if not np.isfinite(values).all():
             return values
         if self.is_integer:
@@ -114,7 +123,12 @@ class ColumnType:
         return self.counted(values) if self.unit else values
 
     def counted(self, values: Floats) -> NDArray[Any]:
-        """Restored `values: (n,)` as numbers in the column's `unit`, integers if all are whole."""
+        """Restored `values: (n,)` as numbers in the column's `unit`, integers if all are whole.
+
+        Those of a column with levels are text.
+        """
+        if self.levels is not None:
+            return self.named(values)
         if self.unit is None:
             return self.typed(values)
         whole = bool(np.all(values == np.rint(values)))
@@ -122,6 +136,8 @@ class ColumnType:
 
     def text(self, values: Floats) -> NDArray[Any]:
         """Restored `values: (n,)` as in a CSV file: dates and times as text, integers as integers."""
+        if self.levels is not None:
+            return self.named(values)
         if self.unit is None:
             return self.typed(values) if self.is_integer else values
         if self.format is None or not np.isfinite(values).all():
@@ -134,7 +150,21 @@ class ColumnType:
             return np.array([int(each) for each in stamps.strftime(self.format)], dtype=np.int64)
         return np.array(stamps.strftime(self.format), dtype=object)
 
+    def named(self, values: Floats) -> NDArray[Any]:
+        """The levels at the places `values: (n,)`, as text; raises `ValueError` for another number."""
+        places = values.astype(np.int64)
+        levels = np.array([*(self.levels or ()), ""], dtype=object)
+        if (
+            not np.array_equal(places, values)
+            or places.min(initial=0) < 0
+            or places.max(initial=0) >= len(levels) - 1
+        ):
+            raise ValueError("the numbers are not the places of levels")
+        return levels[places]
 
+
+#: A level that the column's type does not know.
+UNKNOWN_LEVEL = -1.0
 #: A plain number.
 FLOAT64 = ColumnType()
 

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 class Column:
     """The name of a column, the kind of its values and the interval they lie in (data units).
 
+    A categorical column has few values, its levels: numbers, or the places of the levels that `type` names.
     `type` is the type and notation of the values in the column's table.
     """
 
     name: str
-    kind: Literal["continuous"] = "continuous"
+    kind: Literal["continuous", "categorical"] = "continuous"
     support: tuple[float, float] = (-math.inf, math.inf)
     type: ColumnType = FLOAT64
 

@@ -31,7 +31,8 @@ class ReadOptions(Options):
     digits. `encoding` is that of the text. `date_format` is one or several formats of dates (`strptime`).
     `missing_values` are further texts of missing cells. `missing` says what is done with rows that have
     missing cells: "refuse", the default, or "drop". Columns named in `keep` are read as plain numbers,
-    whatever they look like. Rows with the same cell in the column `group` stay in one part of the split.
+    whatever they look like. The values of columns named in `categories` are levels, each with a probability.
+    Rows with the same cell in the column `group` stay in one part of the split.
     """
 
     header: Literal["yes", "no"] | None = None
@@ -43,6 +44,7 @@ class ReadOptions(Options):
     missing_values: tuple[str, ...] | None = None
     missing: Literal["refuse", "drop"] | None = None
     keep: tuple[str, ...] | None = None
+    categories: tuple[str, ...] | None = None
     group: str | None = None
 
     @field_validator("separator")

@@ -14,6 +14,13 @@ from flowbench.data.cells import Cells
 from flowbench.data.column_type import FLOAT64, ColumnType
 from flowbench.data.files import TableFile
 from flowbench.data.formats import read_raw_table, reading_errors
+from flowbench.data.level_reading import (
+    are_levels,
+    describe_levels,
+    is_of_levels,
+    read_known_levels,
+    read_levels,
+)
 from flowbench.data.raw_table import RawTable
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
@@ -27,7 +34,9 @@ class Table:
 
     `types` are the types and notations of the columns in the file. `notes` are sentences on what reading
     guessed or left out. `row_numbers: (n,)` are the rows' numbers in the file, from 0, if some were dropped.
-    `groups: (n,)` number the cells of the column that groups rows, if there is one.
+    `categories` names the columns of few levels: those of text hold the places of their levels, as their type
+    says, and those of numbers the numbers. `groups: (n,)` number the cells of the column that groups rows, if
+    there is one.
     """
 
     names: tuple[str, ...]
@@ -36,6 +45,7 @@ class Table:
     notes: tuple[str, ...] = ()
     row_numbers: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
+    categories: tuple[str, ...] = ()
 
 
 def read_table(
@@ -48,9 +58,10 @@ def read_table(
 ) -> Table:
     """Read a table file of any format in `flowbench.data.files.KINDS`; only `columns`, in this order.
 
-    Without `columns`, those that only number or name the rows are left out, with a note. `types` are the
-    known types of columns, by name. `may_leave_out` says whether errors may advise to leave columns out; a
-    model that needs all columns sets it to false.
+    Without `columns`, those that only number or name the rows are left out, with a note. Columns of text or
+    of truth values are read as the places of their levels. `types` are the known types of columns, by name.
+    `may_leave_out` says whether errors may advise to leave columns out; a model that needs all columns sets
+    it to false.
 
     Raises `DataError` for a file that cannot be read, for repeated names, for no rows, and for cells that are
     missing, infinite or not numbers. The error names the file, and the column and row (from 1, without the
@@ -60,6 +71,8 @@ def read_table(
     file = path if isinstance(path, TableFile) else TableFile.of(path)
     chosen = read_columns(file, columns, reading, types)
     with reading_errors(file):
+        if types is None:
+            chosen = _with_levels(chosen, reading.categories or (), named=columns is not None)
         return _checked_table(chosen, reading, may_leave_out)
 
 
@@ -98,6 +111,8 @@ def read_columns(
         _check_names(names, None if columns is None else [*columns, *aside])
         if reading.keep:
             select_columns(names, reading.keep, f"{file}: `--keep`")
+        if reading.categories:
+            select_columns(names, reading.categories, f"{file}: `--categories`")
         for name, option in aside.items():
             select_columns(names, [name], f"{file}: `{option}`")
         if raw.n_rows == 0 or not names:
@@ -154,6 +169,8 @@ def _as_expected(cells: Cells, expected: ColumnType | None, has_signs: bool) -> 
     """`cells`, with a fault or a note if they are not of the type that was `expected`."""
     if expected is None or cells.fault is not None:
         return cells
+    if expected.levels is not None:
+        return read_known_levels(cells, expected)
     if not np.isfinite(cells.numbers).any():
         return replace(cells, type=expected)
     if cells.type.unit != expected.unit and expected.unit == "days since 1970-01-01":
@@ -282,6 +299,26 @@ def _repeated(names: Sequence[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
+def _with_levels(columns: Columns, wanted: Sequence[str], *, named: bool) -> Columns:
+    """The same `columns`, those of text as the places of their levels; names of rows are left out.
+
+    The user wants the columns `wanted` to be categories. The user has `named` all columns, or else a column
+    that cannot be read so is left out with a note.
+    """
+    text = {
+        name: read_levels(name, each, wanted=name in wanted)
+        for name, each in columns.cells.items()
+        if is_of_levels(each)
+    }
+    unfit = {name: each.fault for name, each in text.items() if each.fault is not None}
+    kept = {name: text.get(name, each) for name, each in columns.cells.items()}
+    notes = list(columns.notes)
+    if not named and len(unfit) < len(kept):
+        kept = {name: each for name, each in kept.items() if name not in unfit}
+        notes += [f"column `{name}` is left out: {why}" for name, why in unfit.items()]
+    return replace(columns, cells=kept, notes=tuple(notes))
+
+
 def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) -> Table:
     n = len(next(iter(columns.cells.values())).numbers)
     kept, notes = None, list(columns.notes)
@@ -306,4 +343,30 @@ def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) 
         groups = group_numbers(columns.aside[reading.group])
         groups = groups if kept is None else groups[kept]
     types = {name: each.type for name, each in columns.cells.items()}
-    return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups)
+    categories = _categories(dict(zip(columns.cells, rows.T, strict=True)), types, reading)
+    notes += [
+        describe_levels(name, values, types[name])
+        for name, values in zip(columns.cells, rows.T, strict=True)
+        if name in categories
+    ]
+    return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups, categories)
+
+
+def _categories(
+    columns: Mapping[str, Floats], types: Mapping[str, ColumnType], reading: ReadOptions
+) -> tuple[str, ...]:
+    """The names of the categorical columns: of text, or of few numbers.
+
+    Columns of few numbers are categories beside others only. Where all columns are categories, they are
+    numbers with a spacing.
+    """
+    told = {*(reading.categories or ()), *(name for name, each in types.items() if each.levels is not None)}
+    numbers = {
+        name
+        for name, values in columns.items()
+        if name not in told and name not in (reading.keep or ())
+        if types[name].unit is None and are_levels(values)
+    }
+    if len(told) + len(numbers) == len(columns):
+        numbers.clear()
+    return tuple(name for name in columns if name in told or name in numbers)

@@ -706,7 +706,14 @@ add(
     refuses="is not a number",
 )
 add("Fortran's exponents", "t.csv", "m,b\n1.5D+03,2\n" * 20, refuses="`1.5D+03` is not a number")
-add("true and false", "t.csv", "m,b\n" + "true,1.5\nfalse,2.5\n" * 20, refuses="is not a number")
+add(
+    "true and false",
+    "t.csv",
+    "m,b\n" + "".join(f"{'true' if v > 0 else 'false'},{v:.4f}\n" for v in X[:, 1]),
+    names=("m", "b"),
+    rows=np.c_[(X[:, 1] > 0).astype(float), X[:, 1]],
+    says="column `m` holds 2 categories: `false`, `true`",
+)
 add(
     "percent",
     "t.csv",
@@ -1298,6 +1305,7 @@ add(
     "n,b\n" + "".join(f"{9 if i == 3 else i % 5},{v:.4f}\n" for i, v in enumerate(X[:, 1])),
     names=("n", "b"),
     rows=np.c_[np.where(np.arange(N) == 3, 9, np.arange(N) % 5), X[:, 1]],
+    says="`--keep n` learns it as a number",
 )
 add(
     "an identifier that is kept",

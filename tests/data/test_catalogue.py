@@ -11,6 +11,7 @@ import pytest
 
 from flowbench.data import catalogue, describe_dataset, list_datasets, load_dataset
 from flowbench.data.files import TableFile
+from flowbench.data.read_options import ReadOptions
 from flowbench.data.sklearn_tables import SKLEARN_TABLES
 from flowbench.data.table_reading import read_table
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError
@@ -111,12 +112,26 @@ def test_own_table_by_name_and_by_path(folder: Path, monkeypatch: pytest.MonkeyP
     assert load_dataset("mine.csv").rows.shape == (20, 2)
 
 
-def test_penguins_are_refused_for_now(folder: Path) -> None:
-    with pytest.raises(DataError, match="column `species`, row 1: `Adelie` is not a number"):
-        load_dataset("penguins", folder=folder)
-    measured = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"]
+def test_penguins_have_categories_and_gaps(folder: Path) -> None:
     with pytest.raises(DataError, match="column `bill_length_mm`, row 4: the cell is missing"):
-        load_dataset("penguins", columns=measured, folder=folder)
+        load_dataset("penguins", folder=folder)
+    found = load_dataset("penguins", folder=folder, reading=ReadOptions(missing="drop"))
+    kinds = {column.name: column.kind for column in found.columns}
+    assert [name for name, kind in kinds.items() if kind == "categorical"] == [
+        "species",
+        "island",
+        "sex",
+        "year",
+    ]
+    species = found.columns[0].type
+    assert species.levels == ("Adelie", "Chinstrap", "Gentoo")
+    # The file lists the species one after another.
+    codes = found.rows[:, 0]
+    assert (np.diff(codes)[np.diff(codes) != 0] == [2, -1]).all()
+    assert set(found.rows[:, 7]) == {2007, 2008, 2009}
+    assert "column `year` holds 3 categories: `2007`, `2008`, `2009`; `--keep year` learns it as a number" in (
+        found.notes
+    )
 
 
 def test_constant_column(tmp_path: Path) -> None:

@@ -222,13 +222,14 @@ def test_binary_formats_name_the_first_fault(tmp_path: Path, kind: str, bad: flo
 
 def test_every_unfit_column_is_listed(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("a,b,c,d\n1,2,inf,x\n3,,5,y\n")
+    path.write_text("a,b,c,d\n1,2,inf,5 kg\n3,,5,6 kg\n")
     with pytest.raises(DataError) as caught:
         read_table(path)
     assert str(caught.value) == (
         f"{path}: column `b`, row 2: the cell is missing; also unfit: `c` (row 1), `d` (row 1); "
         "fill in missing cells, or leave their rows out with `--missing drop`; replace infinite values; "
-        "turn text into numbers; or leave out what cannot be used with `--columns a`"
+        "turn text into numbers, or name the column with `--categories`; or leave out what cannot be used with "
+        "`--columns a`"
     )
 
 
@@ -245,7 +246,7 @@ def test_long_cells_and_lists_are_cut_short(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "column", [pa.array([True, False]), pa.array(["1", "2"]), pa.array([[1], [2]]), pa.array([None, None])]
+    "column", [pa.array(["x"]), pa.array(["1", "2"]), pa.array([[1], [2]]), pa.array([None, None])]
 )
 def test_parquet_columns_that_are_no_numbers(tmp_path: Path, column: pa.Array) -> None:
     path = tmp_path / "t.parquet"
@@ -525,4 +526,5 @@ def test_a_plain_csv_is_read_without_a_word(plain: tuple[Names, list[list[str]]]
     assert found.names == columns
     expected = np.array([[float(cell) for cell in row] for row in cells])
     np.testing.assert_array_equal(found.rows, expected)
-    assert found.notes == ()
+    # Of a column that holds only a few numbers, a word is said.
+    assert all("categories: " in note for note in found.notes)

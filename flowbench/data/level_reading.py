@@ -1,0 +1,101 @@
+"""Columns of text and truth values, read as the places of their levels."""
+
+import re
+import shlex
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowbench.data.cell_faults import join_names, shown
+from flowbench.data.cells import Cells
+from flowbench.data.column_inference import MOST_LEVELS, are_few, infer_kind
+from flowbench.data.column_type import UNKNOWN_LEVEL, ColumnType
+from flowbench.data.column_values import values_of
+
+#: More levels than `MOST_LEVELS` are taken for categories if they hold this many cells each, on average.
+FEWEST_CELLS = 5
+#: Text that may be a number with a sign or a unit, a date, or a number in a notation that is not known.
+_NUMBER_LIKE = re.compile(r"^\W*\d[\d.,:/'\s]*\W?[^\W\d]{0,5}([+-]?\d+)?\W*$|^0x[0-9a-fA-F]+$")
+#: A note names at most this many levels.
+_MOST_NAMED = 5
+
+
+def is_of_levels(cells: Cells) -> bool:
+    """Whether a column holds text or truth values, and no number."""
+    if cells.fault is not None or np.isfinite(cells.numbers).any() or not cells.is_foreign.any():
+        return False
+    if cells.source is None:
+        return True
+    import pyarrow as pa
+
+    kind = cells.source.type.value_type if pa.types.is_dictionary(cells.source.type) else cells.source.type
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean))
+
+
+def read_levels(name: str, cells: Cells, *, wanted: bool = False) -> Cells:
+    """The `cells` of a column of text as the places of its levels.
+
+    The levels are sorted, so that the order of the rows does not matter. Missing cells are no level. If the
+    text names rows, or has so many levels that nothing can be learnt of most, the column gets a fault. Text
+    that may mean numbers, such as 5 kg, stays text, which the caller refuses. The user may say that levels
+    are `wanted` all the same.
+    """
+    values = values_of(cells)
+    levels = tuple(str(each) for each in values.distinct)
+    if not levels or int(values.counts.sum()) == 1:
+        return cells
+    if not wanted:
+        if sum(bool(_NUMBER_LIKE.match(level)) for level in levels) >= len(levels) / 2:
+            return cells
+        kind, why = infer_kind(name, cells.type, values)
+        if kind == "identifier":
+            return replace(cells, fault=f"it names the rows: {why}; `--categories` learns what it names")
+        known = int(values.counts.sum())
+        if len(levels) > MOST_LEVELS and known < FEWEST_CELLS * len(levels):
+            fault = (
+                f"its text has {len(levels):,} levels in {known:,} cells, too few of each to learn from; "
+                "`--categories` learns what it names"
+            )
+            return replace(cells, fault=fault)
+    storage = "bool" if values.declared == "boolean" else "string"
+    numbers = np.where(values.codes >= 0, values.codes.astype(np.float64), np.nan)
+    return replace(cells, numbers=numbers, type=ColumnType(storage, levels=levels))
+
+
+def read_known_levels(cells: Cells, expected: ColumnType) -> Cells:
+    """The `cells` as the places of the levels that are known; another text is `UNKNOWN_LEVEL`.
+
+    Numbers are read as their text, which a column of levels that look like numbers needs.
+    """
+    levels = expected.levels or ()
+    values = values_of(cells)
+    place = {level: float(number) for number, level in enumerate(levels)}
+    texts = [str(each) if isinstance(each, str) else _text(each) for each in values.plain()]
+    found = np.array([place.get(text, UNKNOWN_LEVEL) for text in texts] + [np.nan])
+    numbers: NDArray[np.float64] = found[values.codes]
+    missing = cells.is_missing & np.isnan(numbers)
+    return replace(cells, numbers=numbers, missing=missing, type=expected, notes=(), is_typed=False)
+
+
+def are_levels(numbers: NDArray[np.float64]) -> bool:
+    """Whether finite `numbers: (n,)` are 0 and 1 alone, or so few that each is a level."""
+    distinct, counts = np.unique(numbers, return_counts=True)
+    if len(distinct) == 1:
+        return False
+    return are_few(counts) or np.array_equal(distinct, [0, 1])
+
+
+def describe_levels(name: str, numbers: NDArray[np.float64], type_: ColumnType) -> str:
+    """A sentence on a categorical column: which levels it has."""
+    distinct = np.unique(numbers)
+    named = [f"`{shown(level)}`" for level in type_.text(distinct[:_MOST_NAMED])]
+    more = f" and {len(distinct) - _MOST_NAMED:,} more" if len(distinct) > _MOST_NAMED else ""
+    text = f"column `{name}` holds {len(distinct):,} categories: {', '.join(named)}{more}"
+    if type_.levels is not None:
+        return text
+    return f"{text}; `--keep {shlex.quote(join_names([name]))}` learns it as a number"
+
+
+def _text(number: float) -> str:
+    return f"{number:.0f}" if number == np.rint(number) and abs(number) < 1e15 else repr(number)
