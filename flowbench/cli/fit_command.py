@@ -136,6 +136,11 @@ def _summary(metrics: dict[str, float]) -> str:
     """The figures that matter most, in one line."""
     error = metrics.get("test_nll_standard_error", float("nan"))
     parts = [f"test NLL {metrics['test_nll']:.4f} ± {error:.4f} nats"]
+    if "test_nll_mass" in metrics:
+        parts[0] += (
+            f", of which {metrics['test_nll_mass']:.4f} are of the probability of the categories and "
+            f"{metrics['test_nll_density']:.4f} of the density of the numbers given these"
+        )
     if "kl_to_truth" in metrics:
         error = metrics.get("kl_to_truth_standard_error", float("nan"))
         parts.append(f"KL(true || model) {metrics['kl_to_truth']:.4f} ± {error:.4f} nats")

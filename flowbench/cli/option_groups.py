@@ -272,24 +272,21 @@ def split_names(text: str | None, option: str) -> list[str] | None:
     return names
 
 
-def parse_given(text: str | None) -> dict[str, float] | str | None:
-    """The values in "a=1.5, b=2" by name, or a table's name or path as it stands; None for None.
+def parse_given(text: str | None) -> dict[str, str] | str | None:
+    """The values in "a=1.5, b=red" by name, or a table's name or path as it stands; None for None.
 
-    Raises `ConfigurationError` for a value that is no number, and for a column that stands twice.
+    Raises `ConfigurationError` for a column without a value, and for one that stands twice.
     """
     if text is None or "=" not in text or Path(text).exists():
         return text
-    values: dict[str, float] = {}
+    values: dict[str, str] = {}
     for item in split_names(text, "--given") or []:
         name, _, number = (part.strip() for part in item.rpartition("="))
         if name in values:
             raise ConfigurationError(f"`--given` names `{name}` twice; got `{text}`")
-        try:
-            values[name] = float(number)
-        except ValueError:
-            name = ""
-        if not name:
+        values[name] = number
+        if not name or not number:
             raise ConfigurationError(
-                f"`--given` takes a number for each given column, such as a=1.5,b=2, or a table; got `{text}`"
+                f"`--given` takes a value for each given column, such as a=1.5,b=2, or a table; got `{text}`"
             )
     return values

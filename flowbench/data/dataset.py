@@ -52,6 +52,7 @@ class Dataset:
     dropped. `groups: (n,)` are integers that are equal for rows that belong together, such as those of one
     patient; a split keeps them in one part. It is None if there are no such groups. `given` names columns
     whose values a conditional density is given; the others are its targets.
+    `categorical` are those of `given` whose probability mass is learnt as well.
 
     Raises `DataError` if the rows are not a matrix with one column per `Column`, or the groups not an integer
     for each row.
@@ -66,6 +67,7 @@ class Dataset:
     row_numbers: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
     given: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Rows that are read-only and own their memory need no copy.
@@ -109,6 +111,44 @@ class Dataset:
                 f"`given` names every column of `{self.name}`; leave one out, whose density is to be learnt"
             )
         return replace(self, given=tuple(names))
+
+    def with_mass(self, told: Sequence[str] = ()) -> Self:
+        """The same data set, of which a probability mass of the categories is learnt.
+
+        The density of the other columns is given the categories. If columns are given already, no mass is
+        learnt: columns of few numbers, but for those that the user `told`, are numbers then. Raises
+        `DataError` for text that is no given column then, and if no column of numbers is left.
+        """
+        levelled = tuple(
+            each.name for each in self.columns if each.kind == "categorical" and each.name not in self.given
+        )
+        if self.given:
+            text = [each.name for each in self.columns if each.type.levels and each.name in levelled]
+            if text:
+                raise DataError(
+                    f"column `{text[0]}` holds categories, whose probabilities are not learnt given other "
+                    f"columns; name it in `--given` too, or leave it out with `--columns`"
+                )
+            columns = (
+                each if each.type.levels or each.name in told else replace(each, kind="continuous")
+                for each in self.columns
+            )
+            return replace(self, columns=tuple(columns))
+        if len(levelled) == len(self.columns):
+            raise DataError(
+                f"every column of `{self.name}` holds categories, so that there is no density to learn; give "
+                "a table with a column of numbers"
+            )
+        return replace(self, given=levelled, categorical=levelled) if levelled else self
+
+    def levels(self, name: str) -> list[float] | None:
+        """The levels of a categorical column, ascending numbers; None for another column."""
+        column = self.columns[self.column_names.index(name)]
+        if column.kind != "categorical":
+            return None
+        if column.type.levels is not None:
+            return [float(place) for place in range(len(column.type.levels))]
+        return [float(each) for each in np.unique(self.rows[:, self.column_names.index(name)])]
 
     @property
     def target_names(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from flowbench.data.column_values import values_of
 #: More levels than `MOST_LEVELS` are taken for categories if they hold this many cells each, on average.
 FEWEST_CELLS = 5
 #: Text that may be a number with a sign or a unit, a date, or a number in a notation that is not known.
-_NUMBER_LIKE = re.compile(r"^\W*\d[\d.,:/'\s]*\W?[^\W\d]{0,5}([+-]?\d+)?\W*$|^0x[0-9a-fA-F]+$")
+_NUMBER_LIKE = re.compile(r"^\W*\d[\d.,:/'\s]*(\W?[^\W\d]{1,5}([+-]?\d+)?)?\W*$|^0x[0-9a-fA-F]+$")
 #: A note names at most this many levels.
 _MOST_NAMED = 5
 

@@ -67,7 +67,8 @@ class OneHot(nn.Module):
     def __init__(self, levels: Mapping[str, Sequence[float]]) -> None:
         super().__init__()
         self.levels = Levels(levels)
-        self.register_buffer("told_apart", torch.ones(sum(self.levels.sizes), dtype=torch.bool))
+        told_apart = torch.ones(sum(self.levels.sizes), dtype=torch.bool)
+        self.register_buffer("told_apart", told_apart, persistent=bool(levels))
 
     @property
     def width(self) -> int:

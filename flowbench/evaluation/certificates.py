@@ -17,6 +17,7 @@ from flowbench.models.conditioned import Conditioned
 from flowbench.models.continuous.flow import ContinuousFlow
 from flowbench.models.density import Flow
 from flowbench.models.density_model import DensityModel
+from flowbench.models.probability_mass import ProbabilityMass
 from flowbench.models.rows import Rows
 from flowbench.ode.native_engine import NativeIntegrator, NativeOptions
 from flowbench.store import Certificate
@@ -53,6 +54,8 @@ INVARIANCE_BOUND = {torch.float64: 1e-9, torch.float32: 1e-4}
 #: A row is moved by these multiples of the machine epsilon, to measure how much rounding can change its
 #: log-likelihood. The rows beside it may change it by `LEEWAY` times the largest such change.
 NUDGES, LEEWAY = (1, 4, 16), 4
+#: The most combinations of levels whose probabilities are added up, and how far from 1 their sum may be.
+MOST_CELLS, CELLS_BOUND = 100_000, 1e-9
 #: How far the mean log-likelihood may move when the solver is refined, nats.
 REGIME_BOUND = 1e-3
 
@@ -82,6 +85,9 @@ def certify(
         checks["round_trip"] = lambda: _round_trip(judged, flow, rows[:ROUND_TRIP_ROWS])
         if flow.features <= JACOBIAN_FEATURES:
             checks["jacobian"] = lambda: _jacobian(judged, flow, rows[:JACOBIAN_ROWS])
+    mass = judged.mass
+    if mass is not None and mass.cells <= MOST_CELLS:
+        checks["mass"] = lambda: _probability_mass(mass)
     checks["batch_invariance"] = lambda: _batch_invariance(judged, rows[:INVARIANCE_ROWS])
     found = {name: _attempt(check) for name, check in checks.items()}
     if scored.shift is not None and scored.regime is not None:
@@ -164,6 +170,19 @@ def _mass_certificate(mass: Mass) -> Certificate:
         f"the density adds up to {mass.value:.4f} ± {mass.standard_error:.4f}, by {mass.how}{says}",
         # An integral that is NaN is a fault.
         settled=sure or not off <= reach,
+    )
+
+
+def _probability_mass(mass: ProbabilityMass) -> Certificate:
+    """The sum of the probabilities of all combinations of levels."""
+    total = mass.log_prob(mass.enumerate()).exp().sum().item()
+    return Certificate(
+        abs(total - 1),
+        CELLS_BOUND,
+        "1",
+        abs(total - 1) <= CELLS_BOUND,
+        f"the probabilities of all {mass.cells:,} combinations of {', '.join(mass.columns)} add up to "
+        f"{total:.9f}",
     )
 
 

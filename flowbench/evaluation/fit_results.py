@@ -50,17 +50,19 @@ def compute_results(
     likelihoods = score_rows(budget, rows)
     scored, metrics = _describe_scores(model, dataset, ids, rows, likelihoods, options.max_error)
     exact = model.for_evaluation(options.integrator)
-    context = _contexts(rows, options.samples)
+    context = model.draw_context(options.samples, generator)
+    if context is None:
+        context = _contexts(rows, options.samples)
     drawn, found = draw_rows(budget, options.samples, generator, context=context)
     grid = trajectory = None
-    if len(dataset.column_names) == 2:
+    if len(dataset.column_names) == 2 and not model.has_levels:
         with _left_out("the picture of the density", warn):
             grid = _grid(model, dataset, options)
             # A density of one column given another adds up along each line, not over the plane.
             if not dataset.given:
                 metrics["grid_mass"] = Metric(grid_mass(grid.log_prob, grid.x, grid.y), "1")
     slices = slice_planes = None
-    if rows.context is not None and len(dataset.column_names) > 2:
+    if rows.context is not None and grid is None:
         with _left_out("the picture of the density at single contexts", warn):
             if rows.x.shape[1] == 1:
                 slices = tabulate_slices(model, rows.x, rows.context, options, generator)
@@ -73,6 +75,7 @@ def compute_results(
         # The density that is certified is that of places in cells.
         placed = rows.at(model.encoder.spread(rows.x, 0))
         certificates = certify(model, placed, likelihoods, options, generator)
+    log_mass = model.log_mass(context)
     metrics["evaluation_cpu_seconds"] = Metric(time.process_time() - began, "seconds")
     return Results(
         columns=dataset.target_names,
@@ -80,9 +83,10 @@ def compute_results(
         scored=scored,
         samples=Samples(
             drawn.numpy(),
-            found.log_prob.numpy(),
+            (found.log_prob if log_mass is None else found.log_prob + log_mass).numpy(),
             found.error.numpy(),
             None if context is None else context.numpy(),
+            None if log_mass is None else log_mass.numpy(),
         ),
         split=RowSplit(*(dataset.numbers(part) for part in (split.train, split.validation, split.test))),
         metrics={**training_metrics, **metrics},
@@ -120,9 +124,16 @@ def _describe_scores(
     """The stored form of the test `rows`, whose ids are `ids: (n,)`, and the metrics of their likelihoods."""
     x, context = rows.x.numpy(), None if rows.context is None else rows.context.numpy()
     log_prob, error = likelihoods.log_prob.numpy(), likelihoods.error.numpy()
+    found = model.log_mass(rows.context)
+    log_mass = None if found is None else found.numpy()
     # The error of a density that is not positive and finite means nothing.
     scored = np.isfinite(log_prob)
-    metrics = _mean_metrics("test_nll", -log_prob)
+    metrics: dict[str, Metric] = {}
+    if log_mass is not None:
+        # A mass has no units, a density has those of the columns: their sum is the row's, and each is told.
+        metrics |= _mean_metrics("test_nll_mass", -log_mass) | _mean_metrics("test_nll_density", -log_prob)
+        log_prob = log_prob + log_mass
+    metrics |= _mean_metrics("test_nll", -log_prob)
     metrics["parameters"] = Metric(model.flow.parameter_count, "1")
     if model.background is not None:
         metrics["background_share"] = Metric(model.background.whole_share, "1")
@@ -145,7 +156,7 @@ def _describe_scores(
         truth = dataset.density.log_prob(x)
         metrics |= _mean_metrics("kl_to_truth", truth - log_prob)
         metrics["entropy"] = Metric(dataset.density.entropy, "nats")
-    return ScoredRows(dataset.numbers(ids), x, log_prob, truth, error, context), metrics
+    return ScoredRows(dataset.numbers(ids), x, log_prob, truth, error, context, log_mass), metrics
 
 
 def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:

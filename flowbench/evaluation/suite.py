@@ -96,8 +96,8 @@ def judge(
 
 
 def bits_per_dim(results: Results) -> dict[str, Metric]:
-    """The test NLL in bits per column, of the density in data units."""
-    nll = -float(results.scored.log_prob.mean())
+    """The test NLL in bits per column, of the density in data units; categories do not count."""
+    nll = -float(results.scored.log_density.mean())
     return {"bits_per_dim": Metric(nll / (len(results.columns) * np.log(2)), "bits")}
 
 

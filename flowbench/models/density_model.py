@@ -14,6 +14,7 @@ from flowbench.errors import ConfigurationError
 from flowbench.models.background import Background
 from flowbench.models.density import Density, Flow, Scores, repeating
 from flowbench.models.givens import Givens
+from flowbench.models.probability_mass import ProbabilityMass
 from flowbench.models.rows import Rows
 from flowbench.options import PartOptions
 
@@ -35,7 +36,9 @@ class DensityModel(nn.Module):
     density itself, at places in cells.
 
     With `givens`, c further columns, the density is conditional. Every method then takes `context: (n, c)`,
-    the values of these columns for each row, in their own data units.
+    the values of these columns for each row, in their own data units. The `mass` is a probability mass
+    function of categorical ones among them. It is apart from the density: `log_mass` gives its logarithm.
+    The log-likelihood of a whole row is the log-mass of its categories plus the log-density of the rest.
 
     The flow alone may be on a GPU: rows and likelihoods are on the CPU, as encoder and background are.
 
@@ -49,12 +52,16 @@ class DensityModel(nn.Module):
         flow: Density,
         background: Background | None = None,
         givens: Givens | None = None,
+        mass: ProbabilityMass | None = None,
     ) -> None:
         super().__init__()
+        if mass is not None and (givens is None or not set(mass.columns) <= set(givens.columns)):
+            raise ConfigurationError("the columns with a probability mass are not among the given ones")
         self.encoder = encoder
         self.flow = flow
         self.background = background
         self.givens = givens
+        self.mass = mass
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -94,6 +101,28 @@ class DensityModel(nn.Module):
         return Scores.join(
             [self._score(x[rows], given, generator) for rows, given in self._chunks(len(x), context)]
         )
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether some of the given columns are categorical."""
+        return self.givens is not None and self.givens.one_hot.width > 0
+
+    def log_mass(self, context: Tensor | None) -> Tensor | None:
+        """The log-probabilities `(n,)`, float64, nats, of the categories in a `context: (n, c)`, data units.
+
+        None for a model without a probability mass function.
+        """
+        if self.mass is None or self.givens is None or context is None:
+            return None
+        places = [self.givens.columns.index(name) for name in self.mass.columns]
+        return self.mass.log_prob(context[:, places].double())
+
+    def draw_context(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """Contexts `(n, c)` drawn from the mass; None for a model that has no mass of all given columns."""
+        if self.mass is None or self.givens is None or len(self.mass.columns) < len(self.givens.columns):
+            return None
+        order = [self.mass.columns.index(name) for name in self.givens.columns]
+        return self.mass.sample(n, generator)[:, order]
 
     def sample(self, n: int, generator: torch.Generator, *, context: Tensor | None = None) -> Tensor:
         """Draw `n` >= 1 rows `(n, d)`; dequantised columns hold the values of their cells."""
@@ -170,7 +199,7 @@ class DensityModel(nn.Module):
     ) -> Self:
         """The same model, with the flow as `Density.for_evaluation` gives it."""
         flow = self.flow.for_evaluation(integrator, divergence=divergence, dtype=dtype)
-        return type(self)(self.encoder, flow, self.background, self.givens)
+        return type(self)(self.encoder, flow, self.background, self.givens, self.mass)
 
     def as_distribution(
         self, generator: torch.Generator, *, context: Tensor | None = None

@@ -1,48 +1,82 @@
 """The columns that a conditional density is given: how they are encoded, and what they are like."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
+from flowbench.encoding.one_hot import OneHot
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError
 from flowbench.models.growing import GrowingBuffers
+from flowbench.statistics.gaussian_mixtures import Tell, silent
 
 #: Contexts of train rows that a model keeps, at most.
 KEPT = 1000
 
 
 class Givens(GrowingBuffers):
-    """The `encoder` of c given columns, and contexts of train rows in data units, `contexts: (k, c)`.
+    """The c columns that a density is given, and contexts of train rows, data units, `contexts: (k, c)`.
 
-    Nothing is learnt of the density of the givens. Their encoder has transforms alone, and its
-    log-determinant never counts. The contexts say at which values the density was learnt: there it is
-    checked, and there draws are made by which the errors of its log-likelihoods are calibrated.
+    Columns with `levels` are encoded as indicators of these (`flowbench.encoding.one_hot.OneHot`), and the
+    others by an `encoder`, which has transforms alone. `columns` names all of them in their order; by default
+    they are those of the encoder. Nothing is learnt here of their density. The contexts say at which values
+    the density was learnt: there it is checked, and there draws are made by which the errors of its
+    log-likelihoods are calibrated.
 
-    Raises `ConfigurationError` if the encoder is of dequantised columns.
+    Raises `ConfigurationError` if the encoder is of dequantised columns, or if the columns are not those of
+    encoder and levels together.
     """
 
     contexts: Tensor
 
-    def __init__(self, encoder: TableEncoder) -> None:
+    def __init__(
+        self,
+        encoder: TableEncoder,
+        columns: Sequence[str] | None = None,
+        levels: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         super().__init__()
         if encoder.dequantiser:
             raise ConfigurationError("columns that a density is given are not dequantised")
         self.growing = ("contexts",)
+        self.columns = encoder.columns if columns is None else tuple(columns)
         self.encoder = encoder
-        self.register_buffer("contexts", torch.zeros(0, len(encoder.columns), dtype=torch.float64))
+        self.one_hot = OneHot(levels or {})
+        if sorted(self.columns) != sorted((*encoder.columns, *self.one_hot.levels.columns)):
+            raise ConfigurationError(
+                f"the given columns are {', '.join(self.columns)}, and those that are encoded "
+                f"{', '.join((*encoder.columns, *self.one_hot.levels.columns))}"
+            )
+        self._numeric = [self.columns.index(name) for name in encoder.columns]
+        self._levelled = [self.columns.index(name) for name in self.one_hot.levels.columns]
+        self.register_buffer("contexts", torch.zeros(0, len(self.columns), dtype=torch.float64))
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the c columns."""
-        return self.encoder.columns
+    def width(self) -> int:
+        """How many numbers a flow takes for the columns of a row."""
+        return len(self.encoder.columns) + self.one_hot.width
 
-    def keep(self, contexts: Tensor) -> None:
-        """Keep the first of the train rows' `contexts: (n, c)`, data units, which are in random order."""
+    def fit(self, contexts: Tensor, tell: Tell = silent) -> Tensor:
+        """Fit the encoding to the train rows' `contexts: (n, c)`, data units, which are in random order.
+
+        The first of them are kept. Returns all as a flow takes them, `(n, width)`. Raises as
+        `TableEncoder.fit` does.
+        """
         self.register_buffer("contexts", contexts[:KEPT].to(self.contexts, copy=True))
+        self.one_hot.fit(contexts[:, self._levelled])
+        if not self._numeric:
+            return self.to_model(contexts)
+        numbers = self.encoder.fit(contexts[:, self._numeric], tell)
+        return torch.cat([numbers, self.one_hot.to_model(contexts[:, self._levelled])], 1)
 
     def to_model(self, context: Tensor) -> Tensor:
-        """A `context: (n, c)` in data units as what a flow takes, `(n, c)`, float64."""
-        return self.encoder.to_model(context.double())[0]
+        """A `context: (n, c)` in data units as what a flow takes, `(n, width)`, float64."""
+        context = context.double()
+        indicators = self.one_hot.to_model(context[:, self._levelled])
+        if not self._numeric:
+            return indicators
+        return torch.cat([self.encoder.to_model(context[:, self._numeric])[0], indicators], 1)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """`n` of the contexts that were kept, `(n, c)`, data units, drawn with replacement."""

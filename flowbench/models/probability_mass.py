@@ -18,8 +18,8 @@ Integers = NDArray[np.int64]
 MOST_PARENTS = 6
 #: These are chosen on at most so many rows.
 MOST_ROWS = 100_000
-#: A further one has to raise the leave-one-out log-likelihood by so many nats.
-LEAST_GAIN = 2.0
+#: A further one has to raise the leave-one-out log-likelihood by so many of the gain's standard errors.
+SURE = 2.0
 #: Candidate strengths of the smoothing, in rows.
 STRENGTHS = 2.0 ** np.arange(-4, 13)
 #: Numbers of a table of probabilities that are held at once.
@@ -185,13 +185,18 @@ class ProbabilityMass(GrowingBuffers):
                 code = self._code(places, [*chosen, parent])
                 tried[parent] = _smooth(places[:, column], code, left_out)
             best = max(tried, key=lambda parent: np.log(tried[parent][0]).sum(), default=None)
-            if best is None or np.log(tried[best][0] / left_out).sum() < LEAST_GAIN:
+            if best is None or not _is_sure(np.log(tried[best][0] / left_out)):
                 return chosen, strengths
             left_out, strength = tried[best]
             chosen.append(best)
             strengths.append(strength)
             cells *= self.levels.sizes[best] + 1
         return chosen, strengths
+
+
+def _is_sure(gain: Floats) -> bool:
+    """Whether the mean of a `gain: (n,)` is above zero beyond doubt."""
+    return bool(gain.mean() > SURE * gain.std() / np.sqrt(len(gain)))
 
 
 def _smooth(level: Integers, code: Integers, below: Floats) -> tuple[Floats, float]:

@@ -97,7 +97,7 @@ def _which_rows(section: Section, rows: int) -> str:
 def _name_givens(section: Section, context: Floats) -> str:
     """The names and values of the givens, but for those beyond `MOST_GIVENS`."""
     named = [
-        f"{short(name)} = {value:.4g}"
+        f"{short(name)} = {section.value_text(name, float(value))}"
         for name, value in zip(section.given[:MOST_GIVENS], context, strict=False)
     ]
     left_out = len(section.given) - len(named)

@@ -8,7 +8,8 @@ number that is unknown or not finite is null; NaN is never written.
     created         ISO 8601, UTC
     confidence      of every interval: 0.95
     datasets        one for each data set and set of test rows:
-        name, source, sha256, licence, description, columns, given, rows, split {train, validation, test}
+        name, source, sha256, licence, description, columns, given, categories, rows,
+        split {train, validation, test}
         test_rows   number of rows that every model below was scored on
         entropy     of the true density, or null
         verdict     text;  cautions  list of texts
@@ -85,7 +86,8 @@ def _section(section: Section, verdict: str, cautions: Sequence[str]) -> Values:
     return {
         **{key: dataset.get(key) for key in ("name", "source", "sha256", "licence", "description", "rows")},
         "columns": list(section.columns),
-        "given": list(section.given),
+        "given": [name for name in section.given if name not in section.categorical],
+        "categories": list(section.categorical),
         "split": section.record.info.get("split"),
         "test_rows": len(section.x),
         "entropy": section.entropy,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -12,6 +12,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from flowbench.report.categories import level_names
 from flowbench.report.records import RunRecord
 from flowbench.report.table_cautions import Objection, find_objection, typed
 from flowbench.statistics.paired import (
@@ -73,13 +74,15 @@ class FittedRun:
             digest.update(b"given " + given.encode(errors="backslashreplace") + b"\0")
         if self.context is not None:
             digest.update(self.context.tobytes())
+        for name in categorical_of(dataset):
+            digest.update(b"mass of " + name.encode(errors="backslashreplace") + b"\0")
         return digest.hexdigest()
 
     @property
     def samples(self) -> Floats:
-        """The samples `(m, c + d)`, behind the givens that they were drawn for, if there are any."""
+        """The samples `(m, c + d)`, behind the given numbers that they were drawn for, if there are any."""
         drawn = self.results.samples
-        return together(drawn.x, drawn.context)
+        return together(drawn.x, drawn.context, self.results.given, level_names(self.record.dataset))
 
     @cached_property
     def on_grid(self) -> NDArray[np.bool_] | None:
@@ -209,13 +212,27 @@ class Section:
 
     @property
     def whole_names(self) -> tuple[str, ...]:
-        """The names of all columns, the given ones first."""
-        return (*self.given, *self.columns)
+        """The names of all columns of numbers, the given ones first."""
+        return (*(name for name in self.given if name not in self.levels), *self.columns)
 
     @property
     def whole_rows(self) -> Floats:
-        """The test rows `(n, c + d)` with all columns, the given ones first."""
-        return together(self.x, self.context)
+        """The test rows `(n, c + d)` with all columns of numbers, the given ones first."""
+        return together(self.x, self.context, self.given, self.levels)
+
+    @cached_property
+    def levels(self) -> dict[str, dict[float, str]]:
+        """The names of the levels of categorical given columns, by column and value."""
+        return level_names(self.record.dataset)
+
+    @property
+    def categorical(self) -> tuple[str, ...]:
+        """Those of the given columns whose probability mass the models have."""
+        return tuple(name for name in categorical_of(self.record.dataset) if name in self.given)
+
+    def value_text(self, given: str, value: float) -> str:
+        """A value of a given column: the name of its level, if it has levels."""
+        return self.levels.get(given, {}).get(value, f"{value:.4g}")
 
     @property
     def best(self) -> ModelGroup:
@@ -298,9 +315,16 @@ def _fitted(record: RunRecord, results: Results) -> FittedRun:
     )
 
 
-def together(x: Floats, context: Floats | None) -> Floats:
-    """Rows `(n, c + d)`: `x: (n, d)` behind its `context: (n, c)`, if there is one."""
-    return x if context is None else np.hstack([context, x])
+def together(x: Floats, context: Floats | None, given: Sequence[str], levelled: Collection[str]) -> Floats:
+    """Rows `(n, c + d)`: `x: (n, d)` behind its `context: (n, c)` of `given` columns but those `levelled`."""
+    if context is None:
+        return x
+    return np.hstack([context[:, [i for i, name in enumerate(given) if name not in levelled]], x])
+
+
+def categorical_of(dataset: Mapping[str, object]) -> tuple[str, ...]:
+    """The categorical columns whose probability mass a run has learnt, as its description tells."""
+    return tuple(map(str, typed(list, dataset.get("categorical"))))
 
 
 def _section(runs: Sequence[FittedRun]) -> Section:

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flowbench.errors import DataError
+from flowbench.report.categories import level_table, part_table
 from flowbench.report.document import describe_report
 from flowbench.report.evaluation_tables import calibration_table, forecast_table, sample_table
 from flowbench.report.grouping import Section, group_runs
@@ -53,6 +54,8 @@ class SectionText:
     cautions: Sequence[str]
     facts: Sequence[tuple[str, str]]
     likelihood: TextTable
+    parts: TextTable | None
+    levels: TextTable | None
     cost: TextTable
     certificates: TextTable | None
     samples: TextTable | None
@@ -120,6 +123,8 @@ def _describe(
         cautions=cautions(section, sections, unfinished),
         facts=facts(section),
         likelihood=likelihood_table(section),
+        parts=part_table(section),
+        levels=level_table(section),
         cost=cost_table(section),
         certificates=certificate_table(section),
         samples=sample_table(section),

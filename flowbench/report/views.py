@@ -145,7 +145,9 @@ def _corner_gallery(section: Section, key: str) -> Gallery | None:
         "Outlines and dots are the test rows, filled shades the samples: column by column on the diagonal, "
         "pair by pair below it."
     )
-    if section.given:
+    if section.categorical:
+        caption += f" Categories are left out: {listed(list(section.categorical))}."
+    elif section.given:
         caption += f" Each sample was drawn for the {listed(list(section.given))} of a test row."
     if left_out:
         caption += f" Shown are the first {MAX_COLUMNS} columns; left out: {', '.join(map(short, left_out))}."

@@ -45,7 +45,9 @@ class ScoredRows:
     `row: (n,)` ids in the source table; `x: (n, d)` data units; `log_prob: (n,)` nats, data units;
     `true_log_prob: (n,)`, or None unless the true density is known; `log_prob_error: (n,)`, nats, how far
     `log_prob` may be off, or None in older files; `context: (n, c)` the givens of a conditional model, data
-    units, or None.
+    units, or None. `log_mass: (n,)` is the part of `log_prob` that is the log-probability of the row's
+    categories, nats, or None without a probability mass function; the rest is the log-density of the other
+    columns given these.
     """
 
     row: Integers
@@ -54,6 +56,12 @@ class ScoredRows:
     true_log_prob: Floats | None = None
     log_prob_error: Floats | None = None
     context: Floats | None = None
+    log_mass: Floats | None = None
+
+    @property
+    def log_density(self) -> Floats:
+        """The part of `log_prob: (n,)` that is a log-density, nats, data units."""
+        return self.log_prob if self.log_mass is None else self.log_prob - self.log_mass
 
 
 @dataclass(frozen=True)
@@ -61,13 +69,15 @@ class Samples:
     """Rows drawn from the model: `x: (m, d)` data units, `log_prob: (m,)` nats, data units.
 
     `log_prob_error: (m,)`, nats, how far `log_prob` may be off, is None in older files. `context: (m, c)` are
-    the givens that a conditional model drew them for, data units, or None.
+    the givens that a conditional model drew them for, data units, or None. `log_mass: (m,)` is as in
+    `ScoredRows`: a model with one has drawn the categories in the context too.
     """
 
     x: Floats
     log_prob: Floats
     log_prob_error: Floats | None = None
     context: Floats | None = None
+    log_mass: Floats | None = None
 
 
 @dataclass(frozen=True)

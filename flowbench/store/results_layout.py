@@ -57,6 +57,7 @@ LAYOUTS = {
             Member("true_log_prob", ("row",), "nats", optional=True),
             Member("log_prob_error", ("row",), "nats", optional=True),
             Member("context", ("row", "given"), _DATA_UNITS, optional=True),
+            Member("log_mass", ("row",), "nats", optional=True),
         ),
     ),
     "samples": Layout(
@@ -67,6 +68,7 @@ LAYOUTS = {
             Member("log_prob", ("sample",), "nats"),
             Member("log_prob_error", ("sample",), "nats", optional=True),
             Member("context", ("sample", "given"), _DATA_UNITS, optional=True),
+            Member("log_mass", ("sample",), "nats", optional=True),
         ),
     ),
     "split": Layout(

@@ -47,7 +47,9 @@ def write_table(
     index: str | None = None,
     types: Types | None = None,
 ) -> None:
-    """Write equally long `columns: (n,)` of numbers or of `str` to `path`, atomically, every float64 exactly.
+    """Write equally long `columns: (n,)` to `path`, atomically, every float64 exactly.
+
+    They hold numbers, truth values or `str`.
 
     The ending of the path chooses the format; `FORMATS` lists them. `attributes` describe the file, and
     `units` the columns, which are in data units by default. HDF5, Parquet and Arrow keep both; text does not.
@@ -100,7 +102,7 @@ def _check_columns(columns: Columns) -> None:
     if len(set(lengths.values())) != 1 or len(next(iter(lengths.values()))) != 1:
         raise ConfigurationError(f"the columns of a table must be equally long; the shapes are {lengths}")
     for name, values in columns.items():
-        if values.dtype.kind not in "fiuM" and not _is_text(values):
+        if values.dtype.kind not in "bfiuM" and not _is_text(values):
             raise ConfigurationError(
                 f"column `{name}` must hold numbers or text to be written, and is {values.dtype}"
             )

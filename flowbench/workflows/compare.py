@@ -18,11 +18,11 @@ from flowbench.store import Run, list_runs
 from flowbench.training.trainer import make_objectives
 from flowbench.workflows.config import DataOptions, RunConfig, SplitOptions, resolve
 from flowbench.workflows.config_values import Values
-from flowbench.workflows.dataset_rows import find_dequantiser, load_rows, split_sizes
+from flowbench.workflows.dataset_rows import find_dequantiser, given_levels, load_rows, split_sizes
 from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
 from flowbench.workflows.judging import evaluate
-from flowbench.workflows.preparation import Watch, build_flow
+from flowbench.workflows.preparation import Watch, build_flow, build_givens
 from flowbench.workflows.running import asked_configuration
 
 Tell = Callable[[str], None]
@@ -192,7 +192,10 @@ def _check(
     dataset, parts = load_rows(alike[0], home.datasets)
     find_dequantiser(alike[0], dataset, parts)
     for config in alike:
-        make_objectives(config.plan, build_flow(config, len(dataset.target_names), len(dataset.given)))
+        givens = build_givens(config, dataset.given, given_levels(dataset))
+        make_objectives(
+            config.plan, build_flow(config, len(dataset.target_names), givens.width if givens else 0)
+        )
     return dataset.provenance.sha256, split_sizes(parts)
 
 

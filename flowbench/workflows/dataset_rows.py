@@ -32,9 +32,13 @@ def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
     columns = data.columns
     if columns is not None:
         columns = (*columns, *(name for name in data.given if name not in columns))
-    dataset = load_dataset(
-        data.dataset, columns=columns, rows=data.rows, seed=data.seed, folder=datasets, reading=data
-    ).giving(data.given)
+    dataset = (
+        load_dataset(
+            data.dataset, columns=columns, rows=data.rows, seed=data.seed, folder=datasets, reading=data
+        )
+        .giving(data.given)
+        .with_mass(data.categories or ())
+    )
     groups = dataset.groups
     if dataset.density is None:  # draws of a density are never the same
         copies = find_copies(dataset.rows)
@@ -120,6 +124,12 @@ def describe_dataset(
         "rows": len(dataset.rows),
         "columns": list(dataset.target_names),
         **({"given": list(dataset.given)} if dataset.given else {}),
+        **(
+            {"categorical": list(dataset.categorical), "order": list(dataset.column_names)}
+            if dataset.categorical
+            else {}
+        ),
+        **({"levels": levels} if (levels := given_levels(dataset)) else {}),
         "lattices": dequantiser.to_values(),
         **({"support": support.to_values()} if support else {}),
         "types": {
@@ -127,6 +137,12 @@ def describe_dataset(
         },
         "notes": list(dataset.notes),
     }
+
+
+def given_levels(dataset: Dataset) -> dict[str, list[float]]:
+    """The levels of the given columns that have some, by name."""
+    found = {name: dataset.levels(name) for name in dataset.given}
+    return {name: levels for name, levels in found.items() if levels is not None}
 
 
 def split_sizes(split: Split) -> dict[str, int]:

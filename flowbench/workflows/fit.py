@@ -23,6 +23,7 @@ from flowbench.workflows.dataset_rows import (
     describe_dataset,
     find_dequantiser,
     find_support,
+    given_levels,
     load_rows,
     split_sizes,
     tell_pitfalls,
@@ -35,6 +36,7 @@ from flowbench.workflows.preparation import (
     Watch,
     build_encoder,
     build_givens,
+    build_mass,
     make_trainer,
     place_rows,
     prepare,
@@ -75,7 +77,7 @@ def fit(
         pitfalls = tell_pitfalls(config, dataset, split, dequantiser, watch.on_table or watch.on_warning)
         support = find_support(config, dataset, dequantiser)
         encoder = build_encoder(config, dataset.target_names, dequantiser, support)
-        givens = build_givens(config, dataset.given)
+        givens = build_givens(config, dataset.given, given_levels(dataset))
         work = _Work.begin(config, dataset, split, encoder, givens, watch)
         stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
         run = home.create_run(name, stem, config.to_values(), work.describe(command, pitfalls), held)
@@ -142,6 +144,7 @@ class _Work:
             validation,
             watch.on_preparation,
             givens=givens,
+            mass=build_mass(dataset.categorical, given_levels(dataset)),
             spent=spent,
         )
         if prepared.chosen:

@@ -4,14 +4,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flowbench.data import table_file
 from flowbench.errors import ConfigurationError
 from flowbench.store import Run, check_table_path, file_errors
 from flowbench.workflows.home import Home
 from flowbench.workflows.stored_run import StoredRun
 
-#: The columns that stand beside a table's own.
+#: The columns that stand beside a table's own; those of a run with categories.
 LIKELIHOODS = ("log_prob", "log_prob_error")
+PARTS = ("log_mass", "log_density")
+Floats = NDArray[np.float64]
 #: The path of an output that is none.
 STDOUT = Path("-")
 
@@ -46,6 +51,16 @@ def check_path(path: Path, run: Run, read: Sequence[str], columns: Sequence[str]
     if not os.access(path.parent, os.W_OK):
         raise ConfigurationError(f"cannot write {path}: the folder is read-only; name another with `-o`")
     return path
+
+
+def likelihood_columns(
+    log_prob: Floats, error: Floats, log_mass: Floats | None
+) -> dict[str, NDArray[np.float64]]:
+    """The columns of `LIKELIHOODS`, and of `PARTS` where there is a `log_mass: (n,)`; all in nats."""
+    found = dict(zip(LIKELIHOODS, (log_prob, error), strict=True))
+    if log_mass is not None:
+        found |= dict(zip(PARTS, (log_mass, log_prob - log_mass), strict=True))
+    return found
 
 
 def attributes(run: Run, dequantised: Sequence[str]) -> dict[str, str | int | float]:

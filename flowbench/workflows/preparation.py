@@ -1,7 +1,7 @@
 """From a configuration to a model that can be trained, and the rows that it learns from."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from flowbench.models.density import Density
 from flowbench.models.density_model import DensityModel
 from flowbench.models.givens import Givens
 from flowbench.models.mixture import FEW_ROWS, Mixture
+from flowbench.models.probability_mass import ProbabilityMass
 from flowbench.models.rows import Rows
 from flowbench.registry import MODELS, TRANSFORMS
 from flowbench.statistics.gaussian_mixtures import Tell, silent
@@ -59,8 +60,9 @@ class Prepared:
     `smoother` draws around the train rows, where the plan asks for it and they are few. `chosen` is a
     sentence on what trials chose of the flow, empty where there were none. `reserve` are validation rows
     beyond those that training is judged by. `validation_log_det` is the mean log|det| of the encoder on the
-    `validation` rows. `encoder_seconds`, wall and CPU, went into the encoder, and
-    `model_seconds` into what of the model is fitted before its first step, which is a part of its training.
+    `validation` rows, plus the mean log-mass of their categories. `encoder_seconds`, wall and CPU, went into
+    the encoder, and `model_seconds` into what of the model is fitted before its first step, which is a part
+    of its training.
     """
 
     config: RunConfig
@@ -96,9 +98,21 @@ def build_encoder(
     return TableEncoder(names, transforms, dequantiser, support)
 
 
-def build_givens(config: RunConfig, columns: Sequence[str]) -> Givens | None:
-    """What a model is given: `columns`, behind the transforms of a configuration; None without any."""
-    return Givens(build_encoder(config, columns)) if columns else None
+def build_givens(
+    config: RunConfig, columns: Sequence[str], levels: Mapping[str, Sequence[float]] | None = None
+) -> Givens | None:
+    """What a model is given: `columns`, behind the transforms of a configuration; None without any.
+
+    Those of categories have `levels`.
+    """
+    levels = levels or {}
+    numeric = [name for name in columns if name not in levels]
+    return Givens(build_encoder(config, numeric), columns, levels) if columns else None
+
+
+def build_mass(categorical: Sequence[str], levels: Mapping[str, Sequence[float]]) -> ProbabilityMass | None:
+    """The probability mass function of the columns `categorical` with these `levels`; None without any."""
+    return ProbabilityMass({name: levels[name] for name in categorical}) if categorical else None
 
 
 def build_flow(config: RunConfig, features: int, context_features: int = 0) -> Density:
@@ -108,11 +122,16 @@ def build_flow(config: RunConfig, features: int, context_features: int = 0) -> D
     return flow
 
 
-def build_model(config: RunConfig, encoder: TableEncoder, givens: Givens | None = None) -> DensityModel:
+def build_model(
+    config: RunConfig,
+    encoder: TableEncoder,
+    givens: Givens | None = None,
+    mass: ProbabilityMass | None = None,
+) -> DensityModel:
     """A model of the encoder's columns with the initial weights of the run's seed."""
-    features, context_features = len(encoder.columns), len(givens.columns) if givens else 0
+    features, context_features = len(encoder.columns), givens.width if givens else 0
     background = Background(features, context_features) if config.background else None
-    return DensityModel(encoder, build_flow(config, features, context_features), background, givens)
+    return DensityModel(encoder, build_flow(config, features, context_features), background, givens, mass)
 
 
 def place_rows(encoder: TableEncoder, dataset: Dataset, seed: int) -> Rows:
@@ -129,6 +148,7 @@ def prepare(
     tell: Tell = silent,
     *,
     givens: Givens | None = None,
+    mass: ProbabilityMass | None = None,
     spent: tuple[float, float] | None = None,
 ) -> Prepared:
     """A model that is ready to train on rows `(n, d)` and to validate on rows `(m, d)`.
@@ -139,7 +159,7 @@ def prepare(
     is tried then. `tell` hears where it stands.
     """
     stopwatch = Stopwatch()
-    model = build_model(config, encoder, givens)
+    model = build_model(config, encoder, givens, mass)
     # Before anything is written.
     if spent is None:
         model.flow.check_packages()
@@ -147,6 +167,7 @@ def prepare(
     rows = _fit_encoders(model, train, tell) if spent is None else _encode(model, train)[0]
     judged, reserved = config.plan.divide(len(validation))
     held_out, log_det = _encode(model, validation[: judged + reserved])
+    _fit_mass(model, train)
     seconds, fitting = spent or (stopwatch.wall(), stopwatch.cpu()), Stopwatch()
     train_rows, held_out = (
         part.each(lambda values: values.float().to(config.device)) for part in (rows, held_out)
@@ -165,6 +186,9 @@ def prepare(
         model.background.mixture.become(mixture)
     smoother = SmoothedBootstrap(train_rows, mixture) if smoothed else None
     validation_log_det = log_det[:judged].mean().item()
+    log_mass = model.log_mass(validation[:judged].context)
+    if log_mass is not None:
+        validation_log_det += log_mass.mean().item()
     chosen = ""
     if spent is None and (variants := model.flow.variants()):
         learnt = TrainingRows(train_rows, held_out[:judged], None, smoother)
@@ -197,8 +221,14 @@ def _fit_encoders(model: DensityModel, rows: Rows, tell: Tell) -> Rows:
     x = model.encoder.fit(rows.x, tell)
     if model.givens is None or rows.context is None:
         return Rows(x)
-    model.givens.keep(rows.context)
-    return Rows(x, model.givens.encoder.fit(rows.context, tell))
+    return Rows(x, model.givens.fit(rows.context, tell))
+
+
+def _fit_mass(model: DensityModel, rows: Rows) -> None:
+    """Fit the probability mass function to train rows, data units; it takes no part in training."""
+    if model.mass is not None and model.givens is not None and rows.context is not None:
+        places = [model.givens.columns.index(name) for name in model.mass.columns]
+        model.mass.fit(rows.context[:, places])
 
 
 def _encode(model: DensityModel, rows: Rows) -> tuple[Rows, Tensor]:

@@ -22,7 +22,7 @@ from flowbench.store import Run, table_format, write_table
 from flowbench.workflows.config import with_evaluation
 from flowbench.workflows.home import Home
 from flowbench.workflows.machine import cpu_threads
-from flowbench.workflows.output import LIKELIHOODS, attributes
+from flowbench.workflows.output import LIKELIHOODS, PARTS, attributes, likelihood_columns
 from flowbench.workflows.preparation import EVALUATION, random_stream
 from flowbench.workflows.rereading import reading_of
 from flowbench.workflows.stored_run import StoredRun
@@ -36,7 +36,9 @@ class DrawnRows:
 
     `log_prob_error: (n,)` is how far each of these may be off, nats; `above: int` of them by more than the
     largest error asked for, if one was. `context: (n, c)` are the values of the `given` columns, data units,
-    that a conditional model drew each row for; None for an unconditional one.
+    that a conditional model drew each row for; None for an unconditional one. `log_mass: (n,)` is the part
+    of `log_prob` that is the log-probability of the categories in it, where the model has drawn these. Files
+    have the columns in the `order` of the table.
     """
 
     columns: tuple[str, ...]
@@ -48,10 +50,14 @@ class DrawnRows:
     types: Mapping[str, ColumnType] = field(default_factory=dict)
     given: tuple[str, ...] = ()
     context: Floats | None = None
+    log_mass: Floats | None = None
+    order: tuple[str, ...] = ()
 
     def save(self, path: Path, run: Run) -> None:
-        """Write the drawn columns, the given ones, `log_prob` and `log_prob_error`, in the ending's format.
+        """Write the drawn columns, the given ones and the likelihoods, in the ending's format.
 
+        The likelihoods are `log_prob` and `log_prob_error`, and `log_mass` and `log_density` where there are
+        categories.
         The columns are of the types that their table has, as far as the format knows them.
         """
         format = table_format(path)
@@ -61,10 +67,12 @@ class DrawnRows:
             each = self.types.get(name, FLOAT64)
             write = {"csv": each.text, "hdf5": each.counted}.get(format, each.typed)
             table[name] = write(values)
-        table |= {name: getattr(self, name) for name in LIKELIHOODS}
+        table = {name: table[name] for name in self.order or table}
+        likelihoods = likelihood_columns(self.log_prob, self.log_prob_error, self.log_mass)
+        table |= likelihoods
         units = {name: each.unit for name, each in self.types.items() if each.unit}
         storage = {name: each.storage for name, each in self.types.items()}
-        units |= dict.fromkeys(LIKELIHOODS, "nats")
+        units |= dict.fromkeys(likelihoods, "nats")
         write_table(path, table, attributes(run, self.dequantised), units, types=storage)
 
 
@@ -73,7 +81,7 @@ def sample(
     run: Run,
     n: int,
     *,
-    given: Mapping[str, float] | str | None = None,
+    given: Mapping[str, float | str] | str | None = None,
     seed: int = 0,
     settings: Sequence[str] = (),
     home: Home | None = None,
@@ -96,8 +104,15 @@ def sample(
     stored = StoredRun(run)
     options = with_evaluation(stored.config, settings).evaluation
     model = stored.model_on_device()
-    context = _contexts(stored, given, n, (home or Home()).datasets)
-    if taken := set(LIKELIHOODS) & {*model.columns, *stored.given}:
+    generator = random_stream(seed, EVALUATION)
+    context = None
+    if given is None and stored.categorical:
+        context = model.draw_context(n, generator)
+    log_mass = None if context is None else model.log_mass(context)
+    if context is None:
+        context = _contexts(stored, given, n, (home or Home()).datasets)
+    own = {*LIKELIHOODS, *(PARTS if stored.categorical else ())}
+    if taken := own & {*model.columns, *stored.given}:
         raise DataError(
             f"the table has a column called `{min(taken)}`, where samples hold theirs; rename it and fit anew"
         )
@@ -107,22 +122,33 @@ def sample(
             model,
             n if context is None else len(context),
             options,
-            random_stream(seed, EVALUATION),
+            generator,
             context=context,
             restore=_restore(model.columns, stored.types, model.encoder),
             on_rows=on_rows,
         )
-    log_prob, error = found.log_prob.numpy(), found.error.numpy()
+    log_prob = (found.log_prob if log_mass is None else found.log_prob + log_mass).numpy()
+    error = found.error.numpy()
     above = int(found.flagged.sum())
     cells = tuple(dequantiser.lattices)
     givens = None if context is None else context.numpy()
     return DrawnRows(
-        model.columns, x.numpy(), log_prob, error, cells, above, stored.types, stored.given, givens
+        model.columns,
+        x.numpy(),
+        log_prob,
+        error,
+        cells,
+        above,
+        stored.types,
+        stored.given,
+        givens,
+        None if log_mass is None else log_mass.numpy(),
+        stored.order,
     )
 
 
 def _contexts(
-    stored: StoredRun, given: Mapping[str, float] | str | None, n: int, folder: Path
+    stored: StoredRun, given: Mapping[str, float | str] | str | None, n: int, folder: Path
 ) -> Tensor | None:
     """The contexts `(n, c)` that `sample` is asked for, data units; None for an unconditional model."""
     names = stored.given
@@ -146,7 +172,7 @@ def _contexts(
             raise ConfigurationError(
                 f"`given` lacks a value for `{missing[0]}`; name all of {', '.join(names)}"
             )
-        values = [_finite(name, given[name]) for name in names]
+        values = [_number(name, given[name], stored.types[name]) for name in names]
         return torch.tensor([values], dtype=torch.float64).expand(n, -1)
     types = {name: stored.types[name] for name in names}
     options = reading_of(stored.config.data, {}, types)
@@ -157,8 +183,14 @@ def _contexts(
     return torch.tensor(table.rows).repeat_interleave(n, 0)
 
 
-def _finite(name: str, value: object) -> float:
-    """The value of a given column; raises `ConfigurationError` unless it is a finite number."""
+def _number(name: str, value: object, type_: ColumnType) -> float:
+    """The value of a given column; raises `ConfigurationError` unless it is a finite number, or a level."""
+    if type_.levels is not None:
+        if value not in type_.levels:
+            raise ConfigurationError(
+                f"`given`: {unknown_name(f'level of `{name}`', str(value), type_.levels)}"
+            )
+        return float(type_.levels.index(str(value)))
     with suppress(TypeError, ValueError):
         number = float(value)  # type: ignore[arg-type]
         if math.isfinite(number):

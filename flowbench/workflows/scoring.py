@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from flowbench.errors import DataError, UnknownColumnError
 from flowbench.evaluation.flags import ZERO_DENSITY, Flag, flags_of
 from flowbench.evaluation.reported import Likelihoods, reported_likelihoods
 from flowbench.evaluation.solver_levels import OnRows
+from flowbench.models.givens import Givens
 from flowbench.registry import TOYS
 from flowbench.store import Run, write_table
 from flowbench.workflows.config import with_evaluation
 from flowbench.workflows.dataset_rows import load_rows
 from flowbench.workflows.home import Home
 from flowbench.workflows.machine import cpu_threads
-from flowbench.workflows.output import LIKELIHOODS, attributes
+from flowbench.workflows.output import attributes, likelihood_columns
 from flowbench.workflows.rereading import reading_of
 from flowbench.workflows.stored_run import StoredRun
 
@@ -49,6 +50,8 @@ class ScoredTable:
     `flowbench.encoding.dequantiser.Dequantiser` has it; `out_of_place` counts, by column, values that lie
     between those that the model was fitted on, and were scored as the cells that they fall in. `notes` say
     what was guessed when the table was read.
+    `log_mass: (n,)`, nats, is the part of `log_prob` that is the log-probability of a row's categories. The
+    rest is the log-density of the other columns given these. It is None for a run without categories.
     """
 
     row: NDArray[np.int64]
@@ -60,6 +63,7 @@ class ScoredTable:
     dequantised: tuple[str, ...] = ()
     out_of_place: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    log_mass: Floats | None = None
 
     @property
     def scored(self) -> NDArray[np.bool_]:
@@ -72,13 +76,14 @@ class ScoredTable:
         return {kind: count for kind, count in Counter(chosen.tolist()).most_common() if kind}
 
     def save(self, path: Path, run: Run) -> None:
-        """Write `row`, `log_prob`, `log_prob_error` and `flagged` in the format of the path's ending."""
-        table = {
-            "row": self.row,
-            **{name: getattr(self, name) for name in LIKELIHOODS},
-            "flagged": self.flagged,
-        }
-        units = dict.fromkeys(LIKELIHOODS, "nats") | {"flagged": "1"}
+        """Write `row`, the likelihoods and `flagged` in the format of the path's ending.
+
+        The likelihoods are `log_prob` and `log_prob_error`, and `log_mass` and `log_density` where there are
+        categories.
+        """
+        likelihoods = likelihood_columns(self.log_prob, self.log_prob_error, self.log_mass)
+        table = {"row": self.row, **likelihoods, "flagged": self.flagged}
+        units = dict.fromkeys(likelihoods, "nats") | {"flagged": "1"}
         write_table(path, table, attributes(run, self.dequantised), units, index="row")
 
 
@@ -130,9 +135,30 @@ def score(
     context = whole[:, features:] if stored.given else None
     with cpu_threads(stored.config.threads):
         found = reported_likelihoods(model, x, options, context=context, on_rows=on_rows, strict=strict)
+        log_mass = model.log_mass(context)
     scored = _scored_table(rows, fit, found, dequantiser, dequantiser.out_of_place(x))
     _tell_outside(scored, fit, x, model.encoder)
+    if log_mass is not None:
+        mass = np.full(len(rows.row), np.nan)
+        mass[fit] = log_mass.numpy()
+        scored = replace(scored, log_prob=scored.log_prob + mass, log_mass=mass)
+    if model.givens is not None and context is not None:
+        _tell_unknown_levels(scored, fit, context, model.givens)
     return scored
+
+
+def _tell_unknown_levels(
+    scored: ScoredTable, fit: NDArray[np.int64], context: Tensor, givens: Givens
+) -> None:
+    """Flag the rows with a `context: (k, c)`, in the places `fit: (k,)`, in which a value is no level."""
+    levels = givens.one_hot.levels
+    for name, values in zip(levels.columns, levels.values, strict=True):
+        own = context[:, givens.columns.index(name)].numpy()
+        for place in fit[~np.isin(own, values)].tolist():
+            if not scored.flagged[place]:
+                scored.flagged[place] = scored.kind[place] = _printable(
+                    f"`{name}` holds what it holds in no row of the fit: it counts as any other category"
+                )
 
 
 def _scored_table(

@@ -16,7 +16,7 @@ from flowbench.store import Run
 from flowbench.training.state import Tensors, TrainingState, from_arrays, to_arrays
 from flowbench.workflows.config import Configuration, RunConfig
 from flowbench.workflows.machine import is_there
-from flowbench.workflows.preparation import build_encoder, build_givens, build_model
+from flowbench.workflows.preparation import build_encoder, build_givens, build_mass, build_model
 from flowbench.workflows.stored_files import REMEDY, StoredFiles
 
 #: What the names of the encoder's tensors begin with, among the weights and in the state of training.
@@ -57,6 +57,27 @@ class StoredRun(StoredFiles[RunConfig]):
         """The names of the columns that the run's density is given."""
         return tuple(self.dataset.get("given", ()))
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """All columns, in the order of the table if the run has learnt categories, else the givens last."""
+        return tuple(self.dataset.get("order", self.typed))
+
+    @property
+    def categorical(self) -> tuple[str, ...]:
+        """Those of the given columns whose probability mass the run has learnt."""
+        return tuple(self.dataset.get("categorical", ()))
+
+    @cached_property
+    def levels(self) -> dict[str, list[float]]:
+        """The levels of those of the given columns that have some, by name."""
+        found = self.dataset.get("levels", {})
+        if not isinstance(found, dict) or not set(self.categorical) <= set(found) <= set(self.given):
+            raise DamagedFileError(
+                f"{self.run.path / 'run.json'}: `levels` are not those of the categories that the run is "
+                f"given; {REMEDY}"
+            )
+        return found
+
     @cached_property
     def model(self) -> DensityModel:
         """The fitted model, on the CPU."""
@@ -71,7 +92,8 @@ class StoredRun(StoredFiles[RunConfig]):
             model = build_model(
                 self.config,
                 build_encoder(self.config, self.columns),
-                build_givens(self.config, self.given),
+                build_givens(self.config, self.given, self.levels),
+                build_mass(self.categorical, self.levels),
             )
         except ConfigurationError as error:
             raise DamagedFileError(
@@ -91,7 +113,7 @@ class StoredRun(StoredFiles[RunConfig]):
         """What a run goes on from; where none was saved, the dequantiser that it was begun with alone."""
         arrays, metadata = self.run.load_resume() if self.run.has_resume else ({}, {})
         training = TrainingState.unpack(arrays, metadata) if arrays else None
-        givens = build_givens(self.config, self.given)
+        givens = build_givens(self.config, self.given, self.levels)
         if not any(name.startswith(_IN_STATE) for name in arrays):
             # None was saved yet, or by a version that did not save the encoder.
             encoder = build_encoder(

@@ -129,8 +129,9 @@ def test_penguins_have_categories_and_gaps(folder: Path) -> None:
     codes = found.rows[:, 0]
     assert (np.diff(codes)[np.diff(codes) != 0] == [2, -1]).all()
     assert set(found.rows[:, 7]) == {2007, 2008, 2009}
-    assert "column `year` holds 3 categories: `2007`, `2008`, `2009`; `--keep year` learns it as a number" in (
-        found.notes
+    assert (
+        "column `year` holds 3 categories: `2007`, `2008`, `2009`; `--keep year` learns it as a number"
+        in (found.notes)
     )
 
 

@@ -228,8 +228,8 @@ def test_every_unfit_column_is_listed(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{path}: column `b`, row 2: the cell is missing; also unfit: `c` (row 1), `d` (row 1); "
         "fill in missing cells, or leave their rows out with `--missing drop`; replace infinite values; "
-        "turn text into numbers, or name the column with `--categories`; or leave out what cannot be used with "
-        "`--columns a`"
+        "turn text into numbers, or name the column with `--categories`; or leave out what cannot be used "
+        "with `--columns a`"
     )
 
 

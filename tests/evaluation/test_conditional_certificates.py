@@ -33,8 +33,7 @@ def model_of(kind: type[ContinuousFlow]) -> DensityModel:
     encoder = TableEncoder(("y", "z"), [Standardise(("y", "z"), StandardiseOptions())])
     givens = Givens(TableEncoder(("a", "b"), [Standardise(("a", "b"), StandardiseOptions())]))
     encoder.fit(whole.x)
-    givens.encoder.fit(whole.context)
-    givens.keep(whole.context)
+    givens.fit(whole.context)
     generator = torch.Generator().manual_seed(1)
     flow = kind(2, ContinuousOptions(field=FIELD), generator, 2)
     with torch.no_grad():
