@@ -48,6 +48,17 @@ TOYS = Registry(
     },
 )
 
+BENCHMARKS = Registry(
+    "benchmark",
+    {
+        "power": "flowbench.data.benchmarks:POWER",
+        "gas": "flowbench.data.benchmarks:GAS",
+        "hepmass": "flowbench.data.benchmarks:HEPMASS",
+        "miniboone": "flowbench.data.benchmarks:MINIBOONE",
+        "bsds300": "flowbench.data.benchmarks:BSDS300",
+    },
+)
+
 SERIES_TOYS = Registry(
     "toy series",
     {
