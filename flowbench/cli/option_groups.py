@@ -62,6 +62,9 @@ class ReadingOptions:
     group: Annotated[
         str | None, typer.Option(help="Keep rows that agree in this column in one part of the split.")
     ] = None
+    split_column: Annotated[
+        str | None, typer.Option(help="The column that names each row's part: train, validation or test.")
+    ] = None
 
     def given(self) -> dict[str, Any]:
         """The options that were given, as `flowbench.data.ReadOptions` takes them.
@@ -76,7 +79,7 @@ class ReadingOptions:
 
 
 #: Reading options that a command has only if it fits: the others split no table and drop no rows of it.
-ONLY_FOR_FITS = ("missing", "group", "categories")
+ONLY_FOR_FITS = ("missing", "group", "split_column", "categories")
 
 
 @dataclass(frozen=True)
@@ -241,6 +244,7 @@ def refuse_for_series(options: FitOptions) -> None:
         "--dequantise": options.dequantise,
         "--support": options.support,
         "--group": options.reading.group,
+        "--split-column": options.reading.split_column,
     }
     if options.preset != "default":
         given["--preset"] = options.preset

@@ -185,6 +185,7 @@ def _load_file(
         notes=table.notes,
         row_numbers=table.row_numbers,
         groups=table.groups,
+        parts=table.parts,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from flowbench.data.benchmarks import PARTS
 from flowbench.data.column_type import FLOAT64, ColumnType
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
 
@@ -52,7 +53,8 @@ class Dataset:
     dropped. `groups: (n,)` are integers that are equal for rows that belong together, such as those of one
     patient; a split keeps them in one part. It is None if there are no such groups. `given` names columns
     whose values a conditional density is given; the others are its targets.
-    `categorical` are those of `given` whose probability mass is learnt as well.
+    `categorical` are those of `given` whose probability mass is learnt as well. `parts: (n,)` is the part of
+    each row, 0 for train, 1 for validation and 2 for test, if the table says so.
 
     Raises `DataError` if the rows are not a matrix with one column per `Column`, or the groups not an integer
     for each row.
@@ -68,6 +70,7 @@ class Dataset:
     groups: NDArray[np.int64] | None = None
     given: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
+    parts: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         # Rows that are read-only and own their memory need no copy.
@@ -226,6 +229,19 @@ class Split:
                 f"{n} rows are too few for a split of {tuple(fractions)}: every part needs at least one row"
             )
         return cls(*np.split(generator.permutation(n), ends[:2]))
+
+    @classmethod
+    def of_parts(cls, parts: NDArray[np.int64], seed: int = 0) -> Self:
+        """The split in which row i belongs to the part `parts[i]`: 0 train, 1 validation, 2 test.
+
+        The order of the rows within a part is random. Raises `DataError` if a part would be empty.
+        """
+        generator = np.random.default_rng((seed, 1))
+        found = [generator.permutation(np.flatnonzero(parts == number)) for number in range(len(PARTS))]
+        for name, rows in zip(PARTS, found, strict=True):
+            if not len(rows):
+                raise DataError(f"no row is a {name} row, and each of {', '.join(PARTS)} needs one")
+        return cls(*found)
 
 
 def _by_appearance(groups: NDArray[np.int64]) -> NDArray[np.int64]:

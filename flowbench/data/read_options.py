@@ -32,7 +32,8 @@ class ReadOptions(Options):
     `missing_values` are further texts of missing cells. `missing` says what is done with rows that have
     missing cells: "refuse", the default, or "drop". Columns named in `keep` are read as plain numbers,
     whatever they look like. The values of columns named in `categories` are levels, each with a probability.
-    Rows with the same cell in the column `group` stay in one part of the split.
+    Rows with the same cell in the column `group` stay in one part of the split. The column `split_column`
+    names the part of each row: train, validation or test.
     """
 
     header: Literal["yes", "no"] | None = None
@@ -46,6 +47,7 @@ class ReadOptions(Options):
     keep: tuple[str, ...] | None = None
     categories: tuple[str, ...] | None = None
     group: str | None = None
+    split_column: str | None = None
 
     @field_validator("separator")
     @classmethod

@@ -69,10 +69,11 @@ def read_series(
         raise ConfigurationError(
             "`--missing drop` is for tables of rows; in series a missing cell is left out by itself"
         )
-    if reading.group:
-        raise ConfigurationError(
-            f"`--group {reading.group}` is for tables of rows; a series always stays in one part of the split"
-        )
+    for option, column in {"--group": reading.group, "--split-column": reading.split_column}.items():
+        if column:
+            raise ConfigurationError(
+                f"`{option} {column}` is for tables of rows; a series always stays in one part of the split"
+            )
     with unchanged(file.path):
         found = read_columns(file, columns, reading, types, aside)
         provenance = file_provenance(file)

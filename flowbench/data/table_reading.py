@@ -23,6 +23,7 @@ from flowbench.data.level_reading import (
 )
 from flowbench.data.raw_table import RawTable
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
+from flowbench.data.split_column import part_numbers
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
 
 Floats = NDArray[np.float64]
@@ -36,7 +37,8 @@ class Table:
     guessed or left out. `row_numbers: (n,)` are the rows' numbers in the file, from 0, if some were dropped.
     `categories` names the columns of few levels: those of text hold the places of their levels, as their type
     says, and those of numbers the numbers. `groups: (n,)` number the cells of the column that groups rows, if
-    there is one.
+    there is one. `parts: (n,)` number the parts of the split that a column gives: 0 train, 1 validation, 2
+    test.
     """
 
     names: tuple[str, ...]
@@ -46,6 +48,7 @@ class Table:
     row_numbers: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
     categories: tuple[str, ...] = ()
+    parts: NDArray[np.int64] | None = None
 
 
 def read_table(
@@ -104,7 +107,8 @@ def read_columns(
     """
     file = path if isinstance(path, TableFile) else TableFile(path)
     with reading_errors(file):
-        aside = {**({reading.group: "--group"} if reading.group else {}), **(aside or {})}
+        own = {reading.group: "--group", reading.split_column: "--split-column"}
+        aside = {**{name: option for name, option in own.items() if name}, **(aside or {})}
         wanted = None if columns is None else [*columns, *aside]
         raw = read_raw_table(file, reading, wanted)
         names, named = _named(raw)
@@ -342,6 +346,10 @@ def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) 
     if reading.group:
         groups = group_numbers(columns.aside[reading.group])
         groups = groups if kept is None else groups[kept]
+    parts = None
+    if reading.split_column:
+        parts = part_numbers(columns.aside[reading.split_column], reading.split_column)
+        parts = parts if kept is None else parts[kept]
     types = {name: each.type for name, each in columns.cells.items()}
     categories = _categories(dict(zip(columns.cells, rows.T, strict=True)), types, reading)
     notes += [
@@ -349,7 +357,7 @@ def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) 
         for name, values in zip(columns.cells, rows.T, strict=True)
         if name in categories
     ]
-    return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups, categories)
+    return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups, categories, parts)
 
 
 def _categories(

@@ -19,14 +19,15 @@ from flowbench.encoding.support_map import SupportMap, parse_supports, to_cells
 from flowbench.errors import ConfigurationError, DataError, unknown_name
 from flowbench.evaluation.pitfalls import Pitfalls, find_pitfalls
 from flowbench.report.table_cautions import about_table
-from flowbench.workflows.config import RunConfig
+from flowbench.workflows.config import RunConfig, SplitOptions
 
 
 def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
     """The data set of a configuration and its split; raises as `load_dataset` and `Split.draw` do.
 
     Rows of one group are in one part of the split. So are rows of a table that are copies of one another: a
-    copy in the test rows would tell how well a model knows its train rows by heart.
+    copy in the test rows would tell how well a model knows its train rows by heart. A column that gives the
+    parts is taken as it is.
     """
     data, split = config.data, config.split
     columns = data.columns
@@ -39,12 +40,25 @@ def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
         .giving(data.given)
         .with_mass(data.categories or ())
     )
+    if dataset.parts is not None:
+        _check_parts(config, dataset)
+        return dataset, Split.of_parts(dataset.parts, data.seed)
     groups = dataset.groups
     if dataset.density is None:  # draws of a density are never the same
         copies = find_copies(dataset.rows)
         groups = copies if groups is None else unite_groups(groups, copies)
     fractions = (split.train, split.validation, split.test)
     return dataset, Split.draw(len(dataset.rows), fractions, data.seed, groups)
+
+
+def _check_parts(config: RunConfig, dataset: Dataset) -> None:
+    """Raise `ConfigurationError` for options of another split than that which the table gives."""
+    given = {"--group": dataset.groups is not None, "split": config.split != SplitOptions()}
+    for option in (name for name, is_given in given.items() if is_given):
+        raise ConfigurationError(
+            f"`{option}` does not go with the table `{dataset.name}`, in which a column names the part of "
+            f"each row; leave `{option}` out"
+        )
 
 
 def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequantiser:

@@ -22,7 +22,7 @@ def reading_of(
     told = {name: value for name, value in data if name in ReadOptions.model_fields}
     formats = tuple(dict.fromkeys(each.format for each in types.values() if each.format))
     # All rows are scored, whatever part of a split they were in, and columns are of types that are known.
-    told |= {"missing": None, "group": None, "keep": None, "categories": None}
+    told |= dict.fromkeys(("missing", "group", "split_column", "keep", "categories"))
     told["date_format"] = told["date_format"] or formats or None
     if file is not None and is_own_text(file):
         told |= dict.fromkeys(LAYOUT)
