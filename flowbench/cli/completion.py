@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from flowbench.registry import MODELS, SERIES_MODELS
+from flowbench.registry import BENCHMARKS, MODELS, SERIES_MODELS
 
 
 def complete_dataset(context: typer.Context, incomplete: str) -> list[str]:
@@ -14,6 +14,11 @@ def complete_dataset(context: typer.Context, incomplete: str) -> list[str]:
     from flowbench.data import dataset_names
 
     return _starting(dataset_names(_home(context) / "datasets"), incomplete) + _complete_path(incomplete)
+
+
+def complete_benchmark(incomplete: str) -> list[str]:
+    """Names of benchmarks."""
+    return _starting(BENCHMARKS.names(), incomplete)
 
 
 def complete_run(context: typer.Context, incomplete: str) -> list[str]:

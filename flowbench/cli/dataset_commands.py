@@ -1,4 +1,4 @@
-"""The commands `flowbench datasets list`, `flowbench datasets show` and `flowbench datasets check`."""
+"""The commands `flowbench datasets list`, `show`, `check` and `fetch`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,20 +8,23 @@ import typer
 
 from flowbench.cli import parameters as opt
 from flowbench.cli import terminal
+from flowbench.cli.completion import complete_benchmark
 from flowbench.cli.option_groups import ONLY_FOR_FITS, ReadingOptions, split_names, with_options
+from flowbench.cli.progress_line import ProgressLine
 from flowbench.cli.standard_input import lent_stdin
+from flowbench.registry import BENCHMARKS
 
 if TYPE_CHECKING:
     from flowbench.data import ColumnSchema
 
-datasets_app = typer.Typer(help="List and describe data sets.")
+datasets_app = typer.Typer(help="List, describe and fetch data sets.")
 
 
 @datasets_app.command("list")
 def print_datasets(json: opt.JsonOption = False, home: opt.HomeOption = Path()) -> None:
     """Name every data set there is.
 
-    These are the toy densities, scikit-learn's tables, and the files in datasets/.
+    These are the toy densities, scikit-learn's tables, the files in datasets/, and benchmarks to fetch.
     """
     from flowbench import data
     from flowbench.workflows.home import Home
@@ -68,6 +71,8 @@ def print_dataset(
     terminal.print_text(f"source: {source.source}{licence}; sha256 {source.sha256}")
     if described.entropy is not None:
         terminal.print_text(f"entropy: {described.entropy:.6f} nats")
+    for figure in described.published:
+        terminal.print_text(f"published test NLL: {figure.model} {figure.nll:.2f} nats ({figure.source})")
     numbers = [
         (
             c.name,
@@ -122,6 +127,44 @@ def print_schema(
     terminal.print_text(f"rows that repeat an earlier row, identifiers aside: {repeated}")
     for relation in found.relations:
         terminal.print_text(str(relation))
+
+
+@datasets_app.command("fetch")
+def fetch_datasets(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help=f"Benchmarks: {', '.join(BENCHMARKS.names())}.", autocompletion=complete_benchmark
+        ),
+    ],
+    json: opt.JsonOption = False,
+    home: opt.HomeOption = Path(),
+) -> None:
+    """Download benchmark tables and preprocess them as published, into datasets/.
+
+    All five are in one archive. A download that is interrupted goes on from where it was.
+    """
+    from flowbench.workflows.fetching import FetchWatch, downloads_folder, fetch_benchmark
+    from flowbench.workflows.home import Home
+
+    folder = Home(home).datasets
+    paths = []
+    with ProgressLine("download") as line:
+        watch = FetchWatch(tell=terminal.say, on_bytes=line.transfer)
+        try:
+            for name in dict.fromkeys(names):
+                paths.append(fetch_benchmark(name, folder, watch))
+        except KeyboardInterrupt:
+            terminal.say(
+                f"interrupted; what was downloaded is kept in {downloads_folder(folder)}, and the same "
+                "command goes on from there"
+            )
+            raise
+    if json:
+        terminal.print_json([{"name": path.stem, "path": str(path)} for path in paths])
+        return
+    for path in paths:
+        terminal.print_path(str(path))
 
 
 def _described(column: "ColumnSchema") -> tuple[str, ...]:

@@ -28,6 +28,8 @@ class ProgressLine:
         self._task: Any = None
         self._last = -math.inf
         self._begun = time.monotonic()
+        #: When a download began here, and with how many bytes.
+        self._transfer: tuple[float, int] | None = None
 
     def __enter__(self) -> "ProgressLine":
         if self._bar:
@@ -58,6 +60,17 @@ class ProgressLine:
         """Show how many rows, or other things called `noun`, are done."""
         if done < total:
             self._show(done / total, f"{done:,} of {total:,} {noun}")
+
+    def transfer(self, done: int, total: int | None) -> None:
+        """Show how many bytes of a download are there, and how long the rest takes at the speed so far."""
+        now = time.monotonic()
+        begun = self._transfer = self._transfer or (now, done)
+        speed = (done - begun[1]) / max(now - begun[0], 1e-9)
+        text = f"{done / 1e6:,.1f} MB"
+        if total is not None:
+            left = f", {(total - done) / speed:,.0f} s left" if speed else ""
+            text = f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB{left}"
+        self._show(done / total if total else 0.0, text)
 
     def stage(self, name: str) -> None:
         """Show what is being done after training."""

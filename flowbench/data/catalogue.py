@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from flowbench.data.benchmark_record import FetchedTable, find_fetched, read_record
+from flowbench.data.benchmarks import PART_COLUMN, PublishedFigure
 from flowbench.data.cell_faults import join_names, leave_out_hint
 from flowbench.data.column_type import ColumnType
 from flowbench.data.dataset import Column, Dataset, Provenance
@@ -22,7 +24,7 @@ from flowbench.data.read_options import AUTOMATIC, ReadOptions
 from flowbench.data.sklearn_tables import SKLEARN_TABLES
 from flowbench.data.table_reading import Table, read_table, select_columns
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError, unknown_name
-from flowbench.registry import TOYS
+from flowbench.registry import BENCHMARKS, TOYS
 
 # Enough rows that a flow cannot memorise them. Measured: benchmarks/DEFAULTS.md#rows-of-toys.
 DEFAULT_TOY_ROWS = 1_000_000
@@ -70,7 +72,7 @@ class DatasetSummary:
     """A line of the list of datasets; `rows` and `columns` are None if they are not known without reading."""
 
     name: str
-    kind: Literal["toy", "scikit-learn", "file"]
+    kind: Literal["toy", "scikit-learn", "file", "benchmark"]
     rows: int | None
     columns: int | None
     description: str
@@ -118,13 +120,19 @@ def table_file(name_or_path: str, folder: Path = Path("datasets")) -> TableFile 
 
 
 def list_datasets(folder: Path = Path("datasets")) -> list[DatasetSummary]:
-    """Every dataset that has a name: toys, scikit-learn's tables, and the table files of `folder`."""
+    """Every dataset that has a name: toys, scikit-learn's tables, and the table files of `folder`.
+
+    Benchmarks come last that are not fetched yet.
+    """
     toys = [DatasetSummary(name, "toy", None, 2, TOYS.get(name).description) for name in TOYS.names()]
     tables = [
         DatasetSummary(name, "scikit-learn", table.rows, table.columns, table.description)
         for name, table in SKLEARN_TABLES.items()
     ]
-    return toys + tables + [_summarise_file(path) for path in _table_files(folder)]
+    files = [_summarise_file(path) for path in _table_files(folder)]
+    there = {each.name for each in files}
+    others = [_summarise_benchmark(name) for name in BENCHMARKS.names() if name not in there]
+    return toys + tables + files + others
 
 
 def dataset_names(folder: Path = Path("datasets")) -> list[str]:
@@ -169,11 +177,16 @@ def _load_file(
     types: Mapping[str, ColumnType] | None,
 ) -> Dataset:
     with unchanged(file.path):
+        fetched = find_fetched(file.path)
+        reading, notes = as_fetched(reading, fetched)
         table = read_table(file, columns, reading=reading, may_leave_out=for_fit, types=types)
-        provenance = file_provenance(file)
+        provenance = file_provenance(file, fetched)
     if for_fit:
         with reading_errors(file):
             _check_can_be_fitted(table, reading.keep or ())
+    published = _published(fetched, table, reading)
+    if published:
+        notes = (*notes, "values are taken as points, as by the published figures, unless spacings are given")
     return Dataset(
         table_stem(file),
         tuple(
@@ -182,18 +195,44 @@ def _load_file(
         ),
         table.rows,
         provenance,
-        notes=table.notes,
+        notes=(*table.notes, *notes),
         row_numbers=table.row_numbers,
         groups=table.groups,
         parts=table.parts,
+        published=published,
     )
 
 
-def file_provenance(file: TableFile) -> Provenance:
-    """The provenance of a table file; raises `DataError` if it cannot be read."""
+def as_fetched(reading: ReadOptions, fetched: FetchedTable | None) -> tuple[ReadOptions, tuple[str, ...]]:
+    """How a fetched table is read, and notes on that; any other table is read as `reading` says."""
+    if fetched is None or reading.split_column not in (None, PART_COLUMN):
+        return reading, ()
+    notes = [f"train, validation and test rows are those published, in the column `{PART_COLUMN}`"]
+    if fetched.shortcoming:
+        notes.append(f"published figures are not shown: {fetched.shortcoming}")
+    return reading.model_copy(update={"split_column": PART_COLUMN}), tuple(notes)
+
+
+def _published(
+    fetched: FetchedTable | None, table: Table, reading: ReadOptions
+) -> tuple[PublishedFigure, ...]:
+    """The published figures, if the `table` has every column and row that they are of."""
+    if fetched is None or reading.split_column != PART_COLUMN or table.row_numbers is not None:
+        return ()
+    return fetched.figures if len(table.names) == fetched.benchmark.columns else ()
+
+
+def file_provenance(file: TableFile, fetched: FetchedTable | None = None) -> Provenance:
+    """The provenance of a table file, which may be one that was `fetched`.
+
+    Raises `DataError` if it cannot be read.
+    """
     with reading_errors(file), file.path.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     facts = _KNOWN_FILES.get(sha256, _Facts(str(file), "", ""))
+    if fetched is not None:
+        benchmark = fetched.benchmark
+        facts = _Facts(benchmark.source, benchmark.archive.licence, benchmark.description)
     return Provenance(facts.source, sha256, facts.licence, facts.description)
 
 
@@ -253,6 +292,12 @@ def find_file(name: str, folder: Path) -> TableFile:
         raise ConfigurationError(f"the dataset `{name}` could be any of {choices}; give the path of one")
     if not named and (table_suffix(file.path) or exists):
         return file
+    if not named and name in BENCHMARKS.entries:
+        size = BENCHMARKS.get(name).archive.size
+        raise UnknownNameError(
+            f"the benchmark `{name}` is not in {folder} yet; `flowbench datasets fetch {name}` downloads it, "
+            f"{size}"
+        )
     if not named:
         known = unknown_name("dataset", name, dataset_names(folder))
         raise UnknownNameError(f"{known}; or give the path of a table file")
@@ -266,8 +311,18 @@ def _table_files(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if table_suffix(path) and path.is_file())
 
 
+def _summarise_benchmark(name: str) -> DatasetSummary:
+    benchmark = BENCHMARKS.get(name)
+    how = f"{benchmark.description}; `flowbench datasets fetch {name}` downloads {benchmark.archive.size}"
+    return DatasetSummary(name, "benchmark", sum(benchmark.rows), benchmark.columns, how)
+
+
 def _summarise_file(path: Path) -> DatasetSummary:
     rows = columns = None
+    with suppress(DataError):
+        if record := read_record(path):
+            description = BENCHMARKS.get(record.name).description
+            return DatasetSummary(path.stem, "file", sum(record.rows), record.columns, description)
     description = f"{path.stat().st_size / 2**20:.1f} MiB"
     if path.stat().st_size <= _QUICK_TO_READ_BYTES:
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from flowbench.data.benchmarks import PARTS
+from flowbench.data.benchmarks import PARTS, PublishedFigure
 from flowbench.data.column_type import FLOAT64, ColumnType
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
 
@@ -54,7 +54,8 @@ class Dataset:
     patient; a split keeps them in one part. It is None if there are no such groups. `given` names columns
     whose values a conditional density is given; the others are its targets.
     `categorical` are those of `given` whose probability mass is learnt as well. `parts: (n,)` is the part of
-    each row, 0 for train, 1 for validation and 2 for test, if the table says so.
+    each row, 0 for train, 1 for validation and 2 for test, if the table says so. `published`
+    are figures of papers on the same rows and split; there are none unless the table is the complete one.
 
     Raises `DataError` if the rows are not a matrix with one column per `Column`, or the groups not an integer
     for each row.
@@ -71,6 +72,7 @@ class Dataset:
     given: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     parts: NDArray[np.int64] | None = None
+    published: tuple[PublishedFigure, ...] = ()
 
     def __post_init__(self) -> None:
         # Rows that are read-only and own their memory need no copy.

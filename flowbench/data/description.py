@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flowbench.data.catalogue import file_provenance, load_dataset, table_file, table_stem
+from flowbench.data.benchmark_record import find_fetched
+from flowbench.data.benchmarks import PublishedFigure
+from flowbench.data.catalogue import as_fetched, file_provenance, load_dataset, table_file, table_stem
 from flowbench.data.cells import Cells
 from flowbench.data.dataset import Provenance
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
@@ -35,7 +37,7 @@ class ColumnSummary:
 class DatasetDescription:
     """Summary of a dataset; `entropy` is that of its density in nats, None if it is not known.
 
-    `notes` say what reading it guessed or left out.
+    `notes` say what reading it guessed or left out. `published` are figures of papers on a benchmark.
     """
 
     name: str
@@ -44,6 +46,7 @@ class DatasetDescription:
     entropy: float | None
     provenance: Provenance
     notes: tuple[str, ...] = ()
+    published: tuple[PublishedFigure, ...] = ()
 
 
 def describe_dataset(
@@ -60,7 +63,9 @@ def describe_dataset(
     found = read_cells(name_or_path, columns, folder, reading)
     rows = len(next(iter(found.cells.values())).numbers)
     summaries = tuple(_summarise(column, values) for column, values in found.cells.items())
-    return DatasetDescription(found.name, rows, summaries, found.entropy, found.provenance, found.notes)
+    return DatasetDescription(
+        found.name, rows, summaries, found.entropy, found.provenance, found.notes, found.published
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +73,8 @@ class DatasetCells:
     """The cells of a dataset by column, whatever they are.
 
     `left_out` are columns of a file that a fit leaves out, each with the reason. `entropy` is that of the
-    dataset's density in nats, if it is known.
+    dataset's density in nats, if it is known. `published` are figures of papers on the table, if it is the
+    complete one of a benchmark.
     """
 
     name: str
@@ -77,6 +83,7 @@ class DatasetCells:
     notes: tuple[str, ...] = ()
     entropy: float | None = None
     left_out: Mapping[str, tuple[Cells, str]] = field(default_factory=dict)
+    published: tuple[PublishedFigure, ...] = ()
 
 
 def read_cells(
@@ -91,9 +98,16 @@ def read_cells(
         }
         entropy = dataset.density.entropy if dataset.density is not None else None
         return DatasetCells(dataset.name, cells, dataset.provenance, entropy=entropy)
+    fetched = find_fetched(file.path)
+    reading, notes = as_fetched(reading, fetched)
     found = read_columns(file, columns, reading)
     return DatasetCells(
-        table_stem(file), found.cells, file_provenance(file), found.notes, left_out=found.left_out
+        table_stem(file),
+        found.cells,
+        file_provenance(file, fetched),
+        (*found.notes, *notes),
+        left_out=found.left_out,
+        published=fetched.figures if fetched else (),
     )
 
 

@@ -10,6 +10,7 @@ number that is unknown or not finite is null; NaN is never written.
     datasets        one for each data set and set of test rows:
         name, source, sha256, licence, description, columns, given, categories, rows,
         split {train, validation, test}
+        published   figures of papers on the same test rows, each {model, nll, source}, or null
         test_rows   number of rows that every model below was scored on
         entropy     of the true density, or null
         verdict     text;  cautions  list of texts
@@ -85,6 +86,7 @@ def _section(section: Section, verdict: str, cautions: Sequence[str]) -> Values:
     dataset = section.record.dataset
     return {
         **{key: dataset.get(key) for key in ("name", "source", "sha256", "licence", "description", "rows")},
+        "published": dataset.get("published"),
         "columns": list(section.columns),
         "given": [name for name in section.given if name not in section.categorical],
         "categories": list(section.categorical),

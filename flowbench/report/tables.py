@@ -301,6 +301,7 @@ def facts(section: Section) -> list[tuple[str, str]]:
         ("source", str(dataset.get("source", ""))),
         ("sha256", section.sha256[:SHA256_SHOWN]),
         ("licence", str(dataset.get("licence", ""))),
+        ("published test NLL", ", ".join(_published(dataset.get("published")))),
         ("table", f"{shape}{plural(len(section.columns), 'column')}: {', '.join(shown)}"),
         ("categories", ", ".join(section.categorical)),
         ("given", ", ".join(name for name in section.given if name not in section.categorical)),
@@ -309,6 +310,15 @@ def facts(section: Section) -> list[tuple[str, str]]:
         ("seeds", ", ".join(map(str, seeds))),
     ]
     return [(term, value) for term, value in pairs if value]
+
+
+def _published(figures: object) -> list[str]:
+    """Figures of papers on the same test rows, as `run.json` has them."""
+    found = []
+    for each in figures if isinstance(figures, list) else []:
+        if isinstance(each, dict) and isinstance(each.get("nll"), float):
+            found.append(f"{each.get('model')} {fixed(each['nll'], 2)} ({each.get('source')})")
+    return found
 
 
 def _seed(record: RunRecord) -> str:

@@ -72,7 +72,9 @@ def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequa
         raise ConfigurationError(
             f"`dequantise` is for tables; `{dataset.name}` is drawn from a density; leave it out"
         )
-    if wanted == "none" or dataset.density is not None:
+    # Published figures are densities at points.
+    is_of_points = wanted == "none" or dataset.density is not None or bool(dataset.published)
+    if is_of_points and spacings is None:
         return Dequantiser(dataset.target_names)
     return choose_dequantiser(dataset.target_names, dataset.targets[split.train], spacings)
 
@@ -144,6 +146,7 @@ def describe_dataset(
             else {}
         ),
         **({"levels": levels} if (levels := given_levels(dataset)) else {}),
+        **_published(dataset, dequantiser),
         "lattices": dequantiser.to_values(),
         **({"support": support.to_values()} if support else {}),
         "types": {
@@ -157,6 +160,13 @@ def given_levels(dataset: Dataset) -> dict[str, list[float]]:
     """The levels of the given columns that have some, by name."""
     found = {name: dataset.levels(name) for name in dataset.given}
     return {name: levels for name, levels in found.items() if levels is not None}
+
+
+def _published(dataset: Dataset, dequantiser: Dequantiser) -> dict[str, Any]:
+    """The published figures, if the run is of the same density: that of points, in all columns."""
+    if dataset.given or dequantiser.lattices or not dataset.published:
+        return {}
+    return {"published": [asdict(figure) for figure in dataset.published]}
 
 
 def split_sizes(split: Split) -> dict[str, int]:

@@ -15,7 +15,7 @@ from flowbench.data.read_options import ReadOptions
 from flowbench.data.sklearn_tables import SKLEARN_TABLES
 from flowbench.data.table_reading import read_table
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError
-from flowbench.registry import TOYS
+from flowbench.registry import BENCHMARKS, TOYS
 
 BUNDLED = Path(__file__).resolve().parents[2] / "datasets"
 
@@ -218,7 +218,8 @@ def test_one_name_for_two_files(folder: Path) -> None:
 def test_list(folder: Path) -> None:
     (folder / "broken.npy").write_bytes(b"not an array")
     listed = {summary.name: summary for summary in list_datasets(folder)}
-    assert list(listed) == [*TOYS.names(), *SKLEARN_TABLES, "broken", "faithful", "mine", "penguins"]
+    files = ["broken", "faithful", "mine", "penguins"]
+    assert list(listed) == [*TOYS.names(), *SKLEARN_TABLES, *files, *BENCHMARKS.names()]
     assert (listed["penguins"].kind, listed["penguins"].rows, listed["penguins"].columns) == ("file", 344, 8)
     assert (listed["broken"].rows, listed["broken"].columns) == (None, None)
     assert listed["broken"].description.startswith("cannot be read: ")
