@@ -179,7 +179,15 @@ def _load_file(
     with unchanged(file.path):
         fetched = find_fetched(file.path)
         reading, notes = as_fetched(reading, fetched)
-        table = read_table(file, columns, reading=reading, may_leave_out=for_fit, types=types)
+        table = read_table(
+            file,
+            columns,
+            reading=reading,
+            may_leave_out=for_fit,
+            types=types,
+            # The columns of a benchmark are those of a density.
+            few_are_categories=fetched is None,
+        )
         provenance = file_provenance(file, fetched)
     if for_fit:
         with reading_errors(file):

@@ -58,13 +58,14 @@ def read_table(
     reading: ReadOptions = AUTOMATIC,
     may_leave_out: bool = True,
     types: Mapping[str, ColumnType] | None = None,
+    few_are_categories: bool = True,
 ) -> Table:
     """Read a table file of any format in `flowbench.data.files.KINDS`; only `columns`, in this order.
 
     Without `columns`, those that only number or name the rows are left out, with a note. Columns of text or
     of truth values are read as the places of their levels. `types` are the known types of columns, by name.
     `may_leave_out` says whether errors may advise to leave columns out; a model that needs all columns sets
-    it to false.
+    it to false. `few_are_categories` says whether columns of few numbers are categorical.
 
     Raises `DataError` for a file that cannot be read, for repeated names, for no rows, and for cells that are
     missing, infinite or not numbers. The error names the file, and the column and row (from 1, without the
@@ -76,7 +77,7 @@ def read_table(
     with reading_errors(file):
         if types is None:
             chosen = _with_levels(chosen, reading.categories or (), named=columns is not None)
-        return _checked_table(chosen, reading, may_leave_out)
+        return _checked_table(chosen, reading, may_leave_out, few_are_categories)
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,7 +324,9 @@ def _with_levels(columns: Columns, wanted: Sequence[str], *, named: bool) -> Col
     return replace(columns, cells=kept, notes=tuple(notes))
 
 
-def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) -> Table:
+def _checked_table(
+    columns: Columns, reading: ReadOptions, may_leave_out: bool, few_are_categories: bool
+) -> Table:
     n = len(next(iter(columns.cells.values())).numbers)
     kept, notes = None, list(columns.notes)
     if reading.missing == "drop":
@@ -351,30 +354,27 @@ def _checked_table(columns: Columns, reading: ReadOptions, may_leave_out: bool) 
         parts = part_numbers(columns.aside[reading.split_column], reading.split_column)
         parts = parts if kept is None else parts[kept]
     types = {name: each.type for name, each in columns.cells.items()}
-    categories = _categories(dict(zip(columns.cells, rows.T, strict=True)), types, reading)
-    notes += [
-        describe_levels(name, values, types[name])
-        for name, values in zip(columns.cells, rows.T, strict=True)
-        if name in categories
-    ]
+    values = dict(zip(columns.cells, rows.T, strict=True))
+    categories = _categories(values if few_are_categories else {}, types, reading)
+    notes += [describe_levels(name, each, types[name]) for name, each in values.items() if name in categories]
     return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups, categories, parts)
 
 
 def _categories(
-    columns: Mapping[str, Floats], types: Mapping[str, ColumnType], reading: ReadOptions
+    numbers: Mapping[str, Floats], types: Mapping[str, ColumnType], reading: ReadOptions
 ) -> tuple[str, ...]:
-    """The names of the categorical columns: of text, or of few numbers.
+    """The names of the categorical columns: of text, or of few `numbers`.
 
     Columns of few numbers are categories beside others only. Where all columns are categories, they are
     numbers with a spacing.
     """
     told = {*(reading.categories or ()), *(name for name, each in types.items() if each.levels is not None)}
-    numbers = {
+    few = {
         name
-        for name, values in columns.items()
+        for name, values in numbers.items()
         if name not in told and name not in (reading.keep or ())
         if types[name].unit is None and are_levels(values)
     }
-    if len(told) + len(numbers) == len(columns):
-        numbers.clear()
-    return tuple(name for name in columns if name in told or name in numbers)
+    if len(told) + len(few) == len(types):
+        few.clear()
+    return tuple(name for name in types if name in told or name in few)
