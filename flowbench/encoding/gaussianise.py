@@ -98,16 +98,16 @@ class Gaussianise(Transform):
             self.last[number] = spline.last[0]
 
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Gaussianise `x: (n, d)`; returns `z: (n, d)` and log|det dz/dx|: `(n,)`."""
+        """Gaussianise `x: (n, d)`; returns `z: (n, d)` and log(dz/dx): `(n, d)`."""
         near, log_nearing = self.reach.to_near(x)
         z, log_slope = self._spline().forward(near)
-        return z, (log_slope + log_nearing).sum(1)
+        return z, log_slope + log_nearing
 
     def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Undo `to_model` for `z: (n, d)`; returns `x: (n, d)` and log|det dx/dz|: `(n,)`."""
+        """Undo `to_model` for `z: (n, d)`; returns `x: (n, d)` and log(dx/dz): `(n, d)`."""
         near, log_slope = self._spline().inverse(z)
         x, log_nearing = self.reach.to_far(near)
-        return x, (log_slope + log_nearing).sum(1)
+        return x, log_slope + log_nearing
 
     def _spline(self) -> Spline:
         return Spline(self.knots, self.images, self.slopes, self.last)

@@ -47,17 +47,14 @@ class Standardise(Transform):
         self.scale.copy_(scale)
 
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardise `x: (n, d)`; returns `z: (n, d)` and log|det dz/dx|: `(n,)`."""
+        """Standardise `x: (n, d)`; returns `z: (n, d)` and log(dz/dx): `(n, d)`."""
         near, log_slope = self.reach.to_near(x)
-        return (near - self.mean) / self.scale, log_slope.sum(1) - self._log_det(x)
+        return (near - self.mean) / self.scale, log_slope - self.scale.log()
 
     def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Undo `to_model` for `z: (n, d)`; returns `x: (n, d)` and log|det dx/dz|: `(n,)`."""
+        """Undo `to_model` for `z: (n, d)`; returns `x: (n, d)` and log(dx/dz): `(n, d)`."""
         x, log_slope = self.reach.to_far(self.mean + self.scale * z)
-        return x, log_slope.sum(1) + self._log_det(z)
-
-    def _log_det(self, like: Tensor) -> Tensor:
-        return self.scale.log().sum().expand(len(like))
+        return x, log_slope + self.scale.log()
 
 
 def mean_and_scale(x: Tensor, columns: tuple[str, ...]) -> tuple[Tensor, Tensor]:

@@ -97,24 +97,28 @@ class TableEncoder(nn.Module):
 
         The latter is -inf for a row outside the support, which goes to some place in model space.
         """
+        z, log_slope = self.to_model_by_column(x)
+        return z, log_slope.sum(1)
+
+    def to_model_by_column(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `to_model`, but with log(dz/dx) of each cell: `(n, d)`, nats."""
         self._check(x)
-        x, slope = self.support.to_line(x)
-        log_det = slope.sum(1)
+        x, log_slope = self.support.to_line(x)
         for transform in self._transforms():
             x, part = transform.to_model(x)
-            log_det = log_det + part
-        return x, log_det
+            log_slope = log_slope + part
+        return x, log_slope
 
     def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Undo `to_model` for `z: (n, d)`: rows `x: (n, d)` at places, and log|det dx/dz|: `(n,)`, nats."""
         self._check(z)
         z = z.double()
-        log_det = z.new_zeros(len(z))
+        log_slope = torch.zeros_like(z)
         for transform in reversed(self._transforms()):
             z, part = transform.to_data(z)
-            log_det = log_det + part
-        x, slope = self.support.to_rows(z)
-        return x, log_det + slope.sum(1)
+            log_slope = log_slope + part
+        x, part = self.support.to_rows(z)
+        return x, (log_slope + part).sum(1)
 
     def whole_box(self, box: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
         """A `box`, low and high of each of the d columns, enlarged to whole cells and cut at the support."""

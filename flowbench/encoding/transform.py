@@ -9,8 +9,9 @@ from flowbench import options
 
 
 class Transform(nn.Module, ABC):
-    """A bijection between data units and model space, the space of the flow; fitted on training rows only.
+    """An increasing map of each column between data units and model space, the space of the flow.
 
+    It is fitted on training rows only. A column's map does not depend on the other columns of the row.
     Its parameters are float64 buffers: saved with the model and never trained.
     """
 
@@ -30,8 +31,8 @@ class Transform(nn.Module, ABC):
 
     @abstractmethod
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `x: (n, d)` in data units to `z: (n, d)` and log|det dz/dx|: `(n,)`, nats."""
+        """Map `x: (n, d)` in data units to `z: (n, d)` and log(dz/dx) of each cell: `(n, d)`, nats."""
 
     @abstractmethod
     def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `z: (n, d)` to `x: (n, d)` in data units and log|det dx/dz|: `(n,)`, nats."""
+        """Map `z: (n, d)` to `x: (n, d)` in data units and log(dx/dz) of each cell: `(n, d)`, nats."""

@@ -34,8 +34,8 @@ def draw(shape: str, size: int, seed: int) -> np.ndarray:
 
 
 def density(transform: Gaussianise, points: np.ndarray) -> np.ndarray:
-    z, log_det = transform.to_model(torch.tensor(points).reshape(-1, 1))
-    return np.asarray(torch.exp(log_det - 0.5 * z.square().sum(1)) / np.sqrt(2 * np.pi))
+    z, log_slope = transform.to_model(torch.tensor(points).reshape(-1, 1))
+    return np.asarray(torch.exp(log_slope.sum(1) - 0.5 * z.square().sum(1)) / np.sqrt(2 * np.pi))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -63,9 +63,9 @@ def test_a_normal_column_is_only_standardised_up_to_three_deviations() -> None:
     x = np.random.default_rng(0).normal(3.0, 2.0, size=400)
     transform = fitted(x)
     standard = np.array([-3.0, -1.0, 0.0, 0.5, 2.9, 3.0])
-    z, log_det = transform.to_model(torch.tensor(x.mean() + x.std() * standard)[:, None])
+    z, log_slope = transform.to_model(torch.tensor(x.mean() + x.std() * standard)[:, None])
     assert np.allclose(z.flatten(), standard, atol=1e-9)
-    assert np.allclose(log_det, -np.log(x.std()), atol=1e-9)
+    assert np.allclose(log_slope, -np.log(x.std()), atol=1e-9)
 
 
 def test_clouds_stay_straight_and_skewed_columns_do_not() -> None:
@@ -92,10 +92,10 @@ def test_a_row_far_out_costs_tens_of_nats() -> None:
 
 def test_scale_and_shift_of_a_column_change_nothing() -> None:
     x = draw("exponential", 3000, 0)
-    z, log_det = fitted(x).to_model(torch.tensor(x)[:, None])
-    moved, moved_log_det = fitted(1e6 * x - 3e6).to_model(torch.tensor(1e6 * x - 3e6)[:, None])
+    z, log_slope = fitted(x).to_model(torch.tensor(x)[:, None])
+    moved, moved_log_slope = fitted(1e6 * x - 3e6).to_model(torch.tensor(1e6 * x - 3e6)[:, None])
     assert np.allclose(z, moved, atol=1e-6)
-    assert np.allclose(log_det, moved_log_det + np.log(1e6), atol=1e-5)
+    assert np.allclose(log_slope, moved_log_slope + np.log(1e6), atol=1e-5)
 
 
 def test_ties_are_spread_and_slopes_stay_bounded() -> None:
@@ -106,9 +106,9 @@ def test_ties_are_spread_and_slopes_stay_bounded() -> None:
     columns = (whole, many_zeros, two_values)
     transform = fitted(*columns)
     x = torch.tensor(np.stack(columns, 1))
-    z, log_det = transform.to_model(x)
+    z, log_slope = transform.to_model(x)
     assert torch.isfinite(z).all()
-    assert torch.isfinite(log_det).all()
+    assert torch.isfinite(log_slope).all()
     assert (transform.to_data(z)[0] - x).abs().max() < 1e-9
     assert transform.slopes.max() < 1e6
 
@@ -116,8 +116,8 @@ def test_ties_are_spread_and_slopes_stay_bounded() -> None:
 def test_rows_far_beyond_the_data_have_finite_likelihood_and_come_back() -> None:
     transform = fitted(draw("t3", 5000, 0), draw("uniform", 5000, 1))
     x = torch.tensor([[1e6, -1e6], [-1e9, 1e9], [0.0, 0.5]], dtype=torch.float64)
-    z, log_det = transform.to_model(x)
-    assert torch.isfinite(log_det).all()
+    z, log_slope = transform.to_model(x)
+    assert torch.isfinite(log_slope).all()
     assert torch.allclose(transform.to_data(z)[0], x, rtol=1e-12)
 
 
@@ -128,9 +128,9 @@ def test_any_column_is_mapped_back_or_refused(rows: np.ndarray) -> None:
     except DataError:
         return
     x = torch.tensor(rows)[:, None]
-    z, log_det = transform.to_model(x)
+    z, log_slope = transform.to_model(x)
     assert torch.isfinite(z).all()
-    assert torch.isfinite(log_det).all()
+    assert torch.isfinite(log_slope).all()
     assert (transform.to_data(z)[0] - x).abs().max() <= 1e-9 * x.abs().max()
 
 
