@@ -78,7 +78,8 @@ class _FlowEstimator(BaseEstimator):
         train, validation = order[held_out:], order[:held_out]
         targets, givens = ("x", "") if context is None else ("y", "x")
         columns = tuple(f"{targets}{i}" for i in range(rows.shape[1]))
-        dequantiser = choose_dequantiser(columns, rows[train]) if self.dequantise else None
+        by_name = dict(zip(columns, rows[train].T, strict=True))
+        dequantiser = choose_dequantiser(by_name) if self.dequantise else None
         encoder = build_encoder(config, columns, dequantiser)
         used = _varying(context, train)
         names = [f"{givens}{i}" for i in np.flatnonzero(used)]

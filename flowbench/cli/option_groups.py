@@ -125,6 +125,13 @@ class FitOptions:
             "such as 0), none (all numbers), or ends such as mass=0:,share=0:1."
         ),
     ] = None
+    atoms: Annotated[
+        str | None,
+        typer.Option(
+            help="Values with a probability of their own: auto (the default: those that many more rows hold "
+            "than others), none, or values such as rain=0,price=0."
+        ),
+    ] = None
     rows: Annotated[
         int | None, typer.Option(help="Rows to draw of a toy density, or series of a toy of series.")
     ] = None
@@ -165,6 +172,7 @@ class FitOptions:
             "data.repeated": self.repeated,
             "data.dequantise": self.dequantise,
             "data.support": self.support,
+            "data.atoms": self.atoms,
             "data.rows": self.rows,
             "threads": self.threads,
             "device": self.device,

@@ -371,7 +371,7 @@ def _of_text(
             numbers = dates
     found = numbers.values
     # In a column whose type is known, cells that do not fit are mistakes.
-    if expected is None and np.isfinite(found).sum() < _MOSTLY * (~missing).sum():
+    if expected is None and (~np.isnan(found)).sum() < _MOSTLY * (~missing).sum():
         found = np.full(len(found), np.nan)
         numbers = Numbers(found, fault=numbers.fault)
 

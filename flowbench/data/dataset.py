@@ -1,8 +1,8 @@
 """Datasets: named columns, rows, their provenance, and splits into training, validation and test rows."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -53,7 +53,9 @@ class Dataset:
     dropped. `groups: (n,)` are integers that are equal for rows that belong together, such as those of one
     patient; a split keeps them in one part. It is None if there are no such groups. `given` names columns
     whose values a conditional density is given; the others are its targets.
-    `categorical` are those of `given` whose probability mass is learnt as well. `parts: (n,)` is the part of
+    `categorical` are those of `given` whose probability mass is learnt as well. `atoms` are values of target
+    columns with a probability of their own; a state column for each of these, the last ones, tells which
+    atom a row holds. `parts: (n,)` is the part of
     each row, 0 for train, 1 for validation and 2 for test, if the table says so. `published`
     are figures of papers on the same rows and split; there are none unless the table is the complete one.
 
@@ -71,6 +73,7 @@ class Dataset:
     groups: NDArray[np.int64] | None = None
     given: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
+    atoms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     parts: NDArray[np.int64] | None = None
     published: tuple[PublishedFigure, ...] = ()
 
@@ -146,6 +149,41 @@ class Dataset:
             )
         return replace(self, given=levelled, categorical=levelled) if levelled else self
 
+    def with_atoms(self, atoms: Mapping[str, Sequence[float]]) -> Self:
+        """The same data set, of which the probability of `atoms`, ascending values by column, is learnt.
+
+        A state column for each column with atoms is added to the given ones.
+        """
+        if not atoms:
+            return self
+        found = {name: tuple(atoms[name]) for name in self.target_names if name in atoms}
+        columns, states = list[Column](), list[NDArray[np.float64]]()
+        for name, values in found.items():
+            place = self.column_names.index(name)
+            written = self.columns[place].type.text(np.array(values)).tolist()
+            told = [f"{each:g}" if isinstance(each, float) else str(each) for each in written]
+            taken = (*self.column_names, *(each.name for each in columns))
+            type_ = ColumnType("string", levels=("none", *told))
+            columns.append(Column(state_name(name, taken), "categorical", type=type_))
+            state = np.zeros(len(self.rows))
+            for number, value in enumerate(values, start=1):
+                state[self.rows[:, place] == value] = number
+            states.append(state)
+        names = tuple(each.name for each in columns)
+        return replace(
+            self,
+            columns=(*self.columns, *columns),
+            rows=np.column_stack([self.rows, *states]),
+            given=(*self.given, *names),
+            categorical=(*self.categorical, *names),
+            atoms=found,
+        )
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """The names of the columns of the table, without those of states."""
+        return self.column_names[: len(self.column_names) - len(self.atoms)]
+
     def levels(self, name: str) -> list[float] | None:
         """The levels of a categorical column, ascending numbers; None for another column."""
         column = self.columns[self.column_names.index(name)]
@@ -184,6 +222,14 @@ class Dataset:
     def column_names(self) -> tuple[str, ...]:
         """The columns' names, in order."""
         return tuple(column.name for column in self.columns)
+
+
+def state_name(column: str, taken: Collection[str]) -> str:
+    """The name of the column that tells which atom of a `column` a row holds; it is none of those `taken`."""
+    name = f"atom of {column}"
+    while name in taken:
+        name += "_"
+    return name
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,8 @@ from flowbench.data.column_values import values_of
 
 #: More levels than `MOST_LEVELS` are taken for categories if they hold this many cells each, on average.
 FEWEST_CELLS = 5
+#: Evenly spaced numbers are levels if there are at most so many, and this is how even they have to be.
+MOST_EVEN, LOOSE = 3, 1e-6
 #: Text that may be a number with a sign or a unit, a date, or a number in a notation that is not known.
 _NUMBER_LIKE = re.compile(r"^\W*\d[\d.,:/'\s]*(\W?[^\W\d]{1,5}([+-]?\d+)?)?\W*$|^0x[0-9a-fA-F]+$")
 #: A note names at most this many levels.
@@ -79,10 +81,19 @@ def read_known_levels(cells: Cells, expected: ColumnType) -> Cells:
 
 
 def are_levels(numbers: NDArray[np.float64]) -> bool:
-    """Whether finite `numbers: (n,)` are 0 and 1 alone, or so few that each is a level."""
+    """Whether finite `numbers: (n,)` are 0 and 1 alone, or so few that each is a level.
+
+    Evenly spaced numbers, of which there are more than `MOST_EVEN`, are counts or rounded measurements.
+    """
     distinct, counts = np.unique(numbers, return_counts=True)
     if len(distinct) == 1:
         return False
+    if len(distinct) > MOST_EVEN and len(distinct) <= MOST_LEVELS:
+        with np.errstate(all="ignore"):
+            gaps = np.diff(distinct)
+            is_even = (np.abs(gaps / gaps.min() - 1) < LOOSE).all()
+        if is_even:
+            return False
     return are_few(counts) or np.array_equal(distinct, [0, 1])
 
 

@@ -185,15 +185,15 @@ def parse_spacings(text: str) -> dict[str, float]:
 
 
 def choose_dequantiser(
-    names: tuple[str, ...], rows: Floats, spacings: Mapping[str, float] | None = None
+    columns: Mapping[str, Floats], spacings: Mapping[str, float] | None = None
 ) -> Dequantiser:
-    """The dequantiser of the columns `names`, chosen by training `rows: (n, d)`.
+    """The dequantiser of `columns` by name, chosen by their training values.
 
     With `spacings` it dequantises the columns that they name. Without, it dequantises the columns whose
     values are evenly spaced and mostly shared by several rows. Raises `ConfigurationError` for a column that
     is not there, and for a spacing that its values cannot have.
     """
-    columns = dict(zip(names, rows.T, strict=True))
+    names = tuple(columns)
     if spacings:
         _check_known(spacings, names)
         return Dequantiser(

@@ -1,11 +1,13 @@
 """The encoder of a table: named columns to model space and back, with the log-determinant."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flowbench.encoding.atoms import Atoms
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.support_map import ROOM, SupportMap
 from flowbench.encoding.transform import Transform
@@ -18,13 +20,16 @@ class TableEncoder(nn.Module):
 
     All models encode rows through this class. A row goes through the `dequantiser`, through the `support` and
     then through the `transforms`, one after another. A rounded value stands for an interval, its cell; the
-    dequantiser replaces it by a place in that cell. The support maps columns with ends onto the whole line.
+    dequantiser replaces it by a place in that cell. A value that is one of the `atoms` is replaced by a
+    stand-in (`flowbench.encoding.atoms.Atoms`). The support maps columns with ends onto the whole line.
     The transforms are fitted on training rows. All parts hold buffers that are saved with the model's
-    weights. Without a `dequantiser` all columns are continuous, and without a `support` none has an end.
+    weights. Without a `dequantiser` all columns are continuous, without a `support` none has an end, and
+    without `atoms` no value has a probability.
 
     `columns` names the d columns, in the order of every `x: (n, d)`, float64, data units. There are two kinds
-    of rows: those of the table, and those at places in cells. Rows at places always have a density. Rows of
-    the table have one only if all columns are continuous. Each method says which kind it takes.
+    of rows: those of the table, and those at places in cells, with stand-ins. Rows at places always have a
+    density. Rows of the table have one only if all columns are continuous. Each method says which kind it
+    takes.
 
     Raises `ConfigurationError` if the dequantiser or a transform was made for other columns, or if rows do
     not have d columns.
@@ -36,15 +41,18 @@ class TableEncoder(nn.Module):
         transforms: Sequence[Transform] = (),
         dequantiser: Dequantiser | None = None,
         support: SupportMap | None = None,
+        atoms: Atoms | None = None,
     ) -> None:
         super().__init__()
         self.columns = tuple(columns)
         self.dequantiser = Dequantiser(self.columns) if dequantiser is None else dequantiser
         self.support = SupportMap(self.columns) if support is None else support
+        self.atoms = Atoms(self.columns) if atoms is None else atoms
         self.transforms = nn.ModuleList(transforms)
-        parts: list[Dequantiser | SupportMap | Transform] = [
+        parts: list[Dequantiser | SupportMap | Atoms | Transform] = [
             self.dequantiser,
             self.support,
+            self.atoms,
             *self._transforms(),
         ]
         for part in parts:
@@ -54,14 +62,21 @@ class TableEncoder(nn.Module):
                     f"{', '.join(self.columns)}"
                 )
 
-    def fit(self, x: Tensor, tell: Tell = silent) -> Tensor:
-        """Fit the transforms to training rows `x: (n, d)` at places in their cells, as `jitter` gives them.
+    @property
+    def has_places(self) -> bool:
+        """Whether rows of the table have no density of their own, but only at places in their cells."""
+        return bool(self.dequantiser) or bool(self.atoms)
 
-        Returns the rows in model space, `(n, d)`. Each transform is fitted to the output of the one before.
-        `tell` gets a sentence about each transform. Raises `DataError` if the rows do not determine one, or
-        lie outside the support.
+    def fit(self, x: Tensor, tell: Tell = silent) -> Tensor:
+        """Fit the transforms to training rows `x: (n, d)` at places in their cells, as `dequantise` has them.
+
+        Returns the rows in model space, `(n, d)`, with other rows' values in place of atoms. Each transform
+        is fitted to the output of the one before. `tell` gets a sentence about each transform. Raises
+        `DataError` if the rows do not determine one, or lie outside the support.
         """
         self._check(x)
+        if self.atoms:
+            x = self.atoms.fit(x)
         self.check_support(x)
         self.support.fit(x)
         x, _ = self.support.to_line(x)
@@ -71,21 +86,49 @@ class TableEncoder(nn.Module):
             x, _ = transform.to_model(x)
         return x
 
-    def jitter(self, x: Tensor, generator: np.random.Generator) -> Tensor:
-        """Rows of the table `x: (n, d)`, each at a random place in its cell; models are trained on these."""
+    def dequantise(self, x: Tensor, generator: np.random.Generator) -> Tensor:
+        """Rows of the table `x: (n, d)`, each at a random place in its cell, but for atoms, which stay."""
         self._check(x)
-        return self.dequantiser.jitter(x, generator)
+        placed = self.dequantiser.jitter(x, generator)
+        return torch.where(self.absent(x), x, placed) if self.atoms else placed
+
+    def jitter(self, x: Tensor, generator: np.random.Generator) -> Tensor:
+        """Rows of the table `x: (n, d)`, each at a random place in its cell, with random stand-ins."""
+        placed = self.dequantise(x, generator)
+        return self.fill(placed, generator) if self.atoms else placed
+
+    def fill(self, x: Tensor, generator: np.random.Generator) -> Tensor:
+        """Rows `x: (n, d)` at places, but for atoms, with random stand-ins for these."""
+        return self._fill(x, x, torch.from_numpy(generator.standard_normal(x.shape)))
 
     def spread(self, x: Tensor, draw: int, draws: int = 2) -> Tensor:
         """Rows of the table `x: (n, d)` at place number `draw` of `draws` in their cells.
 
-        The places depend on the row alone (`Dequantiser.spread`).
+        The places depend on the row alone (`Dequantiser.spread`), and so do stand-ins (`Atoms.spread`).
         """
         self._check(x)
-        return self.dequantiser.spread(x, draw, draws)
+        placed = self.dequantiser.spread(x, draw, draws)
+        return self._fill(x, placed, self.atoms.spread(x, draw)) if self.atoms else placed
+
+    def absent(self, x: Tensor) -> Tensor:
+        """Which cells of rows of the table `x: (n, d)` hold an atom: `(n, d)`."""
+        return self.atoms.absent(self.atoms.states(x))
+
+    def log_stand_in(self, x: Tensor, absent: Tensor) -> Tensor:
+        """The log-density `(n,)`, nats, data units, of the stand-ins in rows `x: (n, d)` at places.
+
+        `absent: (n, d)` are the cells with a stand-in.
+        """
+        z, log_slope = self.to_model_by_column(x)
+        each = -0.5 * z.square() - 0.5 * math.log(2 * math.pi) + log_slope
+        return torch.where(absent, each, 0.0).sum(1)
+
+    def _fill(self, x: Tensor, placed: Tensor, normal: Tensor) -> Tensor:
+        """Rows `placed: (n, d)` with stand-ins, `normal: (n, d)` in model space, for the atoms of `x`."""
+        return torch.where(self.absent(x), self.to_data(normal)[0], placed)
 
     def restore(self, x: Tensor) -> Tensor:
-        """Rows of the table from drawn rows `x: (n, d)` at places in their cells."""
+        """Rows of the table from drawn rows `x: (n, d)` at places in their cells, but for atoms."""
         self._check(x)
         # The ends of a support lie a little outside the outermost cells.
         steps = self.dequantiser.steps

@@ -25,14 +25,15 @@ class Averaging:
     """The mean of a row's log-likelihood over random solves, if there is anything to average.
 
     An estimated divergence is averaged over its probes. A row with dequantised columns is averaged over
-    places in its cell. Places come in pairs on either side of the cell's middle (Hammersley and Morton 1956).
+    places in its cell, and one with atoms over stand-ins for these. Places come in pairs on either side of
+    the cell's middle (Hammersley and Morton 1956).
     """
 
     def __init__(self, references: ReferenceDraws, solver: SolverError) -> None:
         self.levels = references.levels
         self.references = references
         self.solver = solver
-        self.encoder = references.levels.model.encoder
+        self.model = references.levels.model
 
     @property
     def is_stochastic(self) -> bool:
@@ -44,14 +45,14 @@ class Averaging:
         """The number of solves that a row's log-likelihood is the mean of."""
         options = self.levels.options
         draws = options.trace_draws if self.is_stochastic else 1
-        if not self.encoder.dequantiser:
+        if not self.model.encoder.has_places:
             return draws
         return max(draws + draws % 2, options.dequantisation_draws)
 
     @property
     def name(self) -> str:
         """What the solves differ by: "trace" (probes), "dequantisation" (places), both, or nothing."""
-        drawn = {"trace": self.is_stochastic, "dequantisation": bool(self.encoder.dequantiser)}
+        drawn = {"trace": self.is_stochastic, "dequantisation": self.model.encoder.has_places}
         return "_and_".join(name for name, is_drawn in drawn.items() if is_drawn)
 
     def place(self, rows: Rows, draw: int = 0) -> Rows:
@@ -59,7 +60,7 @@ class Averaging:
         return self._place(rows, draw, self.draws)
 
     def solves(self, rows: Rows, first: Scores) -> list[Scores]:
-        """The scores of the `rows` in every draw; `first` are those of draw 0 at level 0.
+        """The scores of the `rows` in every draw, without stand-ins; `first` are those of draw 0 at level 0.
 
         If only places differ, the solves of all draws are looser, and the first is solved at both levels
         (multilevel Monte Carlo, Giles 2008). If probes differ, all draws are solved at level 0.
@@ -67,18 +68,25 @@ class Averaging:
         if self.draws == 1:
             return [first]
         if self.is_stochastic:
-            others = (self.levels.solve(self.place(rows, draw), 0, draw) for draw in range(1, self.draws))
-            return [first, *others]
-        return [self.levels.solve(self.place(rows, draw), LOOSER, draw) for draw in range(self.draws)]
+            others = (self._solve(rows, 0, draw) for draw in range(1, self.draws))
+            return [self._without_stand_ins(first, self.place(rows)), *others]
+        return [self._solve(rows, LOOSER, draw) for draw in range(self.draws)]
 
-    def mean(self, first: Scores, solves: Sequence[Scores]) -> Tensor:
-        """The mean log-likelihood `(n,)`, nats, over the `solves` that `solves` returned."""
+    def _solve(self, rows: Rows, level: int, draw: int) -> Scores:
+        places = self.place(rows, draw)
+        return self._without_stand_ins(self.levels.solve(places, level, draw), places)
+
+    def _without_stand_ins(self, scores: Scores, places: Rows) -> Scores:
+        return self.model.without_stand_ins(scores, places.x, places.context)
+
+    def mean(self, rows: Rows, first: Scores, solves: Sequence[Scores]) -> Tensor:
+        """The mean log-likelihood `(n,)`, nats, of `rows` over the `solves` that `solves` returned."""
         if self.draws == 1:
             return first.log_prob.clone()
         each = _log_probs(solves)
         if self.is_stochastic:
             return each.mean(0)
-        mean = first.log_prob + (each.mean(0) - each[0])
+        mean = self._without_stand_ins(first, self.place(rows)).log_prob + (each.mean(0) - each[0])
         # A density that is zero somewhere in the cell has no difference: -inf minus -inf.
         return torch.where(mean.isnan(), each.mean(0), mean)
 
@@ -91,7 +99,7 @@ class Averaging:
         each = _log_probs(solves)
         if self.draws == 1:
             return torch.zeros_like(each[0])
-        error = half_width(each, paired=bool(self.encoder.dequantiser))
+        error = half_width(each, paired=self.model.encoder.has_places)
         if not self.is_stochastic:
             loose = torch.stack([local_error(scores) for scores in solves])
             error = error + self._missed + self.solver.looser_factor * (loose.mean(0) + loose[0])
@@ -104,7 +112,7 @@ class Averaging:
         A cell whose solves fail at these places is left out, as rows that fail are not reported.
         """
         drawn = self.references.rows[:CELLS]
-        rows = drawn.at(self.encoder.restore(drawn.x))
+        rows = drawn.at(self.model.restore(drawn.x, drawn.context))
         rows = rows[torch.isfinite(rows.x).all(1)]
         few, many = (
             torch.stack([self._score_loosely(self._place(rows, draw, draws)) for draw in range(draws)])
@@ -120,10 +128,11 @@ class Averaging:
         return max(covering_quantile(off.masked_fill(both_zero, 0.0)), 0.0)
 
     def _score_loosely(self, rows: Rows) -> Tensor:
-        return self.levels.score_draws(self.levels.model_at(LOOSER, torch.float64), rows).log_prob
+        scores = self.levels.score_draws(self.levels.model_at(LOOSER, torch.float64), rows)
+        return self._without_stand_ins(scores, rows).log_prob
 
     def _place(self, rows: Rows, draw: int, draws: int) -> Rows:
-        return rows.at(self.encoder.spread(rows.x, draw, draws))
+        return rows.at(self.model.encoder.spread(rows.x, draw, draws))
 
 
 def half_width(each: Tensor, *, paired: bool) -> Tensor:

@@ -54,12 +54,13 @@ def forecast(
     drawn, scores = loose.draw_places(n * DRAWS, generator, context=context)
     placed = model.encoder.jitter(rows.x, rng)
     own = loose.score_places(placed, context=rows.context).log_prob
-    draws = drawn.numpy().reshape(n, DRAWS, d)
+    # In a column's own units an atom is itself, and not its stand-in.
+    draws, told = (each.numpy().reshape(n, DRAWS, d) for each in (drawn, model.put_atoms(drawn, context)))
     likelier = (scores.log_prob.view(n, DRAWS) > own[:, None]).sum(1).numpy()
     return Forecast(
         (likelier + rng.random(n)) / (DRAWS + 1),
         np.stack([pit(draws[..., i], placed[:, i].numpy(), rng) for i in range(d)], 1),
-        np.stack([crps(draws[..., i], rows.x[:, i].numpy()) for i in range(d)], 1),
+        np.stack([crps(told[..., i], rows.x[:, i].numpy()) for i in range(d)], 1),
     )
 
 

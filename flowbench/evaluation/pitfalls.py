@@ -39,8 +39,8 @@ class Pitfalls:
 
 def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test_rows: int) -> Pitfalls:
     """The pitfalls of `dataset`, of whose `split` the first `test_rows` test rows are scored."""
-    names, targets = dataset.column_names, dataset.target_names
-    train = dataset.rows[split.train][:RELATION_ROWS]
+    names, targets = dataset.own_names, dataset.target_names
+    train = dataset.rows[split.train][:RELATION_ROWS, : len(names)]
     modelled = [names.index(name) for name in targets]
     jittered = train.copy()
     jittered[:, modelled] = dequantiser.jitter(
@@ -52,7 +52,11 @@ def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test
     return Pitfalls(
         relations=tuple(tuple(names[i] for i in group) for group in found),
         repeating=_repeating(targets, originals[:, modelled], dequantiser),
-        atoms=_atoms(targets, dataset.targets, dequantiser),
+        atoms={
+            name: each
+            for name, each in _atoms(targets, dataset.targets, dequantiser).items()
+            if name not in dataset.atoms
+        },
         repeated_test_rows=_repeated(dataset.rows[split.train], dataset.rows[split.test[:test_rows]]),
         copied_rows=len(dataset.rows) - len(originals),
     )

@@ -99,7 +99,7 @@ def mean_log_prob(budget: ErrorBudget, rows: Rows) -> Tensor:
     """
     averaging = budget.averaging
     first = budget.levels.solve(averaging.place(rows), 0)
-    return averaging.mean(first, averaging.solves(rows, first))
+    return averaging.mean(rows, first, averaging.solves(rows, first))
 
 
 @torch.no_grad()
@@ -150,7 +150,7 @@ def _score_rows(budget: ErrorBudget, rows: Rows) -> Likelihoods:
     first = levels.solve(places, 0)
     parts = {"arithmetic": budget.rounding.part(options.dtype) + last_digits(first.log_prob)}
     solves = averaging.solves(rows, first)
-    log_prob = averaging.mean(first, solves)
+    log_prob = averaging.mean(rows, first, solves)
     if averaging.name:
         parts[averaging.name] = averaging.error(solves)
     if first.nfe is None:
@@ -258,9 +258,8 @@ def draw_rows(
     """
     options, levels = budget.options, budget.levels
     exact = levels.exact_model()
-    encoder = levels.model.encoder
-    if encoder.dequantiser:
-        x = encoder.restore(exact.draw_places(n, generator, context=context)[0])
+    if levels.model.encoder.has_places:
+        x = levels.model.restore(exact.draw_places(n, generator, context=context)[0], context)
         if restore is not None:
             x = torch.from_numpy(restore(x.numpy()))
         return x, _likelihoods_of_draws(budget, Rows(x, context))

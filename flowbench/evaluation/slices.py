@@ -43,7 +43,7 @@ def tabulate_slices(
     tabulated are even over the range of draws. The others are at quantiles of the draws, so that a narrow
     peak beside a broad one has points of its own. Raises `IntegrationError` if a solve fails.
     """
-    chosen, given = _pick(x, context)
+    chosen, given = _pick(x, context, model.absent(context))
     coarse = _coarse(model, options)
     drawn = coarse.sample_places_for_each(DRAWS, generator, context=given)[:, :, 0].numpy()
     low, high = drawn.min(1), drawn.max(1)
@@ -69,7 +69,7 @@ def tabulate_slice_planes(
     The rows are among `x: (n, 2)` with their `context: (n, c)`. The grid covers most of the draws at a
     context and the row itself. Raises `IntegrationError` if a solve fails.
     """
-    chosen, given = _pick(x, context)
+    chosen, given = _pick(x, context, model.absent(context))
     coarse = _coarse(model, options)
     drawn = coarse.sample_places_for_each(DRAWS, generator, context=given).numpy()
     own = x[chosen].numpy()
@@ -92,10 +92,16 @@ def tabulate_slice_planes(
     return SlicePlanes(given.numpy(), own, sides[:, 0], sides[:, 1], np.stack(log_prob))
 
 
-def _pick(x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of the rows are pictured, by their first column, and their contexts."""
-    places = dict.fromkeys(round(level * (len(x) - 1)) for level in QUANTILES)
-    chosen = x[:, 0].argsort(stable=True)[list(places)]
+def _pick(x: Tensor, context: Tensor, absent: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Which of the rows are pictured, by their first column, and their contexts.
+
+    `absent: (n, d)` are cells that hold an atom, if there are such cells.
+    """
+    # Of a cell that holds an atom there is no density.
+    whole = (~absent.any(1)).nonzero().squeeze(1) if absent is not None else torch.arange(len(x))
+    whole = whole if len(whole) else torch.arange(len(x))
+    places = dict.fromkeys(round(level * (len(whole) - 1)) for level in QUANTILES)
+    chosen = whole[x[whole, 0].argsort(stable=True)[list(places)]]
     return chosen, context[chosen]
 
 

@@ -88,10 +88,37 @@ class DensityModel(nn.Module):
         Raises `IntegrationError` if a solve fails.
         """
         x = x.double()
-        if not self.encoder.dequantiser:
+        if not self.encoder.has_places:
             return self.score_places(x, generator, context=context)
         places = (self.encoder.spread(x, draw, PLACES) for draw in range(PLACES))
-        return _mean([self.score_places(each, generator, context=context) for each in places])
+        scored = ((each, self.score_places(each, generator, context=context)) for each in places)
+        return _mean([self.without_stand_ins(scores, each, context) for each, scores in scored])
+
+    def without_stand_ins(self, scores: Scores, x: Tensor, context: Tensor | None) -> Scores:
+        """The `scores` of rows `x: (n, d)` at places, less the log-density of their stand-ins for atoms."""
+        absent = self.absent(context)
+        if absent is None:
+            return scores
+        return replace(scores, log_prob=scores.log_prob - self.encoder.log_stand_in(x, absent))
+
+    def absent(self, context: Tensor | None) -> Tensor | None:
+        """Which cells `(n, d)` hold an atom, by a `context: (n, c)`, data units; None without atoms."""
+        states = self._states(context)
+        return None if states is None else self.encoder.atoms.absent(states)
+
+    def restore(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Rows of the table from rows `x: (n, d)` at places with a `context: (n, c)`, data units."""
+        return self.put_atoms(self.encoder.restore(x), context)
+
+    def put_atoms(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Rows `x: (n, d)` with the atoms in place of their stand-ins, by a `context: (n, c)`, data units."""
+        states = self._states(context)
+        return x if states is None else self.encoder.atoms.restore(x, states)
+
+    def _states(self, context: Tensor | None) -> Tensor | None:
+        """The states `(n, k)` of the columns with atoms, which are the last of the givens."""
+        count = len(self.encoder.atoms.values)
+        return None if context is None or not count else context[:, -count:]
 
     def score_places(
         self, x: Tensor, generator: torch.Generator | None = None, *, context: Tensor | None = None
@@ -125,8 +152,8 @@ class DensityModel(nn.Module):
         return self.mass.sample(n, generator)[:, order]
 
     def sample(self, n: int, generator: torch.Generator, *, context: Tensor | None = None) -> Tensor:
-        """Draw `n` >= 1 rows `(n, d)`; dequantised columns hold the values of their cells."""
-        return self.encoder.restore(self.draw_places(n, generator, context=context)[0])
+        """Draw `n` >= 1 rows `(n, d)`; dequantised columns hold the values of their cells, or atoms."""
+        return self.restore(self.draw_places(n, generator, context=context)[0], context)
 
     def sample_and_log_prob(
         self, n: int, generator: torch.Generator, *, context: Tensor | None = None
@@ -143,9 +170,9 @@ class DensityModel(nn.Module):
         Where columns are dequantised, the rows are scored once they are drawn.
         """
         x, scores = self.draw_places(n, generator, context=context)
-        if not self.encoder.dequantiser:
+        if not self.encoder.has_places:
             return x, scores
-        x = self.encoder.restore(x)
+        x = self.restore(x, context)
         return x, self.score(x, generator, context=context)
 
     @torch.no_grad()
@@ -164,7 +191,7 @@ class DensityModel(nn.Module):
         `Density.sample_for_each` says what they depend on.
         """
         places = self.sample_places_for_each(m, generator, context=context)
-        return self.encoder.restore(places.flatten(0, 1)).view(places.shape)
+        return self.restore(places.flatten(0, 1), context.repeat_interleave(m, 0)).view(places.shape)
 
     @torch.no_grad()
     def sample_places_for_each(self, m: int, generator: torch.Generator, *, context: Tensor) -> Tensor:

@@ -1,19 +1,14 @@
 """The categorical columns of a section: names of their levels, and tables about their probabilities."""
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowbench.report.grouping import Section
 from flowbench.report.numbers import DASH, fixed, probability, with_error
-from flowbench.report.table_cautions import typed
 from flowbench.statistics.paired import estimate_mean
 from flowbench.store.text_table import TextTable
-
-if TYPE_CHECKING:
-    from flowbench.report.grouping import Section
 
 Floats = NDArray[np.float64]
 
@@ -21,22 +16,7 @@ Floats = NDArray[np.float64]
 MOST_LEVELS = 12
 
 
-def level_names(dataset: Mapping[str, object]) -> dict[str, dict[float, str]]:
-    """The names of the levels of the given columns that have some, by column and value, as run.json has them.
-
-    What is not as it should be is left out.
-    """
-    types = typed(dict, dataset.get("types"))
-    found = {}
-    for name, values in typed(dict, dataset.get("levels")).items():
-        numbers = [float(each) for each in typed(list, values) if isinstance(each, int | float)]
-        texts = typed(list, typed(dict, types.get(name)).get("levels"))
-        named = {each: f"{each:g}" for each in numbers}
-        found[str(name)] = named | {float(place): str(text) for place, text in enumerate(texts)}
-    return found
-
-
-def part_table(section: "Section") -> TextTable | None:
+def part_table(section: Section) -> TextTable | None:
     """The two parts of each model's NLL, that of the categories and that of the rest; None without a mass."""
     rows = []
     for model in section.models:
@@ -59,7 +39,7 @@ def part_table(section: "Section") -> TextTable | None:
     return TextTable("Categories and numbers", header, tuple(rows), (False, True, True), notes)
 
 
-def level_table(section: "Section") -> TextTable | None:
+def level_table(section: Section) -> TextTable | None:
     """How often each level occurs in the test rows and in draws; None without a probability mass function."""
     run = section.best.runs[0]
     drawn, context = run.results.samples.context, section.context

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from flowbench.report.categories import level_names
+from flowbench.report.level_names import categorical_of, level_names
 from flowbench.report.records import RunRecord
 from flowbench.report.table_cautions import Objection, find_objection, typed
 from flowbench.statistics.paired import (
@@ -320,11 +320,6 @@ def together(x: Floats, context: Floats | None, given: Sequence[str], levelled: 
     if context is None:
         return x
     return np.hstack([context[:, [i for i, name in enumerate(given) if name not in levelled]], x])
-
-
-def categorical_of(dataset: Mapping[str, object]) -> tuple[str, ...]:
-    """The categorical columns whose probability mass a run has learnt, as its description tells."""
-    return tuple(map(str, typed(list, dataset.get("categorical"))))
 
 
 def _section(runs: Sequence[FittedRun]) -> Section:

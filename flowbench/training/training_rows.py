@@ -1,6 +1,7 @@
 """The rows that a fit learns from and is judged by."""
 
 import torch
+from torch import Tensor
 
 from flowbench.errors import ConfigurationError
 from flowbench.models.rows import Rows
@@ -12,8 +13,11 @@ class TrainingRows:
 
     `validation` rows judge the weights throughout. `reserve` rows choose between the best and the last
     weights at the end; None, or no rows, where there are too few. `smoother` draws around the train rows in
-    phases with `smoothing`; without one they are taken as they are. Raises `ConfigurationError` if there are
-    no rows to train on or to validate on, or if the parts differ in their columns.
+    phases with `smoothing`; without one they are taken as they are. `stand_ins: (n, d)` marks cells of the
+    train rows that hold a standard normal number in place of an atom: each batch gets new ones.
+
+    Raises `ConfigurationError` if there are no rows to train on or to validate on, or if the parts differ in
+    their columns.
     """
 
     noun = "rows"
@@ -24,11 +28,13 @@ class TrainingRows:
         validation: Rows,
         reserve: Rows | None = None,
         smoother: SmoothedBootstrap | None = None,
+        stand_ins: Tensor | None = None,
     ) -> None:
         self.train = train
         self.validation = validation
         self.reserve = reserve if reserve is not None and len(reserve) else None
         self.smoother = smoother
+        self.stand_ins = stand_ins
         for name, part in (("train", train), ("validation", validation)):
             if not len(part):
                 raise ConfigurationError(f"there are no {name} rows; a fit needs one at least")
@@ -46,9 +52,15 @@ class TrainingRows:
         With a smoother and a `width` above zero, they are draws around these rows, with the same contexts.
         """
         chosen = torch.randint(len(self.train), (n,), generator=generator, device=self.train.x.device)
-        if self.smoother is None or not width:
-            return self.train[chosen]
-        return self.smoother.draw(chosen, width, generator)
+        rows = (
+            self.train[chosen]
+            if self.smoother is None or not width
+            else self.smoother.draw(chosen, width, generator)
+        )
+        if self.stand_ins is None:
+            return rows
+        normal = torch.randn(rows.x.shape, generator=generator, device=rows.x.device, dtype=rows.x.dtype)
+        return rows.at(torch.where(self.stand_ins[chosen], normal, rows.x))
 
 
 def _widths(rows: Rows) -> tuple[int, int | None]:

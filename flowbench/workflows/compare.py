@@ -18,7 +18,13 @@ from flowbench.store import Run, list_runs
 from flowbench.training.trainer import make_objectives
 from flowbench.workflows.config import DataOptions, RunConfig, SplitOptions, resolve
 from flowbench.workflows.config_values import Values
-from flowbench.workflows.dataset_rows import find_dequantiser, given_levels, load_rows, split_sizes
+from flowbench.workflows.dataset_rows import (
+    find_dequantiser,
+    given_levels,
+    load_rows,
+    set_atoms_aside,
+    split_sizes,
+)
 from flowbench.workflows.fit import fit, resume
 from flowbench.workflows.home import Home
 from flowbench.workflows.judging import evaluate
@@ -190,6 +196,7 @@ def _check(
     """
     alike = [config for config in configs if _cut(config) == (data, split)]
     dataset, parts = load_rows(alike[0], home.datasets)
+    dataset = set_atoms_aside(alike[0], dataset, parts)
     find_dequantiser(alike[0], dataset, parts)
     for config in alike:
         givens = build_givens(config, dataset.given, given_levels(dataset))

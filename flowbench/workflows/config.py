@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self, TypeVar
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from flowbench.data.read_options import ReadOptions
+from flowbench.encoding.atoms import parse_atoms
 from flowbench.encoding.dequantiser import parse_spacings
 from flowbench.encoding.support_map import parse_supports
 from flowbench.errors import ConfigurationError, UnknownNameError
@@ -44,6 +45,9 @@ class DataOptions(ReadOptions):
     (`flowbench.encoding.support_map.SupportMap`): "auto" those between ends that the values of a table come
     close to, such as 0 (`flowbench.data.column_inference.infer_support`), "none" all numbers, and
     "mass=0:,share=0:1" those between these ends. Ends are no values, but those of a dequantised column are.
+    `atoms` are values with a probability of their own (`flowbench.encoding.atoms.Atoms`): "auto" those that
+    many more rows hold than others (`flowbench.data.repeats.find_atoms`), "none" no values, "rain=0,price=0"
+    these.
     `seed` draws a toy's rows, every data set's split and places in cells; runs that share it share their test
     rows.
     """
@@ -54,6 +58,7 @@ class DataOptions(ReadOptions):
     rows: PositiveInt | None = None
     dequantise: str = "auto"
     support: str = "auto"
+    atoms: str = "auto"
     seed: NonNegativeInt = 0
 
     @field_validator("given")
@@ -68,6 +73,13 @@ class DataOptions(ReadOptions):
     def _says_how(cls, text: str) -> str:
         if text not in ("auto", "none"):
             parse_spacings(text)
+        return text
+
+    @field_validator("atoms")
+    @classmethod
+    def _says_which(cls, text: str) -> str:
+        if text not in ("auto", "none"):
+            parse_atoms(text)
         return text
 
     @field_validator("support")

@@ -1,7 +1,7 @@
 """The rows of a run: the data set, its split, its cells, and what is wrong with the table."""
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,18 @@ from flowbench.data import Dataset, Split, load_dataset
 from flowbench.data.column_inference import infer_support
 from flowbench.data.column_type import FLOAT64
 from flowbench.data.lattice import Lattice
-from flowbench.data.repeats import find_copies, unite_groups
+from flowbench.data.repeats import find_atoms, find_copies, unite_groups
 from flowbench.data.schema import REAL, Support
+from flowbench.encoding.atoms import parse_atoms
 from flowbench.encoding.dequantiser import Dequantiser, choose_dequantiser, parse_spacings
 from flowbench.encoding.support_map import SupportMap, parse_supports, to_cells
 from flowbench.errors import ConfigurationError, DataError, unknown_name
 from flowbench.evaluation.pitfalls import Pitfalls, find_pitfalls
 from flowbench.report.table_cautions import about_table
 from flowbench.workflows.config import RunConfig, SplitOptions
+
+#: A note names at most this many values of a column.
+MOST_NAMED = 5
 
 
 def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
@@ -61,6 +65,67 @@ def _check_parts(config: RunConfig, dataset: Dataset) -> None:
         )
 
 
+def set_atoms_aside(config: RunConfig, dataset: Dataset, split: Split) -> Dataset:
+    """The data set with the atoms of its targets that the configuration asks for.
+
+    By default they are those of the train rows (`flowbench.data.repeats.find_atoms`). None are found of a
+    toy, of a table with published figures, and of columns that a density is given others for.
+    Raises `ConfigurationError` for a column that is not there, or one of which hardly any value is left, and
+    `DataError` for an atom that no train row holds.
+    """
+    wanted, names = config.data.atoms, dataset.target_names
+    train = dict(zip(names, dataset.targets[split.train].T, strict=True))
+    if wanted == "auto":
+        is_of_density = dataset.density is not None or bool(dataset.published)
+        if is_of_density or len(dataset.given) > len(dataset.categorical):
+            return dataset
+        found = {name: sorted(value for value, _ in find_atoms(values)) for name, values in train.items()}
+        return _telling(dataset, {name: atoms for name, atoms in found.items() if atoms})
+    given = {} if wanted == "none" else parse_atoms(wanted)
+    if given and (dataset.density is not None or len(dataset.given) > len(dataset.categorical)):
+        raise ConfigurationError(
+            "`atoms` is for tables whose columns are all learnt together, not for toys or with `--given`; "
+            "leave it out"
+        )
+    for name, atoms in given.items():
+        if name not in names:
+            raise ConfigurationError(f"`atoms`: {unknown_name('column', name, names)}")
+        if missing := [value for value in atoms if value not in train[name]]:
+            raise DataError(f"{dataset.name}: no train row has {missing[0]:g} in `{name}`, as `atoms` says")
+        others = train[name][~np.isin(train[name], atoms)]
+        if len(np.unique(others)) < 2:
+            raise DataError(
+                f"{dataset.name}: the atoms of `{name}` leave {len(np.unique(others))} other value, which "
+                "has no density; leave it out of `atoms`"
+            )
+    return _telling(dataset, given)
+
+
+def _telling(dataset: Dataset, atoms: Mapping[str, Sequence[float]]) -> Dataset:
+    """The data set with `atoms`, and a note on each column that has some."""
+    notes = list(dataset.notes)
+    for name, values in atoms.items():
+        place = dataset.column_names.index(name)
+        held = np.isin(dataset.rows[:, place], values).mean()
+        told = dataset.columns[place].type.text(np.array(values, dtype=np.float64))
+        named = ", ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in told[:MOST_NAMED])
+        more = f" and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
+        notes.append(
+            f"column `{name}`: {held:.1%} of the rows hold {named}{more}, which gets a probability; the "
+            "density is that of the other values; `--atoms none` learns a density of all"
+        )
+    return replace(dataset.with_atoms(atoms), notes=tuple(notes))
+
+
+def _others(dataset: Dataset, rows: NDArray[np.int64] | None = None) -> dict[str, NDArray[np.float64]]:
+    """The values that are no atoms of each target column, of these `rows`, by default of all."""
+    targets = dataset.targets if rows is None else dataset.targets[rows]
+    return {
+        name: values[~np.isin(values, dataset.atoms[name])] if name in dataset.atoms else values
+        for name, values in zip(dataset.target_names, targets.T, strict=True)
+    }
+
+
 def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequantiser:
     """The dequantiser that the configuration asks for, of a data set's targets by its train rows.
 
@@ -76,7 +141,7 @@ def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequa
     is_of_points = wanted == "none" or dataset.density is not None or bool(dataset.published)
     if is_of_points and spacings is None:
         return Dequantiser(dataset.target_names)
-    return choose_dequantiser(dataset.target_names, dataset.targets[split.train], spacings)
+    return choose_dequantiser(_others(dataset, split.train), spacings)
 
 
 def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) -> SupportMap:
@@ -89,8 +154,8 @@ def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) 
     if wanted == "none" or (wanted == "auto" and dataset.density is not None):
         return SupportMap(names)
     if wanted == "auto":
-        columns = zip(names, dataset.targets.T, strict=True)
-        return SupportMap(names, {name: _found(values, lattices.get(name)) for name, values in columns})
+        found = {name: _found(each, lattices.get(name)) for name, each in _others(dataset).items()}
+        return SupportMap(names, found)
     given = parse_supports(wanted)
     for name in given:
         if name not in names:
@@ -98,7 +163,7 @@ def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) 
     supports = {name: _of_places(each, lattices.get(name), holds_ends=True) for name, each in given.items()}
     for name, each in supports.items():
         values = dataset.targets[:, names.index(name)]
-        outside = np.flatnonzero(~each.holds(values))
+        outside = np.flatnonzero(~each.holds(values) & ~np.isin(values, dataset.atoms.get(name, ())))
         if len(outside):
             (number,) = dataset.numbers(outside[:1]).tolist()
             also = f", and {len(outside) - 1:,} more" if len(outside) > 1 else ""
@@ -141,10 +206,11 @@ def describe_dataset(
         "columns": list(dataset.target_names),
         **({"given": list(dataset.given)} if dataset.given else {}),
         **(
-            {"categorical": list(dataset.categorical), "order": list(dataset.column_names)}
+            {"categorical": list(dataset.categorical), "order": list(dataset.own_names)}
             if dataset.categorical
             else {}
         ),
+        **({"atoms": atoms} if (atoms := {name: list(each) for name, each in dataset.atoms.items()}) else {}),
         **({"levels": levels} if (levels := given_levels(dataset)) else {}),
         **_published(dataset, dequantiser),
         "lattices": dequantiser.to_values(),

@@ -25,6 +25,7 @@ from flowbench.workflows.dataset_rows import (
     find_support,
     given_levels,
     load_rows,
+    set_atoms_aside,
     split_sizes,
     tell_pitfalls,
 )
@@ -73,10 +74,11 @@ def fit(
     check_is_free(home, name)
     with cpu_threads(config.threads), ExitStack() as held:
         dataset, split = load_rows(config, home.datasets)
+        dataset = set_atoms_aside(config, dataset, split)
         dequantiser = find_dequantiser(config, dataset, split)
         pitfalls = tell_pitfalls(config, dataset, split, dequantiser, watch.on_table or watch.on_warning)
         support = find_support(config, dataset, dequantiser)
-        encoder = build_encoder(config, dataset.target_names, dequantiser, support)
+        encoder = build_encoder(config, dataset.target_names, dequantiser, support, dataset.atoms)
         givens = build_givens(config, dataset.given, given_levels(dataset))
         work = _Work.begin(config, dataset, split, encoder, givens, watch)
         stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
@@ -105,6 +107,7 @@ def resume(
     with cpu_threads(config.threads), run.lock():
         dataset, split = load_rows(config, home.datasets)
         stored.check(dataset, split)
+        dataset = dataset.with_atoms(stored.atoms)
         saved = stored.load_state()
         work = _Work.begin(config, dataset, split, saved.encoder, saved.givens, watch, saved.seconds)
         if settings:

@@ -30,6 +30,7 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
         results = run.read_results()
         dataset, split = load_rows(stored.config, (home or Home()).datasets)
         stored.check(dataset, split)
+        dataset = dataset.with_atoms(stored.atoms)
         options = stored.config.evaluation
         model = stored.model_on_device().for_evaluation(options.integrator)
         train = Rows.of_arrays(*dataset.at(split.train))

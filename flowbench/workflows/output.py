@@ -29,7 +29,7 @@ def check_output(path: Path, run: Run, *tables: str, home: Home | None = None) -
     folder is missing or read-only, or if it is one of the tables or the one that the run was fitted on, or
     holds the results of the run. "-", for standard output, always can.
     """
-    own = (*run.dataset.get("columns", ()), *run.dataset.get("given", ()))
+    own = StoredRun(run).read
     named = (StoredRun(run).config.data.dataset, *tables)
     return check_path(path, run, named, () if tables else own, home or Home())
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowbench.data import Dataset
+from flowbench.encoding.atoms import Atoms
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.support_map import SupportMap
 from flowbench.encoding.table_encoder import TableEncoder
@@ -57,7 +58,8 @@ class Watch:
 class Prepared:
     """An untrained model whose encoder is fitted to the train rows, and the rows in model space.
 
-    `smoother` draws around the train rows, where the plan asks for it and they are few. `chosen` is a
+    `smoother` draws around the train rows, where the plan asks for it and they are few. `stand_ins: (n, d)`
+    marks the cells of the train rows that hold a stand-in for an atom, if there are atoms. `chosen` is a
     sentence on what trials chose of the flow, empty where there were none. `reserve` are validation rows
     beyond those that training is judged by. `validation_log_det` is the mean log|det| of the encoder on the
     `validation` rows, plus the mean log-mass of their categories. `encoder_seconds`, wall and CPU, went into
@@ -69,6 +71,7 @@ class Prepared:
     model: DensityModel
     train: Rows
     smoother: SmoothedBootstrap | None
+    stand_ins: Tensor | None
     chosen: str
     validation: Rows
     reserve: Rows
@@ -88,14 +91,16 @@ def build_encoder(
     columns: Sequence[str],
     dequantiser: Dequantiser | None = None,
     support: SupportMap | None = None,
+    atoms: Mapping[str, Sequence[float]] | None = None,
 ) -> TableEncoder:
     """The encoder of `columns` with the transforms of a configuration, which are not fitted yet.
 
-    Without a `dequantiser` all columns are continuous, and without a `support` none has an end.
+    Without a `dequantiser` all columns are continuous, without a `support` none has an end, and without
+    `atoms` no value has a probability.
     """
     names = tuple(columns)
     transforms = [TRANSFORMS.get(options.name)(names, options) for options in config.transforms]
-    return TableEncoder(names, transforms, dequantiser, support)
+    return TableEncoder(names, transforms, dequantiser, support, Atoms(names, atoms))
 
 
 def build_givens(
@@ -135,9 +140,9 @@ def build_model(
 
 
 def place_rows(encoder: TableEncoder, dataset: Dataset, seed: int) -> Rows:
-    """The rows of a data set that a model learns from, each at a random place in its cell."""
+    """The rows of a data set that a model learns from, each at a random place in its cell, with its atoms."""
     rows = Rows.of_arrays(dataset.targets, dataset.context)
-    return rows.at(encoder.jitter(rows.x, np.random.default_rng((seed, DEQUANTISATION))))
+    return rows.at(encoder.dequantise(rows.x, np.random.default_rng((seed, DEQUANTISATION))))
 
 
 def prepare(
@@ -153,7 +158,7 @@ def prepare(
 ) -> Prepared:
     """A model that is ready to train on rows `(n, d)` and to validate on rows `(m, d)`.
 
-    The rows are at places in their cells, as `TableEncoder.jitter` gives them, with the values of the
+    The rows are at places in their cells, as `TableEncoder.dequantise` gives them, with the values of the
     `givens` as context. Both encoders are fitted to the train rows here, unless they are fitted already: then
     `spent` are the seconds, wall and CPU, that this took, and the weights of a run are loaded later: nothing
     is tried then. `tell` hears where it stands.
@@ -185,13 +190,14 @@ def prepare(
     if model.background is not None:
         model.background.mixture.become(mixture)
     smoother = SmoothedBootstrap(train_rows, mixture) if smoothed else None
+    stand_ins = model.encoder.absent(train.x).to(config.device) if model.encoder.atoms else None
     validation_log_det = log_det[:judged].mean().item()
     log_mass = model.log_mass(validation[:judged].context)
     if log_mass is not None:
         validation_log_det += log_mass.mean().item()
     chosen = ""
     if spent is None and (variants := model.flow.variants()):
-        learnt = TrainingRows(train_rows, held_out[:judged], None, smoother)
+        learnt = TrainingRows(train_rows, held_out[:judged], None, smoother, stand_ins)
         draws = random_stream(config.seed, TRIALS, config.device)
         model.flow, chosen = choose_by_trials(
             variants,
@@ -207,6 +213,7 @@ def prepare(
         model,
         train=train_rows,
         smoother=smoother,
+        stand_ins=stand_ins,
         chosen=chosen,
         validation=held_out[:judged],
         reserve=held_out[judged:],
@@ -219,9 +226,23 @@ def prepare(
 def _fit_encoders(model: DensityModel, rows: Rows, tell: Tell) -> Rows:
     """Fit both encoders to train rows, data units; returns the rows in model space."""
     x = model.encoder.fit(rows.x, tell)
+    if model.encoder.atoms:
+        x = _with_stand_ins(model.encoder, rows.x)[0]
     if model.givens is None or rows.context is None:
         return Rows(x)
     return Rows(x, model.givens.fit(rows.context, tell))
+
+
+def _with_stand_ins(encoder: TableEncoder, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows `x: (n, d)` with atoms in model space, and log|det| of the encoder: `(n,)`, nats.
+
+    Stand-ins for atoms are drawn, always the same. The latter is less their log-density.
+    """
+    if not encoder.atoms:
+        return encoder.to_model(x)
+    placed = encoder.fill(x, np.random.default_rng(0))
+    z, log_det = encoder.to_model(placed)
+    return z, log_det - encoder.log_stand_in(placed, encoder.absent(x))
 
 
 def _fit_mass(model: DensityModel, rows: Rows) -> None:
@@ -233,7 +254,7 @@ def _fit_mass(model: DensityModel, rows: Rows) -> None:
 
 def _encode(model: DensityModel, rows: Rows) -> tuple[Rows, Tensor]:
     """Rows in data units as rows in model space, and log|det| of the encoder: `(n,)`, nats."""
-    x, log_det = model.encoder.to_model(rows.x)
+    x, log_det = _with_stand_ins(model.encoder, rows.x)
     if model.givens is None or rows.context is None:
         return Rows(x), log_det
     return Rows(x, model.givens.to_model(rows.context)), log_det
@@ -250,7 +271,9 @@ def make_trainer(
     `clock` is what a budget in seconds is measured by.
     """
     config = prepared.config
-    rows = TrainingRows(prepared.train, prepared.validation, prepared.reserve, prepared.smoother)
+    rows = TrainingRows(
+        prepared.train, prepared.validation, prepared.reserve, prepared.smoother, prepared.stand_ins
+    )
     return Trainer(
         prepared.model.flow,
         config.plan,

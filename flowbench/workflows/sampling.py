@@ -67,6 +67,7 @@ class DrawnRows:
             each = self.types.get(name, FLOAT64)
             write = {"csv": each.text, "hdf5": each.counted}.get(format, each.typed)
             table[name] = write(values)
+        # No table has columns of states.
         table = {name: table[name] for name in self.order or table}
         likelihoods = likelihood_columns(self.log_prob, self.log_prob_error, self.log_mass)
         table |= likelihoods
@@ -112,7 +113,7 @@ def sample(
     if context is None:
         context = _contexts(stored, given, n, (home or Home()).datasets)
     own = {*LIKELIHOODS, *(PARTS if stored.categorical else ())}
-    if taken := own & {*model.columns, *stored.given}:
+    if taken := own & set(stored.read):
         raise DataError(
             f"the table has a column called `{min(taken)}`, where samples hold theirs; rename it and fit anew"
         )

@@ -91,6 +91,8 @@ class ScoredTable:
 class _RowsToScore:
     """The numbers `row: (n,)` and values `x: (n, d + c)` of the rows that `score` is asked for, givens last.
 
+    There are no columns of states among the c.
+
     `unfit` are, by their places among these, those with a cell that is no finite number.
     """
 
@@ -132,7 +134,7 @@ def score(
     fit = np.setdiff1d(np.arange(len(rows.x)), list(rows.unfit))
     whole, features = torch.from_numpy(rows.x[fit]), len(stored.columns)
     x = whole[:, :features]
-    context = whole[:, features:] if stored.given else None
+    context = torch.cat([whole[:, features:], model.encoder.atoms.states(x)], 1) if stored.given else None
     with cpu_threads(stored.config.threads):
         found = reported_likelihoods(model, x, options, context=context, on_rows=on_rows, strict=strict)
         log_mass = model.log_mass(context)
@@ -187,7 +189,7 @@ def _tell_outside(scored: ScoredTable, fit: NDArray[np.int64], x: Tensor, encode
     Their log-likelihood is -inf without an error.
     """
     supports = encoder.support.supports
-    outside = ~encoder.support.holds(x)
+    outside = ~(encoder.support.holds(x) | encoder.absent(x))
     for number in outside.any(1).nonzero().flatten().tolist():
         column = int(outside[number].int().argmax())
         name, value = encoder.columns[column], float(x[number, column])
@@ -212,7 +214,7 @@ def _rows_to_score(
         context = dataset.context
         whole = dataset.rows if context is None else np.hstack([dataset.targets, context])
         return _RowsToScore(split.test, whole[split.test])
-    types = stored.types
+    types = {name: stored.types[name] for name in stored.read}
     named = table_file(table, folder)
     options = reading_of(config.data, reading, types, named)
     file = None if strict else named

@@ -67,6 +67,21 @@ class StoredRun(StoredFiles[RunConfig]):
         """Those of the given columns whose probability mass the run has learnt."""
         return tuple(self.dataset.get("categorical", ()))
 
+    @property
+    def atoms(self) -> dict[str, list[float]]:
+        """The atoms of columns, by name; the last of the given columns tell which one a row holds."""
+        return dict(self.dataset.get("atoms", {}))
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Those of the given columns that tell which atom a row holds; no table has them."""
+        return self.given[len(self.given) - len(self.atoms) :]
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns that a table needs, those that the density is given last."""
+        return tuple(name for name in self.typed if name not in self.states)
+
     @cached_property
     def levels(self) -> dict[str, list[float]]:
         """The levels of those of the given columns that have some, by name."""
@@ -91,7 +106,7 @@ class StoredRun(StoredFiles[RunConfig]):
         try:
             model = build_model(
                 self.config,
-                build_encoder(self.config, self.columns),
+                build_encoder(self.config, self.columns, atoms=self.atoms),
                 build_givens(self.config, self.given, self.levels),
                 build_mass(self.categorical, self.levels),
             )
@@ -117,10 +132,14 @@ class StoredRun(StoredFiles[RunConfig]):
         if not any(name.startswith(_IN_STATE) for name in arrays):
             # None was saved yet, or by a version that did not save the encoder.
             encoder = build_encoder(
-                self.config, self.columns, self._described_dequantiser(), self._described_support()
+                self.config,
+                self.columns,
+                self._described_dequantiser(),
+                self._described_support(),
+                self.atoms,
             )
             return SavedState(training, encoder, givens)
-        encoder = build_encoder(self.config, self.columns)
+        encoder = build_encoder(self.config, self.columns, atoms=self.atoms)
         for part, prefix in ((encoder, _IN_STATE), (givens, _GIVENS_IN_STATE)):
             own = {n.removeprefix(prefix): array for n, array in arrays.items() if n.startswith(prefix)}
             if part is not None:

@@ -105,13 +105,13 @@ def test_a_fit_says_what_it_guessed_and_found(tmp_path: Path, run: Run, home: Pa
         "ells are separated by semicolons",
         "`id` is left out: it numbers the rows, from 0 to 199",
         "umbers have decimal commas",
-        "amount = 0 (40%)",
+        "olumn `amount`: 40.0% of the rows hold 0, which gets a probability",
     ):
         assert text in said
     report = run("report", out.strip())[1].strip()
     page = (Path(report).parent / "report.md").read_text()
     assert "Cells are separated by semicolons." in page
-    assert "amount = 0" in page and "40%" in page
+    assert "40.0% of the rows hold 0, which gets a probability" in page
     described = run("compare", "t.csv", "--models", "gaussian,kde", *SMALL, "--name", "two")[2]
     assert described.count("`id` is left out") == 1
 

@@ -39,7 +39,7 @@ def test_sample_and_score(trial: Path, capfd: Captured) -> None:
     ("arguments", "code", "said"),
     [
         (["sample", "g"], 2, "models answer given dose; say for which values rows are drawn"),
-        (["sample", "g", "--given", "dose=x"], 2, "takes a number for each given column"),
+        (["sample", "g", "--given", "dose=x"], 2, "the value of `dose` must be a finite number"),
         (["sample", "g", "--given", "dose=1,dose=2"], 2, "names `dose` twice"),
         (["sample", "g", "--given", "dise=1"], 2, "did you mean `dose`"),
         (["sample", "g", "--given", "nowhere.csv"], 3, "nowhere.csv"),

@@ -25,7 +25,8 @@ class Case:
     """A file called `name` that `write` makes, with what is to come of loading it with these options.
 
     Either the columns' `names` and their `rows`, with every text of `says` in a note (and no note if there is
-    none), or an error with every text of `refuses`. `inside` is the table in the file.
+    none), or an error with every text of `refuses`. `learns` is said too, but not where a table is only
+    described. `inside` is the table in the file.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Case:
     names: tuple[str, ...] = ()
     rows: Any = None
     says: tuple[str, ...] = ()
+    learns: str = ""
     refuses: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     columns: tuple[str, ...] | None = None
@@ -712,7 +714,7 @@ add(
     "m,b\n" + "".join(f"{'true' if v > 0 else 'false'},{v:.4f}\n" for v in X[:, 1]),
     names=("m", "b"),
     rows=np.c_[(X[:, 1] > 0).astype(float), X[:, 1]],
-    says="column `m` holds 2 categories: `false`, `true`",
+    learns="column `m` holds 2 categories: `false`, `true`",
 )
 add(
     "percent",
@@ -1305,7 +1307,7 @@ add(
     "n,b\n" + "".join(f"{9 if i == 3 else i % 5},{v:.4f}\n" for i, v in enumerate(X[:, 1])),
     names=("n", "b"),
     rows=np.c_[np.where(np.arange(N) == 3, 9, np.arange(N) % 5), X[:, 1]],
-    says="`--keep n` learns it as a number",
+    learns="`--keep n` learns it as a number",
 )
 add(
     "an identifier that is kept",

@@ -21,6 +21,10 @@ steps = st.sampled_from([1.0, 2.0, 25.0, 0.1, 0.01, 0.25, 1 / 60, 1e-7, 3e5, 0.0
 whole = st.lists(st.integers(-300, 300), min_size=3, max_size=40)
 
 
+def by_name(columns: tuple[str, ...], rows: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(columns, rows.T, strict=True))
+
+
 def names(rows: np.ndarray) -> tuple[str, ...]:
     return tuple(f"c{i}" for i in range(rows.shape[1]))
 
@@ -65,7 +69,7 @@ def test_what_is_not_evenly_spaced_has_no_lattice() -> None:
 
 def test_the_columns_that_are_dequantised_are_told_by_their_values(shared_data: Path) -> None:
     faithful = load_dataset(str(shared_data / "small" / "faithful.csv"))
-    found = choose_dequantiser(faithful.column_names, faithful.rows)
+    found = choose_dequantiser(by_name(faithful.column_names, faithful.rows))
     assert found.to_values() == {
         "eruptions": {"step": 0.001, "origin": 0.0},
         "waiting": {"step": 1.0, "origin": 0.0},
@@ -74,21 +78,21 @@ def test_the_columns_that_are_dequantised_are_told_by_their_values(shared_data: 
     protein = np.loadtxt(shared_data / "protein" / "protein.csv.gz", delimiter=",")
     # Two others repeat too, but were rounded after a change of units.
     assert [i for i, values in enumerate(protein.T) if is_repeating(values)] == [2, 7, 9]
-    found = choose_dequantiser(names(protein), protein)
+    found = choose_dequantiser(by_name(names(protein), protein))
     assert list(found.lattices) == ["c7"]
     assert found.lattices["c7"].step == 1.0
 
 
 def test_values_that_hardly_repeat_are_left_alone() -> None:
     rows = np.random.default_rng(0).normal(size=(1000, 2)).round(6)
-    assert not choose_dequantiser(names(rows), rows)
-    assert choose_dequantiser(names(rows), rows, {"c1": 1e-6}).lattices["c1"] == Lattice(1e-6)
+    assert not choose_dequantiser(by_name(names(rows), rows))
+    assert choose_dequantiser(by_name(names(rows), rows), {"c1": 1e-6}).lattices["c1"] == Lattice(1e-6)
 
 
 def test_what_cannot_be_dequantised_says_so() -> None:
     rows = np.arange(20.0)[:, None]
     with pytest.raises(ConfigurationError, match="unknown column `d1`"):
-        choose_dequantiser(names(rows), rows, {"d1": 1.0})
+        choose_dequantiser(by_name(names(rows), rows), {"d1": 1.0})
 
 
 @given(st.integers(0, 40), st.integers(0, 2**31))
@@ -172,7 +176,7 @@ def test_a_given_spacing_lies_where_most_values_do(
     values: list[float], step: float, lattice: Lattice
 ) -> None:
     rows = np.array(values)[:, None]
-    assert choose_dequantiser(("a",), rows, {"a": step}).lattices["a"] == lattice
+    assert choose_dequantiser(by_name(("a",), rows), {"a": step}).lattices["a"] == lattice
 
 
 @pytest.mark.parametrize(
