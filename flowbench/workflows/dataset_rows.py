@@ -154,7 +154,10 @@ def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) 
     if wanted == "none" or (wanted == "auto" and dataset.density is not None):
         return SupportMap(names)
     if wanted == "auto":
-        found = {name: _found(each, lattices.get(name)) for name, each in _others(dataset).items()}
+        found = {
+            name: _found(each, lattices.get(name), dataset.atoms.get(name, ()))
+            for name, each in _others(dataset).items()
+        }
         return SupportMap(names, found)
     given = parse_supports(wanted)
     for name in given:
@@ -175,9 +178,17 @@ def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) 
     return SupportMap(names, supports)
 
 
-def _found(values: NDArray[np.float64], lattice: Lattice | None) -> Support:
-    """The support of a column's `values: (n,)`, real if one of them would lie outside another."""
-    found = _of_places(infer_support(values)[0], lattice, holds_ends=False)
+def _found(values: NDArray[np.float64], lattice: Lattice | None, atoms: Sequence[float]) -> Support:
+    """The support of a column's `values: (n,)`, real if one of them would lie outside another.
+
+    No value lies beyond an atom that is the least or the greatest value of all: it is an end.
+    """
+    found = infer_support(values)[0]
+    if atoms and atoms[0] < values.min():
+        found = replace(found, low=max(found.low, atoms[0]))
+    if atoms and atoms[-1] > values.max():
+        found = replace(found, high=min(found.high, atoms[-1]))
+    found = _of_places(found, lattice, holds_ends=False)
     return found if found.holds(values).all() else REAL
 
 
