@@ -144,6 +144,11 @@ def score(
     for note in scored.notes:
         terminal.say(f"{name}: {note}")
     save_table(scored, path, opened)
+    if scored.incomplete:
+        terminal.say(
+            f"{scored.incomplete:,} of {len(scored.row):,} rows have missing cells; their log-likelihood is "
+            "that of the cells that are there, by a mean over completions of the others"
+        )
     _say_flagged(scored)
     say_dequantised(scored.dequantised)
     for column, count in scored.out_of_place.items():

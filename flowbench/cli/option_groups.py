@@ -49,7 +49,10 @@ class ReadingOptions:
     ] = None
     missing: Annotated[
         str | None,
-        typer.Option(help="Rows with missing cells: refuse (the default) the table, or drop them."),
+        typer.Option(
+            help="Rows with missing cells: refuse (the default) the table, drop them, or model the cells "
+            "that are there."
+        ),
     ] = None
     keep: Annotated[
         str | None,

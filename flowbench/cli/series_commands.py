@@ -90,16 +90,20 @@ def impute(
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> None:
-    """Fill in the missing cells of time series by a run's model.
+    """Fill in the missing cells of a table or of time series by a run's model.
 
-    Writes the table's observations with means in the place of missing cells, and `_lower` and `_upper`, the
-    ends of the central 90% band of what is missing, by default to imputed.h5; prints the file's path.
+    Writes the table with means in the place of missing cells, and `_lower` and `_upper`, the ends of the
+    central 90% band of what is missing, by default to imputed.h5; prints the file's path. A missing category
+    becomes the most probable one, with its `_probability`. A run on a table needs `fit --missing model`.
     """
     from flowbench.workflows import series_use
     from flowbench.workflows.home import Home
 
     place = Home(home)
     opened = place.run(run)
+    if not opened.is_of_series:
+        _impute_table(opened, table, output, reading, settings or (), json, place)
+        return
     path = _output(opened, output, "imputed.h5", json, table, place)
     name = "standard input" if table == "-" else Path(table).name
     with lent_stdin(table) as lent, ProgressLine(f"imputing {name}") as line:
@@ -112,6 +116,41 @@ def impute(
     terminal.say(f"{count:,} missing cells are filled in")
     save_table(found, path, opened)
     _answer({"file": str(path), "rows": len(found.times), "imputed": count}, path, json)
+
+
+def _impute_table(
+    run: "Run",
+    table: str,
+    output: Path | None,
+    reading: ReadingOptions,
+    settings: Sequence[str],
+    json: bool,
+    home: "Home",
+) -> None:
+    """`impute` for a run on the rows of a table."""
+    from flowbench.workflows import output as outputs
+    from flowbench.workflows.imputing import impute_table
+
+    refuse_two_answers(output, json)
+    path = outputs.check_output(output or run.path / "imputed.h5", run, table, home=home)
+    name = "standard input" if table == "-" else Path(table).name
+    with lent_stdin(table) as lent, ProgressLine(f"imputing {name}") as line:
+        found = impute_table(
+            run,
+            lent,
+            path,
+            settings=settings,
+            reading=reading.given(),
+            home=home,
+            on_rows=line.count,
+        )
+    _say_notes(name, found.notes)
+    count = sum(found.filled.values())
+    each = ", ".join(f"{column} ({number:,})" for column, number in found.filled.items())
+    terminal.say(f"{count:,} missing cells are filled in{f': {each}' if each else ''}")
+    save_table(found, path, run)
+    rows = len(next(iter(found.columns.values())))
+    _answer({"file": str(path), "rows": rows, "imputed": count}, path, json)
 
 
 def draw_series(

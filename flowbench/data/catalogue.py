@@ -248,10 +248,10 @@ def _check_can_be_fitted(table: Table, keep: Sequence[str]) -> None:
     n = len(table.rows)
     if n < FEWEST_ROWS:
         raise DataError(f"{n} rows are too few to learn a density from; at least {FEWEST_ROWS} are needed")
-    varies = np.ptp(table.rows, axis=0) > 0
+    varies = np.nanmax(table.rows, axis=0) > np.nanmin(table.rows, axis=0)
     constant = [name for name, kept in zip(table.names, varies, strict=True) if not kept]
     if constant:
-        value = _shown(table, constant[0], float(table.rows[0, table.names.index(constant[0])]))
+        value = _shown(table, constant[0], float(np.nanmax(table.rows[:, table.names.index(constant[0])])))
         also = f"; so are {', '.join(f'`{name}`' for name in constant[1:])}" if constant[1:] else ""
         hint = leave_out_hint(table.names, constant) or "give a table with columns that vary"
         raise DataError(f"column `{constant[0]}` is constant: {value} from row 1 to row {n}{also}; {hint}")

@@ -46,7 +46,7 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Rows `(n, d)` float64 in data units, read-only, with their columns and provenance.
+    """Rows `(n, d)` float64 in data units, NaN where missing, read-only, with columns and provenance.
 
     `density` is the density that the rows were drawn from, if it is known. `notes` say what reading the table
     guessed or left out. `row_numbers: (n,)` are the rows' numbers in the source, from 0, if some were
@@ -165,7 +165,7 @@ class Dataset:
             taken = (*self.column_names, *(each.name for each in columns))
             type_ = ColumnType("string", levels=("none", *told))
             columns.append(Column(state_name(name, taken), "categorical", type=type_))
-            state = np.zeros(len(self.rows))
+            state = np.where(np.isnan(self.rows[:, place]), np.nan, 0.0)
             for number, value in enumerate(values, start=1):
                 state[self.rows[:, place] == value] = number
             states.append(state)
@@ -191,7 +191,13 @@ class Dataset:
             return None
         if column.type.levels is not None:
             return [float(place) for place in range(len(column.type.levels))]
-        return [float(each) for each in np.unique(self.rows[:, self.column_names.index(name)])]
+        values = self.rows[:, self.column_names.index(name)]
+        return [float(each) for each in np.unique(values[~np.isnan(values)])]
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether cells are missing."""
+        return bool(np.isnan(self.rows).any())
 
     @property
     def target_names(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from flowbench.data.cells import Cells
 from flowbench.data.column_inference import MOST_LEVELS, are_few, infer_kind
 from flowbench.data.column_type import UNKNOWN_LEVEL, ColumnType
 from flowbench.data.column_values import values_of
+from flowbench.data.read_options import ReadOptions
 
 #: More levels than `MOST_LEVELS` are taken for categories if they hold this many cells each, on average.
 FEWEST_CELLS = 5
@@ -81,12 +83,12 @@ def read_known_levels(cells: Cells, expected: ColumnType) -> Cells:
 
 
 def are_levels(numbers: NDArray[np.float64]) -> bool:
-    """Whether finite `numbers: (n,)` are 0 and 1 alone, or so few that each is a level.
+    """Whether `numbers: (n,)`, NaN where missing, are 0 and 1 alone, or so few that each is a level.
 
     Evenly spaced numbers, of which there are more than `MOST_EVEN`, are counts or rounded measurements.
     """
-    distinct, counts = np.unique(numbers, return_counts=True)
-    if len(distinct) == 1:
+    distinct, counts = np.unique(numbers[~np.isnan(numbers)], return_counts=True)
+    if len(distinct) <= 1:
         return False
     if len(distinct) > MOST_EVEN and len(distinct) <= MOST_LEVELS:
         with np.errstate(all="ignore"):
@@ -99,7 +101,7 @@ def are_levels(numbers: NDArray[np.float64]) -> bool:
 
 def describe_levels(name: str, numbers: NDArray[np.float64], type_: ColumnType) -> str:
     """A sentence on a categorical column: which levels it has."""
-    distinct = np.unique(numbers)
+    distinct = np.unique(numbers[~np.isnan(numbers)])
     named = [f"`{shown(level)}`" for level in type_.text(distinct[:_MOST_NAMED])]
     more = f" and {len(distinct) - _MOST_NAMED:,} more" if len(distinct) > _MOST_NAMED else ""
     text = f"column `{name}` holds {len(distinct):,} categories: {', '.join(named)}{more}"
@@ -110,3 +112,23 @@ def describe_levels(name: str, numbers: NDArray[np.float64], type_: ColumnType) 
 
 def _text(number: float) -> str:
     return f"{number:.0f}" if number == np.rint(number) and abs(number) < 1e15 else repr(number)
+
+
+def categorical_columns(
+    numbers: Mapping[str, NDArray[np.float64]], types: Mapping[str, ColumnType], reading: ReadOptions
+) -> tuple[str, ...]:
+    """The names of the categorical columns: of text, or of few `numbers`.
+
+    Columns of few numbers are categories beside others only. Where all columns are categories, they are
+    numbers with a spacing.
+    """
+    told = {*(reading.categories or ()), *(name for name, each in types.items() if each.levels is not None)}
+    few = {
+        name
+        for name, values in numbers.items()
+        if name not in told and name not in (reading.keep or ())
+        if types[name].unit is None and are_levels(values)
+    }
+    if len(told) + len(few) == len(types):
+        few.clear()
+    return tuple(name for name in types if name in told or name in few)

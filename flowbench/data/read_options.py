@@ -30,10 +30,10 @@ class ReadOptions(Options):
     (" " for runs of blanks). `decimal` is the decimal sign, and `thousands` the sign between groups of three
     digits. `encoding` is that of the text. `date_format` is one or several formats of dates (`strptime`).
     `missing_values` are further texts of missing cells. `missing` says what is done with rows that have
-    missing cells: "refuse", the default, or "drop". Columns named in `keep` are read as plain numbers,
-    whatever they look like. The values of columns named in `categories` are levels, each with a probability.
-    Rows with the same cell in the column `group` stay in one part of the split. The column `split_column`
-    names the part of each row: train, validation or test.
+    missing cells: "refuse", the default, "drop", or "model", which learns from the cells that are there.
+    Columns named in `keep` are read as plain numbers, whatever they look like. The values of columns named in
+    `categories` are levels, each with a probability. Rows with the same cell in the column `group` stay in
+    one part of the split. The column `split_column` names the part of each row: train, validation or test.
     """
 
     header: Literal["yes", "no"] | None = None
@@ -43,7 +43,7 @@ class ReadOptions(Options):
     encoding: str | None = None
     date_format: tuple[str, ...] | None = None
     missing_values: tuple[str, ...] | None = None
-    missing: Literal["refuse", "drop"] | None = None
+    missing: Literal["refuse", "drop", "model"] | None = None
     keep: tuple[str, ...] | None = None
     categories: tuple[str, ...] | None = None
     group: str | None = None

@@ -14,19 +14,21 @@ Integers = NDArray[np.int64]
 ATOM_SHARE, ATOM_EXCESS = 0.01, 8
 #: Rows that are hashed at once.
 _BLOCK = 2**16
+#: Stands for a missing value among others.
+_MISSING = -1.1125369292536007e308
 #: With more lattice cells than this for each distinct value, a density can still have spikes at the values.
 SPARSE = 20
 
 
 def find_atoms(values: Floats) -> tuple[tuple[float, float], ...]:
-    """The atoms of `values: (n,)`, that is values with a probability mass of their own, and their shares.
+    """The atoms of `values: (n,)`, NaN where missing: values with a probability of their own, and shares.
 
     They are sorted by share, largest first. Each atom has at least `ATOM_SHARE` of the rows and at least
     `ATOM_EXCESS` times a typical count. Three quarters of the other rows have a value with at most the
     typical count, which is itself below `ATOM_SHARE` of the rows. There are no atoms if all values repeat
     alike, as whole numbers do, or if there are hardly any other values.
     """
-    distinct, counts = np.unique(values, return_counts=True)
+    distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
     order = np.argsort(-counts, kind="stable")
     counts = counts[order]
     held = np.cumsum(counts)
@@ -55,7 +57,12 @@ def fills(lattice: Lattice | None, values: Floats) -> bool:
 
 
 def number_rows(rows: Floats) -> Integers:
-    """Numbers `(n,)` that are equal for two of the `rows: (n, d)` if all of their values are."""
+    """Numbers `(n,)` that are equal for two of the `rows: (n, d)` if all of their values are.
+
+    Missing values, NaN, are equal.
+    """
+    if np.isnan(rows).any():
+        rows = np.where(np.isnan(rows), _MISSING, rows)
     # Block by block, since hashing takes several times the memory of the rows; `+ 0.0` removes negative
     # zeros.
     blocks = np.array_split(rows, len(rows) // _BLOCK + 1)
@@ -86,7 +93,7 @@ def find_copies(rows: Floats) -> Integers:
         return alone
     by_chance = np.ones(len(rows), dtype=np.bool_)
     for values in rows.T:
-        atoms = is_atom(values)
+        atoms = is_atom(values) | np.isnan(values)
         others = values[first][~atoms[first]]
         repeating = fills(find_lattice(others), others) if rows.shape[1] == 1 else is_repeating(others)
         by_chance &= atoms | repeating

@@ -14,8 +14,9 @@ from flowbench.data.cells import Cells
 from flowbench.data.column_type import FLOAT64, ColumnType
 from flowbench.data.files import TableFile
 from flowbench.data.formats import read_raw_table, reading_errors
+from flowbench.data.gaps import find_gaps
 from flowbench.data.level_reading import (
-    are_levels,
+    categorical_columns,
     describe_levels,
     is_of_levels,
     read_known_levels,
@@ -236,7 +237,8 @@ def read_rows(
     """The rows `(n, d)` of a table file, data units, its unfit rows, and notes.
 
     A cell is NaN if it is missing or not a number. An unfit row is given by its index, from 0, with its first
-    unfit cell in the order of the columns. Raises as `read_table` does, except for cells.
+    unfit cell in the order of the columns. A missing cell is none if such cells are modelled, and others of
+    the row are there. Raises as `read_table` does, except for cells.
     """
     file = path if isinstance(path, TableFile) else TableFile.of(path)
     found = read_columns(file, columns, reading, types)
@@ -247,9 +249,15 @@ def read_rows(
             raise DataError(f"{file}: column `{name}`: {cells.fault}")
         rows[:, number] = cells.numbers
         foreign = cells.is_foreign
-        for row in np.flatnonzero(~np.isfinite(cells.numbers)).tolist():
+        unfit_cells = ~np.isfinite(cells.numbers)
+        if reading.missing == "model":
+            unfit_cells &= ~cells.is_missing
+        for row in np.flatnonzero(unfit_cells).tolist():
             text = shown(cells.text(row)) if foreign[row] else None
             unfit.setdefault(row, UnfitCell(name, bool(np.isinf(cells.numbers[row])), text))
+    if reading.missing == "model":
+        for row in np.flatnonzero(np.isnan(rows).all(1)).tolist():
+            unfit.setdefault(row, UnfitCell(next(iter(found.cells))))
     return rows, unfit, found.notes
 
 
@@ -340,7 +348,11 @@ def _checked_table(
         if missing.any():
             kept = np.flatnonzero(~missing)
             notes.append(f"{int(missing.sum()):,} of {n:,} rows have missing cells, and are left out")
-    check_cells(columns.cells, may_be_missing=kept is not None, may_leave_out=may_leave_out)
+    if reading.missing == "model":
+        kept, said = find_gaps(columns.cells)
+        notes += said
+    may_be_missing = kept is not None or reading.missing == "model"
+    check_cells(columns.cells, may_be_missing=may_be_missing, may_leave_out=may_leave_out)
     rows = np.empty((n if kept is None else len(kept), len(columns.cells)))
     for number, each in enumerate(columns.cells.values()):
         rows[:, number] = each.numbers if kept is None else each.numbers[kept]
@@ -355,26 +367,6 @@ def _checked_table(
         parts = parts if kept is None else parts[kept]
     types = {name: each.type for name, each in columns.cells.items()}
     values = dict(zip(columns.cells, rows.T, strict=True))
-    categories = _categories(values if few_are_categories else {}, types, reading)
+    categories = categorical_columns(values if few_are_categories else {}, types, reading)
     notes += [describe_levels(name, each, types[name]) for name, each in values.items() if name in categories]
     return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups, categories, parts)
-
-
-def _categories(
-    numbers: Mapping[str, Floats], types: Mapping[str, ColumnType], reading: ReadOptions
-) -> tuple[str, ...]:
-    """The names of the categorical columns: of text, or of few `numbers`.
-
-    Columns of few numbers are categories beside others only. Where all columns are categories, they are
-    numbers with a spacing.
-    """
-    told = {*(reading.categories or ()), *(name for name, each in types.items() if each.levels is not None)}
-    few = {
-        name
-        for name, values in numbers.items()
-        if name not in told and name not in (reading.keep or ())
-        if types[name].unit is None and are_levels(values)
-    }
-    if len(told) + len(few) == len(types):
-        few.clear()
-    return tuple(name for name in types if name in told or name in few)

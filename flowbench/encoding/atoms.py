@@ -56,12 +56,13 @@ class Atoms(nn.Module):
     def states(self, x: Tensor) -> Tensor:
         """The states `(n, k)`, float64, of rows `x: (n, d)` in the k columns with atoms.
 
-        0 stands for no atom, 1 for the first atom, and so on.
+        0 stands for no atom, 1 for the first atom, and so on. That of a missing cell, NaN, is NaN.
         """
         found = torch.zeros(len(x), len(self._places), dtype=torch.float64)
         for number, (place, values) in enumerate(zip(self._places, self.values.values(), strict=True)):
             for state, value in enumerate(values, start=1):
                 found[x[:, place] == value, number] = state
+            found[x[:, place].isnan(), number] = math.nan
         return found
 
     def absent(self, states: Tensor) -> Tensor:

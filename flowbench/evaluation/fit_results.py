@@ -16,7 +16,8 @@ from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.error_budget import ErrorBudget
 from flowbench.evaluation.evaluation_options import COARSE, EvaluationOptions
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.reported import Likelihoods, draw_rows, score_rows
+from flowbench.evaluation.incomplete import has_gaps, score_known
+from flowbench.evaluation.reported import Likelihoods, draw_rows
 from flowbench.evaluation.slices import tabulate_slice_planes, tabulate_slices
 from flowbench.models.density_model import DensityModel
 from flowbench.models.rows import Rows
@@ -47,8 +48,10 @@ def compute_results(
     ids = split.test[: options.test_rows]
     rows = Rows.of_arrays(*dataset.at(ids))
     budget = ErrorBudget(model, options)
-    likelihoods = score_rows(budget, rows)
-    scored, metrics = _describe_scores(model, dataset, ids, rows, likelihoods, options.max_error)
+    likelihoods, log_mass = score_known(budget, rows)
+    scored, metrics = _describe_scores(model, dataset, ids, rows, likelihoods, log_mass, options.max_error)
+    # Pictures and certificates take rows without missing cells.
+    rows = rows[~has_gaps(rows)]
     exact = model.for_evaluation(options.integrator)
     context = model.draw_context(options.samples, generator)
     if context is None:
@@ -119,13 +122,13 @@ def _describe_scores(
     ids: NDArray[np.int64],
     rows: Rows,
     likelihoods: Likelihoods,
+    mass: Tensor | None,
     max_error: float | None,
 ) -> tuple[ScoredRows, dict[str, Metric]]:
     """The stored form of the test `rows`, whose ids are `ids: (n,)`, and the metrics of their likelihoods."""
     x, context = rows.x.numpy(), None if rows.context is None else rows.context.numpy()
     log_prob, error = likelihoods.log_prob.numpy(), likelihoods.error.numpy()
-    found = model.log_mass(rows.context)
-    log_mass = None if found is None else found.numpy()
+    log_mass = None if mass is None else mass.numpy()
     # The error of a density that is not positive and finite means nothing.
     scored = np.isfinite(log_prob)
     metrics: dict[str, Metric] = {}
@@ -141,7 +144,8 @@ def _describe_scores(
         metrics["log_prob_error_median"] = Metric(float(np.median(error[scored])), "nats")
         metrics["log_prob_error_largest"] = Metric(float(error[scored].max()), "nats")
         for name, part in likelihoods.parts.items():
-            median = part[torch.from_numpy(scored)].median().item()
+            # A row with missing cells has no such part.
+            median = part[torch.from_numpy(scored)].nanmedian().item()
             metrics[f"log_prob_error_{name}_median"] = Metric(median, "nats")
     if max_error is not None:
         metrics["rows_above_max_error"] = Metric(float(likelihoods.flagged.sum()), "1")

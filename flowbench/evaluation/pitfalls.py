@@ -40,7 +40,8 @@ class Pitfalls:
 def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test_rows: int) -> Pitfalls:
     """The pitfalls of `dataset`, of whose `split` the first `test_rows` test rows are scored."""
     names, targets = dataset.own_names, dataset.target_names
-    train = dataset.rows[split.train][:RELATION_ROWS, : len(names)]
+    train = dataset.rows[split.train][:, : len(names)]
+    train = train[~np.isnan(train).any(1)][:RELATION_ROWS]
     modelled = [names.index(name) for name in targets]
     jittered = train.copy()
     jittered[:, modelled] = dequantiser.jitter(
@@ -63,11 +64,12 @@ def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test
 
 
 def _repeating(names: tuple[str, ...], rows: Floats, dequantiser: Dequantiser) -> dict[str, int]:
-    return {
-        name: len(np.unique(values))
-        for name, values in zip(names, rows.T, strict=True)
-        if is_repeating(values[~is_atom(values)]) and not fills(dequantiser.lattices.get(name), values)
-    }
+    found = {}
+    for name, column in zip(names, rows.T, strict=True):
+        values = column[~np.isnan(column)]
+        if is_repeating(values[~is_atom(values)]) and not fills(dequantiser.lattices.get(name), values):
+            found[name] = len(np.unique(values))
+    return found
 
 
 def _atoms(

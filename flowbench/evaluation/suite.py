@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flowbench.evaluation.conditional import ROWS, forecast, forecast_metrics
 from flowbench.evaluation.evaluation_options import EvaluationOptions
+from flowbench.evaluation.incomplete import has_gaps
 from flowbench.models.density import Flow, base_log_prob
 from flowbench.models.density_model import DensityModel
 from flowbench.models.mixture import with_context
@@ -53,6 +54,7 @@ def judge(
     equal in data units. Each value of a dequantised column is moved to a random place in its cell, which
     keeps equal distributions equal. Every two-sample statistic has a floor: the statistic of train rows
     against held-out rows, which no model can be expected to beat.
+    Rows with missing cells are left out.
 
     Under a conditional model a draw is made for the context of a held-out row. Rows are compared together
     with their contexts, and each held-out row with draws of its own (`flowbench.evaluation.conditional`).
@@ -61,6 +63,8 @@ def judge(
     """
     rng = np.random.default_rng(seed)
     held_out_rows = Rows.of_arrays(results.scored.x, results.scored.context)
+    whole = (~has_gaps(held_out_rows)).numpy()
+    held_out_rows, train = held_out_rows[torch.from_numpy(whole)], train[~has_gaps(train)]
     drawn_rows = Rows.of_arrays(results.samples.x, results.samples.context)
     drawn, held_out, seen = (
         _in_model_space(model, rows.at(model.encoder.jitter(rows.x, rng)))
@@ -73,7 +77,7 @@ def judge(
     if min(len(drawn), len(held_out), len(seen)) >= LEAST_ROWS:
         metrics |= _two_sample_metrics(drawn, held_out, seen, rng)
         metrics |= _memorisation_metrics(drawn, held_out, seen)
-    found = _calibrate(model, held_out, results, rng)
+    found = _calibrate(model, held_out, results, whole, rng)
     if model.givens is None:
         return Judgement(metrics | _calibration_metrics(found, results), found)
     few = held_out_rows[:ROWS]
@@ -137,10 +141,15 @@ def _memorisation_metrics(drawn: Floats, held_out: Floats, seen: Floats) -> dict
 
 
 def _calibrate(
-    model: DensityModel, held_out: Floats, results: Results, rng: np.random.Generator
+    model: DensityModel,
+    held_out: Floats,
+    results: Results,
+    whole: NDArray[np.bool_],
+    rng: np.random.Generator,
 ) -> Calibration:
-    scored = results.scored
-    ranks = calibration.density_ranks(scored.log_prob, results.samples.log_prob, rng)
+    """The calibration of the scored rows that are `whole: (n,)`, which are `held_out` in model space."""
+    row, log_prob = results.scored.row[whole], results.scored.log_prob[whole]
+    ranks = calibration.density_ranks(log_prob, results.samples.log_prob, rng)
     columns = radial = None
     if isinstance(model.flow, Flow):
         generator = torch.Generator().manual_seed(0)
@@ -153,7 +162,7 @@ def _calibrate(
         ]
         z = torch.cat(parts).numpy()
         columns, radial = calibration.column_quantiles(z), calibration.radial_quantiles(z)
-    return Calibration(scored.row, ranks, columns, radial)
+    return Calibration(row, ranks, columns, radial)
 
 
 def _base_points(model: DensityModel, flow: Flow, rows: Rows, generator: torch.Generator) -> Tensor:
@@ -182,7 +191,8 @@ def _calibration_metrics(found: Calibration, results: Results) -> dict[str, Metr
         name = f"hdr_coverage_{each.level * 100:.0f}"
         metrics[name] = Metric(each.share, "1")
         metrics[f"{name}_low"], metrics[f"{name}_high"] = Metric(each.low, "1"), Metric(each.high, "1")
-    p_value = calibration.rank_p_value(results.scored.log_prob, drawn)
+    whole = ~np.isnan(results.scored.x).any(1)
+    p_value = calibration.rank_p_value(results.scored.log_prob[whole], drawn)
     metrics["density_rank_p_value"] = Metric(p_value, "1")
     return metrics | _quantile_metrics(found)
 

@@ -14,6 +14,7 @@ from flowbench.errors import ConfigurationError
 from flowbench.models.background import Background
 from flowbench.models.density import Density, Flow, Scores, repeating
 from flowbench.models.givens import Givens
+from flowbench.models.incomplete_mixture import IncompleteMixture
 from flowbench.models.probability_mass import ProbabilityMass
 from flowbench.models.rows import Rows
 from flowbench.options import PartOptions
@@ -38,7 +39,8 @@ class DensityModel(nn.Module):
     With `givens`, c further columns, the density is conditional. Every method then takes `context: (n, c)`,
     the values of these columns for each row, in their own data units. The `mass` is a probability mass
     function of categorical ones among them. It is apart from the density: `log_mass` gives its logarithm.
-    The log-likelihood of a whole row is the log-mass of its categories plus the log-density of the rest.
+    The log-likelihood of a whole row is the log-mass of its categories plus the log-density of the rest. The
+    `imputer` fills missing cells (`flowbench.models.completion`).
 
     The flow alone may be on a GPU: rows and likelihoods are on the CPU, as encoder and background are.
 
@@ -53,6 +55,7 @@ class DensityModel(nn.Module):
         background: Background | None = None,
         givens: Givens | None = None,
         mass: ProbabilityMass | None = None,
+        imputer: IncompleteMixture | None = None,
     ) -> None:
         super().__init__()
         if mass is not None and (givens is None or not set(mass.columns) <= set(givens.columns)):
@@ -62,6 +65,7 @@ class DensityModel(nn.Module):
         self.background = background
         self.givens = givens
         self.mass = mass
+        self.imputer = imputer
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -141,8 +145,23 @@ class DensityModel(nn.Module):
         """
         if self.mass is None or self.givens is None or context is None:
             return None
-        places = [self.givens.columns.index(name) for name in self.mass.columns]
-        return self.mass.log_prob(context[:, places].double())
+        return self.mass.log_prob(self.of_mass(context).double())
+
+    def of_mass(self, context: Tensor) -> Tensor:
+        """The columns `(n, m)` of a `context: (n, c)` that have a probability mass, in its order."""
+        return context[:, self._places_of_mass]
+
+    def put_mass(self, context: Tensor, values: Tensor) -> Tensor:
+        """A `context: (n, c)` with other `values: (n, m)` of the columns that have a probability mass."""
+        context = context.clone()
+        context[:, self._places_of_mass] = values
+        return context
+
+    @property
+    def _places_of_mass(self) -> list[int]:
+        if self.mass is None or self.givens is None:
+            raise ConfigurationError("the model has no probability mass function")
+        return [self.givens.columns.index(name) for name in self.mass.columns]
 
     def draw_context(self, n: int, generator: torch.Generator) -> Tensor | None:
         """Contexts `(n, c)` drawn from the mass; None for a model that has no mass of all given columns."""
@@ -226,7 +245,7 @@ class DensityModel(nn.Module):
     ) -> Self:
         """The same model, with the flow as `Density.for_evaluation` gives it."""
         flow = self.flow.for_evaluation(integrator, divergence=divergence, dtype=dtype)
-        return type(self)(self.encoder, flow, self.background, self.givens, self.mass)
+        return type(self)(self.encoder, flow, self.background, self.givens, self.mass, self.imputer)
 
     def as_distribution(
         self, generator: torch.Generator, *, context: Tensor | None = None

@@ -1,5 +1,7 @@
 """A probability mass function of categorical columns: counts, smoothed towards fewer conditions."""
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -22,6 +24,8 @@ MOST_ROWS = 100_000
 SURE = 2.0
 #: Candidate strengths of the smoothing, in rows.
 STRENGTHS = 2.0 ** np.arange(-4, 13)
+#: The most combinations of missing values whose probabilities are added up.
+MOST_ADDED = 10_000
 #: Numbers of a table of probabilities that are held at once.
 _AT_ONCE = 2**22
 #: The largest number of cells of a table over all parents.
@@ -89,14 +93,51 @@ class ProbabilityMass(GrowingBuffers):
         self.register_buffer("counts", torch.from_numpy(np.concatenate([each for _, each in found])))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """The log-probabilities `(n,)`, float64, nats, of rows `x: (n, m)`."""
-        places = self.levels.place(x)
+        """The log-probabilities `(n,)`, float64, nats, of rows `x: (n, m)`.
+
+        That of a row with missing values, NaN, is of those that are there: the probabilities of all values
+        that the others may have are added up. If these are more than `MOST_ADDED`, it is NaN.
+        """
+        places, there = self.levels.place(x), ~x.isnan().numpy()
+        log_prob = np.empty(len(places))
+        distinct, which = np.unique(there, axis=0, return_inverse=True)
+        for number, pattern in enumerate(distinct):
+            rows = np.flatnonzero(which.reshape(-1) == number)
+            log_prob[rows] = self._log_marginal(places[rows], pattern)
+        return torch.from_numpy(log_prob)
+
+    def _log_marginal(self, places: Integers, there: NDArray[np.bool_]) -> Floats:
+        """The log-probabilities `(n,)` of the levels at `places: (n, m)` in the columns that are `there`."""
+        needed = self._with_parents(there)
+        added = [column for column in needed if not there[column]]
+        cells = math.prod(self.levels.sizes[column] + 1 for column in added)
+        if cells > MOST_ADDED:
+            return np.full(len(places), np.nan)
+        each = np.empty((cells, len(places)))
+        values = itertools.product(*(range(self.levels.sizes[column] + 1) for column in added))
+        for number, combination in enumerate(values):
+            whole = places.copy()
+            whole[:, added] = combination
+            each[number] = self._log_joint(whole, needed)
+        most = each.max(0)
+        return np.asarray(most + np.log(np.exp(each - most).sum(0)))
+
+    def _log_joint(self, places: Integers, columns: Sequence[int]) -> Floats:
+        """The log-probabilities `(n,)` of levels at `places: (n, m)` in `columns`, parents among them."""
         log_prob = np.zeros(len(places))
-        for column in range(len(self.columns)):
+        for column in columns:
             for rows in self._parts(len(places), column):
                 table, which = self._table(places[rows], column)
                 log_prob[rows] += np.log(table[which, places[rows, column]])
-        return torch.from_numpy(log_prob)
+        return log_prob
+
+    def _with_parents(self, there: NDArray[np.bool_]) -> list[int]:
+        """The columns that are `there`, and those that they depend on, directly or not, in order."""
+        needed = there.copy()
+        for column in reversed(range(len(needed))):
+            if needed[column]:
+                needed[self.parents[column][self.parents[column] >= 0].numpy()] = True
+        return np.flatnonzero(needed).tolist()
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `n` rows `(n, m)`; "any other" is never drawn, as it stands for no value."""
@@ -112,8 +153,8 @@ class ProbabilityMass(GrowingBuffers):
         return self.levels.at(places)
 
     def enumerate(self) -> Tensor:
-        """Values `(cells, m)` of every cell; "any other" is NaN. There should be few cells."""
-        grids = np.meshgrid(*[np.append(each, np.nan) for each in self.levels.values], indexing="ij")
+        """Values `(cells, m)` of every cell; "any other" is infinite. There should be few cells."""
+        grids = np.meshgrid(*[np.append(each, np.inf) for each in self.levels.values], indexing="ij")
         return torch.from_numpy(np.stack([each.reshape(-1) for each in grids], 1))
 
     def _parts(self, n: int, column: int) -> list[slice]:

@@ -217,8 +217,9 @@ class Section:
 
     @property
     def whole_rows(self) -> Floats:
-        """The test rows `(n, c + d)` with all columns of numbers, the given ones first."""
-        return together(self.x, self.context, self.given, self.levels)
+        """The test rows `(n, c + d)` without missing cells, all columns of numbers, the given ones first."""
+        rows = together(self.x, self.context, self.given, self.levels)
+        return rows[~np.isnan(rows).any(1)]
 
     @cached_property
     def levels(self) -> dict[str, dict[float, str]]:

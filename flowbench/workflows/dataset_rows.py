@@ -44,6 +44,11 @@ def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
         .giving(data.given)
         .with_mass(data.categories or ())
     )
+    if dataset.has_gaps and len(dataset.given) > len(dataset.categorical):
+        raise ConfigurationError(
+            f"`--missing model` learns all columns of `{dataset.name}` together, and does not go with "
+            "`--given`; say `--missing drop`"
+        )
     if dataset.parts is not None:
         _check_parts(config, dataset)
         return dataset, Split.of_parts(dataset.parts, data.seed)
@@ -92,7 +97,7 @@ def set_atoms_aside(config: RunConfig, dataset: Dataset, split: Split) -> Datase
             raise ConfigurationError(f"`atoms`: {unknown_name('column', name, names)}")
         if missing := [value for value in atoms if value not in train[name]]:
             raise DataError(f"{dataset.name}: no train row has {missing[0]:g} in `{name}`, as `atoms` says")
-        others = train[name][~np.isin(train[name], atoms)]
+        others = train[name][~(np.isin(train[name], atoms) | np.isnan(train[name]))]
         if len(np.unique(others)) < 2:
             raise DataError(
                 f"{dataset.name}: the atoms of `{name}` leave {len(np.unique(others))} other value, which "
@@ -106,7 +111,8 @@ def _telling(dataset: Dataset, atoms: Mapping[str, Sequence[float]]) -> Dataset:
     notes = list(dataset.notes)
     for name, values in atoms.items():
         place = dataset.column_names.index(name)
-        held = np.isin(dataset.rows[:, place], values).mean()
+        known = dataset.rows[~np.isnan(dataset.rows[:, place]), place]
+        held = np.isin(known, values).mean()
         told = dataset.columns[place].type.text(np.array(values, dtype=np.float64))
         named = ", ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in told[:MOST_NAMED])
         more = f" and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
@@ -121,7 +127,7 @@ def _others(dataset: Dataset, rows: NDArray[np.int64] | None = None) -> dict[str
     """The values that are no atoms of each target column, of these `rows`, by default of all."""
     targets = dataset.targets if rows is None else dataset.targets[rows]
     return {
-        name: values[~np.isin(values, dataset.atoms[name])] if name in dataset.atoms else values
+        name: values[~(np.isin(values, dataset.atoms.get(name, ())) | np.isnan(values))]
         for name, values in zip(dataset.target_names, targets.T, strict=True)
     }
 
@@ -166,7 +172,8 @@ def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) 
     supports = {name: _of_places(each, lattices.get(name), holds_ends=True) for name, each in given.items()}
     for name, each in supports.items():
         values = dataset.targets[:, names.index(name)]
-        outside = np.flatnonzero(~each.holds(values) & ~np.isin(values, dataset.atoms.get(name, ())))
+        passed = np.isin(values, dataset.atoms.get(name, ())) | np.isnan(values)
+        outside = np.flatnonzero(~each.holds(values) & ~passed)
         if len(outside):
             (number,) = dataset.numbers(outside[:1]).tolist()
             also = f", and {len(outside) - 1:,} more" if len(outside) > 1 else ""

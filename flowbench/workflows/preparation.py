@@ -14,9 +14,11 @@ from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.support_map import SupportMap
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.models.background import Background
+from flowbench.models.completion import cells_of, filled
 from flowbench.models.density import Density
 from flowbench.models.density_model import DensityModel
 from flowbench.models.givens import Givens
+from flowbench.models.incomplete_mixture import IncompleteMixture, fill_by_others
 from flowbench.models.mixture import FEW_ROWS, Mixture
 from flowbench.models.probability_mass import ProbabilityMass
 from flowbench.models.rows import Rows
@@ -32,6 +34,8 @@ from flowbench.training.training_rows import TrainingRows
 from flowbench.training.trials import choose_by_trials
 from flowbench.workflows.config import RunConfig
 
+#: How often train rows with missing cells are completed, and the most rows that this may make.
+COPIES, MOST_COMPLETED = 10, 200_000
 #: Independent random streams drawn from a run's seed.
 WEIGHTS, TRAINING, EVALUATION, DEQUANTISATION, TRIALS = range(5)
 
@@ -133,10 +137,17 @@ def build_model(
     givens: Givens | None = None,
     mass: ProbabilityMass | None = None,
 ) -> DensityModel:
-    """A model of the encoder's columns with the initial weights of the run's seed."""
+    """A model of the encoder's columns with the initial weights of the run's seed.
+
+    It fills missing cells if the configuration says that these are modelled.
+    """
     features, context_features = len(encoder.columns), givens.width if givens else 0
     background = Background(features, context_features) if config.background else None
-    return DensityModel(encoder, build_flow(config, features, context_features), background, givens, mass)
+    flow = build_flow(config, features, context_features)
+    imputer = None
+    if config.data.missing == "model":
+        imputer = IncompleteMixture(features, mass.levels.to_values() if mass else None)
+    return DensityModel(encoder, flow, background, givens, mass, imputer)
 
 
 def place_rows(encoder: TableEncoder, dataset: Dataset, seed: int) -> Rows:
@@ -169,10 +180,12 @@ def prepare(
     if spent is None:
         model.flow.check_packages()
     make_objectives(config.plan, model.flow)
-    rows = _fit_encoders(model, train, tell) if spent is None else _encode(model, train)[0]
+    given_rows = len(train)
+    train, validation, fitted = _complete(model, train, validation, tell, is_fitted=spent is not None)
+    rows = fitted or (_fit_encoders(model, train, tell) if spent is None else _encode(model, train)[0])
     judged, reserved = config.plan.divide(len(validation))
     held_out, log_det = _encode(model, validation[: judged + reserved])
-    _fit_mass(model, train)
+    _fit_mass(model, train, len(train) // given_rows)
     seconds, fitting = spent or (stopwatch.wall(), stopwatch.cpu()), Stopwatch()
     train_rows, held_out = (
         part.each(lambda values: values.float().to(config.device)) for part in (rows, held_out)
@@ -180,13 +193,15 @@ def prepare(
     flow = model.flow.to(config.device)
     # What is fitted without steps is loaded whole.
     if spent is None or config.plan.phases:
-        flow.initialise(train_rows.x, config.plan.seconds, tell, context=train_rows.context)
-    smoothed = len(rows) <= FEW_ROWS and any(phase.smoothing for phase in config.plan.phases)
+        once = train_rows[:given_rows]
+        flow.initialise(once.x, config.plan.seconds, tell, context=once.context)
+    smoothed = given_rows <= FEW_ROWS and any(phase.smoothing for phase in config.plan.phases)
     mixture = model.flow.start
     if mixture is None:
         mixture = Mixture(model.flow.features, model.flow.context_features)
         if smoothed or model.background is not None:
-            mixture.fit_within(rows.x, config.plan.seconds, tell, context=rows.context)
+            once = rows[:given_rows]
+            mixture.fit_within(once.x, config.plan.seconds, tell, context=once.context)
     if model.background is not None:
         model.background.mixture.become(mixture)
     smoother = SmoothedBootstrap(train_rows, mixture) if smoothed else None
@@ -223,6 +238,31 @@ def prepare(
     )
 
 
+def _complete(
+    model: DensityModel, train: Rows, validation: Rows, tell: Tell, *, is_fitted: bool
+) -> tuple[Rows, Rows, Rows | None]:
+    """Train and validation rows, data units, without missing cells, and the former in model space.
+
+    The last is None where no cells can be missing, and encoders are then fitted later. Else they are fitted
+    to the cells that are there, unless they are already, and missing cells are drawn by a mixture
+    (`flowbench.models.completion`). Train rows are completed `COPIES` times where they are few.
+    """
+    if model.imputer is None:
+        return train, validation, None
+    rng = np.random.default_rng(1)
+    if not is_fitted:
+        others = np.random.default_rng(0)
+        _fit_encoders(
+            model, train.each(lambda part: torch.from_numpy(fill_by_others(part.numpy(), others))), tell
+        )
+    model.imputer.fit(cells_of(model, train), tell)
+    has_gaps = any(bool(part.isnan().any()) for part in (train.x, train.context) if part is not None)
+    copies = max(1, min(COPIES, MOST_COMPLETED // len(train))) if has_gaps else 1
+    train = Rows.join([filled(model, train, rng) for _ in range(copies)])
+    validation = filled(model, validation, rng)
+    return train, validation, _encode(model, train)[0]
+
+
 def _fit_encoders(model: DensityModel, rows: Rows, tell: Tell) -> Rows:
     """Fit both encoders to train rows, data units; returns the rows in model space."""
     x = model.encoder.fit(rows.x, tell)
@@ -245,11 +285,15 @@ def _with_stand_ins(encoder: TableEncoder, x: Tensor) -> tuple[Tensor, Tensor]:
     return z, log_det - encoder.log_stand_in(placed, encoder.absent(x))
 
 
-def _fit_mass(model: DensityModel, rows: Rows) -> None:
-    """Fit the probability mass function to train rows, data units; it takes no part in training."""
+def _fit_mass(model: DensityModel, rows: Rows, copies: int) -> None:
+    """Fit the probability mass function to train rows, data units; it takes no part in training.
+
+    The rows are `copies` completions of rows with missing cells, one after another.
+    """
     if model.mass is not None and model.givens is not None and rows.context is not None:
         places = [model.givens.columns.index(name) for name in model.mass.columns]
-        model.mass.fit(rows.context[:, places])
+        # Copies of a row that differ in what was filled in count as one row.
+        model.mass.fit(rows.context[: len(rows) // copies, places])
 
 
 def _encode(model: DensityModel, rows: Rows) -> tuple[Rows, Tensor]:

@@ -16,10 +16,13 @@ from flowbench.data.table_reading import read_rows
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import DataError, UnknownColumnError
+from flowbench.evaluation.error_budget import ErrorBudget
 from flowbench.evaluation.flags import ZERO_DENSITY, Flag, flags_of
-from flowbench.evaluation.reported import Likelihoods, reported_likelihoods
+from flowbench.evaluation.incomplete import has_gaps, score_known
+from flowbench.evaluation.reported import Likelihoods
 from flowbench.evaluation.solver_levels import OnRows
 from flowbench.models.givens import Givens
+from flowbench.models.rows import Rows
 from flowbench.registry import TOYS
 from flowbench.store import Run, write_table
 from flowbench.workflows.config import with_evaluation
@@ -49,7 +52,9 @@ class ScoredTable:
     Where there are `dequantised` columns, a log-likelihood is a lower bound, as
     `flowbench.encoding.dequantiser.Dequantiser` has it; `out_of_place` counts, by column, values that lie
     between those that the model was fitted on, and were scored as the cells that they fall in. `notes` say
-    what was guessed when the table was read.
+    what was guessed when the table was read. `incomplete` counts rows with missing cells that are scored by
+    the others.
+
     `log_mass: (n,)`, nats, is the part of `log_prob` that is the log-probability of a row's categories. The
     rest is the log-density of the other columns given these. It is None for a run without categories.
     """
@@ -64,6 +69,7 @@ class ScoredTable:
     out_of_place: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     log_mass: Floats | None = None
+    incomplete: int = 0
 
     @property
     def scored(self) -> NDArray[np.bool_]:
@@ -136,9 +142,10 @@ def score(
     x = whole[:, :features]
     context = torch.cat([whole[:, features:], model.encoder.atoms.states(x)], 1) if stored.given else None
     with cpu_threads(stored.config.threads):
-        found = reported_likelihoods(model, x, options, context=context, on_rows=on_rows, strict=strict)
-        log_mass = model.log_mass(context)
+        budget = ErrorBudget(model, options, on_rows, strict=strict)
+        found, log_mass = score_known(budget, Rows(x, context))
     scored = _scored_table(rows, fit, found, dequantiser, dequantiser.out_of_place(x))
+    scored = replace(scored, incomplete=int(has_gaps(Rows(x, context)).sum()))
     _tell_outside(scored, fit, x, model.encoder)
     if log_mass is not None:
         mass = np.full(len(rows.row), np.nan)
@@ -156,7 +163,7 @@ def _tell_unknown_levels(
     levels = givens.one_hot.levels
     for name, values in zip(levels.columns, levels.values, strict=True):
         own = context[:, givens.columns.index(name)].numpy()
-        for place in fit[~np.isin(own, values)].tolist():
+        for place in fit[~(np.isin(own, values) | np.isnan(own))].tolist():
             if not scored.flagged[place]:
                 scored.flagged[place] = scored.kind[place] = _printable(
                     f"`{name}` holds what it holds in no row of the fit: it counts as any other category"
@@ -189,7 +196,7 @@ def _tell_outside(scored: ScoredTable, fit: NDArray[np.int64], x: Tensor, encode
     Their log-likelihood is -inf without an error.
     """
     supports = encoder.support.supports
-    outside = ~(encoder.support.holds(x) | encoder.absent(x))
+    outside = ~(encoder.support.holds(x) | encoder.absent(x) | x.isnan())
     for number in outside.any(1).nonzero().flatten().tolist():
         column = int(outside[number].int().argmax())
         name, value = encoder.columns[column], float(x[number, column])
