@@ -52,15 +52,17 @@ class Dataset:
     guessed or left out. `row_numbers: (n,)` are the rows' numbers in the source, from 0, if some were
     dropped. `groups: (n,)` are integers that are equal for rows that belong together, such as those of one
     patient; a split keeps them in one part. It is None if there are no such groups. `given` names columns
-    whose values a conditional density is given; the others are its targets.
-    `categorical` are those of `given` whose probability mass is learnt as well. `atoms` are values of target
-    columns with a probability of their own; a state column for each of these, the last ones, tells which
-    atom a row holds. `parts: (n,)` is the part of
-    each row, 0 for train, 1 for validation and 2 for test, if the table says so. `published`
-    are figures of papers on the same rows and split; there are none unless the table is the complete one.
+    whose values a conditional density is given; the others are its targets. `categorical` are those of
+    `given` whose probability mass is learnt as well. `atoms` are values of target columns with a probability
+    of their own; a state column for each of these, the last ones, tells which atom a row holds.
+
+    `parts: (n,)` is the part of each row, 0 for train, 1 for validation and 2 for test, if the table says so.
+    `published` are figures of papers on the same rows and split; there are none unless the table is the
+    complete one. `weights: (n,)`, float64, say how much each row counts: a row of weight 2 as much as two of
+    weight 1. Only their ratios matter, and None stands for equal weights.
 
     Raises `DataError` if the rows are not a matrix with one column per `Column`, or the groups not an integer
-    for each row.
+    or the weights not a positive number for each row.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Dataset:
     atoms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     parts: NDArray[np.int64] | None = None
     published: tuple[PublishedFigure, ...] = ()
+    weights: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         # Rows that are read-only and own their memory need no copy.
@@ -89,6 +92,15 @@ class Dataset:
         object.__setattr__(self, "rows", rows)
         if self.groups is not None:
             object.__setattr__(self, "groups", self._checked(np.array(self.groups)))
+        if self.weights is not None:
+            weights = np.array(self.weights, dtype=np.float64)
+            if weights.shape != (len(rows),) or not np.all((weights > 0) & np.isfinite(weights)):
+                raise DataError(
+                    f"dataset `{self.name}`: the weights are not a positive number for each of {len(rows)} "
+                    "rows; leave rows without weight out"
+                )
+            weights.setflags(write=False)
+            object.__setattr__(self, "weights", weights)
 
     def _checked(self, groups: NDArray[Any]) -> NDArray[np.int64]:
         if groups.shape != (len(self.rows),) or groups.dtype.kind not in "iu":

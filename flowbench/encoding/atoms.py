@@ -79,11 +79,11 @@ class Atoms(nn.Module):
                 x[states[:, number] == state, place] = value
         return x
 
-    def fit(self, x: Tensor) -> Tensor:
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """Train rows `x: (n, d)` with other rows' values in place of atoms, to fit each column's map to.
 
-        They are drawn at random, always the same, so that columns have the distribution of their values
-        without atoms. Atoms must not be the only values of a column.
+        They are drawn at random by their `weights: (n,)`, always the same, so that columns have the
+        distribution of their values without atoms. Atoms must not be the only values of a column.
         """
         rng = np.random.default_rng(0)
         absent, x = self.absent(self.states(x)), x.clone()
@@ -91,7 +91,12 @@ class Atoms(nn.Module):
             known = x[~absent[:, place], place]
             self.anchors[place] = known.median()
             count = int(absent[:, place].sum())
-            x[absent[:, place], place] = known[torch.from_numpy(rng.integers(0, len(known), count))]
+            if weights is None:
+                chosen = rng.integers(0, len(known), count)
+            else:
+                shares = weights[~absent[:, place]].double().cpu().numpy()
+                chosen = rng.choice(len(known), count, p=shares / shares.sum())
+            x[absent[:, place], place] = known[torch.from_numpy(chosen)]
         return x
 
     def anchored(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from flowbench.encoding.reach import Reach
 from flowbench.encoding.standardise import mean_and_scale
 from flowbench.encoding.transform import Transform
 from flowbench.statistics.gaussian_mixtures import fit_components, most_components
+from flowbench.statistics.weighting import effective_size, mean_of, standard_error_of
 
 Floats = NDArray[np.float64]
 
@@ -52,7 +53,8 @@ class Gaussianise(Transform):
     towards its neighbours. The number of pieces is the smallest whose held-out log-likelihood is within two
     standard errors of the best. It is measured on a fifth of the training rows, or by cross-validation on all
     of them if they are fewer than 5,000. With 0 pieces the column is standardised, and bent beyond three
-    standard deviations.
+    standard deviations. Rows that have weights count by these throughout, and numbers of rows are effective
+    ones (`flowbench.statistics.weighting.effective_size`).
 
     Bending columns one by one can destroy a joint shape, such as a few clusters. So a Gaussian mixture is
     fitted to the columns both ways. If it predicts held-out rows better by two standard errors with all
@@ -82,16 +84,17 @@ class Gaussianise(Transform):
         self.register_buffer("slopes", torch.ones(shape, dtype=torch.float64))
         self.register_buffer("last", torch.ones(len(columns), dtype=torch.int64))
 
-    def fit(self, x: Tensor) -> None:
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
         """Choose each column's knots from `x: (n, d)`; raises `DataError` for a column without spread."""
-        x = self.reach.fit(x)
-        mean, scale = mean_and_scale(x, self.columns)
+        x = self.reach.fit(x, weights)
+        mean, scale = mean_and_scale(x, self.columns, weights)
         columns = ((x - mean) / scale).T.cpu().numpy()
-        pieces = [_choose_pieces(column, self.options.max_pieces) for column in columns]
-        if _are_better_straight(columns, pieces):
+        counts = None if weights is None else weights.cpu().numpy()
+        pieces = [_choose_pieces(column, self.options.max_pieces, counts) for column in columns]
+        if _are_better_straight(columns, pieces, counts):
             pieces = [0] * len(columns)
         for number, (column, count) in enumerate(zip(columns, pieces, strict=True)):
-            spline = _fit_spline(column, count).padded(self.knots.shape[1])
+            spline = _fit_spline(column, count, counts).padded(self.knots.shape[1])
             self.knots[number] = mean[number] + scale[number] * spline.knots[0]
             self.images[number] = spline.images[0]
             self.slopes[number] = spline.slopes[0] / scale[number]
@@ -113,40 +116,64 @@ class Gaussianise(Transform):
         return Spline(self.knots, self.images, self.slopes, self.last)
 
 
-def _choose_pieces(column: Floats, largest: int) -> int:
+def _choose_pieces(column: Floats, largest: int, weights: Floats | None) -> int:
     """The number of pieces for a standardised `column: (n,)`, by held-out likelihood."""
-    rows = column[:: -(-len(column) // COMPARED_ROWS)]
+    every = -(-len(column) // COMPARED_ROWS)
+    rows, weights = column[::every], None if weights is None else weights[::every]
     candidates = [0]
-    while (pieces := max(4, 2 * candidates[-1])) <= min(largest, len(rows) // ROWS_A_PIECE):
+    while (pieces := max(4, 2 * candidates[-1])) <= min(largest, _size(rows, weights) // ROWS_A_PIECE):
         candidates.append(pieces)
     folds = np.arange(len(rows)) % FOLDS
     # One fold is enough where it is large.
     held_out = range(FOLDS if len(rows) < 5000 else 1)
+    judged = None if weights is None else np.concatenate([weights[folds == k] for k in held_out])
     scores = np.stack(
         [
-            np.concatenate([_log_density(rows[folds == k], rows[folds != k], pieces) for k in held_out])
+            np.concatenate(
+                [
+                    _log_density(
+                        rows[folds == k],
+                        rows[folds != k],
+                        pieces,
+                        None if weights is None else weights[folds != k],
+                    )
+                    for k in held_out
+                ]
+            )
             for pieces in candidates
         ]
     )
-    best = int(scores.mean(1).argmax())
+    best = int(np.argmax([mean_of(score, judged) for score in scores]))
     for number, pieces in enumerate(candidates[:best]):
-        lead = scores[best] - scores[number]
-        if lead.mean() <= 2 * lead.std() / np.sqrt(len(lead)):
+        if not _leads(scores[best] - scores[number], judged):
             return pieces
     return candidates[best]
 
 
-def _are_better_straight(columns: Floats, pieces: list[int]) -> bool:
+def _leads(lead: Floats, weights: Floats | None) -> bool:
+    """Whether the mean of `lead: (n,)`, of rows with `weights: (n,)`, is above 0 by two standard errors."""
+    mean = mean_of(lead, weights)
+    if weights is None:
+        return bool(mean > 2 * lead.std() / np.sqrt(len(lead)))
+    return mean > 2 * standard_error_of(lead, weights)
+
+
+def _size(rows: Floats, weights: Floats | None) -> float:
+    """The number of `rows: (n,)`; with `weights: (n,)` the effective one."""
+    return len(rows) if weights is None else effective_size(weights)
+
+
+def _are_better_straight(columns: Floats, pieces: list[int], weights: Floats | None) -> bool:
     """Whether a mixture predicts `columns: (d, n)` better if none is divided into its `pieces`."""
     if len(columns) == 1 or not any(pieces):
         return False
-    columns = columns[:, :: -(-columns.shape[1] // MIXTURE_ROWS)]
-    bent, straight = (_joint_log_density(columns, counts) for counts in (pieces, [0] * len(pieces)))
-    lead = straight - bent
-    return bool(lead.mean() > 2 * lead.std() / np.sqrt(len(lead)))
+    every = -(-columns.shape[1] // MIXTURE_ROWS)
+    columns, weights = columns[:, ::every], None if weights is None else weights[::every]
+    bent, straight = (_joint_log_density(columns, counts, weights) for counts in (pieces, [0] * len(pieces)))
+    return _leads(straight - bent, None if weights is None else weights[::FOLDS])
 
 
-def _joint_log_density(columns: Floats, pieces: list[int]) -> Floats:
+def _joint_log_density(columns: Floats, pieces: list[int], weights: Floats | None) -> Floats:
     """Log-densities of every fifth row of `columns: (d, n)`, by the best mixture fitted to the other rows.
 
     The columns are first transformed by splines with these `pieces`. The best mixture is the one with the
@@ -155,39 +182,46 @@ def _joint_log_density(columns: Floats, pieces: list[int]) -> Floats:
     held_out = np.arange(columns.shape[1]) % FOLDS == 0
     images, log_det = np.empty_like(columns), np.zeros(columns.shape[1])
     # There are fewer rows here than those that the pieces were chosen for.
-    finest = int((~held_out).sum()) // ROWS_A_PIECE
+    seen, judged = (None if weights is None else weights[part] for part in (~held_out, held_out))
+    finest = int(_size(columns[0, ~held_out], seen) // ROWS_A_PIECE)
     for column, count, image in zip(columns, pieces, images, strict=True):
-        z, log_slope = _fit_spline(column[~held_out], min(count, finest)).forward(
+        z, log_slope = _fit_spline(column[~held_out], min(count, finest), seen).forward(
             torch.from_numpy(column)[:, None]
         )
         image[:] = z.squeeze(1).numpy()
         log_det += log_slope.squeeze(1).numpy()
     rows = images.T[~held_out]
-    most = most_components(*rows.shape)
+    most = most_components(_size(rows[:, 0], seen), rows.shape[1])
     fits = [
-        fit_components(rows, count, threads=torch.get_num_threads()) for count in COMPONENTS if count <= most
+        fit_components(rows, count, threads=torch.get_num_threads(), weights=seen)
+        for count in COMPONENTS
+        if count <= most
     ]
     scores = [fit.score_samples(images.T[held_out]) + log_det[held_out] for fit in fits]
-    return max(scores, key=np.mean)
+    return max(scores, key=lambda score: mean_of(score, judged))
 
 
-def _log_density(rows: Floats, fitted: Floats, pieces: int) -> Floats:
+def _log_density(rows: Floats, fitted: Floats, pieces: int, weights: Floats | None) -> Floats:
     """The log-density of `rows: (m,)` under a standard normal behind the spline of the rows `fitted`."""
-    z, log_slope = _fit_spline(fitted, pieces).forward(torch.from_numpy(rows)[:, None])
+    z, log_slope = _fit_spline(fitted, pieces, weights).forward(torch.from_numpy(rows)[:, None])
     log_density: Floats = (log_slope - 0.5 * z.square()).squeeze(1).numpy()
     return log_density
 
 
-def _fit_spline(column: Floats, pieces: int) -> Spline:
-    """The spline of a `column: (n,)`; without pieces, a line by its mean and standard deviation."""
+def _fit_spline(column: Floats, pieces: int, weights: Floats | None = None) -> Spline:
+    """The spline of a `column: (n,)`; without pieces, a line by its mean and standard deviation.
+
+    Values count by their `weights: (n,)`, equal ones if None.
+    """
     from scipy.special import ndtri
 
-    straight = _straight(float(column.mean()), float(column.std()))
+    mean = mean_of(column, weights)
+    straight = _straight(mean, mean_of((column - mean) ** 2, weights) ** 0.5)
     if not pieces:
         return straight
-    values, counts = np.unique(column, return_counts=True)
-    below = (np.cumsum(counts) - counts / 2) / len(column)
-    levels = _levels(pieces, TAIL_ROWS / len(column), below[0], below[-1])
+    values, counts = _counted(column, weights)
+    below = (np.cumsum(counts) - counts / 2) / counts.sum()
+    levels = _levels(pieces, TAIL_ROWS / _size(column, weights), below[0], below[-1])
     knots = np.interp(levels, below, values)
     kept = _apart(knots, MERGED * (knots[-1] - knots[0]))
     knots, images = knots[kept], ndtri(levels[kept])
@@ -195,11 +229,20 @@ def _fit_spline(column: Floats, pieces: int) -> Spline:
         return straight
     secants = np.diff(images) / np.diff(knots)
     inner = np.sqrt(secants[:-1] * secants[1:])
-    lower = _tail_slope(knots[0] - column, -images[0], secants[0])
-    upper = _tail_slope(column - knots[-1], images[-1], secants[-1])
+    lower = _tail_slope(knots[0] - column, -images[0], secants[0], weights)
+    upper = _tail_slope(column - knots[-1], images[-1], secants[-1], weights)
     slopes = np.concatenate([[lower], inner, [upper]])
     at, to, steep = (torch.from_numpy(part)[None] for part in (knots, images, slopes))
     return Spline(at, to, steep, torch.tensor([len(knots) - 1]))
+
+
+def _counted(column: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
+    """The distinct values of a `column: (n,)`, in order, and the sum of the weights of each."""
+    if weights is None:
+        values, counts = np.unique(column, return_counts=True)
+        return values, counts.astype(np.float64)
+    values, place = np.unique(column, return_inverse=True)
+    return values, np.bincount(place, weights).astype(np.float64)
 
 
 def _straight(mean: float, scale: float) -> Spline:
@@ -227,7 +270,7 @@ def _apart(knots: Floats, gap: float) -> list[int]:
     return kept
 
 
-def _tail_slope(excess: Floats, end: float, secant: float) -> float:
+def _tail_slope(excess: Floats, end: float, secant: float, weights: Floats | None) -> float:
     """The slope with which the map goes on beyond an outermost knot, which it takes to `end`.
 
     `excess: (n,)` is the signed distance of each value beyond the knot, negative inside. The slope takes the
@@ -236,8 +279,9 @@ def _tail_slope(excess: Floats, end: float, secant: float) -> float:
     """
     from scipy.special import log_ndtr
 
-    beyond = excess[excess > 0]
+    beyond = excess > 0
     # E[z - end | z > end] of a standard normal.
     expected = np.exp(-0.5 * end**2 - log_ndtr(-end)) / np.sqrt(2 * np.pi) - end
-    slope = expected / beyond.mean() if len(beyond) else secant
+    own = None if weights is None else weights[beyond]
+    slope = expected / mean_of(excess[beyond], own) if beyond.any() else secant
     return float(np.clip(slope, 0.1 * secant, 10 * secant))

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from flowbench.statistics.weighting import quantile_of
+
 Floats = NDArray[np.float64]
 
 #: A value is extremely far if its distance from the column's median is more than this many times the span
@@ -49,10 +51,14 @@ class Reach(nn.Module):
             state_dict.setdefault(prefix + name, value)  # runs from before there was any
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def fit(self, x: Tensor) -> Tensor:
-        """Find each column's ends in the training rows `x: (n, d)`; returns the transformed rows."""
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Find each column's ends in the training rows `x: (n, d)`; returns the transformed rows.
+
+        The rows count by their `weights: (n,)`, equal ones if None.
+        """
+        counts = None if weights is None else weights.cpu().numpy()
         for number, column in enumerate(x.T.cpu().numpy()):
-            found = _ends(column)
+            found = _ends(column, counts)
             for buffer, value in zip((self.low, self.high, self.unit, self.bend), found, strict=True):
                 buffer[number] = value
         return self.to_near(x)[0]
@@ -93,9 +99,9 @@ class Reach(nn.Module):
         return distance, torch.where(sign > 0, self.high, torch.where(sign < 0, self.low, 0.0)), sign
 
 
-def _ends(column: Floats) -> tuple[float, float, float, float]:
-    """Low and high end, unit and bend of a `column: (n,)`."""
-    low, middle, high = _quantiles(column)
+def _ends(column: Floats, weights: Floats | None) -> tuple[float, float, float, float]:
+    """Low and high end, unit and bend of a `column: (n,)` whose rows have `weights: (n,)`."""
+    low, middle, high = _quantiles(column) if weights is None else _weighted_quantiles(column, weights)
     if not low < high:  # nearly all values are equal, so only distinct ones count
         low, middle, high = _quantiles(np.unique(column))
     span = high - low
@@ -116,3 +122,9 @@ def _quantiles(column: Floats) -> tuple[float, float, float]:
     """The 5th, 50th and 95th percentile, each an existing value; between two, the one nearer the middle."""
     low, middle = np.quantile(column, (0.05, 0.5), method="higher")
     return float(low), float(middle), float(np.quantile(column, 0.95, method="lower"))
+
+
+def _weighted_quantiles(column: Floats, weights: Floats) -> tuple[float, float, float]:
+    """As `_quantiles`, by the `weights: (n,)` of the values."""
+    low, middle = (quantile_of(column, level, weights) for level in (0.05, 0.5))
+    return low, middle, -quantile_of(-column, 0.05, weights)

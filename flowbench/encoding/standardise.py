@@ -40,9 +40,9 @@ class Standardise(Transform):
         self.register_buffer("mean", torch.zeros(len(columns), dtype=torch.float64))
         self.register_buffer("scale", torch.ones(len(columns), dtype=torch.float64))
 
-    def fit(self, x: Tensor) -> None:
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
         """Take mean and standard deviation of `x: (n, d)`; raises `DataError` for a column without spread."""
-        mean, scale = mean_and_scale(self.reach.fit(x), self.columns)
+        mean, scale = mean_and_scale(self.reach.fit(x, weights), self.columns, weights)
         self.mean.copy_(mean)
         self.scale.copy_(scale)
 
@@ -57,19 +57,26 @@ class Standardise(Transform):
         return x, log_slope + self.scale.log()
 
 
-def mean_and_scale(x: Tensor, columns: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `(d,)` of `x: (n, d)`.
+def mean_and_scale(
+    x: Tensor, columns: tuple[str, ...], weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `(d,)` of `x: (n, d)`, by the `weights: (n,)` of the rows.
 
     Raises `DataError` for a column without spread, and for one whose spread is beyond the precision of
     float64.
     """
-    mean = x.mean(0)
-    scale = (x - mean).square().mean(0).sqrt()
+    mean = mean_of_rows(x, weights)
+    scale = mean_of_rows((x - mean).square(), weights).sqrt()
     unfit = (scale <= NARROWEST * mean.abs()) | (scale < SMALLEST) | ~torch.isfinite(scale)
     if unfit.any():
         number = int(unfit.nonzero()[0])
         raise DataError(_why_unfit(columns[number], x[:, number]))
     return mean, scale
+
+
+def mean_of_rows(x: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean `(d,)` of `x: (n, d)` by the `weights: (n,)` of the rows, equal ones if None."""
+    return x.mean(0) if weights is None else (weights / weights.sum()).to(x) @ x
 
 
 def _why_unfit(name: str, column: Tensor) -> str:

@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 from flowbench.data.lattice import Lattice
 from flowbench.data.schema import REAL, Support
 from flowbench.errors import ConfigurationError, unknown_name
+from flowbench.statistics.weighting import quantile_of
 
 #: The share of a cell by which the ends of a support are beyond it: places in cells are rounded.
 ROOM = 1e-9
@@ -89,12 +90,19 @@ class SupportMap(nn.Module):
         """Which cells of `x: (n, d)` lie in their support: `(n, d)`; all of a column without ends."""
         return ((x > self.low) & (x < self.high)) | ~(self._has_one_end | self._has_both_ends)
 
-    def fit(self, x: Tensor) -> None:
-        """Take the units of columns with one end from train rows `x: (n, d)`, which lie in the support."""
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Take the units of columns with one end from train rows `x: (n, d)`, which lie in the support.
+
+        The rows count by their `weights: (n,)`, equal ones if None.
+        """
         for number in self._has_one_end.nonzero().flatten().tolist():
             end = self.low[number] if self.low[number].isfinite() else self.high[number]
-            near = max(1, round(NEAR_SHARE * len(x)))
-            unit = (x[:, number] - end).abs().kthvalue(near).values
+            distance = (x[:, number] - end).abs()
+            if weights is None:
+                near = max(1, round(NEAR_SHARE * len(x)))
+                unit = distance.kthvalue(near).values.item()
+            else:
+                unit = quantile_of(distance.cpu().numpy(), NEAR_SHARE, weights.cpu().numpy())
             # Of distances whose reciprocal overflows, none is a unit.
             self.unit[number] = unit if unit > SMALLEST else 1.0
 

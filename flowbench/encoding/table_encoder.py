@@ -67,22 +67,23 @@ class TableEncoder(nn.Module):
         """Whether rows of the table have no density of their own, but only at places in their cells."""
         return bool(self.dequantiser) or bool(self.atoms)
 
-    def fit(self, x: Tensor, tell: Tell = silent) -> Tensor:
+    def fit(self, x: Tensor, tell: Tell = silent, weights: Tensor | None = None) -> Tensor:
         """Fit the transforms to training rows `x: (n, d)` at places in their cells, as `dequantise` has them.
 
         Returns the rows in model space, `(n, d)`, with other rows' values in place of atoms. Each transform
-        is fitted to the output of the one before. `tell` gets a sentence about each transform. Raises
-        `DataError` if the rows do not determine one, or lie outside the support.
+        is fitted to the output of the one before. `tell` gets a sentence about each transform. A row of
+        weight 2 in `weights: (n,)` counts as two rows. Raises `DataError` if the rows do not determine one,
+        or lie outside the support.
         """
         self._check(x)
         if self.atoms:
-            x = self.atoms.fit(x)
+            x = self.atoms.fit(x, weights)
         self.check_support(x)
-        self.support.fit(x)
+        self.support.fit(x, weights)
         x, _ = self.support.to_line(x)
         for transform in self._transforms():
             tell(f"fitting the transform {transform.options.name}")
-            transform.fit(x)
+            transform.fit(x, weights)
             x, _ = transform.to_model(x)
         return x
 

@@ -23,8 +23,10 @@ class Transform(nn.Module, ABC):
         self.options = options
 
     @abstractmethod
-    def fit(self, x: Tensor) -> None:
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
         """Set the parameters from training rows `x: (n, d)`, float64, data units.
+
+        A row of weight 2 in `weights: (n,)` counts as two rows.
 
         Raises `DataError` if the rows do not determine them.
         """

@@ -44,22 +44,31 @@ class Background(nn.Module):
         """The share of the density that is not the flow's, 1 - (1 - a) (1 - b)."""
         return 1 - ((1 - self.share) * (1 - self.normal_share)).item()
 
-    def weigh(self, flow: Tensor, x: Tensor, context: Tensor | None = None) -> None:
+    def weigh(
+        self, flow: Tensor, x: Tensor, context: Tensor | None = None, weights: Tensor | None = None
+    ) -> None:
         """Set the shares by held-out rows `x: (n, d)` with log-densities `flow: (n,)` under the flow."""
-        shares = self.best_shares(flow, x, context)
+        shares = self.best_shares(flow, x, context, weights)
         for own, best in zip((self.share, self.normal_share), shares, strict=True):
             own.fill_(best)
 
-    def best_shares(self, flow: Tensor, x: Tensor, context: Tensor | None = None) -> tuple[float, float]:
-        """`share` and `normal_share` for rows `x: (n, d)` with log-densities `flow: (n,)` under the flow."""
+    def best_shares(
+        self, flow: Tensor, x: Tensor, context: Tensor | None = None, weights: Tensor | None = None
+    ) -> tuple[float, float]:
+        """`share` and `normal_share` for rows `x: (n, d)` with log-densities `flow: (n,)` under the flow.
+
+        The rows count by their `weights: (n,)`, together as much as their effective number.
+        """
         flow, mixture, normal = self._parts(flow, x, context)
+        counts = _counts(weights)
         share = normal_share = flow.new_zeros(())
         # The shares are chosen in turn, each given the other: a row that one density covers needs no share of
         # the other.
         for _ in range(TURNS):
             first, second = (_join(part, normal, normal_share) for part in (flow, mixture))
-            share = flow.new_tensor(best_share(first, second, COUNTED))
-            normal_share = flow.new_tensor(best_share(_join(flow, mixture, share), normal, NORMAL_COUNTED))
+            share = flow.new_tensor(best_share(first, second, COUNTED, counts))
+            either = _join(flow, mixture, share)
+            normal_share = flow.new_tensor(best_share(either, normal, NORMAL_COUNTED, counts))
         return share.item(), normal_share.item()
 
     def mix(
@@ -107,8 +116,10 @@ class Background(nn.Module):
         return flow.double(), self.mixture.log_prob(x, context), base_log_prob(x)
 
 
-def best_share(first: Tensor, second: Tensor, counted: float) -> float:
+def best_share(first: Tensor, second: Tensor, counted: float, counts: Tensor | None = None) -> float:
     """The share of the `second` of two densities in their mixture, from log-densities `(n,)` of rows.
+
+    Each row counts once, or as `counts: (n,)` says.
 
     It is the mode of the posterior under a beta prior with `COUNTED` prior rows for the first density and
     `counted` for the second. The log-posterior is concave.
@@ -116,7 +127,8 @@ def best_share(first: Tensor, second: Tensor, counted: float) -> float:
     excess = (second - first).clamp(-700, 700).expm1()
 
     def slope(share: float) -> float:
-        rows = (excess / (1 + share * excess)).sum().item()
+        each = excess / (1 + share * excess)
+        rows = (each if counts is None else counts * each).sum().item()
         return rows + counted / share - COUNTED / (1 - share)
 
     low, high = math.log(1e-9), 0.0
@@ -124,6 +136,14 @@ def best_share(first: Tensor, second: Tensor, counted: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if slope(math.exp(middle)) > 0 else (low, middle)
     return math.exp(low)
+
+
+def _counts(weights: Tensor | None) -> Tensor | None:
+    """How much rows of these `weights: (n,)` count: in proportion, and together their effective number."""
+    if weights is None:
+        return None
+    wide = weights.double()
+    return wide * (wide.sum() / wide.square().sum())
 
 
 def _join(first: Tensor, second: Tensor, share: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from flowbench import options
 from flowbench.errors import ConfigurationError
 from flowbench.models.mixture import Mixture
+from flowbench.models.rows import Rows
 from flowbench.models.trainable import Trainable
 from flowbench.statistics.gaussian_mixtures import Tell, silent
 
@@ -117,16 +118,18 @@ class Density(Trainable):
         tell: Tell = silent,
         *,
         context: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         """Set initial parameters, or all parameters, from training rows `x: (n, d)` in model space.
 
         A search that may take long stops after about `seconds`, and `tell` gets sentences about its progress.
-        Raises `ConfigurationError` for a wrong shape.
+        A row of weight 2 in `weights: (n,)` counts as two rows; None stands for equal weights. Raises
+        `ConfigurationError` for a wrong shape.
         """
         self._check(x, context)
-        self._initialise(x, context, seconds, tell)
+        self._initialise(Rows(x, context, weights), seconds, tell)
 
-    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
+    def _initialise(self, rows: Rows, seconds: float | None, tell: Tell) -> None:
         """`initialise` for checked arguments; by default the parameters stay as they are."""
 
     @property

@@ -57,17 +57,17 @@ class Givens(GrowingBuffers):
         """How many numbers a flow takes for the columns of a row."""
         return len(self.encoder.columns) + self.one_hot.width
 
-    def fit(self, contexts: Tensor, tell: Tell = silent) -> Tensor:
+    def fit(self, contexts: Tensor, tell: Tell = silent, weights: Tensor | None = None) -> Tensor:
         """Fit the encoding to the train rows' `contexts: (n, c)`, data units, which are in random order.
 
-        The first of them are kept. Returns all as a flow takes them, `(n, width)`. Raises as
+        The first of them are kept. A row of weight 2 in `weights: (n,)` counts as two. Returns all as a flow takes them, `(n, width)`. Raises as
         `TableEncoder.fit` does.
         """
         self.register_buffer("contexts", contexts[:KEPT].to(self.contexts, copy=True))
         self.one_hot.fit(contexts[:, self._levelled])
         if not self._numeric:
             return self.to_model(contexts)
-        numbers = self.encoder.fit(contexts[:, self._numeric], tell)
+        numbers = self.encoder.fit(contexts[:, self._numeric], tell, weights)
         return torch.cat([numbers, self.one_hot.to_model(contexts[:, self._levelled])], 1)
 
     def to_model(self, context: Tensor) -> Tensor:

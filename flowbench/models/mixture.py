@@ -13,6 +13,7 @@ from flowbench.statistics.gaussian_mixtures import (
     Tell,
     most_components,
     refine_components,
+    rows_that_count,
     search_components,
     silent,
 )
@@ -101,9 +102,17 @@ class Mixture(GrowingBuffers):
             self.register_buffer(name, torch.zeros(0, *shape, dtype=torch.float64))
 
     def fit(
-        self, x: Tensor, seconds: float = math.inf, tell: Tell = silent, *, context: Tensor | None = None
+        self,
+        x: Tensor,
+        seconds: float = math.inf,
+        tell: Tell = silent,
+        *,
+        context: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         """Fit the mixture to rows `x: (n, d)`, with their `context: (n, c)` if there is one.
+
+        A row of weight 2 in `weights: (n,)` counts as two rows.
 
         The Bayesian information criterion chooses the number of components. Numbers are tried for about
         `seconds`; `tell` gets a sentence about each trial.
@@ -111,20 +120,35 @@ class Mixture(GrowingBuffers):
         together = with_context(x, context)
         rows = together[:MAX_FITTED].double().cpu().numpy()
         searched, threads = rows[:MAX_ROWS], torch.get_num_threads()
-        most = min(MAX_COMPONENTS, most_components(*searched.shape))
+        counts = None if weights is None else weights[:MAX_FITTED].double().cpu().numpy()
+        own = None if counts is None else counts[:MAX_ROWS]
+        most = min(MAX_COMPONENTS, most_components(rows_that_count(searched, own), rows.shape[1]))
         starts = STARTS if len(x) <= FEW_ROWS else 1
         found = search_components(
-            searched, range(1, most + 1), threads=threads, seconds=seconds, starts=starts, tell=tell
+            searched,
+            range(1, most + 1),
+            threads=threads,
+            seconds=seconds,
+            starts=starts,
+            tell=tell,
+            weights=own,
         )
         if len(rows) > len(searched):
-            found = refine_components(found, rows, REFINEMENTS, threads=threads)
+            found = refine_components(found, rows, REFINEMENTS, threads=threads, weights=counts)
         self.take(found)
 
     def fit_within(
-        self, x: Tensor, seconds: float | None, tell: Tell = silent, *, context: Tensor | None = None
+        self,
+        x: Tensor,
+        seconds: float | None,
+        tell: Tell = silent,
+        *,
+        context: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         """`fit`, in a small part of a budget of `seconds`; None is a budget without a time limit."""
-        self.fit(x, BUDGET_SHARE * (math.inf if seconds is None else seconds), tell, context=context)
+        limit = BUDGET_SHARE * (math.inf if seconds is None else seconds)
+        self.fit(x, limit, tell, context=context, weights=weights)
 
     def take(self, mixture: "GaussianMixture") -> None:
         """Take over scikit-learn's mixture, with full covariances, of rows followed by their context."""

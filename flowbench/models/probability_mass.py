@@ -79,16 +79,22 @@ class ProbabilityMass(GrowingBuffers):
             cells *= size + 1
         return cells
 
-    def fit(self, x: Tensor) -> None:
-        """Choose parents and strengths, and count, by train rows `x: (n, m)`."""
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Choose parents and strengths, and count, by train rows `x: (n, m)`.
+
+        A row of weight 2 in `weights: (n,)` counts as two. They are scaled to add up to the effective number
+        of rows (Kish 1965).
+        """
         places = self.levels.place(x)
+        counted = np.ones(len(places)) if weights is None else weights.double().cpu().numpy()
+        counted = counted * (counted.sum() / (counted**2).sum())
         few = places[:MOST_ROWS]
         self.parents.fill_(-1)
         for column in range(len(self.columns)):
-            chosen, strengths = self._choose(few, column)
+            chosen, strengths = self._choose(few, counted[:MOST_ROWS], column)
             self.parents[column, : len(chosen)] = torch.tensor(chosen, dtype=torch.int64)
             self.strengths[column, : len(strengths)] = torch.tensor(strengths, dtype=torch.float64)
-        found = [self._count(places, column, depth) for column, depth in self._tables()]
+        found = [self._count(places, counted, column, depth) for column, depth in self._tables()]
         self.register_buffer("entries", torch.from_numpy(np.concatenate([each for each, _ in found])))
         self.register_buffer("counts", torch.from_numpy(np.concatenate([each for _, each in found])))
 
@@ -174,13 +180,19 @@ class ProbabilityMass(GrowingBuffers):
             code = code * (self.levels.sizes[parent] + 1) + places[:, parent]
         return code
 
-    def _count(self, places: Integers, column: int, depth: int) -> tuple[Integers, Floats]:
-        """Entries `(k, 4)` and counts `(k,)` of the train rows at `places: (n, m)`, by code, then level."""
+    def _count(
+        self, places: Integers, counted: Floats, column: int, depth: int
+    ) -> tuple[Integers, Floats]:
+        """Entries `(k, 4)` and counts `(k,)` of the train rows at `places: (n, m)`, by code, then level.
+
+        Each row counts as much as `counted: (n,)` says.
+        """
         code = self._code(places, self.parents[column, :depth].tolist())
-        pairs, counts = np.unique(np.stack([code, places[:, column]], 1), axis=0, return_counts=True)
+        pairs, which = np.unique(np.stack([code, places[:, column]], 1), axis=0, return_inverse=True)
+        counts = np.bincount(which.reshape(-1), counted, len(pairs))
         entries = np.empty((len(pairs), 4), dtype=np.int64)
         entries[:, 0], entries[:, 1], entries[:, 2:] = column, depth, pairs
-        return entries, counts.astype(np.float64)
+        return entries, counts
 
     def _table(self, places: Integers, column: int) -> tuple[Floats, Integers]:
         """The probabilities `(k, levels + 1)` of a column, and which of the k each row at `places` has."""
@@ -210,12 +222,13 @@ class ProbabilityMass(GrowingBuffers):
         counted[row, level[place]] = count[place]
         return counted
 
-    def _choose(self, places: Integers, column: int) -> tuple[list[int], list[float]]:
+    def _choose(self, places: Integers, counted: Floats, column: int) -> tuple[list[int], list[float]]:
         """The parents of a column, in order, and the strength of the smoothing at each number of them."""
         left_out, strength = _smooth(
             places[:, column],
             np.zeros(len(places), dtype=np.int64),
             np.full(len(places), 1 / (self.levels.sizes[column] + 1)),
+            counted,
         )
         chosen, strengths, cells = list[int](), [strength], 1
         while len(chosen) < MOST_PARENTS:
@@ -224,9 +237,9 @@ class ProbabilityMass(GrowingBuffers):
                 if parent in chosen or cells * (self.levels.sizes[parent] + 1) > _MOST_CELLS:
                     continue
                 code = self._code(places, [*chosen, parent])
-                tried[parent] = _smooth(places[:, column], code, left_out)
-            best = max(tried, key=lambda parent: np.log(tried[parent][0]).sum(), default=None)
-            if best is None or not _is_sure(np.log(tried[best][0] / left_out)):
+                tried[parent] = _smooth(places[:, column], code, left_out, counted)
+            best = max(tried, key=lambda parent: counted @ np.log(tried[parent][0]), default=None)
+            if best is None or not _is_sure(np.log(tried[best][0] / left_out), counted):
                 return chosen, strengths
             left_out, strength = tried[best]
             chosen.append(best)
@@ -235,12 +248,13 @@ class ProbabilityMass(GrowingBuffers):
         return chosen, strengths
 
 
-def _is_sure(gain: Floats) -> bool:
-    """Whether the mean of a `gain: (n,)` is above zero beyond doubt."""
-    return bool(gain.mean() > SURE * gain.std() / np.sqrt(len(gain)))
+def _is_sure(gain: Floats, counted: Floats) -> bool:
+    """Whether the mean of a `gain: (n,)` of rows that count as `counted: (n,)` is above zero beyond doubt."""
+    mean = counted @ gain / counted.sum()
+    return bool(mean > SURE * np.sqrt(counted**2 @ (gain - mean) ** 2) / counted.sum())
 
 
-def _smooth(level: Integers, code: Integers, below: Floats) -> tuple[Floats, float]:
+def _smooth(level: Integers, code: Integers, below: Floats, counted: Floats) -> tuple[Floats, float]:
     """Leave-one-out probabilities `(n,)` of the `level: (n,)` of rows, given a `code: (n,)`.
 
     They are smoothed towards `below: (n,)`, the leave-one-out probabilities given one condition less, with

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowbench.errors import DataError
+from flowbench.statistics.weighting import effective_size, mean_of, standard_error_of
 
 Floats = NDArray[np.float64]
 
@@ -27,11 +28,15 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `rows` rows; its standard error is None where it cannot be estimated."""
+    """A mean over `rows` rows; its standard error is None where it cannot be estimated.
+
+    `effective_rows` is the number of equally weighted rows that say as much, if rows have weights.
+    """
 
     mean: float
     standard_error: float | None
     rows: int
+    effective_rows: float | None = None
 
     @property
     def is_finite(self) -> bool:
@@ -74,26 +79,34 @@ class PairedDifference:
         return self.p_adjusted < 1 - CONFIDENCE and not self.bootstrap_low <= 0 <= self.bootstrap_high
 
 
-def estimate_mean(values: Floats) -> Estimate:
+def estimate_mean(values: Floats, weights: Floats | None = None) -> Estimate:
     """The mean and its standard error of `values: (n,)`, taken as independent draws.
 
-    The standard error is None for fewer than two rows, or if a value is not finite. Raises `DataError` for no
-    rows.
+    Each counts by its weight in `weights: (n,)`, if there are any
+    (`flowbench.statistics.weighting.standard_error_of`). The standard error is None for fewer than two rows,
+    or if a value is not finite. Raises `DataError` for no rows.
     """
     if values.size == 0:
         raise DataError("cannot average over no test rows; score at least one")
     with np.errstate(invalid="ignore"):
-        mean = float(np.mean(values))
+        mean = mean_of(values, weights)
+    if weights is not None:
+        size = effective_size(weights)
+        error = standard_error_of(values, weights) if math.isfinite(mean) else math.nan
+        return Estimate(mean, error if math.isfinite(error) else None, values.size, size)
     if values.size < 2 or not math.isfinite(mean):
         return Estimate(mean, None, values.size)
     return Estimate(mean, float(np.std(values, ddof=1)) / math.sqrt(values.size), values.size)
 
 
-def compare_paired(first: Floats, second: Floats, *, resample: bool = True) -> PairedDifference | None:
+def compare_paired(
+    first: Floats, second: Floats, *, resample: bool = True, weights: Floats | None = None
+) -> PairedDifference | None:
     """The mean of `first - second`, both `(n,)` and row-aligned, with its t and its bootstrap interval.
 
     It is None for fewer than two rows, or if a value is not finite. `resample` says whether there is a
-    bootstrap. Raises `DataError` if the two do not hold the same number of rows.
+    bootstrap. With `weights: (n,)`, means are weighted, and the t interval has the degrees of freedom of the
+    effective number of rows. Raises `DataError` if the two do not hold the same number of rows.
     """
     if first.shape != second.shape:
         raise DataError(f"cannot pair {first.size} rows with {second.size}; score both on the same rows")
@@ -101,45 +114,62 @@ def compare_paired(first: Floats, second: Floats, *, resample: bool = True) -> P
         return None
     from scipy.stats import t as student
 
-    estimate = estimate_mean(first - second)
-    mean, error, degrees = estimate.mean, estimate.standard_error or 0.0, first.size - 1
+    estimate = estimate_mean(first - second, weights)
+    if estimate.standard_error is None:  # one row has all the weight
+        return None
+    mean, error = estimate.mean, estimate.standard_error
+    degrees = (estimate.effective_rows or first.size) - 1
     reach = error * float(student.ppf(0.5 + CONFIDENCE / 2, degrees))
     if error:
         p_value = 2 * float(student.sf(abs(mean) / error, degrees))
     else:
         # A difference that is the same for all rows is certain, unless the rows are few.
         p_value = float(mean == 0 or first.size < LEAST_RESAMPLED)
-    low, high = _bootstrap(first - second) if resample else (math.nan, math.nan)
+    low, high = _bootstrap(first - second, weights) if resample else (math.nan, math.nan)
     return PairedDifference(
         mean, error, mean - reach, mean + reach, first.size, low, high, p_value, p_adjusted=p_value
     )
 
 
-def _bootstrap(differences: Floats) -> tuple[float, float]:
+def _bootstrap(differences: Floats, weights: Floats | None) -> tuple[float, float]:
     """The bootstrap-t interval of the mean (Hall 1988).
 
-    Each resample's distance from the mean is divided by the resample's own standard deviation. The ends are
-    NaN for fewer than `LEAST_RESAMPLED` rows, or if a resample without variance decides one of them.
+    Each resample's distance from the mean is divided by the resample's own deviation. Rows are drawn with
+    their `weights: (n,)`, if they have any. The ends are NaN for fewer rows than `LEAST_RESAMPLED`, effective
+    ones too, or if a resample without variance decides one of them.
     """
     if np.ptp(differences) == 0:
         return float(differences[0]), float(differences[0])
-    if differences.size < LEAST_RESAMPLED:
+    size = differences.size if weights is None else effective_size(weights)
+    if size < LEAST_RESAMPLED:
         return math.nan, math.nan
     rng = np.random.default_rng(0)
-    mean, deviation = differences.mean(), differences.std(ddof=1)
+    relative = None if weights is None else weights / weights.max()
+    mean, deviation = map(float, _mean_and_deviation(differences, relative))
     distances = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, BATCH):
-        resampled = differences[rng.integers(differences.size, size=(BATCH, differences.size))]
-        spreads = resampled.std(1, ddof=1)
+        drawn = rng.integers(differences.size, size=(BATCH, differences.size))
+        means, spreads = _mean_and_deviation(
+            differences[drawn], None if relative is None else relative[drawn]
+        )
         spreads[spreads < 1e-9 * deviation] = 0
         with np.errstate(divide="ignore", invalid="ignore"):
-            distances[start : start + BATCH] = (resampled.mean(1) - mean) / spreads
+            distances[start : start + BATCH] = (means - mean) / spreads
     ends = (0.5 + CONFIDENCE / 2, 0.5 - CONFIDENCE / 2)
     # No interpolation: a resample without variance has an infinite distance.
     low, high = np.quantile(distances, ends, method="nearest")
     if not math.isfinite(low - high):
         return math.nan, math.nan
     return float(mean - low * deviation), float(mean - high * deviation)
+
+
+def _mean_and_deviation(values: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
+    """The mean along the last axis of `values`, and a number in proportion to its standard error."""
+    if weights is None:
+        return np.asarray(values.mean(-1)), np.asarray(values.std(-1, ddof=1))
+    shares = weights / weights.sum(-1, keepdims=True)
+    means = (shares * values).sum(-1)
+    return means, np.sqrt(np.square(shares * (values - means[..., None])).sum(-1))
 
 
 def adjust(p_values: Sequence[float]) -> list[float]:

@@ -23,6 +23,10 @@ class Criterion(ABC, Generic[ModelT, BatchT]):
     def nll(self, examples: BatchT, log_prob: Tensor) -> Tensor:
         """The figure `(n,)`, nats, of n examples whose log-likelihoods are `log_prob: (n,)`; on the CPU."""
 
+    def weights(self, examples: BatchT) -> Tensor | None:
+        """How much each of n examples counts in a mean, `(n,)`; None if all count alike, as by default."""
+        return None
+
     def settle(self, examples: BatchT, log_prob: Tensor) -> None:
         """Settle what the figure leaves open, once the weights are chosen; by default nothing is."""
 
@@ -51,13 +55,16 @@ class RowCriterion(Criterion[Density, Rows]):
         log_prob = log_prob.cpu()
         if self._background is not None:
             rows = examples.each(Tensor.cpu)
-            x, context = rows.x, rows.context
-            shares = self._background.best_shares(log_prob, x, context)
-            log_prob = self._background.mix(log_prob, x, shares, context=context)
+            shares = self._background.best_shares(log_prob, rows.x, rows.context, rows.weights)
+            log_prob = self._background.mix(log_prob, rows.x, shares, context=rows.context)
         return -log_prob - self._log_det
+
+    def weights(self, examples: Rows) -> Tensor | None:
+        """The weights of the rows, if they have any."""
+        return examples.weights
 
     def settle(self, examples: Rows, log_prob: Tensor) -> None:
         """Give the background the shares that suit these rows, once the weights are chosen."""
         if self._background is not None:
             rows = examples.each(Tensor.cpu)
-            self._background.weigh(log_prob.cpu(), rows.x, rows.context)
+            self._background.weigh(log_prob.cpu(), rows.x, rows.context, rows.weights)

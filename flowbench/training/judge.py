@@ -5,11 +5,15 @@ import time
 from dataclasses import dataclass
 from typing import Generic
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from flowbench.errors import IntegrationError
 from flowbench.objectives.objective import ModelT
+from flowbench.statistics.paired import estimate_mean
+from flowbench.statistics.weighting import mean_of
 from flowbench.training.criterion import Criterion
 from flowbench.training.examples import ExamplesT
 from flowbench.training.state import Tensors
@@ -22,7 +26,8 @@ class Judgement:
     `log_prob: (n,)`, float64, are their log-likelihoods under the model, nats; all NaN where a solve failed.
     `each_nll: (n,)` is what the criterion makes of them, nats; all infinite where one of them is not finite.
     `fault` says why, and is empty otherwise. `nfe` is what the solve took, None without one, and `seconds`
-    the wall time of the judgement.
+    the wall time of the judgement. `weights: (n,)` say how much each counts in the mean; None if all count
+    alike.
     """
 
     log_prob: Tensor
@@ -30,11 +35,12 @@ class Judgement:
     nfe: int | None
     fault: str
     seconds: float
+    weights: Tensor | None = None
 
     @property
     def nll(self) -> float:
         """The mean of their NLL, nats; infinite where the model broke down."""
-        return self.each_nll.mean().item()
+        return mean_of(self.each_nll.numpy(), self._weights)
 
     @property
     def is_solved(self) -> bool:
@@ -45,8 +51,13 @@ class Judgement:
         """Whether the mean NLL is no worse than the `best`, of the same examples, by two standard errors."""
         if len(self.each_nll) < 2:
             return False
-        worse = self.each_nll - best.each_nll
-        return bool(worse.mean() < 2 * worse.std() / len(worse) ** 0.5)
+        with np.errstate(invalid="ignore"):
+            worse = estimate_mean((self.each_nll - best.each_nll).numpy(), self._weights)
+        return worse.standard_error is not None and worse.mean < 2 * worse.standard_error
+
+    @property
+    def _weights(self) -> NDArray[np.float64] | None:
+        return None if self.weights is None else self.weights.double().cpu().numpy()
 
 
 #: Before the first validation.
@@ -69,12 +80,13 @@ class Judge(Generic[ModelT, ExamplesT]):
         began = time.monotonic()
         log_prob, nfe, fault = self._score(weights, examples)
         each_nll = torch.full((len(examples),), math.inf, dtype=torch.float64)
+        counts = self.criterion.weights(examples)
         if not torch.isnan(log_prob).any():
             found = self.criterion.nll(examples, log_prob)
             if torch.isfinite(found).all():
-                return Judgement(log_prob, found, nfe, fault, time.monotonic() - began)
+                return Judgement(log_prob, found, nfe, fault, time.monotonic() - began, counts)
         fault = fault or "some have no finite log-likelihood"
-        return Judgement(log_prob, each_nll, nfe, fault, time.monotonic() - began)
+        return Judgement(log_prob, each_nll, nfe, fault, time.monotonic() - began, counts)
 
     @torch.no_grad()
     def _score(self, weights: Tensors, examples: ExamplesT) -> tuple[Tensor, int | None, str]:

@@ -35,6 +35,8 @@ class TrainingRows:
         self.reserve = reserve if reserve is not None and len(reserve) else None
         self.smoother = smoother
         self.stand_ins = stand_ins
+        #: The sums of the weights up to each train row, `(n,)`; None where all rows count alike.
+        self._below = None if train.weights is None else train.weights.double().cumsum(0)
         for name, part in (("train", train), ("validation", validation)):
             if not len(part):
                 raise ConfigurationError(f"there are no {name} rows; a fit needs one at least")
@@ -49,17 +51,24 @@ class TrainingRows:
     def draw(self, n: int, width: float, generator: torch.Generator) -> Rows:
         """`n` train rows, drawn with replacement, each with its own context.
 
-        With a smoother and a `width` above zero, they are draws around these rows, with the same contexts.
+        With a smoother and a `width` above zero, they are draws around these rows, with the same contexts. A
+        row is drawn with a probability in proportion to its weight. So the mean loss of a batch has the
+        weighted mean as its expectation, whatever the objective, and drawn rows count alike.
         """
-        chosen = torch.randint(len(self.train), (n,), generator=generator, device=self.train.x.device)
-        rows = (
-            self.train[chosen]
-            if self.smoother is None or not width
-            else self.smoother.draw(chosen, width, generator)
-        )
+        device = self.train.x.device
+        if self._below is None:
+            chosen = torch.randint(len(self.train), (n,), generator=generator, device=device)
+        else:
+            place = torch.rand(n, generator=generator, device=device, dtype=self._below.dtype)
+            chosen = torch.searchsorted(self._below, place * self._below[-1], right=True)
+            chosen = chosen.clamp(max=len(self.train) - 1)
+        if self.smoother is None or not width:
+            rows = self.train[chosen].unweighted
+        else:
+            rows = self.smoother.draw(chosen, width, generator).unweighted
         if self.stand_ins is None:
             return rows
-        normal = torch.randn(rows.x.shape, generator=generator, device=rows.x.device, dtype=rows.x.dtype)
+        normal = torch.randn(rows.x.shape, generator=generator, device=device, dtype=rows.x.dtype)
         return rows.at(torch.where(self.stand_ins[chosen], normal, rows.x))
 
 

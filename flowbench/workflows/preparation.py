@@ -11,6 +11,7 @@ from torch import Tensor
 from flowbench.data import Dataset
 from flowbench.encoding.atoms import Atoms
 from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.encoding.standardise import mean_of_rows
 from flowbench.encoding.support_map import SupportMap
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.models.background import Background
@@ -152,7 +153,7 @@ def build_model(
 
 def place_rows(encoder: TableEncoder, dataset: Dataset, seed: int) -> Rows:
     """The rows of a data set that a model learns from, each at a random place in its cell, with its atoms."""
-    rows = Rows.of_arrays(dataset.targets, dataset.context)
+    rows = Rows.of_arrays(dataset.targets, dataset.context, dataset.weights)
     return rows.at(encoder.dequantise(rows.x, np.random.default_rng((seed, DEQUANTISATION))))
 
 
@@ -194,22 +195,25 @@ def prepare(
     # What is fitted without steps is loaded whole.
     if spent is None or config.plan.phases:
         once = train_rows[:given_rows]
-        flow.initialise(once.x, config.plan.seconds, tell, context=once.context)
+        flow.initialise(once.x, config.plan.seconds, tell, context=once.context, weights=once.weights)
     smoothed = given_rows <= FEW_ROWS and any(phase.smoothing for phase in config.plan.phases)
     mixture = model.flow.start
     if mixture is None:
         mixture = Mixture(model.flow.features, model.flow.context_features)
         if smoothed or model.background is not None:
             once = rows[:given_rows]
-            mixture.fit_within(once.x, config.plan.seconds, tell, context=once.context)
+            mixture.fit_within(
+                once.x, config.plan.seconds, tell, context=once.context, weights=once.weights
+            )
     if model.background is not None:
         model.background.mixture.become(mixture)
     smoother = SmoothedBootstrap(train_rows, mixture) if smoothed else None
     stand_ins = model.encoder.absent(train.x).to(config.device) if model.encoder.atoms else None
-    validation_log_det = log_det[:judged].mean().item()
+    judged_weights = None if held_out.weights is None else held_out.weights[:judged]
     log_mass = model.log_mass(validation[:judged].context)
     if log_mass is not None:
-        validation_log_det += log_mass.mean().item()
+        log_det = log_det[:judged] + log_mass
+    validation_log_det = mean_of_rows(log_det[:judged, None], judged_weights).item()
     chosen = ""
     if spent is None and (variants := model.flow.variants()):
         learnt = TrainingRows(train_rows, held_out[:judged], None, smoother, stand_ins)
@@ -265,12 +269,13 @@ def _complete(
 
 def _fit_encoders(model: DensityModel, rows: Rows, tell: Tell) -> Rows:
     """Fit both encoders to train rows, data units; returns the rows in model space."""
-    x = model.encoder.fit(rows.x, tell)
+    weights = rows.weights
+    x = model.encoder.fit(rows.x, tell, weights)
     if model.encoder.atoms:
         x = _with_stand_ins(model.encoder, rows.x)[0]
     if model.givens is None or rows.context is None:
-        return Rows(x)
-    return Rows(x, model.givens.fit(rows.context, tell))
+        return Rows(x, None, weights)
+    return Rows(x, model.givens.fit(rows.context, tell, weights), weights)
 
 
 def _with_stand_ins(encoder: TableEncoder, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -293,15 +298,16 @@ def _fit_mass(model: DensityModel, rows: Rows, copies: int) -> None:
     if model.mass is not None and model.givens is not None and rows.context is not None:
         places = [model.givens.columns.index(name) for name in model.mass.columns]
         # Copies of a row that differ in what was filled in count as one row.
-        model.mass.fit(rows.context[: len(rows) // copies, places])
+        once = slice(None, len(rows) // copies)
+        model.mass.fit(rows.context[once, places], None if rows.weights is None else rows.weights[once])
 
 
 def _encode(model: DensityModel, rows: Rows) -> tuple[Rows, Tensor]:
     """Rows in data units as rows in model space, and log|det| of the encoder: `(n,)`, nats."""
     x, log_det = _with_stand_ins(model.encoder, rows.x)
     if model.givens is None or rows.context is None:
-        return Rows(x), log_det
-    return Rows(x, model.givens.to_model(rows.context)), log_det
+        return Rows(x, None, rows.weights), log_det
+    return Rows(x, model.givens.to_model(rows.context), rows.weights), log_det
 
 
 def make_trainer(

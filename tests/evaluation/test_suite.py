@@ -89,6 +89,7 @@ def test_a_model_that_is_too_broad_is_told_by_all_but_its_train_rows() -> None:
 def test_a_model_that_repeats_its_train_rows_is_told() -> None:
     density = KernelDensity(2, KernelOptions(), torch.Generator())
     density.rows, density.factor = torch.tensor(cloud(3000, 2)).float() / 1e-3, 1e-3 * torch.eye(2)
+    density.log_weights = torch.zeros(3000)
     model = DensityModel(TableEncoder(COLUMNS), density).for_evaluation(PerRowOptions())
     found = figures(model)
     assert found["memorisation_closer"] > 0.9

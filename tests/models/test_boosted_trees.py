@@ -101,7 +101,7 @@ def test_a_fit_needs_the_package_and_a_score_does_not(
 def test_time_that_a_column_leaves_goes_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     shares: list[float] = []
 
-    def boost(x: object, y: object, chosen: object, *, seed: int, seconds: float) -> boosted_trees._Boosted:
+    def boost(x: object, y: object, chosen: object, *, seconds: float, **_: object) -> boosted_trees._Boosted:
         shares.append(seconds)
         return boosted_trees._Boosted([], "")
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from flowbench import options
 from flowbench.models.density import Flow, Mapped
 from flowbench.models.growing import GrowingBuffers
+from flowbench.models.rows import Rows
 from flowbench.statistics.gaussian_mixtures import Tell
+from flowbench.statistics.weighting import mean_of
 
 if TYPE_CHECKING:
     from ngboost import NGBRegressor
@@ -64,6 +66,9 @@ class BoostedTrees(GrowingBuffers, Flow):
     The map x = mean + deviation z is triangular. It jumps where a tree splits, and its log-determinant is
     right everywhere else. It has no gradient with respect to the context.
 
+    Rows that have weights count by these in the means and deviations, the trees, and the choice of the
+    stages.
+
     The trees are kept as arrays, so a fitted model is scored without the package. Each tree is a full one of
     `DEPTH`; what is no split sends all rows to the left.
     """
@@ -102,20 +107,22 @@ class BoostedTrees(GrowingBuffers, Flow):
         splits = int(self.thresholds.isfinite().sum())
         return self.initial.numel() + 2 * splits + 2 * len(self.stage_columns)
 
-    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
-        rows = self._inputs(x, context)[: self.options.max_rows].double().cpu().numpy()
+    def _initialise(self, rows: Rows, seconds: float | None, tell: Tell) -> None:
+        few = rows[: self.options.max_rows].each(lambda part: part.double().cpu())
+        inputs = self._inputs(few.x, few.context).numpy()
+        weights = None if few.weights is None else (few.weights / few.weights.mean()).numpy()
         end = time.monotonic() + (DEFAULT_SECONDS if seconds is None else seconds)
         stages: list[_Stage] = []
         remarks = []
         for column in range(self.features):
             place = self.context_features + column
-            y, before = rows[:, place], rows[:, :place]
-            self.initial[column] = torch.tensor([y.mean(), np.log(max(y.std(), LEAST_DEVIATION))])
+            y, before = inputs[:, place], inputs[:, :place]
+            self.initial[column] = torch.from_numpy(_marginal(y, weights))
             if not place:
                 continue
             share = (end - time.monotonic()) / (self.features - column)
             tell(f"ngboost, column {column + 1} of {self.features}")
-            found = _boost(before, y, self.options, seed=self.seed, seconds=share)
+            found = _boost(before, y, self.options, seed=self.seed, seconds=share, weights=weights)
             stages += (stage._replace(column=column) for stage in found.stages)
             if found.cut:
                 remarks.append(
@@ -193,27 +200,52 @@ class _Boosted(NamedTuple):
     cut: str
 
 
-def _boost(x: Floats, y: Floats, chosen: BoostedTreesOptions, *, seed: int, seconds: float) -> _Boosted:
-    """The stages that fit y `(n,)` given x `(n, k)`."""
+def _marginal(y: Floats, weights: Floats | None) -> Floats:
+    """The mean and the log-deviation `(2,)` of y `(n,)` by the `weights: (n,)` of the rows."""
+    mean = mean_of(y, weights)
+    return np.array([mean, math.log(max(mean_of((y - mean) ** 2, weights) ** 0.5, LEAST_DEVIATION))])
+
+
+def _boost(
+    x: Floats,
+    y: Floats,
+    chosen: BoostedTreesOptions,
+    *,
+    seed: int,
+    seconds: float,
+    weights: Floats | None = None,
+) -> _Boosted:
+    """The stages that fit y `(n,)` given x `(n, k)`, of rows with `weights: (n,)`."""
     judges, started = max(1, round(JUDGING_SHARE * len(y))), time.monotonic()
     if len(y) - judges < 2 or y[judges:].std() <= LEAST_DEVIATION:
         return _Boosted([], "its train rows are too few or hardly differ")
     losses: list[float] = []
+    judging, learning = (
+        None if weights is None else weights[part] for part in (np.s_[:judges], np.s_[judges:])
+    )
 
     def judge(distribution: Any, held_out: Floats) -> float:
-        losses.append(float(distribution.total_score(held_out)))
+        losses.append(float(distribution.total_score(held_out, judging)))
         return losses[-1]
 
     search = _regressor(chosen.stages, chosen.learning_rate, seed)
     held_out = {"X_val": x[:judges], "Y_val": y[:judges], "val_loss_monitor": judge}
     end = started + SEARCH_SHARE * seconds
-    cut = _fit_within(search, end, x[judges:], y[judges:], **held_out, early_stopping_rounds=chosen.patience)
+    cut = _fit_within(
+        search,
+        end,
+        x[judges:],
+        y[judges:],
+        learning,
+        **held_out,
+        early_stopping_rounds=chosen.patience,
+    )
     finite = np.isfinite(losses)
     if not finite.any():
         return _Boosted([], cut or "its likelihood is not finite")
     best = 1 + int(np.argmin(np.where(finite, losses, np.inf)))
     model = _regressor(best, chosen.learning_rate, seed)
-    again = _fit_within(model, started + seconds, x, y)
+    again = _fit_within(model, started + seconds, x, y, weights)
     stages: list[_Stage] = []
     for trees, scale in zip(model.base_models, model.scalings, strict=False):
         arrays = [_as_full_tree(tree, -chosen.learning_rate * scale) for tree in trees]
@@ -238,7 +270,9 @@ def _regressor(stages: int, rate: float, seed: int) -> "NGBRegressor":
     )
 
 
-def _fit_within(model: "NGBRegressor", end: float, x: Floats, y: Floats, **more: Any) -> str:
+def _fit_within(
+    model: "NGBRegressor", end: float, x: Floats, y: Floats, weights: Floats | None, **more: Any
+) -> str:
     """Fit `model` until the clock shows `end`; it then keeps the stages that it has.
 
     Returns why the fit ended, if it ended early.
@@ -249,10 +283,16 @@ def _fit_within(model: "NGBRegressor", end: float, x: Floats, y: Floats, **more:
             raise TimeoutError
         return 0.0
 
+    if weights is not None:
+        # ngboost begins with the mean and the deviation of equal weights.
+        def begin(*_: Any, **__: Any) -> None:
+            model.init_params = _marginal(y, weights)
+
+        model.fit_init_params_to_marginal = begin
     try:
         # Deviations may run off to 0 or to infinity; what is then not finite is dropped.
         with np.errstate(all="ignore"):
-            model.fit(x, y, train_loss_monitor=watch, **more)
+            model.fit(x, y, sample_weight=weights, train_loss_monitor=watch, **more)
     except TimeoutError:
         return "the time ran out"
     except ValueError as error:

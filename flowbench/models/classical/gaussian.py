@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from flowbench import options
 from flowbench.models.density import Flow, Mapped
+from flowbench.models.rows import Rows
 from flowbench.statistics.gaussian_mixtures import Tell
 
 
@@ -22,8 +23,8 @@ class GaussianFlow(Flow):
     """x = mean + L z with L lower triangular: a multivariate normal, fitted in closed form.
 
     The diagonal of L is exp(`log_diagonal`), and so positive. The fit is the maximum likelihood one: the mean
-    and the covariance of the training rows. Eigenvalues below `min_variance` are raised to it; they occur
-    where columns determine one another.
+    and the covariance of the training rows, by their weights if they have any. Eigenvalues below
+    `min_variance` are raised to it; they occur where columns determine one another.
 
     Given a context, x = mean + `slopes` context + L z. This is linear regression with normal residuals, whose
     covariance does not depend on the context. It is the conditional of the joint normal.
@@ -48,20 +49,23 @@ class GaussianFlow(Flow):
         if context_features:
             self.slopes = nn.Parameter(torch.zeros(features, context_features))
 
-    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
-        wide = x.double()
-        mean = wide.mean(0)
-        residuals = wide - mean
-        if context is not None:
-            given = context.double()
-            centre = given.mean(0)
-            # The pseudo-inverse allows context columns that determine one another.
-            slopes = (torch.linalg.pinv(given - centre) @ residuals).T
+    def _initialise(self, rows: Rows, seconds: float | None, tell: Tell) -> None:
+        wide = rows.each(Tensor.double)
+        equal = torch.full((len(wide),), 1 / len(wide), dtype=wide.x.dtype, device=wide.x.device)
+        shares = equal if wide.weights is None else wide.weights / wide.weights.sum()
+        mean = shares @ wide.x
+        residuals = wide.x - mean
+        if wide.context is not None:
+            given = wide.context
+            centre = shares @ given
+            roots = shares.sqrt()[:, None]
+            # Weighted least squares. The pseudo-inverse allows context columns that determine one another.
+            slopes = (torch.linalg.pinv(roots * (given - centre)) @ (roots * residuals)).T
             residuals = residuals - (given - centre) @ slopes.T
             mean = mean - slopes @ centre
             with torch.no_grad():
                 self.slopes.copy_(slopes)
-        covariance = residuals.T @ residuals / len(wide)
+        covariance = (shares[:, None] * residuals).T @ residuals
         values, vectors = torch.linalg.eigh(covariance)
         covariance = (vectors * values.clamp_min(self.min_variance)) @ vectors.T
         factor = torch.linalg.cholesky(covariance)

@@ -9,10 +9,12 @@ from torch import Tensor
 from flowbench import options
 from flowbench.models.density import Density, Scores
 from flowbench.models.mixture import LEAST_VARIANCE, Mixture, with_context
+from flowbench.models.rows import Rows
 from flowbench.statistics.gaussian_mixtures import (
     Tell,
     most_components,
     parameters_of_component,
+    rows_that_count,
     search_components,
 )
 
@@ -65,20 +67,23 @@ class MixtureDensity(Density):
         together = self.features + self.context_features
         return len(self.mixture.means) * parameters_of_component(together) - 1
 
-    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
-        together = with_context(x, context)
-        rows = together[: self.options.max_rows].double().cpu().numpy()
+    def _initialise(self, rows: Rows, seconds: float | None, tell: Tell) -> None:
+        few = rows[: self.options.max_rows].each(lambda part: part.double().cpu())
+        together = with_context(few.x, few.context).numpy()
+        weights = None if few.weights is None else few.weights.numpy()
         limit = DEFAULT_SECONDS if seconds is None else seconds
-        most = min(self.options.max_components, most_components(*rows.shape))
+        n = rows_that_count(together, weights)
+        most = min(self.options.max_components, most_components(n, together.shape[1]))
         added = self.options.min_variance
         found = search_components(
-            rows,
+            together,
             _counts(most),
             threads=torch.get_num_threads(),
             seconds=limit,
             seed=self.seed,
             added=added,
             tell=tell,
+            weights=weights,
         )
         self.mixture.take(found)
 

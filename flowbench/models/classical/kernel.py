@@ -12,6 +12,7 @@ from torch import Tensor
 from flowbench import options
 from flowbench.models.density import Density, Scores
 from flowbench.models.growing import GrowingBuffers
+from flowbench.models.rows import Rows
 from flowbench.statistics.gaussian_mixtures import Tell
 
 Floats = NDArray[np.float64]
@@ -39,6 +40,8 @@ class KernelDensity(GrowingBuffers, Density):
     A conditional estimate weights the kernel of each training row by a Gaussian of the distance between its
     context and the given one (Rosenblatt 1969). Both bandwidths are chosen together, by the leave-one-out
     conditional likelihood (Hall, Racine and Li 2004).
+
+    Kernels of rows that have weights count by these, and so do the rows that choose the bandwidths.
     """
 
     Options: ClassVar[type[options.PartOptions]] = KernelOptions
@@ -46,6 +49,8 @@ class KernelDensity(GrowingBuffers, Density):
     options: KernelOptions
     #: The training rows in units of the kernel, L^-1 x, (n, d).
     rows: Tensor
+    #: The logarithms of the kernels' weights, whose scale does not matter, (n,).
+    log_weights: Tensor
     #: L, (d, d).
     factor: Tensor
     #: The training rows' contexts in units of their bandwidth, (n, c).
@@ -61,44 +66,53 @@ class KernelDensity(GrowingBuffers, Density):
         context_features: int = 0,
     ) -> None:
         super().__init__(features, options, generator, context_features)
-        self.growing = ("rows",)
+        self.growing = ("rows", "log_weights")
         self.register_buffer("rows", torch.zeros(0, features))
+        self.register_buffer("log_weights", torch.zeros(0))
         self.register_buffer("factor", torch.eye(features))
         if context_features:
-            self.growing = ("rows", "context_rows")
+            self.growing = ("rows", "log_weights", "context_rows")
             self.register_buffer("context_rows", torch.zeros(0, context_features))
             self.register_buffer("context_width", torch.ones(()))
 
     @property
     def parameter_count(self) -> int:
         """The numbers in the rows that are kept and in their contexts, and one for each bandwidth."""
-        return sum(getattr(self, name).numel() + 1 for name in self.growing)
+        return sum(getattr(self, name).numel() + 1 for name in self.growing if name != "log_weights")
 
-    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
-        x = x[: self.options.max_rows].double()
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        rows = state_dict.get(prefix + "rows")
+        if isinstance(rows, Tensor) and rows.ndim:
+            # Runs from before there were any.
+            state_dict.setdefault(prefix + "log_weights", rows.new_zeros(len(rows)))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _initialise(self, rows: Rows, seconds: float | None, tell: Tell) -> None:
+        few = rows[: self.options.max_rows].each(Tensor.double)
+        x, given = few.x, few.context
+        log_weights = x.new_zeros(len(x)) if few.weights is None else few.weights.log()
         unit = torch.eye(self.features, dtype=x.dtype, device=x.device)
-        covariance = x.T.cov().reshape(unit.shape)
+        covariance = x.T.cov(aweights=log_weights.exp()).reshape(unit.shape)
         # The covariance of columns that determine one another is singular, so a small multiple of the
         # identity is added.
         shapes = [unit, torch.linalg.cholesky(covariance + 1e-6 * covariance.diagonal().mean() * unit)]
-        given = None if context is None else context[: self.options.max_rows].double()
-        found = [_choose_widths(x, shape, given) for shape in shapes]
+        found = [_choose_widths(x, shape, given, log_weights) for shape in shapes]
         chosen, shape = max(zip(found, shapes, strict=True), key=lambda pair: pair[0].likelihood)
         factor = chosen.width * shape
         self.register_buffer("factor", factor.to(self.factor))
         self.register_buffer("rows", _in_units(x, factor).to(self.rows))
+        self.register_buffer("log_weights", log_weights.to(self.log_weights))
         if given is not None:
             self.register_buffer("context_rows", (given / chosen.context_width).to(self.context_rows))
             self.context_width.fill_(chosen.context_width)
 
     def _score(self, x: Tensor, context: Tensor | None, generator: torch.Generator | None) -> Scores:
-        kernels = 1 if context is not None else len(self.rows)
-        offset = self.factor.diagonal().log().sum() + math.log(kernels)
-        offset = offset + self.features / 2 * math.log(2 * math.pi)
+        offset = self.factor.diagonal().log().sum() + self.features / 2 * math.log(2 * math.pi)
         most = max(1, PAIRS // len(self.rows))
         parts = torch.split(_in_units(x, self.factor), most)
         if context is None:
-            found = torch.cat([_exponents(part, self.rows).logsumexp(1) for part in parts])
+            shares = self.log_weights.double().log_softmax(0)
+            found = torch.cat([(_exponents(part, self.rows) + shares).logsumexp(1) for part in parts])
             return Scores(found.to(x) - offset)
         log_weights = map(self._log_weights, torch.split(context, most))
         found = torch.cat(
@@ -111,7 +125,8 @@ class KernelDensity(GrowingBuffers, Density):
 
     def _draw(self, n: int, context: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Scores]:
         if context is None:
-            chosen = torch.randint(len(self.rows), (n,), generator=generator)
+            shares = self.log_weights.double().exp().cpu()
+            chosen = torch.multinomial(shares, n, replacement=True, generator=generator)
         else:
             weights = map(self._log_weights, torch.split(context, max(1, PAIRS // len(self.rows))))
             drawn = [torch.multinomial(part.exp().cpu(), 1, generator=generator) for part in weights]
@@ -122,7 +137,8 @@ class KernelDensity(GrowingBuffers, Density):
 
     def _log_weights(self, context: Tensor) -> Tensor:
         """The log-weights (m, n) of the training rows' kernels given `context: (m, c)`, float64."""
-        return _exponents(context / self.context_width, self.context_rows).log_softmax(1)
+        near = _exponents(context / self.context_width, self.context_rows)
+        return (near + self.log_weights.double()).log_softmax(1)
 
 
 def _in_units(x: Tensor, factor: Tensor) -> Tensor:
@@ -147,17 +163,26 @@ class _Widths(NamedTuple):
     likelihood: float
 
 
-def _choose_widths(x: Tensor, shape: Tensor, context: Tensor | None) -> _Widths:
+def _choose_widths(
+    x: Tensor, shape: Tensor, context: Tensor | None, log_weights: Tensor | None = None
+) -> _Widths:
     """The bandwidths of kernels of this `shape` with the highest leave-one-out likelihood.
 
     `context: (n, c)` belongs to the rows `x: (n, d)`. Without it only the rows' own bandwidth is chosen.
+    `log_weights: (n,)` are the logarithms of the rows' weights, equal ones if None.
     """
     from scipy.optimize import minimize, minimize_scalar
 
+    log_weights = x.new_zeros(len(x)) if log_weights is None else log_weights
     rows = _in_units(x, shape)
     judges = torch.arange(min(JUDGES, len(x)))
     pairs = _exponents(rows[judges], rows)
     pairs[judges, judges] = -torch.inf
+    # Of each judge, the shares of the other rows' kernels, and its own share among the judges.
+    others = log_weights.repeat(len(judges), 1)
+    others[judges, judges] = -torch.inf
+    shares = others.log_softmax(1)
+    counts = log_weights[judges].softmax(0)
     volume = shape.diagonal().log().sum().item() + x.shape[1] / 2 * math.log(2 * math.pi)
     bounds = math.log(3e-3), math.log(3.0)
 
@@ -165,11 +190,11 @@ def _choose_widths(x: Tensor, shape: Tensor, context: Tensor | None) -> _Widths:
         return pairs * math.exp(-2 * log_width)
 
     def loss(log_width: float, found: Tensor) -> float:
-        return volume + x.shape[1] * log_width - found.mean().item()
+        return volume + x.shape[1] * log_width - (counts @ found).item()
 
     if context is None:
         result = minimize_scalar(
-            lambda log_width: loss(log_width, own(log_width).logsumexp(1) - math.log(len(x) - 1)),
+            lambda log_width: loss(log_width, (own(log_width) + shares).logsumexp(1)),
             bounds=bounds,
             method="bounded",
         )
@@ -178,8 +203,8 @@ def _choose_widths(x: Tensor, shape: Tensor, context: Tensor | None) -> _Widths:
     apart[judges, judges] = -torch.inf
 
     def conditional(log_widths: Floats) -> float:
-        log_weights = (apart * math.exp(-2 * float(log_widths[1]))).log_softmax(1)
-        return loss(float(log_widths[0]), (own(float(log_widths[0])) + log_weights).logsumexp(1))
+        near = (apart * math.exp(-2 * float(log_widths[1])) + log_weights).log_softmax(1)
+        return loss(float(log_widths[0]), (own(float(log_widths[0])) + near).logsumexp(1))
 
     # The loss has several minima. In one of them an uninformative context has a very large bandwidth.
     starts = [np.log([width, reach]) for width in (0.1, 0.3) for reach in (0.1, 0.3, 1.0, 10.0)]

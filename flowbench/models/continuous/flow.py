@@ -12,6 +12,7 @@ from flowbench.models.continuous import recipes
 from flowbench.models.continuous.fields.velocity_field import VelocityField
 from flowbench.models.density import Flow, Mapped
 from flowbench.models.mixture import Mixture
+from flowbench.models.rows import Rows
 from flowbench.models.training_defaults import Adaptation
 from flowbench.ode.clock import EVEN, Clock
 from flowbench.ode.divergence import DivergenceEstimator
@@ -63,8 +64,8 @@ class ContinuousFlow(Flow):
         self.integrator: Integrator = INTEGRATORS.get(options.integrator.name)(options.integrator)
         self.divergence = _estimator(options.divergence, self.field)
 
-    def _initialise(self, x: Tensor, context: Tensor | None, seconds: float | None, tell: Tell) -> None:
-        self.field.initialise(x, seconds, tell, context=context)
+    def _initialise(self, rows: Rows, seconds: float | None, tell: Tell) -> None:
+        self.field.initialise(rows.x, seconds, tell, context=rows.context, weights=rows.weights)
 
     def variants(self) -> dict[str, Self]:
         """A copy of the flow for each variant of its velocity field."""

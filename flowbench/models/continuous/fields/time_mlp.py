@@ -150,6 +150,7 @@ class TimeMLP(VelocityField):
         tell: Tell = silent,
         *,
         context: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         """Start from a Gaussian mixture of the training rows `x: (n, d)`, if there are few of them.
 
@@ -165,7 +166,7 @@ class TimeMLP(VelocityField):
                 context_scales = max(most, MANY_ROWS_CONTEXT_SCALES) if many else most
             self._keep_scales(scales, context_scales)
         if len(x) <= self.options.mixture_rows:
-            self.drift.fit_within(x, seconds, tell, context=context)
+            self.drift.fit_within(x, seconds, tell, context=context, weights=weights)
 
     def variants(self) -> dict[str, Self]:
         """Copies of a conditional field with fewer scales, where the number follows from that of the rows.

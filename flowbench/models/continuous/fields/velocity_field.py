@@ -46,10 +46,12 @@ class VelocityField(nn.Module, ABC):
         tell: Tell = silent,
         *,
         context: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         """Set what is not trained, from training rows `x: (n, d)` in model space.
 
-        This may take a part of the budget of `seconds`. `tell` gets sentences about the progress.
+        A row of weight 2 in `weights: (n,)` counts as two rows. This may take a part of the budget of
+        `seconds`. `tell` gets sentences about the progress.
         """
 
     def variants(self) -> dict[str, Self]:
