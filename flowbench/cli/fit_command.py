@@ -141,6 +141,8 @@ def _summary(metrics: dict[str, float]) -> str:
             f", of which {metrics['test_nll_mass']:.4f} are of the probability of the categories and "
             f"{metrics['test_nll_density']:.4f} of the density of the numbers given these"
         )
+    if "test_rows_effective" in metrics:
+        parts[0] += f", weighted, of {metrics['test_rows_effective']:,.1f} effective rows"
     if "kl_to_truth" in metrics:
         error = metrics.get("kl_to_truth_standard_error", float("nan"))
         parts.append(f"KL(true || model) {metrics['kl_to_truth']:.4f} ± {error:.4f} nats")

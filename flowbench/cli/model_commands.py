@@ -156,6 +156,8 @@ def score(
             f"{count:,} of {len(scored.row):,} values of {column} lie between those that the model was "
             "fitted on; they are scored as the cells that they fall in"
         )
+    if weights := opened.config.get("data", {}).get("weights"):
+        terminal.say(f"every row counts alike here; `{weights}`, which weights the run's rows, is not read")
     told = scored.log_prob[scored.scored]
     answer = {
         "file": str(path),
@@ -195,6 +197,12 @@ def evaluate(
         line.stage("tests and calibration")
         metrics = judging.evaluate(opened, seed=seed, home=Home(home))
     values = {name: metric.value for name, metric in metrics.items()}
+    if (judged := values.get("judged_rows")) is not None:
+        few = "" if "mmd" in values else "; they are too few for two-sample tests"
+        terminal.say(
+            f"tests and calibration are of {judged:,.0f} test rows, kept with probabilities in proportion to "
+            f"weight{few}"
+        )
     if json:
         terminal.print_json({"run": str(opened.path), "metrics": values})
     else:

@@ -68,6 +68,9 @@ class ReadingOptions:
     split_column: Annotated[
         str | None, typer.Option(help="The column that names each row's part: train, validation or test.")
     ] = None
+    weights: Annotated[
+        str | None, typer.Option(help="The column that says how much each row counts; 2 as two rows.")
+    ] = None
 
     def given(self) -> dict[str, Any]:
         """The options that were given, as `flowbench.data.ReadOptions` takes them.
@@ -81,8 +84,9 @@ class ReadingOptions:
         return {name: value for name, value in values.items() if value is not None}
 
 
-#: Reading options that a command has only if it fits: the others split no table and drop no rows of it.
-ONLY_FOR_FITS = ("missing", "group", "split_column", "categories")
+#: Reading options that a command has only if it fits: the others split no table, drop no rows of it and take
+#: no means over them.
+ONLY_FOR_FITS = ("missing", "group", "split_column", "weights", "categories")
 
 
 @dataclass(frozen=True)
@@ -256,6 +260,7 @@ def refuse_for_series(options: FitOptions) -> None:
         "--support": options.support,
         "--group": options.reading.group,
         "--split-column": options.reading.split_column,
+        "--weights": options.reading.weights,
     }
     if options.preset != "default":
         given["--preset"] = options.preset

@@ -101,6 +101,11 @@ def load_dataset(
     Raises `UnknownNameError` for a name or column that is not there, `ConfigurationError` for an option that
     does not apply, and `DataError` for a file that cannot be read or used.
     """
+    is_file = name_or_path not in TOYS.entries and name_or_path not in SKLEARN_TABLES
+    if reading.weights and not is_file:
+        raise ConfigurationError(
+            f"`weights` names a column of a table file; `{name_or_path}` has none of weights; leave it out"
+        )
     if name_or_path in TOYS.entries:
         return _draw_toy(name_or_path, columns, DEFAULT_TOY_ROWS if rows is None else rows, seed)
     if rows is not None:
@@ -208,6 +213,7 @@ def _load_file(
         groups=table.groups,
         parts=table.parts,
         published=published,
+        weights=table.weights,
     )
 
 

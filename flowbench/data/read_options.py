@@ -34,6 +34,7 @@ class ReadOptions(Options):
     Columns named in `keep` are read as plain numbers, whatever they look like. The values of columns named in
     `categories` are levels, each with a probability. Rows with the same cell in the column `group` stay in
     one part of the split. The column `split_column` names the part of each row: train, validation or test.
+    The column `weights` says how much each row counts (`flowbench.data.row_weights`).
     """
 
     header: Literal["yes", "no"] | None = None
@@ -48,6 +49,7 @@ class ReadOptions(Options):
     categories: tuple[str, ...] | None = None
     group: str | None = None
     split_column: str | None = None
+    weights: str | None = None
 
     @field_validator("separator")
     @classmethod

@@ -69,6 +69,10 @@ def read_series(
         raise ConfigurationError(
             "`--missing drop` is for tables of rows; in series a missing cell is left out by itself"
         )
+    if reading.weights:
+        raise ConfigurationError(
+            f"`--weights {reading.weights}` is for tables of rows; every series counts alike"
+        )
     for option, column in {"--group": reading.group, "--split-column": reading.split_column}.items():
         if column:
             raise ConfigurationError(

@@ -25,6 +25,7 @@ from flowbench.data.level_reading import (
 from flowbench.data.raw_table import RawTable
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
 from flowbench.data.split_column import part_numbers
+from flowbench.data.row_weights import counts, weights_of
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
 
 Floats = NDArray[np.float64]
@@ -39,7 +40,7 @@ class Table:
     `categories` names the columns of few levels: those of text hold the places of their levels, as their type
     says, and those of numbers the numbers. `groups: (n,)` number the cells of the column that groups rows, if
     there is one. `parts: (n,)` number the parts of the split that a column gives: 0 train, 1 validation, 2
-    test.
+    test. `weights: (n,)` say how much each row counts, if there is such a column.
     """
 
     names: tuple[str, ...]
@@ -50,6 +51,7 @@ class Table:
     groups: NDArray[np.int64] | None = None
     categories: tuple[str, ...] = ()
     parts: NDArray[np.int64] | None = None
+    weights: Floats | None = None
 
 
 def read_table(
@@ -109,7 +111,11 @@ def read_columns(
     """
     file = path if isinstance(path, TableFile) else TableFile(path)
     with reading_errors(file):
-        own = {reading.group: "--group", reading.split_column: "--split-column"}
+        own = {
+            reading.group: "--group",
+            reading.split_column: "--split-column",
+            reading.weights: "--weights",
+        }
         aside = {**{name: option for name, option in own.items() if name}, **(aside or {})}
         wanted = None if columns is None else [*columns, *aside]
         raw = read_raw_table(file, reading, wanted)
@@ -337,6 +343,7 @@ def _checked_table(
 ) -> Table:
     n = len(next(iter(columns.cells.values())).numbers)
     kept, notes = None, list(columns.notes)
+    weights = weights_of(reading.weights, columns.aside[reading.weights]) if reading.weights else None
     if reading.missing == "drop":
         missing = np.zeros(n, dtype=bool)
         for each in columns.cells.values():
@@ -353,6 +360,11 @@ def _checked_table(
         notes += said
     may_be_missing = kept is not None or reading.missing == "model"
     check_cells(columns.cells, may_be_missing=may_be_missing, may_leave_out=may_leave_out)
+    if weights is not None:
+        kept, lost = _weighty(weights, kept)
+        if lost:
+            told = f"{lost:,} of {n:,} rows have the weight 0 in `{reading.weights}`, or next to it"
+            notes.append(f"{told}, and are left out")
     rows = np.empty((n if kept is None else len(kept), len(columns.cells)))
     for number, each in enumerate(columns.cells.values()):
         rows[:, number] = each.numbers if kept is None else each.numbers[kept]
@@ -369,4 +381,18 @@ def _checked_table(
     values = dict(zip(columns.cells, rows.T, strict=True))
     categories = categorical_columns(values if few_are_categories else {}, types, reading)
     notes += [describe_levels(name, each, types[name]) for name, each in values.items() if name in categories]
-    return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups, categories, parts)
+    if weights is not None and kept is not None:
+        weights = weights[kept]
+    return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups, categories, parts, weights)
+
+
+def _weighty(weights: Floats, kept: NDArray[np.int64] | None) -> tuple[NDArray[np.int64] | None, int]:
+    """The numbers of the rows that are `kept` and count by `weights: (n,)`, and how many do not count.
+
+    None stands for all rows.
+    """
+    wanted = np.arange(len(weights)) if kept is None else kept
+    left = wanted[counts(weights)[wanted]]
+    if not len(left):
+        raise DataError("no row is left that counts: those of weight above 0 have missing cells")
+    return (kept if len(left) == len(wanted) else left), len(wanted) - len(left)

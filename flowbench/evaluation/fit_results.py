@@ -22,6 +22,7 @@ from flowbench.evaluation.slices import tabulate_slice_planes, tabulate_slices
 from flowbench.models.density_model import DensityModel
 from flowbench.models.rows import Rows
 from flowbench.statistics.paired import estimate_mean
+from flowbench.statistics.weighting import effective_size
 from flowbench.store import Grid, Metric, Results, RowSplit, Samples, ScoredRows, Trajectory
 
 Floats = NDArray[np.float64]
@@ -46,10 +47,13 @@ def compute_results(
     """
     began = time.process_time()
     ids = split.test[: options.test_rows]
+    weights = None if dataset.weights is None else dataset.weights[ids]
     rows = Rows.of_arrays(*dataset.at(ids))
     budget = ErrorBudget(model, options)
     likelihoods, log_mass = score_known(budget, rows)
-    scored, metrics = _describe_scores(model, dataset, ids, rows, likelihoods, log_mass, options.max_error)
+    scored, metrics = _describe_scores(
+        model, dataset, ids, rows, weights, likelihoods, log_mass, options.max_error
+    )
     # Pictures and certificates take rows without missing cells.
     rows = rows[~has_gaps(rows)]
     exact = model.for_evaluation(options.integrator)
@@ -121,11 +125,15 @@ def _describe_scores(
     dataset: Dataset,
     ids: NDArray[np.int64],
     rows: Rows,
+    weights: Floats | None,
     likelihoods: Likelihoods,
     mass: Tensor | None,
     max_error: float | None,
 ) -> tuple[ScoredRows, dict[str, Metric]]:
-    """The stored form of the test `rows`, whose ids are `ids: (n,)`, and the metrics of their likelihoods."""
+    """The stored form of the test `rows`, whose ids are `ids: (n,)`, and the metrics of their likelihoods.
+
+    Means over rows are by their `weights: (n,)`, if they have any.
+    """
     x, context = rows.x.numpy(), None if rows.context is None else rows.context.numpy()
     log_prob, error = likelihoods.log_prob.numpy(), likelihoods.error.numpy()
     log_mass = None if mass is None else mass.numpy()
@@ -134,9 +142,12 @@ def _describe_scores(
     metrics: dict[str, Metric] = {}
     if log_mass is not None:
         # A mass has no units, a density has those of the columns: their sum is the row's, and each is told.
-        metrics |= _mean_metrics("test_nll_mass", -log_mass) | _mean_metrics("test_nll_density", -log_prob)
+        metrics |= _mean_metrics("test_nll_mass", -log_mass, weights)
+        metrics |= _mean_metrics("test_nll_density", -log_prob, weights)
         log_prob = log_prob + log_mass
-    metrics |= _mean_metrics("test_nll", -log_prob)
+    metrics |= _mean_metrics("test_nll", -log_prob, weights)
+    if weights is not None:
+        metrics["test_rows_effective"] = Metric(effective_size(weights), "1")
     metrics["parameters"] = Metric(model.flow.parameter_count, "1")
     if model.background is not None:
         metrics["background_share"] = Metric(model.background.whole_share, "1")
@@ -158,14 +169,17 @@ def _describe_scores(
     # The density of a toy is known of its columns together, not of one given another.
     if dataset.density is not None and context is None:
         truth = dataset.density.log_prob(x)
-        metrics |= _mean_metrics("kl_to_truth", truth - log_prob)
+        metrics |= _mean_metrics("kl_to_truth", truth - log_prob, weights)
         metrics["entropy"] = Metric(dataset.density.entropy, "nats")
-    return ScoredRows(dataset.numbers(ids), x, log_prob, truth, error, context, log_mass), metrics
+    return (
+        ScoredRows(dataset.numbers(ids), x, log_prob, truth, error, context, log_mass, weights),
+        metrics,
+    )
 
 
-def _mean_metrics(name: str, values: Floats) -> dict[str, Metric]:
+def _mean_metrics(name: str, values: Floats, weights: Floats | None) -> dict[str, Metric]:
     """The mean of `values: (n,)` and its standard error, which a single row does not have."""
-    estimate = estimate_mean(values)
+    estimate = estimate_mean(values, weights)
     metrics = {name: Metric(estimate.mean, "nats")}
     if estimate.standard_error is not None:
         metrics[f"{name}_standard_error"] = Metric(estimate.standard_error, "nats")

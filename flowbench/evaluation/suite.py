@@ -1,7 +1,7 @@
 """Two-sample tests of a fitted model's draws, and the calibration of its density."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from flowbench.models.mixture import with_context
 from flowbench.models.rows import Rows
 from flowbench.statistics import calibration, two_sample
 from flowbench.statistics.memorisation import memorisation
-from flowbench.store import Calibration, Metric, Results
+from flowbench.statistics.weighting import mean_of, thin
+from flowbench.store import Calibration, Metric, Results, ScoredRows
 
 Floats = NDArray[np.float64]
 Test = Callable[[Floats, Floats, np.random.Generator], two_sample.TwoSampleTest]
@@ -59,9 +60,17 @@ def judge(
     Under a conditional model a draw is made for the context of a held-out row. Rows are compared together
     with their contexts, and each held-out row with draws of its own (`flowbench.evaluation.conditional`).
 
+    Rows that have weights are thinned first: a row is kept with a probability in proportion to its weight
+    (`flowbench.statistics.weighting.thin`). All tests are of the rows that are kept, whose number is the
+    metric `judged_rows`. Only distances to the nearest train row are to all train rows.
+
     `seed` draws the places and the subsets of rows. Raises `IntegrationError` if a solve fails.
     """
     rng = np.random.default_rng(seed)
+    bits = bits_per_dim(results)
+    if results.scored.weight is not None:
+        results = _of_rows(results, thin(results.scored.weight, rng))
+        bits["judged_rows"] = Metric(len(results.scored.row), "1")
     held_out_rows = Rows.of_arrays(results.scored.x, results.scored.context)
     whole = (~has_gaps(held_out_rows)).numpy()
     held_out_rows, train = held_out_rows[torch.from_numpy(whole)], train[~has_gaps(train)]
@@ -72,10 +81,11 @@ def judge(
     )
     finite = np.isfinite(drawn).all(1)
     drawn = drawn[finite]
-    metrics = bits_per_dim(results) | {"draws_not_finite": Metric(float((~finite).sum()), "1")}
+    metrics = bits | {"draws_not_finite": Metric(float((~finite).sum()), "1")}
     # Draws that are not finite are left out of the tests, and their number is a metric.
-    if min(len(drawn), len(held_out), len(seen)) >= LEAST_ROWS:
-        metrics |= _two_sample_metrics(drawn, held_out, seen, rng)
+    floor = seen if train.weights is None else seen[thin(train.weights.numpy(), rng)]
+    if min(len(drawn), len(held_out), len(floor)) >= LEAST_ROWS:
+        metrics |= _two_sample_metrics(drawn, held_out, floor, rng)
         metrics |= _memorisation_metrics(drawn, held_out, seen)
     found = _calibrate(model, held_out, results, whole, rng)
     if model.givens is None:
@@ -101,8 +111,15 @@ def judge(
 
 def bits_per_dim(results: Results) -> dict[str, Metric]:
     """The test NLL in bits per column, of the density in data units; categories do not count."""
-    nll = -float(results.scored.log_density.mean())
+    nll = -mean_of(results.scored.log_density, results.scored.weight)
     return {"bits_per_dim": Metric(nll / (len(results.columns) * np.log(2)), "bits")}
+
+
+def _of_rows(results: Results, kept: NDArray[np.int64]) -> Results:
+    """The results with only the scored rows in the places `kept: (k,)`, which count alike."""
+    scored = results.scored
+    parts = {name: part[kept] for name, part in vars(scored).items() if part is not None}
+    return replace(results, scored=ScoredRows(**parts | {"weight": None}))
 
 
 def _in_model_space(model: DensityModel, rows: Rows) -> Floats:

@@ -258,12 +258,15 @@ def _smooth(level: Integers, code: Integers, below: Floats, counted: Floats) -> 
     """Leave-one-out probabilities `(n,)` of the `level: (n,)` of rows, given a `code: (n,)`.
 
     They are smoothed towards `below: (n,)`, the leave-one-out probabilities given one condition less, with
-    the best of the `STRENGTHS`, which is returned too.
+    the best of the `STRENGTHS`, which is returned too. Each row counts as `counted: (n,)` says.
     """
-    _, of_code, rows = np.unique(code, return_inverse=True, return_counts=True)
-    pairs = of_code.reshape(-1) * (int(level.max(initial=0)) + 1) + level
-    _, of_pair, both = np.unique(pairs, return_inverse=True, return_counts=True)
-    others, alike = rows[of_code.reshape(-1)] - 1, both[of_pair.reshape(-1)] - 1
+    of_code = np.unique(code, return_inverse=True)[1].reshape(-1)
+    pairs = of_code * (int(level.max(initial=0)) + 1) + level
+    of_pair = np.unique(pairs, return_inverse=True)[1].reshape(-1)
+    # Rounding must not make a count of other rows negative.
+    others, alike = (
+        (np.bincount(which, counted)[which] - counted).clip(min=0) for which in (of_code, of_pair)
+    )
     found = [(alike + strength * below) / (others + strength) for strength in STRENGTHS]
-    best = int(np.argmax([np.log(each).sum() for each in found]))
+    best = int(np.argmax([counted @ np.log(each) for each in found]))
     return found[best], float(STRENGTHS[best])

@@ -12,6 +12,8 @@ number that is unknown or not finite is null; NaN is never written.
         split {train, validation, test}
         published   figures of papers on the same test rows, each {model, nll, source}, or null
         test_rows   number of rows that every model below was scored on
+        weights     the column that weights the rows, or null
+        effective_test_rows     number of equally weighted rows that say as much, or null without weights
         entropy     of the true density, or null
         verdict     text;  cautions  list of texts
         models      best first:
@@ -92,6 +94,8 @@ def _section(section: Section, verdict: str, cautions: Sequence[str]) -> Values:
         "categories": list(section.categorical),
         "split": section.record.info.get("split"),
         "test_rows": len(section.x),
+        "weights": section.weights or None,
+        "effective_test_rows": section.best.nll.effective_rows,
         "entropy": section.entropy,
         "verdict": verdict,
         "cautions": list(cautions),

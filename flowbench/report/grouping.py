@@ -12,6 +12,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from flowbench.errors import DataError
 from flowbench.report.level_names import categorical_of, level_names
 from flowbench.report.records import RunRecord
 from flowbench.report.table_cautions import Objection, find_objection, typed
@@ -44,7 +45,8 @@ class FittedRun:
     """A run with results; its test rows are in ascending order of their ids.
 
     `x: (n, d)` data units; `log_prob: (n,)` and `true_log_prob: (n,)` or None, nats, data units;
-    `context: (n, c)`, the givens of a conditional model, data units, or None.
+    `context: (n, c)`, the givens of a conditional model, data units, or None. `weight: (n,)` is how much each
+    row counts, or None if all count alike.
     """
 
     record: RunRecord
@@ -54,15 +56,16 @@ class FittedRun:
     log_prob: Floats
     true_log_prob: Floats | None
     context: Floats | None = None
+    weight: Floats | None = None
 
     @cached_property
     def nll(self) -> Estimate:
         """Test NLL with the standard error over rows."""
-        return estimate_mean(-self.log_prob)
+        return estimate_mean(-self.log_prob, self.weight)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of data set, columns, givens, cells and test rows: equal ones can be paired."""
+        """A hash of data set, columns, givens, cells, test rows and weights: equal ones can be paired."""
         digest = hashlib.sha256()
         dataset = self.record.dataset
         lattices = json.dumps(dataset.get("lattices", {}), sort_keys=True)
@@ -76,6 +79,8 @@ class FittedRun:
             digest.update(self.context.tobytes())
         for name in categorical_of(dataset):
             digest.update(b"mass of " + name.encode(errors="backslashreplace") + b"\0")
+        if self.weight is not None:
+            digest.update(b"weights " + (self.weight / self.weight.max()).tobytes())
         return digest.hexdigest()
 
     @property
@@ -120,7 +125,12 @@ class ModelGroup:
     @cached_property
     def nll(self) -> Estimate:
         """Test NLL averaged over the runs, with the standard error over rows."""
-        return estimate_mean(-self.log_prob)
+        return estimate_mean(-self.log_prob, self.weight)
+
+    @property
+    def weight(self) -> Floats | None:
+        """How much each test row counts, `(n,)`; None if all count alike."""
+        return self.runs[0].weight
 
     @cached_property
     def nll_spread(self) -> float | None:
@@ -139,7 +149,7 @@ class ModelGroup:
         if truth is None:
             return None
         with np.errstate(invalid="ignore"):
-            return estimate_mean(truth - self.log_prob)
+            return estimate_mean(truth - self.log_prob, self.weight)
 
     @cached_property
     def impossible_rows(self) -> int:
@@ -251,6 +261,11 @@ class Section:
         return str(self.record.dataset.get("name", "unnamed data"))
 
     @property
+    def weights(self) -> str:
+        """The name of the column that weights the rows; empty if all count alike."""
+        return str(self.record.options.get("data.weights", "")) if self.best.weight is not None else ""
+
+    @property
     def sha256(self) -> str:
         """The sha256 of the data set; empty if it is unknown."""
         return str(self.record.dataset.get("sha256", ""))
@@ -290,7 +305,7 @@ class Section:
     def _compare(self, first: int, second: int) -> PairedDifference | None:
         """How much worse the `second` model is than the `first`, with a bootstrap if that is the best one."""
         worse, better = -self.models[second].log_prob, -self.models[first].log_prob
-        return compare_paired(worse, better, resample=first == 0)
+        return compare_paired(worse, better, resample=first == 0, weights=self.best.weight)
 
 
 def group_runs(records: Iterable[RunRecord]) -> tuple[Section, ...]:
@@ -311,8 +326,11 @@ def _fitted(record: RunRecord, results: Results) -> FittedRun:
     order = np.argsort(scored.row, kind="stable")
     truth = None if scored.true_log_prob is None else scored.true_log_prob[order]
     context = None if scored.context is None else scored.context[order]
+    weight = None if scored.weight is None else scored.weight[order]
+    if weight is not None and not (np.isfinite(weight) & (weight > 0)).all():
+        raise DataError(f"the run `{record.name}` has test rows whose weights are not positive; fit it anew")
     return FittedRun(
-        record, results, scored.row[order], scored.x[order], scored.log_prob[order], truth, context
+        record, results, scored.row[order], scored.x[order], scored.log_prob[order], truth, context, weight
     )
 
 

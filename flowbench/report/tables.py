@@ -126,8 +126,9 @@ def _bootstrap_cells(section: Section) -> list[str]:
 
 
 def _likelihood_notes(section: Section, repeated: bool) -> tuple[str, ...]:
+    kind = f"Mean, weighted by `{section.weights}`," if section.weights else "Mean"
     notes = [
-        f"Mean over {plural(len(section.x), 'test row')}, in nats and data units, ± standard error; "
+        f"{kind} over {plural(len(section.x), 'test row')}, in nats and data units, ± standard error; "
         "lower is better."
     ]
     if len(section.models) > 1:
@@ -307,6 +308,7 @@ def facts(section: Section) -> list[tuple[str, str]]:
         ("given", ", ".join(name for name in section.given if name not in section.categorical)),
         ("split", ", ".join(f"{count(parts[name])} {name}" for name in names)),
         ("scored", plural(len(section.x), "test row")),
+        ("weights", _weights(section)),
         ("seeds", ", ".join(map(str, seeds))),
     ]
     return [(term, value) for term, value in pairs if value]
@@ -319,6 +321,13 @@ def _published(figures: object) -> list[str]:
         if isinstance(each, dict) and isinstance(each.get("nll"), float):
             found.append(f"{each.get('model')} {fixed(each['nll'], 2)} ({each.get('source')})")
     return found
+
+
+def _weights(section: Section) -> str:
+    effective = section.best.nll.effective_rows
+    if effective is None:
+        return ""
+    return f"by the column {section.weights}; the scored rows say as much as {effective:,.1f} equal ones"
 
 
 def _seed(record: RunRecord) -> str:

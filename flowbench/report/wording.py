@@ -50,7 +50,7 @@ def verdict(section: Section) -> str:
 def _void(section: Section, objection: Objection | None) -> str:
     """The verdict if the lowest NLL makes no winner."""
     best = section.best
-    rows = plural(best.nll.rows, "shared test row")
+    rows = _rows(best, "shared test row")
     scores = f"{best.label} scores lowest, {with_error(best.nll)} nats per row (± standard error, {rows})"
     if objection is None:
         return f"{scores}, but fails {_failed(best)}: until that is settled it beats no other model."
@@ -62,11 +62,18 @@ def _void(section: Section, objection: Objection | None) -> str:
 
 def _alone(section: Section, objection: Objection | None) -> str:
     best = section.best
-    rows = plural(best.nll.rows, "test row")
+    rows = _rows(best, "test row")
     doubts = [f"fails {_failed(best)}"] if best.failed_certificates else []
     doubts += [f"that says {objection.meaning}: {objection.reason}"] if objection else []
     doubt = f", but {listed(doubts)}" if doubts else ""
     return f"{best.label} scores {with_error(best.nll)} nats per row (± standard error, {rows}){doubt}."
+
+
+def _rows(model: ModelGroup, noun: str) -> str:
+    """ "1,000 test rows", and the effective number of rows that have weights."""
+    effective = model.nll.effective_rows
+    also = "" if effective is None else f", weighted, as {effective:,.1f} equal ones"
+    return plural(model.nll.rows, noun) + also
 
 
 def _failed(model: ModelGroup) -> str:
@@ -76,7 +83,7 @@ def _failed(model: ModelGroup) -> str:
 
 def _lead(section: Section) -> str:
     best = section.best.label
-    rows = plural(section.best.nll.rows, "shared test row")
+    rows = _rows(section.best, "shared test row")
     (second, difference), *others = list(zip(section.models, section.differences, strict=True))[1:]
     terms = f"nat per row ({CONFIDENCE:.0%} interval, {rows})"
     if difference is None and not second.nll.is_finite:
@@ -116,6 +123,7 @@ def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence
         *about_cells(section.record.dataset),
         *about_ends([run.record.dataset for model in section.models for run in model.runs]),
         *_about_rows(section, sections),
+        *_about_weights(section),
         *_about_seeds(section),
         *_about_likelihoods(section),
         *_about_unsettled(section),
@@ -130,19 +138,40 @@ def _lattices(section: Section) -> dict[str, object]:
 
 def _about_rows(section: Section, sections: Sequence[Section]) -> list[str]:
     notes = []
-    rows = len(section.x)
+    rows = section.best.nll.effective_rows or len(section.x)
     if 1 < rows < FEW_ROWS and len(section.models) > 1:
-        notes.append(f"The intervals rest on {rows} test rows only; take them as rough.")
+        few = f"{rows:.0f} test rows only" + (", by their weights" if section.weights else "")
+        notes.append(f"The intervals rest on {few}; take them as rough.")
     namesakes = [each for each in sections if each is not section and each.name == section.name]
     if any(each.sha256 == section.sha256 for each in namesakes):
         notes.append(
-            "Other runs on this data set were scored on different test rows, columns or cells. They are "
-            "not comparable with these row by row, and stand in a section of their own."
+            "Other runs on this data set were scored on different test rows, columns, cells or weights. They "
+            "are not comparable with these row by row, and stand in a section of their own."
         )
     if any(each.sha256 != section.sha256 for each in namesakes):
         notes.append(
             "Another data set of this report has the same name and other contents (see the sha256); "
             "the two are not comparable."
+        )
+    return notes
+
+
+def _about_weights(section: Section) -> list[str]:
+    effective = section.best.nll.effective_rows
+    if effective is None:
+        return []
+    notes = [
+        f"Rows count by their weights in `{section.weights}`, in training and in every mean and interval: "
+        f"{plural(section.best.nll.rows, 'test row')} say as much as {effective:,.1f} of equal weight. "
+        "Pictures show all rows alike."
+    ]
+    judged = section.best.mean_metric("judged_rows")
+    if judged is not None:
+        kept = f"{judged:,.0f} test rows"
+        notes.append(
+            f"Calibration and two-sample tests are of {kept}, kept with probabilities by their weights."
+            if section.best.mean_metric("mmd") is not None
+            else f"Weights leave {kept} to judge samples by, too few for two-sample tests."
         )
     return notes
 

@@ -47,7 +47,8 @@ class ScoredRows:
     `log_prob` may be off, or None in older files; `context: (n, c)` the givens of a conditional model, data
     units, or None. `log_mass: (n,)` is the part of `log_prob` that is the log-probability of the row's
     categories, nats, or None without a probability mass function; the rest is the log-density of the other
-    columns given these.
+    columns given these. `weight: (n,)` is how much each row counts, in the table's own scale, or None if all
+    count alike.
     """
 
     row: Integers
@@ -57,6 +58,7 @@ class ScoredRows:
     log_prob_error: Floats | None = None
     context: Floats | None = None
     log_mass: Floats | None = None
+    weight: Floats | None = None
 
     @property
     def log_density(self) -> Floats:

@@ -58,6 +58,7 @@ LAYOUTS = {
             Member("log_prob_error", ("row",), "nats", optional=True),
             Member("context", ("row", "given"), _DATA_UNITS, optional=True),
             Member("log_mass", ("row",), "nats", optional=True),
+            Member("weight", ("row",), "1", optional=True),
         ),
     ),
     "samples": Layout(

@@ -20,6 +20,7 @@ from flowbench.encoding.support_map import SupportMap, parse_supports, to_cells
 from flowbench.errors import ConfigurationError, DataError, unknown_name
 from flowbench.evaluation.pitfalls import Pitfalls, find_pitfalls
 from flowbench.report.table_cautions import about_table
+from flowbench.statistics.weighting import effective_size
 from flowbench.workflows.config import RunConfig, SplitOptions
 
 #: A note names at most this many values of a column.
@@ -49,6 +50,14 @@ def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
             f"`--missing model` learns all columns of `{dataset.name}` together, and does not go with "
             "`--given`; say `--missing drop`"
         )
+    if dataset.weights is not None and dataset.has_gaps:
+        raise ConfigurationError(
+            f"`--missing model` does not go with `--weights {data.weights}` yet; say `--missing drop`"
+        )
+    if dataset.weights is not None:
+        rows, size = len(dataset.rows), effective_size(dataset.weights)
+        told = f"rows count by `{data.weights}`: {rows:,} rows say as much as {size:,.1f} of equal weight"
+        dataset = replace(dataset, notes=(*dataset.notes, told))
     if dataset.parts is not None:
         _check_parts(config, dataset)
         return dataset, Split.of_parts(dataset.parts, data.seed)

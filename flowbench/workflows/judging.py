@@ -33,7 +33,8 @@ def evaluate(run: Run, *, seed: int = 0, home: Home | None = None) -> dict[str, 
         dataset = dataset.with_atoms(stored.atoms)
         options = stored.config.evaluation
         model = stored.model_on_device().for_evaluation(options.integrator)
-        train = Rows.of_arrays(*dataset.at(split.train))
+        weights = None if dataset.weights is None else dataset.weights[split.train]
+        train = Rows.of_arrays(*dataset.at(split.train), weights)
         found = judge(model, train, results, options, seed)
         metrics = {**results.metrics, **found.metrics}
         run.write_results(replace(results, metrics=metrics, calibration=found.calibration))

@@ -21,8 +21,9 @@ def reading_of(
     """
     told = {name: value for name, value in data if name in ReadOptions.model_fields}
     formats = tuple(dict.fromkeys(each.format for each in types.values() if each.format))
-    # All rows are scored, whatever part of a split they were in, and columns are of types that are known.
-    told |= dict.fromkeys(("group", "split_column", "keep", "categories"))
+    # All rows are scored, whatever part of a split they were in and whatever they count, and columns are of
+    # types that are known.
+    told |= dict.fromkeys(("group", "split_column", "weights", "keep", "categories"))
     told["missing"] = "model" if data.missing == "model" else None
     told["date_format"] = told["date_format"] or formats or None
     if file is not None and is_own_text(file):
