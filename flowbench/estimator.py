@@ -10,13 +10,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from flowbench.data.row_weights import counts
 from flowbench.encoding.dequantiser import choose_dequantiser
 from flowbench.errors import ConfigurationError
 from flowbench.evaluation.error_budget import ErrorBudget
 from flowbench.evaluation.reported import mean_log_prob, score_rows
 from flowbench.models.rows import Rows
+from flowbench.statistics.weighting import mean_of
 from flowbench.workflows.config import RunConfig, resolve
 from flowbench.workflows.preparation import (
     DEQUANTISATION,
@@ -66,11 +68,17 @@ class _FlowEstimator(BaseEstimator):
                 f"`validation_fraction` must lie between 0 and 1; got {self.validation_fraction}"
             )
 
-    def _learn(self, rows: Floats, context: Floats | None = None) -> NDArray[np.bool_]:
-        """Fit a model to `rows: (n, d)`, given the `context: (n, c)` of each, if there is one.
+    def _learn(
+        self, rows: Floats, context: Floats | None = None, weights: Floats | None = None
+    ) -> NDArray[np.bool_]:
+        """Fit a model to `rows: (n, d)` with `weights: (n,)`, given the `context: (n, c)`, if there are any.
 
         Returns which columns of the context are used, `(c,)`.
         """
+        if weights is not None:
+            kept = counts(weights)
+            rows, weights = rows[kept], weights[kept]
+            context = None if context is None else context[kept]
         random = check_random_state(self.random_state)
         config = self._configure(int(random.randint(2**31 - 1)))
         order = random.permutation(len(rows))
@@ -83,10 +91,11 @@ class _FlowEstimator(BaseEstimator):
         encoder = build_encoder(config, columns, dequantiser)
         used = _varying(context, train)
         names = [f"{givens}{i}" for i in np.flatnonzero(used)]
+        whole = Rows.of_arrays(rows, None if context is None else context[:, used], weights)
         random_places = np.random.default_rng((config.seed, DEQUANTISATION))
 
         def place(part: NDArray[np.intp]) -> Rows:
-            known = Rows.of_arrays(rows[part], None if context is None else context[part][:, used])
+            known = whole[torch.from_numpy(part)]
             return known.at(encoder.jitter(known.x, random_places))
 
         prepared = prepare(
@@ -161,14 +170,16 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         Columns seen in `fit`.
     """
 
-    def fit(self, X: ArrayLike, y: None = None) -> Self:
+    def fit(self, X: ArrayLike, y: None = None, sample_weight: ArrayLike | None = None) -> Self:
         """Learn the density of the rows of `X: (n, d)`; `y` is ignored.
 
-        Raises `ValueError` for options that cannot work and for columns without spread, and
-        `RunFailedError` if training diverges.
+        A row of weight 2 in `sample_weight: (n,)` counts as two rows, in the choice of weights too; rows of
+        weight 0 are left out. Raises `ValueError` for options that cannot work, for weights that are negative
+        or not finite and for columns without spread, and `RunFailedError` if training diverges.
         """
         self._check_fraction()
-        self._learn(validate_data(self, X, dtype=np.float64, ensure_min_samples=2))
+        rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        self._learn(rows, weights=_weights(sample_weight, rows))
         return self
 
     def score_samples(self, X: ArrayLike) -> Floats:
@@ -182,9 +193,10 @@ class FlowDensity(DensityMixin, _FlowEstimator):
         """
         return self._log_prob_with_errors(self._rows(X))
 
-    def score(self, X: ArrayLike, y: None = None) -> float:
-        """The mean log-likelihood of the rows of `X: (n, d)`, nats a row; higher is better."""
-        return float(self.score_samples(X).mean())
+    def score(self, X: ArrayLike, y: None = None, sample_weight: ArrayLike | None = None) -> float:
+        """The mean log-likelihood of the rows of `X: (n, d)`, by weights, nats a row; higher is better."""
+        log_prob = self.score_samples(X)
+        return mean_of(log_prob, _weights(sample_weight, log_prob, least=1))
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Floats:
         """Draw rows `(n_samples, d)` in the units of the fitted rows; raises `ValueError` for none."""
@@ -266,18 +278,19 @@ class FlowRegressor(MultiOutputMixin, RegressorMixin, _FlowEstimator):
         )
         self.draws = draws
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Learn the density of `y: (n,)` or `(n, k)` given the rows of `X: (n, d)`.
 
-        Raises `ValueError` for options that cannot work, for a column of `y` without spread and for an `X`
-        of which no column varies, and `RunFailedError` if training diverges.
+        `sample_weight: (n,)` is as in `FlowDensity.fit`; `score` takes one too. Raises `ValueError` for
+        options that cannot work, for a column of `y` without spread and for an `X` of which no column varies,
+        and `RunFailedError` if training diverges.
         """
         self._check_fraction()
         x, targets = validate_data(
             self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2
         )
         targets = np.asarray(targets, np.float64)
-        self.used_ = self._learn(targets.reshape(len(x), -1), x)
+        self.used_ = self._learn(targets.reshape(len(x), -1), x, _weights(sample_weight, x))
         self.target_shape_ = targets.shape[1:]
         return self
 
@@ -366,6 +379,18 @@ def _varying(context: Floats | None, train: NDArray[np.intp]) -> NDArray[np.bool
         constant = ", ".join(map(str, np.flatnonzero(~varies)))
         warnings.warn(f"left out of `X`, since they have one value: columns {constant}", stacklevel=4)
     return varies
+
+
+def _weights(sample_weight: ArrayLike | None, rows: Floats, least: int = 2) -> Floats | None:
+    """The weights `(n,)` of n `rows`; None if all count alike. Raises `ValueError` for what are none."""
+    if sample_weight is None:
+        return None
+    weights: Floats = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+    if (counted := counts(weights).sum()) < least:
+        raise ConfigurationError(
+            f"`sample_weight` is above 0 for {counted} rows; at least {least} must count"
+        )
+    return weights
 
 
 def _generator(count: object, name: str, random_state: RandomState) -> torch.Generator:
