@@ -178,10 +178,8 @@ def _choose_widths(
     judges = torch.arange(min(JUDGES, len(x)))
     pairs = _exponents(rows[judges], rows)
     pairs[judges, judges] = -torch.inf
-    # Of each judge, the shares of the other rows' kernels, and its own share among the judges.
-    others = log_weights.repeat(len(judges), 1)
-    others[judges, judges] = -torch.inf
-    shares = others.log_softmax(1)
+    # The logarithm of what all rows but the judge weigh, (m,), and the judges' shares among themselves.
+    others = torch.where(pairs.isneginf(), -torch.inf, log_weights).logsumexp(1)
     counts = log_weights[judges].softmax(0)
     volume = shape.diagonal().log().sum().item() + x.shape[1] / 2 * math.log(2 * math.pi)
     bounds = math.log(3e-3), math.log(3.0)
@@ -194,7 +192,7 @@ def _choose_widths(
 
     if context is None:
         result = minimize_scalar(
-            lambda log_width: loss(log_width, (own(log_width) + shares).logsumexp(1)),
+            lambda log_width: loss(log_width, (own(log_width) + log_weights).logsumexp(1) - others),
             bounds=bounds,
             method="bounded",
         )
