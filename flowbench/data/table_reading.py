@@ -24,8 +24,8 @@ from flowbench.data.level_reading import (
 )
 from flowbench.data.raw_table import RawTable
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
-from flowbench.data.split_column import part_numbers
 from flowbench.data.row_weights import counts, weights_of
+from flowbench.data.split_column import part_numbers
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError, unknown_name
 
 Floats = NDArray[np.float64]

@@ -60,8 +60,8 @@ class Givens(GrowingBuffers):
     def fit(self, contexts: Tensor, tell: Tell = silent, weights: Tensor | None = None) -> Tensor:
         """Fit the encoding to the train rows' `contexts: (n, c)`, data units, which are in random order.
 
-        The first of them are kept. A row of weight 2 in `weights: (n,)` counts as two. Returns all as a flow takes them, `(n, width)`. Raises as
-        `TableEncoder.fit` does.
+        The first of them are kept. A row of weight 2 in `weights: (n,)` counts as two. Returns all as a flow
+        takes them, `(n, width)`. Raises as `TableEncoder.fit` does.
         """
         self.register_buffer("contexts", contexts[:KEPT].to(self.contexts, copy=True))
         self.one_hot.fit(contexts[:, self._levelled])

@@ -180,16 +180,14 @@ class ProbabilityMass(GrowingBuffers):
             code = code * (self.levels.sizes[parent] + 1) + places[:, parent]
         return code
 
-    def _count(
-        self, places: Integers, counted: Floats, column: int, depth: int
-    ) -> tuple[Integers, Floats]:
+    def _count(self, places: Integers, counted: Floats, column: int, depth: int) -> tuple[Integers, Floats]:
         """Entries `(k, 4)` and counts `(k,)` of the train rows at `places: (n, m)`, by code, then level.
 
         Each row counts as much as `counted: (n,)` says.
         """
         code = self._code(places, self.parents[column, :depth].tolist())
         pairs, which = np.unique(np.stack([code, places[:, column]], 1), axis=0, return_inverse=True)
-        counts = np.bincount(which.reshape(-1), counted, len(pairs))
+        counts: Floats = np.bincount(which.reshape(-1), counted, len(pairs)).astype(np.float64)
         entries = np.empty((len(pairs), 4), dtype=np.int64)
         entries[:, 0], entries[:, 1], entries[:, 2:] = column, depth, pairs
         return entries, counts

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from flowbench.report.grouping import Section
 from flowbench.report.numbers import DASH, fixed, probability, with_error
-from flowbench.statistics.paired import estimate_mean
+from flowbench.statistics.paired import Estimate, estimate_mean
 from flowbench.store.text_table import TextTable
 
 Floats = NDArray[np.float64]
@@ -26,7 +26,10 @@ def part_table(section: Section) -> TextTable | None:
         # All runs have scored the same rows, and their masses are of the same train rows.
         mass = np.mean([-mass for mass in masses if mass is not None], axis=0)
         density = np.mean([-run.results.scored.log_density for run in model.runs], axis=0)
-        rows.append((model.label, with_error(estimate_mean(mass)), with_error(estimate_mean(density))))
+        # Equal for all runs of a section.
+        weights = model.runs[0].results.scored.weight
+        parts = (estimate_mean(each, weights) for each in (mass, density))
+        rows.append((model.label, *map(with_error, parts)))
     if not rows:
         return None
     names, numbers = ", ".join(section.categorical), ", ".join(section.columns)
@@ -45,14 +48,18 @@ def level_table(section: Section) -> TextTable | None:
     drawn, context = run.results.samples.context, section.context
     if not section.categorical or drawn is None or context is None:
         return None
-    rows, left_out = [], 0
+    rows, left_out, weights = [], 0, run.results.scored.weight
+    tested = run.results.scored.context
+    if tested is None:
+        return None
     for name in section.categorical:
         place = section.given.index(name)
         named = section.levels.get(name, {})
         values = sorted(named, key=lambda value: (-np.sum(context[:, place] == value), value))
         left_out += max(len(values) - MOST_LEVELS, 0)
         for value in values[:MOST_LEVELS]:
-            held, own = context[:, place] == value, drawn[:, place] == value
+            held = estimate_mean((tested[:, place] == value).astype(np.float64), weights)
+            own = estimate_mean((drawn[:, place] == value).astype(np.float64))
             rows.append((name, named[value], _share(held), _share(own), probability(_p_value(held, own))))
     header = ("column", "category", "test rows", "draws", "p")
     notes = [
@@ -65,18 +72,17 @@ def level_table(section: Section) -> TextTable | None:
     return TextTable("Categories in test rows and in draws", header, tuple(rows), numeric, tuple(notes))
 
 
-def _share(held: NDArray[np.bool_]) -> str:
-    share = float(held.mean()) if len(held) else math.nan
-    if not math.isfinite(share):
+def _share(share: Estimate) -> str:
+    if not math.isfinite(share.mean):
         return DASH
-    return f"{fixed(share, 3)} ± {fixed(math.sqrt(share * (1 - share) / len(held)), 3)}"
+    return f"{fixed(share.mean, 3)} ± {fixed(share.standard_error or 0.0, 3)}"
 
 
-def _p_value(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float | None:
+def _p_value(first: Estimate, second: Estimate) -> float | None:
     """The p-value of two shares as far apart; None where both are 0 or 1."""
-    n, m = len(first), len(second)
-    pooled = (first.sum() + second.sum()) / max(n + m, 1)
-    if not n or not m or pooled in (0, 1):
+    n, m = (each.effective_rows or each.rows for each in (first, second))
+    pooled = (n * first.mean + m * second.mean) / max(n + m, 1)
+    if not n or not m or not 0 < pooled < 1:
         return None
-    z = abs(first.mean() - second.mean()) / math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
-    return math.erfc(float(z) / math.sqrt(2))
+    z = abs(first.mean - second.mean) / math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
+    return math.erfc(z / math.sqrt(2))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowbench.errors import DataError
+from flowbench.report.labels import label_configurations
 from flowbench.report.level_names import categorical_of, level_names
 from flowbench.report.records import RunRecord
 from flowbench.report.table_cautions import Objection, find_objection, typed
@@ -26,10 +27,6 @@ from flowbench.statistics.paired import (
     spread,
 )
 from flowbench.store import Certificate, Results
-
-#: At most this many options are named to tell two configurations of one model apart.
-MAX_NAMED_OPTIONS = 2
-MAX_LABEL = 60
 
 Integers = NDArray[np.int64]
 
@@ -346,7 +343,7 @@ def _section(runs: Sequence[FittedRun]) -> Section:
     by_options: dict[tuple[str, str], list[FittedRun]] = defaultdict(list)
     for run in kept:
         by_options[run.configuration].append(run)
-    labels = _labels([group[0].record for group in by_options.values()])
+    labels = label_configurations([group[0].record for group in by_options.values()])
     models = [
         ModelGroup(label, tuple(sorted(group, key=_seed_order)))
         for label, group in zip(labels, by_options.values(), strict=True)
@@ -371,47 +368,3 @@ def _newest_per_seed(runs: Sequence[FittedRun]) -> list[FittedRun]:
 
 def _seed_order(run: FittedRun) -> tuple[int, str]:
     return (-1 if run.record.seed is None else run.record.seed, run.record.name)
-
-
-def _labels(records: Sequence[RunRecord]) -> list[str]:
-    """A label for each configuration: the model's name, and the options in which its namesakes differ."""
-    labels = []
-    for record in records:
-        namesakes = [each.options for each in records if each.model == record.model]
-        keys = sorted({key for options in namesakes for key in options})
-        telling = [key for key in keys if _tells(key, namesakes)]
-        named = [_named(key, record.options) for key in telling if _applies(key, record.options)]
-        label = f"{record.model} ({', '.join(named[:MAX_NAMED_OPTIONS])})" if named else record.model
-        labels.append(label if len(label) <= MAX_LABEL else f"{record.model} ({record.name})")
-    return [
-        label if labels.count(label) == 1 else f"{record.model} ({record.name})"
-        for label, record in zip(labels, records, strict=True)
-    ]
-
-
-def _tells(key: str, namesakes: Sequence[Mapping[str, str]]) -> bool:
-    """Whether the option `key` belongs into the labels of these configurations of one model.
-
-    It does if two configurations that could have the option set it differently. An option of a part that a
-    configuration does not use, such as `solver.rtol` beside `solver.name = "rk4"`, could not be set there.
-    """
-    have = [options for options in namesakes if _is_part(key) or _applies(key, options)]
-    return len({options.get(key) for options in have}) > 1
-
-
-def _applies(key: str, options: Mapping[str, str]) -> bool:
-    """Whether the option `key` exists for a configuration with these `options`, set or left unset.
-
-    A configuration names each part that it uses, and lists all options of that part. So an option that is
-    missing beside the name of its part does not exist: `flow.layers` beside `flow.name = "cnf"`.
-    """
-    return key in options or not (_is_part(key) or f"{key.rpartition('.')[0]}.name" in options)
-
-
-def _named(key: str, options: Mapping[str, str]) -> str:
-    return options[key] if _is_part(key) else f"{key}={options.get(key, 'unset')}"
-
-
-def _is_part(key: str) -> bool:
-    """Whether an option is the name of a part, such as `transforms.0.name`."""
-    return key.endswith(".name")

@@ -202,9 +202,7 @@ def prepare(
         mixture = Mixture(model.flow.features, model.flow.context_features)
         if smoothed or model.background is not None:
             once = rows[:given_rows]
-            mixture.fit_within(
-                once.x, config.plan.seconds, tell, context=once.context, weights=once.weights
-            )
+            mixture.fit_within(once.x, config.plan.seconds, tell, context=once.context, weights=once.weights)
     if model.background is not None:
         model.background.mixture.become(mixture)
     smoother = SmoothedBootstrap(train_rows, mixture) if smoothed else None
