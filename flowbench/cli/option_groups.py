@@ -258,6 +258,8 @@ def refuse_for_series(options: FitOptions) -> None:
         "--given": options.given,
         "--dequantise": options.dequantise,
         "--support": options.support,
+        "--atoms": options.atoms,
+        "--categories": options.reading.categories,
         "--group": options.reading.group,
         "--split-column": options.reading.split_column,
         "--weights": options.reading.weights,

@@ -65,10 +65,13 @@ def read_series(
         raise ConfigurationError(
             f"`--columns` names `{both[0]}`, and so does `{aside[both[0]]}`; name columns of values alone"
         )
-    if reading.missing == "drop":
+    if reading.missing in ("drop", "model"):
         raise ConfigurationError(
-            "`--missing drop` is for tables of rows; in series a missing cell is left out by itself"
+            f"`--missing {reading.missing}` is for tables of rows; in series a missing cell is left out by "
+            "itself"
         )
+    if reading.categories:
+        raise ConfigurationError("`--categories` is for tables of rows; a series has numbers alone")
     if reading.weights:
         raise ConfigurationError(
             f"`--weights {reading.weights}` is for tables of rows; every series counts alike"
