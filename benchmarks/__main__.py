@@ -28,6 +28,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "regression": ("regression:run", {"seconds": 20.0}),
     "known": ("known_conditional:run", {"seconds": 120.0}),
     "memory": ("memory:run", {}),
+    "streaming": ("streaming:run", {}),
     "roofline": ("roofline:run", {}),
     "gpu": ("gpu:run", {}),
 }

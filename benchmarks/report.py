@@ -29,6 +29,7 @@ CAPTIONS = {
     "series-gradient": "How many times as much CPU time another library takes for a latent ODE's gradient.",
     "scoring": "How many times as much CPU time another library takes for the same accuracy.",
     "memory": "Peak memory of a process.",
+    "streaming": "Peak memory of a command on a long table, whole and taken up after a kill.",
     "roofline": "Share of the processor's own rate of matrix products.",
     "gpu": "A CUDA device beside one core.",
 }

@@ -12,11 +12,15 @@ from flowbench.cli.progress_line import ProgressLine
 from flowbench.cli.remarks import MOST_NAMED, say_dequantised
 from flowbench.cli.series_commands import draw_series, score_series
 from flowbench.cli.standard_input import lent_stdin
-from flowbench.cli.written import refuse_two_answers, save_table
+from flowbench.cli.written import refuse_two_answers, written_file
 from flowbench.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from flowbench.workflows.scoring import ScoredTable
+    from flowbench.workflows.long_scoring import ScoreSums
+
+
+def _silent(text: str) -> None:
+    """Leave unsaid that parts are kept: those of a table on standard output are not."""
 
 
 def _say_above(flagged: int, rows: int) -> None:
@@ -24,19 +28,19 @@ def _say_above(flagged: int, rows: int) -> None:
         terminal.say(f"{flagged:,} of {rows:,} rows may be off by more than the largest error asked for")
 
 
-def _say_flagged(scored: "ScoredTable") -> None:
+def _say_flagged(sums: "ScoreSums") -> None:
     """Say how many rows have no log-likelihood and why, and how many others have a flag."""
     from flowbench.evaluation.flags import ABOVE
 
-    rows = len(scored.row)
-    if lost := scored.counts(scored=False):
-        kinds = [f"{kind} ({count:,})" for kind, count in lost.items()]
+    rows = sums.rows
+    if lost := sums.lost.most_common():
+        kinds = [f"{kind} ({count:,})" for kind, count in lost]
         more = f" and {len(kinds) - MOST_NAMED} more" if len(kinds) > MOST_NAMED else ""
         terminal.say(
-            f"{sum(lost.values()):,} of {rows:,} rows have no log-likelihood: "
+            f"{sums.lost.total():,} of {rows:,} rows have no log-likelihood: "
             f"{', '.join(kinds[:MOST_NAMED])}{more}; the column `flagged` says which"
         )
-    for kind, count in scored.counts(scored=True).items():
+    for kind, count in sums.marked.most_common():
         terminal.say(f"{count:,} of {rows:,} rows{'' if kind == ABOVE else ':'} {kind}")
 
 
@@ -73,24 +77,25 @@ def sample(
         )
     told = parse_given(given)
     path = outputs.check_output(output or opened.path / "samples.h5", opened, home=Home(home))
-    with ProgressLine(f"sampling {opened.name}") as line:
-        drawn = sampling.sample(
+    with written_file(path) as file, ProgressLine(f"sampling {opened.name}") as line:
+        sums, dequantised = sampling.sample_to(
+            file,
             opened,
             n,
             given=told,
             seed=seed,
             settings=settings or (),
             home=Home(home),
-            on_rows=line.count,
+            on_rows=line.pace,
+            tell=_silent if path == outputs.STDOUT else line.warn,
         )
-    save_table(drawn, path, opened)
-    _say_above(drawn.above, len(drawn.x))
-    say_dequantised(drawn.dequantised)
+    _say_above(sums.above, sums.rows)
+    say_dequantised(dequantised)
     answer = {
         "file": str(path),
-        "rows": len(drawn.x),
-        "dequantised": drawn.dequantised,
-        "mean_log_prob": float(drawn.log_prob.mean()),
+        "rows": sums.rows,
+        "dequantised": dequantised,
+        "mean_log_prob": sums.total / sums.rows,
     }
     if path != outputs.STDOUT:
         terminal.print_answer(answer, str(path), json)
@@ -114,10 +119,11 @@ def score(
     Writes `row`, counted from 0, `log_prob` (nats, data units), `log_prob_error`, how far that may be off,
     and `flagged`, what is wrong with a row, by default to scores.h5 in the run's folder; prints the file's
     path. A row with a cell that is missing, infinite or no number, or whose solve fails, has no
-    log-likelihood, and the others are scored; where none can be, the exit code is 1.
+    log-likelihood, and the others are scored; where none can be, the exit code is 1. Long tables are scored
+    in parts; the same command goes on after a kill.
     """
+    from flowbench.workflows import long_scoring
     from flowbench.workflows import output as outputs
-    from flowbench.workflows import scoring
     from flowbench.workflows.home import Home
 
     given = [*(settings or ()), *([] if max_error is None else [f"evaluation.max_error={max_error}"])]
@@ -131,51 +137,56 @@ def score(
         return 0
     path = outputs.check_output(output or opened.path / "scores.h5", opened, table, home=Home(home))
     name = "standard input" if table == "-" else Path(table).name
-    with lent_stdin(table) as lent, ProgressLine(f"scoring {name}") as line:
-        scored = scoring.score(
+    with (
+        lent_stdin(table) as lent,
+        written_file(path) as file,
+        ProgressLine(f"scoring {name}") as line,
+    ):
+        written = long_scoring.score_to(
+            file,
             opened,
             lent,
             settings=given,
             reading=reading.given(),
             strict=strict,
             home=Home(home),
-            on_rows=line.count,
+            on_rows=line.pace,
+            tell=_silent if path == outputs.STDOUT else line.warn,
         )
-    for note in scored.notes:
+    sums = written.sums
+    for note in written.notes:
         terminal.say(f"{name}: {note}")
-    save_table(scored, path, opened)
-    if scored.incomplete:
+    if sums.incomplete:
         terminal.say(
-            f"{scored.incomplete:,} of {len(scored.row):,} rows have missing cells; their log-likelihood is "
-            "that of the cells that are there, by a mean over completions of the others"
+            f"{sums.incomplete:,} of {sums.rows:,} rows have missing cells; their log-likelihood is that of the "
+            "cells that are there, by a mean over completions of the others"
         )
-    _say_flagged(scored)
-    say_dequantised(scored.dequantised)
-    for column, count in scored.out_of_place.items():
+    _say_flagged(sums)
+    say_dequantised(written.dequantised)
+    for column, count in sums.out_of_place.items():
         terminal.say(
-            f"{count:,} of {len(scored.row):,} values of {column} lie between those that the model was "
+            f"{count:,} of {sums.rows:,} values of {column} lie between those that the model was "
             "fitted on; they are scored as the cells that they fall in"
         )
     if weights := opened.config.get("data", {}).get("weights"):
         terminal.say(f"every row counts alike here; `{weights}`, which weights the run's rows, is not read")
-    told = scored.log_prob[scored.scored]
     answer = {
         "file": str(path),
-        "rows": len(scored.row),
-        "dequantised": scored.dequantised,
-        "out_of_place": dict(scored.out_of_place),
-        "rows_scored": len(told),
-        "mean_log_prob": float(told.mean()) if len(told) else None,
-        "log_prob_error_largest": float(scored.log_prob_error[scored.scored].max()) if len(told) else None,
-        "rows_above_max_error": scored.above,
-        "rows_flagged": int((scored.flagged != "").sum()),
-        "reasons": scored.counts(),
+        "rows": sums.rows,
+        "dequantised": written.dequantised,
+        "out_of_place": dict(sums.out_of_place),
+        "rows_scored": sums.scored,
+        "mean_log_prob": sums.mean,
+        "log_prob_error_largest": sums.largest_error,
+        "rows_above_max_error": sums.above,
+        "rows_flagged": sums.lost.total() + sums.marked.total(),
+        "reasons": dict((sums.lost + sums.marked).most_common()),
     }
     if path != outputs.STDOUT:
         terminal.print_answer(answer, str(path), json)
-    if not len(told):
+    if not sums.scored:
         terminal.say(f"error: no row of {name} could be scored; `flagged` in {path} says why")
-    return 0 if len(told) else 1
+    return 0 if sums.scored else 1
 
 
 def evaluate(

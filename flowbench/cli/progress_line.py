@@ -28,8 +28,8 @@ class ProgressLine:
         self._task: Any = None
         self._last = -math.inf
         self._begun = time.monotonic()
-        #: When a download began here, and with how many bytes.
-        self._transfer: tuple[float, int] | None = None
+        #: When counting began, and how many bytes or rows were there then.
+        self._counted: tuple[float, int] | None = None
 
     def __enter__(self) -> "ProgressLine":
         if self._bar:
@@ -61,16 +61,27 @@ class ProgressLine:
         if done < total:
             self._show(done / total, f"{done:,} of {total:,} {noun}")
 
+    def pace(self, done: int, total: int) -> None:
+        """Show how many rows are done, how many a second, and how long the others take at that."""
+        speed = self._speed(done)
+        left = f", {speed:,.0f} rows/s, {(total - done) / speed:,.0f} s left" if speed else ""
+        if done < total:
+            self._show(done / total, f"{done:,} of {total:,} rows{left}")
+
     def transfer(self, done: int, total: int | None) -> None:
         """Show how many bytes of a download are there, and how long the rest takes at the speed so far."""
-        now = time.monotonic()
-        begun = self._transfer = self._transfer or (now, done)
-        speed = (done - begun[1]) / max(now - begun[0], 1e-9)
+        speed = self._speed(done)
         text = f"{done / 1e6:,.1f} MB"
         if total is not None:
             left = f", {(total - done) / speed:,.0f} s left" if speed else ""
             text = f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB{left}"
         self._show(done / total if total else 0.0, text)
+
+    def _speed(self, done: int) -> float:
+        """How many bytes or rows a second have come since counting began, now that `done` are there."""
+        now = time.monotonic()
+        begun = self._counted = self._counted or (now, done)
+        return (done - begun[1]) / max(now - begun[0], 1e-9)
 
     def stage(self, name: str) -> None:
         """Show what is being done after training."""

@@ -1,6 +1,8 @@
 """Writing the table that a command makes: to its path, or to standard output."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,12 +33,19 @@ def refuse_two_answers(output: Path | None, json: bool) -> None:
 
 def save_table(table: Writable, path: Path, run: "Run") -> None:
     """Write a table to its path, or as CSV to standard output."""
+    with written_file(path) as file:
+        table.save(file, run)
+
+
+@contextmanager
+def written_file(path: Path) -> Iterator[Path]:
+    """Yield the path to write a table to; for standard output that of a CSV file, which is then printed."""
     from flowbench.workflows.output import STDOUT
 
     if path != STDOUT:
-        table.save(path, run)
+        yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "table.csv"
-        table.save(file, run)
+        yield file
         terminal.print_file(file)

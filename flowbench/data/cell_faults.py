@@ -4,7 +4,7 @@ import csv
 import io
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,19 +18,22 @@ _MOST_NAMES_LISTED = 10
 _LONGEST_CELL_SHOWN = 40
 
 
-def check_cells(cells: Mapping[str, Cells], *, may_be_missing: bool, may_leave_out: bool) -> None:
+def check_cells(
+    cells: Mapping[str, Cells], *, may_be_missing: bool, may_leave_out: bool, first: int | None = None
+) -> None:
     """Raise `DataError`, which names the first of them, if cells of these columns are no finite numbers.
 
     Missing cells may stand if they `may_be_missing`. `may_leave_out` says whether the error may advise to
-    leave columns out.
+    leave columns out. The cells of a part of a table begin with row number `first`, from 0; the error then
+    does not count them.
     """
     faults = {
-        name: fault
+        name: replace(fault, row=fault.row + (first or 0) * (fault.row > 0))
         for name, each in cells.items()
         if (fault := _fault(each, may_be_missing, may_leave_out)) is not None
     }
     if faults:
-        n = len(next(iter(cells.values())).numbers)
+        n = len(next(iter(cells.values())).numbers) if first is None else None
         hint = leave_out_hint(list(cells), faults) if may_leave_out else ""
         raise DataError("; ".join([*_describe_faults(faults, n), *([f"or {hint}"] if hint else [])]))
 
@@ -109,10 +112,10 @@ def shown(cell: object) -> str:
     return text if len(text) <= _LONGEST_CELL_SHOWN else f"{text[:_LONGEST_CELL_SHOWN]}..."
 
 
-def _describe_faults(faults: Mapping[str, _Fault], n: int) -> list[str]:
+def _describe_faults(faults: Mapping[str, _Fault], n: int | None) -> list[str]:
     (name, fault), *others = faults.items()
     where = f", row {fault.row}" if fault.row else ""
-    more = f" ({fault.count:,} of {n:,} cells)" if fault.count > 1 else ""
+    more = f" ({fault.count:,} of {n:,} cells)" if n is not None and fault.count > 1 else ""
     parts = [f"column `{name}`{where}: {fault.complaint}{more}"]
     if others:
         each = [f"`{other}`" + (f" (row {fault.row})" if fault.row else "") for other, fault in others]

@@ -59,7 +59,7 @@ def read_csv(file: TableFile, reading: ReadOptions, wanted: Sequence[str] | None
     Windows-1252. Blank lines are skipped and not counted. Raises `DataError`, `ValueError` or `OSError` for a
     file that cannot be read.
     """
-    head, whole = _read_head(file)
+    head, whole = read_head(file)
     usual = "\t" if file.ending in (".tsv", ".tab") else ","
     encoding, mark = find_encoding(head, reading.encoding)
     try:
@@ -91,7 +91,7 @@ def is_own_text(file: TableFile) -> bool:
     return set(re.split(r"[,\t]", first)) >= _OWN
 
 
-def _read_head(file: TableFile) -> tuple[bytes, bool]:
+def read_head(file: TableFile) -> tuple[bytes, bool]:
     """The first bytes, with at least two lines in them, and whether they are the whole file."""
     size = _HEAD
     with file.open() as stream:
@@ -103,7 +103,7 @@ def _read_head(file: TableFile) -> tuple[bytes, bool]:
 
 
 def _read(file: TableFile, dialect: Dialect, reading: ReadOptions, wanted: Sequence[str] | None) -> RawTable:
-    contents = _look_through(file, dialect)
+    contents = look_through(file, dialect)
     names, places = dialect.names, numbered(len(dialect.names))
     included = None
     if wanted is not None and not contents.quotes and set(wanted) <= set(names):
@@ -165,18 +165,19 @@ def _has_decimal_commas(table: "pa.Table", dialect: Dialect, contents: _Contents
     return any(map(has_decimal_commas, texts))
 
 
-def _look_through(file: TableFile, dialect: Dialect) -> _Contents:
-    """Read every byte once; raises `DataError` if there are too many."""
+def look_through(file: TableFile, dialect: Dialect, *, bounded: bool = True) -> _Contents:
+    """Read every byte once; raises `DataError` if there are too many and they are `bounded`."""
     quote = dialect.quote.encode()
     total = quotes = empty = 0
     hexadecimal = dialect.encoding.startswith(("utf-16", "utf-32"))
-    if not file.is_packed:
+    if bounded and not file.is_packed:
         check_size(file.path.stat().st_size)
     with file.open() as stream:
         last = b""
         while block := stream.read(_BLOCK):
             total += len(block)
-            check_size(total)
+            if bounded:
+                check_size(total)
             quotes += block.count(quote)
             hexadecimal = (
                 hexadecimal or b"0x" in block or b"0X" in block or (last == b"0" and block[:1] in b"xX")
@@ -260,7 +261,7 @@ def _parse(
     if included is not None:
         conversion.include_columns = included
     with file.open() as stream:
-        _skip(stream, dialect.start)
+        skip_bytes(stream, dialect.start)
         source: BinaryIO = stream
         # Arrow checks the encoding under any name but "utf8".
         options.encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
@@ -280,7 +281,8 @@ def _parse(
         )
 
 
-def _skip(stream: BinaryIO, n_bytes: int) -> None:
+def skip_bytes(stream: BinaryIO, n_bytes: int) -> None:
+    """Read so many bytes, and forget them."""
     left = n_bytes
     while left and (block := stream.read(min(left, _BLOCK))):
         left -= len(block)
@@ -342,7 +344,7 @@ def _check_is_closed(file: TableFile, dialect: Dialect) -> None:
     """Raise `DataError` if the text ends inside quotes."""
     above = _lines_before(file, dialect)
     with file.open() as stream:
-        _skip(stream, dialect.start)
+        skip_bytes(stream, dialect.start)
         with io.TextIOWrapper(stream, dialect.encoding, newline="") as text:
             check_closed(text, above, dialect.separator, dialect.quote)
 
@@ -350,7 +352,7 @@ def _check_is_closed(file: TableFile, dialect: Dialect) -> None:
 def _check_is_short(file: TableFile, dialect: Dialect, row: int) -> None:
     """Raise `DataError` if row number `row` runs over many lines."""
     with file.open() as stream:
-        _skip(stream, dialect.start)
+        skip_bytes(stream, dialect.start)
         with io.TextIOWrapper(stream, dialect.encoding, newline="") as text:
             reader = csv.reader(text, delimiter=dialect.separator, quotechar=dialect.quote)
             before, number = 0, 0

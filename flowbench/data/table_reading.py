@@ -1,7 +1,7 @@
 """Reads a table of finite numbers from a file, and checks every cell."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -137,7 +137,7 @@ def read_columns(
         cells = {}
         for index in listed or wanted_indices:
             known = expected.get(names[index])
-            cells[names[index]] = _as_expected(raw.cells(index, known), known, raw.has_signs)
+            cells[names[index]] = as_expected(raw.cells(index, known), known, raw.has_signs)
         notes, left_out = list(raw.notes), dict[str, tuple[Cells, str]]()
         if columns is None:
             unnamed = [name for name, own in zip(names, raw.names, strict=True) if not own]
@@ -165,7 +165,7 @@ def read_columns(
                     left_out[name] = (there, why)
             cells = kept
         notes += [note for name, note in named.items() if columns is None and name in cells]
-        notes += _notes_on_cells(cells)
+        notes += notes_on_cells((name, *note) for name, each in cells.items() for note in each.notes)
         if types is None and reading.missing_values:
             held = frozenset().union(*(each.markers for each in cells.values()))
             notes += [
@@ -177,7 +177,7 @@ def read_columns(
         return Columns(cells, tuple(notes), others, left_out)
 
 
-def _as_expected(cells: Cells, expected: ColumnType | None, has_signs: bool) -> Cells:
+def as_expected(cells: Cells, expected: ColumnType | None, has_signs: bool) -> Cells:
     """`cells`, with a fault or a note if they are not of the type that was `expected`."""
     if expected is None or cells.fault is not None:
         return cells
@@ -200,12 +200,11 @@ def _as_expected(cells: Cells, expected: ColumnType | None, has_signs: bool) -> 
     return cells
 
 
-def _notes_on_cells(columns: Mapping[str, Cells]) -> list[str]:
-    """The notes on cells, each once for all columns that it is true of."""
+def notes_on_cells(notes: Iterable[tuple[str, str, str]]) -> list[str]:
+    """The `notes` on cells, column and note and example of each, once for all columns of one note."""
     found: dict[str, list[tuple[str, str]]] = {}
-    for name, cells in columns.items():
-        for what, example in cells.notes:
-            found.setdefault(what, []).append((name, example))
+    for name, what, example in notes:
+        found.setdefault(what, []).append((name, example))
     return [
         f"{what}, such as `{shown(each[0][1])}`: {listed([f'`{name}`' for name, _ in each])}"
         for what, each in found.items()
@@ -239,32 +238,46 @@ def read_rows(
     columns: Sequence[str],
     reading: ReadOptions = AUTOMATIC,
     types: Mapping[str, ColumnType] | None = None,
+    *,
+    strict: bool = False,
 ) -> tuple[Floats, dict[int, UnfitCell], tuple[str, ...]]:
     """The rows `(n, d)` of a table file, data units, its unfit rows, and notes.
 
     A cell is NaN if it is missing or not a number. An unfit row is given by its index, from 0, with its first
     unfit cell in the order of the columns. A missing cell is none if such cells are modelled, and others of
-    the row are there. Raises as `read_table` does, except for cells.
+    the row are there. Raises as `read_table` does; for cells it does so if `strict`.
     """
     file = path if isinstance(path, TableFile) else TableFile.of(path)
     found = read_columns(file, columns, reading, types)
-    rows = np.empty((len(next(iter(found.cells.values())).numbers), len(found.cells)))
+    with reading_errors(file):
+        if strict:
+            check_cells(found.cells, may_be_missing=reading.missing == "model", may_leave_out=False)
+        return *rows_of_cells(found.cells, gaps=reading.missing == "model"), found.notes
+
+
+def rows_of_cells(columns: Mapping[str, Cells], *, gaps: bool) -> tuple[Floats, dict[int, UnfitCell]]:
+    """The rows `(n, d)` in the cells of `columns`, and the unfit rows, as `read_rows` gives them.
+
+    With `gaps`, missing cells are modelled.
+    Raises `DataError` for a column that cannot be read without a guess.
+    """
+    rows = np.empty((len(next(iter(columns.values())).numbers), len(columns)))
     unfit = dict[int, UnfitCell]()
-    for number, (name, cells) in enumerate(found.cells.items()):
+    for number, (name, cells) in enumerate(columns.items()):
         if cells.fault is not None:
-            raise DataError(f"{file}: column `{name}`: {cells.fault}")
+            raise DataError(f"column `{name}`: {cells.fault}")
         rows[:, number] = cells.numbers
         foreign = cells.is_foreign
         unfit_cells = ~np.isfinite(cells.numbers)
-        if reading.missing == "model":
+        if gaps:
             unfit_cells &= ~cells.is_missing
         for row in np.flatnonzero(unfit_cells).tolist():
             text = shown(cells.text(row)) if foreign[row] else None
             unfit.setdefault(row, UnfitCell(name, bool(np.isinf(cells.numbers[row])), text))
-    if reading.missing == "model":
+    if gaps:
         for row in np.flatnonzero(np.isnan(rows).all(1)).tolist():
-            unfit.setdefault(row, UnfitCell(next(iter(found.cells))))
-    return rows, unfit, found.notes
+            unfit.setdefault(row, UnfitCell(next(iter(columns))))
+    return rows, unfit
 
 
 def select_columns(names: Sequence[str], wanted: Sequence[str] | None, where: str) -> list[int]:

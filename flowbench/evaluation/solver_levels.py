@@ -32,7 +32,8 @@ class SolverLevels:
     Models are copied once for each level and dtype. `on_rows` hears of the rows that `solve` has scored.
 
     If `strict`, the first solve that fails raises. If not, `solve` finds every row that fails before it
-    raises, `attempt` gives these rows NaN, and draws of the model that fail are left out.
+    raises, `attempt` gives these rows NaN, and draws of the model that fail are left out. `first` is the
+    number of the first of the rows that are scored, from 0, by which errors name rows.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class SolverLevels:
         self.options = options
         self.on_rows = on_rows
         self.strict = strict
+        self.first = 0
         self._models: dict[tuple[int, torch.dtype], DensityModel] = {}
 
     def dtype_at(self, level: int) -> torch.dtype:
@@ -101,7 +103,7 @@ class SolverLevels:
                 parts.append(solve(batch))
             except IntegrationError as error:
                 if self.strict:
-                    raise _naming_rows(error, start, len(batch)) from error
+                    raise _naming_rows(error, start, len(batch), self.first) from error
                 causes = failing_rows(solve, batch, error)
                 failed |= {start + place: cause for place, cause in causes.items()}
             self.on_rows(start + len(batch), len(rows))
@@ -166,11 +168,14 @@ def _score_with_seed(model: DensityModel, seed: int, rows: Rows) -> Scores:
     return model.score_places(rows.x, torch.Generator().manual_seed(seed), context=rows.context)
 
 
-def _naming_rows(error: IntegrationError, start: int, n: int) -> IntegrationError:
-    """The same error, with the places of its rows among all that are scored, and what to do about it."""
+def _naming_rows(error: IntegrationError, start: int, n: int, first: int) -> IntegrationError:
+    """The same error, with the places of its rows among all that are scored, and what to do about it.
+
+    The text counts from row number `first` of all, which may be scored in several calls.
+    """
     return IntegrationError(
-        f"rows {start + 1} to {start + n} of those scored, as one batch: {error}; or look there for "
-        "values far outside the table that the run was fitted on, and leave their rows out",
+        f"rows {first + start + 1} to {first + start + n} of those scored, as one batch: {error}; or look "
+        "there for values far outside the table that the run was fitted on, and leave their rows out",
         cause=error.cause,
         rows={start + place: cause for place, cause in error.rows.items()},
     )

@@ -2,6 +2,7 @@
 
 from flowbench.store.atomic import atomic_write, file_errors
 from flowbench.store.condition import Condition, condition_of
+from flowbench.store.long_table import write_long_table
 from flowbench.store.results import (
     Calibration,
     Certificate,
@@ -16,6 +17,7 @@ from flowbench.store.results import (
     Trajectory,
 )
 from flowbench.store.run import Run, check_run_name, is_run_folder, list_runs
+from flowbench.store.table_parts import HeldParts, Parts, StoredParts
 from flowbench.store.table_writing import check_table_path, table_format, write_csv, write_table
 
 __all__ = [
@@ -23,7 +25,9 @@ __all__ = [
     "Certificate",
     "Condition",
     "Grid",
+    "HeldParts",
     "Metric",
+    "Parts",
     "Results",
     "RowSplit",
     "Run",
@@ -31,6 +35,7 @@ __all__ = [
     "ScoredRows",
     "SlicePlanes",
     "Slices",
+    "StoredParts",
     "Trajectory",
     "atomic_write",
     "check_run_name",
@@ -41,5 +46,6 @@ __all__ = [
     "list_runs",
     "table_format",
     "write_csv",
+    "write_long_table",
     "write_table",
 ]

@@ -20,6 +20,7 @@ from flowbench.store.safe_hdf5 import UntrustedFile, open_untrusted
 
 SCHEMA_VERSION = 1
 MAX_CHUNK_BYTES = 1024**2
+_FILTERS = {"compression": "gzip", "shuffle": True, "fletcher32": True}
 #: The file format of HDF5 1.10, the first with checksums on all of its own structures.
 LIBRARY_VERSIONS = ("v110", "v110")
 
@@ -112,30 +113,45 @@ def write_array(
     else:
         filters: dict[str, Any] = {}
         if values.size > 0:
-            chunks = chunk_shape(values.shape, values.dtype.itemsize)
-            filters = {"chunks": chunks, "compression": "gzip", "shuffle": True, "fletcher32": True}
+            filters = {"chunks": chunk_shape(values.shape, values.dtype.itemsize), **_FILTERS}
         dataset = group.create_dataset(name, data=values, **filters)
+    _describe(dataset, dims, units)
+    return dataset
+
+
+def create_column(
+    group: h5py.Group, name: str, n: int, dtype: Any, dims: Mapping[str, h5py.Dataset | None], units: str
+) -> h5py.Dataset:
+    """A dataset `(n,)`, n >= 1, for values of a `dtype` to be written later, stored as `write_array` does."""
+    chunks = chunk_shape((n,), np.dtype(dtype).itemsize)
+    dataset = group.create_dataset(name, (n,), dtype, chunks=chunks, **_FILTERS)
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        write_attribute(dataset, "_Encoding", "utf-8")
+    _describe(dataset, dims, units)
+    return dataset
+
+
+def _describe(dataset: h5py.Dataset, dims: Mapping[str, h5py.Dataset | None], units: str) -> None:
     write_attribute(dataset, "units", units)
     for axis, (dim, scale) in enumerate(dims.items()):
         if scale is None:
             dataset.make_scale(dim)
         else:
             dataset.dims[axis].attach_scale(scale)
-    return dataset
 
 
 def write_texts(
     group: h5py.Group, name: str, texts: Sequence[str], dims: Mapping[str, h5py.Dataset | None], units: str
 ) -> h5py.Dataset:
     """Store `texts: (n,)`, as `write_array` does; raises `ConfigurationError` for what HDF5 cannot hold."""
-    dataset = write_array(group, name, _fixed_length(texts), dims, units)
+    dataset = write_array(group, name, fixed_length(texts), dims, units)
     write_attribute(dataset, "_Encoding", "utf-8")  # tells xarray to show text, not bytes
     return dataset
 
 
 def write_attribute(owner: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
     """Set the attribute `name` to `text`; raises `ConfigurationError` for text that HDF5 cannot hold."""
-    value = _fixed_length([text])
+    value = fixed_length([text])
     owner.attrs.create(name, value[0], dtype=value.dtype)
 
 
@@ -162,14 +178,17 @@ def _create_scalar(group: h5py.Group, name: str, value: NDArray[Any]) -> h5py.Da
 
 def write_names(file: h5py.File, dim: str, names: tuple[str, ...]) -> h5py.Dataset:
     """The scale of a dimension that is counted by names."""
-    dataset = file.create_dataset(dim, data=_fixed_length(names), fletcher32=True)
+    dataset = file.create_dataset(dim, data=fixed_length(names), fletcher32=True)
     write_attribute(dataset, "_Encoding", "utf-8")  # tells xarray to show text, not bytes
     dataset.make_scale(dim)
     return dataset
 
 
-def _fixed_length(texts: Sequence[str]) -> NDArray[Any]:
-    """`texts` as strings of fixed length: HDF5 keeps those of variable length where no checksum is."""
+def fixed_length(texts: Sequence[str], least: int = 1) -> NDArray[Any]:
+    """`texts` as strings of fixed length, `least` bytes or more.
+
+    HDF5 keeps strings of variable length where no checksum is.
+    """
     try:
         encoded = [text.encode() for text in texts]
     except UnicodeEncodeError as error:
@@ -178,7 +197,7 @@ def _fixed_length(texts: Sequence[str]) -> NDArray[Any]:
         ) from error
     if unfit := [text for text in texts if "\0" in text]:
         raise ConfigurationError(f"{unfit[0]!r} cannot be stored in HDF5: there is a zero byte in it")
-    length = max(1, *map(len, encoded)) if encoded else 1
+    length = max([least, *map(len, encoded)])
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
 
 

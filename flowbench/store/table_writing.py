@@ -5,6 +5,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -62,17 +63,22 @@ def write_table(
     """
     path = Path(path)
     check_table_path(path, columns)
-    _check_columns(columns)
-    units = dict.fromkeys(columns, "data units") | ({index: "1"} if index else {}) | dict(units)
+    check_columns(columns)
+    units = all_units(columns, units, index)
     _WRITERS[table_format(path)](path, _Table(columns, attributes, units, index, types or {}))
 
 
-def write_csv(stream: BinaryIO, columns: Columns, separator: str = ",") -> None:
+def all_units(columns: Iterable[str], units: Units, index: str | None = None) -> dict[str, str]:
+    """The unit of each column: that in `units`, 1 for the `index`, or data units."""
+    return dict.fromkeys(columns, "data units") | ({index: "1"} if index else {}) | dict(units)
+
+
+def write_csv(stream: BinaryIO, columns: Columns, separator: str = ",", *, header: bool = True) -> None:
     """Write equally long `columns: (n,)` of numbers or of `str` as CSV."""
     import pandas as pd
 
-    _check_columns(columns)
-    pd.DataFrame(dict(columns)).to_csv(stream, index=False, na_rep="nan", sep=separator)
+    check_columns(columns)
+    pd.DataFrame(dict(columns)).to_csv(stream, index=False, na_rep="nan", sep=separator, header=header)
 
 
 def check_table_path(path: Path, columns: Iterable[str] = ()) -> None:
@@ -97,18 +103,19 @@ def table_format(path: Path) -> str:
     raise ConfigurationError(f"cannot tell the format of {path}: it must end in {', '.join(FORMATS)}")
 
 
-def _check_columns(columns: Columns) -> None:
+def check_columns(columns: Columns) -> None:
+    """Raise `ConfigurationError` unless the columns are equally long, of numbers, times or text."""
     lengths = {name: np.shape(values) for name, values in columns.items()}
     if len(set(lengths.values())) != 1 or len(next(iter(lengths.values()))) != 1:
         raise ConfigurationError(f"the columns of a table must be equally long; the shapes are {lengths}")
     for name, values in columns.items():
-        if values.dtype.kind not in "bfiuM" and not _is_text(values):
+        if values.dtype.kind not in "bfiuM" and not is_text(values):
             raise ConfigurationError(
                 f"column `{name}` must hold numbers or text to be written, and is {values.dtype}"
             )
 
 
-def _is_text(values: NDArray[Any]) -> bool:
+def is_text(values: NDArray[Any]) -> bool:
     """Whether all `values` are text, of numpy's own type or Python's."""
     if values.dtype.kind == "O":
         return all(isinstance(each, str) for each in values)
@@ -117,72 +124,88 @@ def _is_text(values: NDArray[Any]) -> bool:
 
 def _write_hdf5(path: Path, table: _Table) -> None:
     columns, index = table.columns, table.index
-    name_of_rows = index or next(name for name in _names_of_rows() if name not in columns)
+    name_of_rows = index or next(name for name in names_of_rows() if name not in columns)
     rows = len(next(iter(columns.values())))
     image = io.BytesIO()
     with h5py.File(image, "w", libver=LIBRARY_VERSIONS, track_order=True) as file:
-        for name, value in table.attributes.items():
-            if isinstance(value, str):
-                write_attribute(file, name, value)
-            else:
-                file.attrs[name] = value
+        write_attributes(file, table.attributes)
         numbers = columns.get(name_of_rows, np.arange(rows, dtype=np.int64))
         scale = write_array(file, name_of_rows, numbers, {name_of_rows: None}, "1")
         for name, values in columns.items():
             if name != index:
                 dims = {name_of_rows: scale}
-                if _is_text(values):
+                if is_text(values):
                     write_texts(file, name, values.tolist(), dims, table.units[name])
                 else:
                     write_array(file, name, values, dims, table.units[name])
     write_image(path, image)
 
 
-def _names_of_rows() -> Iterator[str]:
+def write_attributes(file: h5py.File, attributes: Attributes) -> None:
+    """Set the attributes of an HDF5 file."""
+    for name, value in attributes.items():
+        if isinstance(value, str):
+            write_attribute(file, name, value)
+        else:
+            file.attrs[name] = value
+
+
+def names_of_rows() -> Iterator[str]:
+    """Names for the scale of the rows, of which the first that no column has is taken."""
     return (f"row{'_' * length}" for length in itertools.count())
 
 
 def _write_text(path: Path, table: _Table) -> None:
+    with text_file(path) as (file, separator):
+        write_csv(file, table.columns, separator)
+
+
+@contextmanager
+def text_file(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """A file of text to write to, packed if `path` says so, and its separator; at the end it is `path`."""
     separator = "\t" if ".tsv" in path.name.lower()[-7:] else ","
     with atomic_write(path) as partial, partial.open("wb") as file:
         if path.name.lower().endswith(".gz"):
             # Without a time stamp and a name inside, the same table gives the same bytes.
             with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
-                write_csv(cast(BinaryIO, compressed), table.columns, separator)
+                yield cast(BinaryIO, compressed), separator
         else:
-            write_csv(file, table.columns, separator)
+            yield file, separator
 
 
 def _write_parquet(path: Path, table: _Table) -> None:
     from pyarrow import parquet
 
     with atomic_write(path) as partial:
-        parquet.write_table(_to_arrow(table), partial)
+        parquet.write_table(to_arrow(table.columns, table.attributes, table.units, table.types), partial)
 
 
 def _write_arrow(path: Path, table: _Table) -> None:
     from pyarrow import feather
 
     with atomic_write(path) as partial:
-        feather.write_feather(_to_arrow(table), str(partial))
+        feather.write_feather(
+            to_arrow(table.columns, table.attributes, table.units, table.types), str(partial)
+        )
 
 
-def _to_arrow(table: _Table) -> "pa.Table":
+def to_arrow(columns: Columns, attributes: Attributes, units: Units, types: Types) -> "pa.Table":
+    """The columns as an Arrow table, each of its type in `types` if its values allow it."""
     import pyarrow as pa
 
-    arrays = [_array(values, table.types.get(name)) for name, values in table.columns.items()]
+    arrays = [_array(values, types.get(name)) for name, values in columns.items()]
     fields = [
-        pa.field(name, array.type, metadata={"units": table.units[name]})
-        for name, array in zip(table.columns, arrays, strict=True)
+        pa.field(name, array.type, metadata={"units": units[name]})
+        for name, array in zip(columns, arrays, strict=True)
     ]
-    return pa.table(arrays, schema=pa.schema(fields, metadata={"flowbench": to_json(table.attributes)}))
+    return pa.table(arrays, schema=pa.schema(fields, metadata={"flowbench": to_json(attributes)}))
 
 
 def _array(values: NDArray[Any], wanted: str | None) -> "pa.Array":
     """`values` as an Arrow array, of the type that is `wanted` if the values allow it."""
     import pyarrow as pa
 
-    array = pa.array(values, pa.string() if _is_text(values) else None)
+    array = pa.array(values, pa.string() if is_text(values) else None)
     kind = _type(wanted) if wanted else None
     # Numbers keep the type that they have: a draw may lie beyond the type of its column.
     if kind is None or not (pa.types.is_temporal(kind) or pa.types.is_decimal(kind)):

@@ -85,9 +85,10 @@ class Prepared:
     model_seconds: tuple[float, float]
 
 
-def random_stream(seed: int, purpose: int, device: str = "cpu") -> torch.Generator:
-    """The generator of one purpose of a run (`WEIGHTS`, `TRAINING`, `EVALUATION`)."""
-    state = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)
+def random_stream(seed: int, purpose: int, device: str = "cpu", *, part: int = 0) -> torch.Generator:
+    """The generator of one purpose of a run (`WEIGHTS`, `TRAINING`, `EVALUATION`) for a part of the work."""
+    entropy = [seed, purpose, part] if part else [seed, purpose]
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0]))
 
 

@@ -1,19 +1,21 @@
 """Scoring a table's rows with a fitted run."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flowbench.data import load_dataset, table_file
-from flowbench.data.table_reading import read_rows
-from flowbench.encoding.dequantiser import Dequantiser
+from flowbench.data import TableFile, load_dataset, table_file
+from flowbench.data.files import unchanged
+from flowbench.data.row_stream import RowChunk, RowStream, open_rows, whole_rows
+from flowbench.data.table_reading import notes_on_cells
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import DataError, UnknownColumnError
 from flowbench.evaluation.error_budget import ErrorBudget
@@ -25,6 +27,7 @@ from flowbench.models.givens import Givens
 from flowbench.models.rows import Rows
 from flowbench.registry import TOYS
 from flowbench.store import Run, write_table
+from flowbench.workflows import in_parts
 from flowbench.workflows.config import with_evaluation
 from flowbench.workflows.dataset_rows import load_rows
 from flowbench.workflows.home import Home
@@ -87,28 +90,41 @@ class ScoredTable:
         The likelihoods are `log_prob` and `log_prob_error`, and `log_mass` and `log_density` where there are
         categories.
         """
+        table = self.to_columns()
+        write_table(path, table, attributes(run, self.dequantised), score_units(table), index="row")
+
+    def to_columns(self) -> dict[str, NDArray[Any]]:
+        """The columns of the file that `save` writes."""
         likelihoods = likelihood_columns(self.log_prob, self.log_prob_error, self.log_mass)
-        table = {"row": self.row, **likelihoods, "flagged": self.flagged}
-        units = dict.fromkeys(likelihoods, "nats") | {"flagged": "1"}
-        write_table(path, table, attributes(run, self.dequantised), units, index="row")
+        return {"row": self.row, **likelihoods, "flagged": self.flagged}
+
+    @classmethod
+    def join(cls, parts: "Sequence[ScoredTable]", notes: tuple[str, ...] = ()) -> Self:
+        """The rows of one part or more, in their order, with other `notes`."""
+        first, counts = parts[0], Counter[str]()
+        for part in parts:
+            counts.update(part.out_of_place)
+        masses = [part.log_mass for part in parts if part.log_mass is not None]
+        return cls(
+            np.concatenate([part.row for part in parts]),
+            np.concatenate([part.log_prob for part in parts]),
+            np.concatenate([part.log_prob_error for part in parts]),
+            np.concatenate([part.flagged for part in parts]),
+            np.concatenate([part.kind for part in parts]),
+            sum(part.above for part in parts),
+            first.dequantised,
+            dict(counts),
+            notes,
+            np.concatenate(masses) if masses else None,
+            sum(part.incomplete for part in parts),
+        )
 
 
-@dataclass(frozen=True)
-class _RowsToScore:
-    """The numbers `row: (n,)` and values `x: (n, d + c)` of the rows that `score` is asked for, givens last.
-
-    There are no columns of states among the c.
-
-    `unfit` are, by their places among these, those with a cell that is no finite number.
-    """
-
-    row: NDArray[np.int64]
-    x: Floats
-    unfit: Mapping[int, Flag] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+def score_units(columns: Mapping[str, object]) -> dict[str, str]:
+    """The units of the columns of a table of scores."""
+    return dict.fromkeys(columns, "nats") | {"row": "1", "flagged": "1"}
 
 
-@torch.no_grad()
 def score(
     run: Run,
     table: str,
@@ -131,29 +147,112 @@ def score(
     has NaN for a log-likelihood, and `ScoredTable.flagged` says why; the other rows get what they would get
     without it. If it is to be `strict`, the first such row raises `DataError` for a cell and
     `IntegrationError` for a solve. Raises `DataError` if columns are missing or the table cannot be read.
+
+    Rows are scored in parts of `flowbench.workflows.in_parts.PART_ROWS`. Which rows are refined, by which the
+    errors of others are found, is chosen for each part.
     """
-    stored = StoredRun(run)
-    options = with_evaluation(stored.config, settings).evaluation
-    model = stored.model_on_device()
-    rows = _rows_to_score(stored, table, reading or {}, (home or Home()).datasets, strict)
-    dequantiser = model.encoder.dequantiser
-    fit = np.setdiff1d(np.arange(len(rows.x)), list(rows.unfit))
-    whole, features = torch.from_numpy(rows.x[fit]), len(stored.columns)
-    x = whole[:, :features]
-    context = torch.cat([whole[:, features:], model.encoder.atoms.states(x)], 1) if stored.given else None
-    with cpu_threads(stored.config.threads):
-        budget = ErrorBudget(model, options, on_rows, strict=strict)
-        found, log_mass = score_known(budget, Rows(x, context))
-    scored = _scored_table(rows, fit, found, dequantiser, dequantiser.out_of_place(x))
-    scored = replace(scored, incomplete=int(has_gaps(Rows(x, context)).sum()))
-    _tell_outside(scored, fit, x, model.encoder)
-    if log_mass is not None:
-        mass = np.full(len(rows.row), np.nan)
-        mass[fit] = log_mass.numpy()
-        scored = replace(scored, log_prob=scored.log_prob + mass, log_mass=mass)
-    if model.givens is not None and context is not None:
-        _tell_unknown_levels(scored, fit, context, model.givens)
-    return scored
+    scorer = Scorer(run, table, settings=settings, reading=reading, strict=strict, home=home, on_rows=on_rows)
+    parts = list(scorer.parts())
+    return ScoredTable.join(parts, scorer.notes)
+
+
+class Scorer:
+    """Scores the rows of a table part by part; its arguments are those of `score`.
+
+    `rows: int` is the number of rows, `file` the table's file, if there is one, and `heard` the notes on
+    cells so far: column, note and an example.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        table: str,
+        *,
+        settings: Sequence[str] = (),
+        reading: Mapping[str, Any] | None = None,
+        strict: bool = False,
+        home: Home | None = None,
+        on_rows: OnRows = lambda done, total: None,
+    ) -> None:
+        self.stored = StoredRun(run)
+        self.options = with_evaluation(self.stored.config, settings).evaluation
+        self.model = self.stored.model_on_device()
+        source = _rows_to_score(self.stored, table, reading or {}, (home or Home()).datasets, strict)
+        self._stream, self._numbers, self.file = source
+        self.rows = self._stream.n_rows
+        self.heard = dict[tuple[str, str], str]()
+        self._progress = in_parts.PartProgress(self.rows, on_rows)
+        self._budget = ErrorBudget(self.model, self.options, self._progress, strict=strict)
+
+    @property
+    def dequantised(self) -> tuple[str, ...]:
+        """The columns whose values stand for cells."""
+        return tuple(self.model.encoder.dequantiser.lattices)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was guessed when the table was read, each once."""
+        heard = ((column, what, example) for (column, what), example in self.heard.items())
+        return (*self._stream.notes, *notes_on_cells(heard))
+
+    def parts(self, first: int = 0) -> Iterator[ScoredTable]:
+        """The scores of the rows from number `first` on, by the part; raises as `score` does."""
+        with nullcontext() if self.file is None else unchanged(self.file.path):
+            for chunk in self._stream.chunks(first):
+                for column, what, example in chunk.notes:
+                    self.heard.setdefault((column, what), example)
+                with cpu_threads(self.stored.config.threads):
+                    yield self._score(chunk)
+
+    @torch.no_grad()
+    def _score(self, chunk: RowChunk) -> ScoredTable:
+        model, size = self.model, len(chunk.x)
+        self._progress.begin(chunk.first, size)
+        self._budget.levels.first = chunk.first
+        is_fit = np.ones(size, dtype=bool)
+        is_fit[list(chunk.unfit)] = False
+        fit = np.flatnonzero(is_fit)
+        whole, features = torch.from_numpy(chunk.x[fit]), len(self.stored.columns)
+        x = whole[:, :features]
+        context = None
+        if self.stored.given:
+            context = torch.cat([whole[:, features:], model.encoder.atoms.states(x)], 1)
+        found, log_mass = score_known(self._budget, Rows(x, context))
+        scored = self._table(chunk, fit, found)
+        scored = replace(
+            scored,
+            out_of_place=model.encoder.dequantiser.out_of_place(x),
+            incomplete=int(has_gaps(Rows(x, context)).sum()),
+        )
+        _tell_outside(scored, fit, x, model.encoder)
+        if log_mass is not None:
+            mass = np.full(size, np.nan)
+            mass[fit] = log_mass.numpy()
+            scored = replace(scored, log_prob=scored.log_prob + mass, log_mass=mass)
+        if model.givens is not None and context is not None:
+            _tell_unknown_levels(scored, fit, context, model.givens)
+        return scored
+
+    def _table(self, chunk: RowChunk, fit: NDArray[np.int64], found: Likelihoods) -> ScoredTable:
+        """What `found` says of the rows in the places `fit: (k,)`, and what is wrong with the others."""
+        n = len(chunk.x)
+        row = np.arange(chunk.first, chunk.first + n)
+        log_prob, error = np.full(n, np.nan), np.full(n, np.nan)
+        log_prob[fit], error[fit] = found.log_prob.numpy(), found.error.numpy()
+        flagged, kind = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
+        flags = {int(fit[place]): flag for place, flag in flags_of(found).items()}
+        flags |= {place: Flag(cell.kind, cell.reason) for place, cell in chunk.unfit.items()}
+        for number, flag in flags.items():
+            flagged[number], kind[number] = _printable(flag.text), _printable(flag.kind)
+        return ScoredTable(
+            row if self._numbers is None else self._numbers[row],
+            log_prob,
+            error,
+            flagged,
+            kind,
+            int((found.flagged & ~found.log_prob.isnan()).sum()),
+            self.dequantised,
+        )
 
 
 def _tell_unknown_levels(
@@ -168,26 +267,6 @@ def _tell_unknown_levels(
                 scored.flagged[place] = scored.kind[place] = _printable(
                     f"`{name}` holds what it holds in no row of the fit: it counts as any other category"
                 )
-
-
-def _scored_table(
-    rows: _RowsToScore,
-    fit: NDArray[np.int64],
-    found: Likelihoods,
-    dequantiser: Dequantiser,
-    out_of_place: Mapping[str, int],
-) -> ScoredTable:
-    """What `found` says of the `rows` in the places `fit: (k,)`, and what is wrong with the others."""
-    n = len(rows.row)
-    log_prob, error = np.full(n, np.nan), np.full(n, np.nan)
-    log_prob[fit], error[fit] = found.log_prob.numpy(), found.error.numpy()
-    flagged, kind = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
-    flags = {int(fit[place]): flag for place, flag in flags_of(found).items()} | dict(rows.unfit)
-    for number, flag in flags.items():
-        flagged[number], kind[number] = _printable(flag.text), _printable(flag.kind)
-    above = int((found.flagged & ~found.log_prob.isnan()).sum())
-    cells = tuple(dequantiser.lattices)
-    return ScoredTable(rows.row, log_prob, error, flagged, kind, above, cells, out_of_place, rows.notes)
 
 
 def _tell_outside(scored: ScoredTable, fit: NDArray[np.int64], x: Tensor, encoder: TableEncoder) -> None:
@@ -213,23 +292,23 @@ def _printable(text: str) -> str:
 
 def _rows_to_score(
     stored: StoredRun, table: str, reading: Mapping[str, Any], folder: Path, strict: bool
-) -> _RowsToScore:
-    """The rows of `table`, which is read as that of the run was; none is unfit if `strict`."""
-    config = stored.config
+) -> tuple[RowStream, NDArray[np.int64] | None, TableFile | None]:
+    """The rows of `table`, which is read as that of the run was, givens last; none is unfit if `strict`.
+
+    Also their numbers in the data set, if these are not their places, and the file that they are read from.
+    """
+    config, size = stored.config, in_parts.PART_ROWS
     if table in TOYS.entries and table == config.data.dataset:
         dataset, split = load_rows(config, folder)
         context = dataset.context
         whole = dataset.rows if context is None else np.hstack([dataset.targets, context])
-        return _RowsToScore(split.test, whole[split.test])
+        return whole_rows(whole[split.test], size), split.test, None
     types = {name: stored.types[name] for name in stored.read}
-    named = table_file(table, folder)
-    options = reading_of(config.data, reading, types, named)
-    file = None if strict else named
+    file = table_file(table, folder)
+    options = reading_of(config.data, reading, types, file)
     try:
         if file is not None:
-            x, cells, notes = read_rows(file, tuple(types), options, types)
-            unfit = {row: Flag(cell.kind, cell.reason) for row, cell in cells.items()}
-            return _RowsToScore(np.arange(len(x)), x, unfit, notes)
+            return open_rows(file, tuple(types), options, types, size, strict=strict), None, file
         dataset = load_dataset(
             table,
             columns=tuple(types),
@@ -242,4 +321,4 @@ def _rows_to_score(
         )
     except UnknownColumnError as error:
         raise DataError(f"{error}; the run was fitted on {', '.join(types)}") from None
-    return _RowsToScore(np.arange(len(dataset.rows)), dataset.rows, notes=dataset.notes)
+    return whole_rows(dataset.rows, size, notes=dataset.notes), None, None
