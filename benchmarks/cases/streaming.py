@@ -55,7 +55,7 @@ def run(*, quick: bool) -> Outcome:
         _finished(folder, ["fit", "short.parquet", *FIT])
         for ending in ("parquet", "csv", "h5"):
             score = ["score", "g", "long.parquet", "-o"]
-            short = _finished(folder, ["score", "g", "short.parquet", "-o", f"short.{ending}"])
+            short = _finished(folder, ["score", "g", "short.parquet", "-o", f"few.{ending}"])
             _measure(outcome, folder, f"score to {ending}", score, ending, long, short)
         short = _finished(folder, ["sample", "g", "-n", str(10**5), "-o", "drawn.parquet"])
         sample = ["sample", "g", "-n", str(long), "-o"]

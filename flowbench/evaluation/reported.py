@@ -77,21 +77,6 @@ def reported_likelihoods(
 
 
 @torch.no_grad()
-def drawn_likelihoods(
-    model: DensityModel,
-    n: int,
-    options: EvaluationOptions,
-    generator: torch.Generator,
-    *,
-    context: Tensor | None = None,
-    restore: Restore | None = None,
-    on_rows: OnRows = lambda done, total: None,
-) -> tuple[Tensor, Likelihoods]:
-    """Draw `n` rows `(n, d)`, data units, with their log-likelihoods and errors, as `draw_rows` does."""
-    return draw_rows(ErrorBudget(model, options, on_rows), n, generator, restore, context=context)
-
-
-@torch.no_grad()
 def mean_log_prob(budget: ErrorBudget, rows: Rows) -> Tensor:
     """The log-likelihoods `(n,)` of `score_rows`, without the solves that only errors need.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from flowbench.errors import ConfigurationError, FlowbenchError, RunFailedError
 
 #: The name of an unfinished file has this many characters of the final name, as names may not be long.
-_NAME_SHOWN = 40
+NAME_SHOWN = 40
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 #: What to do about an error of the system, by its number.
@@ -55,7 +55,7 @@ def atomic_write(path: Path, verify: Callable[[Path], object] | None = None) -> 
 
 def partial_beside(path: Path) -> Path:
     """A new hidden name in the folder of `path`: on the same file system a rename is atomic."""
-    return path.with_name(f".{path.name[:_NAME_SHOWN]}.{secrets.token_hex(6)}.partial")
+    return path.with_name(f".{path.name[:NAME_SHOWN]}.{secrets.token_hex(6)}.partial")
 
 
 def remove_partials(folder: Path, names: Iterable[str]) -> None:
@@ -65,7 +65,7 @@ def remove_partials(folder: Path, names: Iterable[str]) -> None:
     """
     with file_errors("write", folder):
         for name in names:
-            for partial in folder.glob(f".{escape(name[:_NAME_SHOWN])}.*.partial"):
+            for partial in folder.glob(f".{escape(name[:NAME_SHOWN])}.*.partial"):
                 partial.unlink(missing_ok=True)
 
 

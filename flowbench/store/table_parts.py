@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from flowbench.errors import ConfigurationError, DamagedFileError, RunLockedError
-from flowbench.store.atomic import atomic_write, file_errors, remove_partials
+from flowbench.store.atomic import NAME_SHOWN, atomic_write, file_errors, remove_partials
 from flowbench.store.documents import from_json, read_json, to_json, write_json
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ class StoredParts:
                 "path with `-o`"
             )
         with _locked(folder, path):
-            remove_partials(path.parent, [path.name])
+            if len(path.name) <= NAME_SHOWN:  # else it may be that of another file
+                remove_partials(path.parent, [path.name])
             wanted = json.loads(to_json(about))
             known = read_json(folder / _ABOUT) if (folder / _ABOUT).exists() else None
             if known is not None and known != wanted:

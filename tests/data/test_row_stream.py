@@ -101,5 +101,5 @@ def test_long_text_with_numbers_that_a_float_rounds_is_refused(
     monkeypatch.setattr(text_stream, "STREAMED_BYTES", 0)
     path = tmp_path / "t.csv"
     path.write_text("a,b\n" + "1,2.5\n" * 30 + "12345678901234567,2.5\n12345678901234568,2\n")
-    with pytest.raises(DataError, match="column `a`: .*beyond"):
+    with pytest.raises(DataError, match=r"column `a`: .*beyond"):
         open_rows(TableFile(path), ("a", "b"), ReadOptions(), {"a": ColumnType(), "b": ColumnType()}, 10)

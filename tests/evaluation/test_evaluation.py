@@ -6,7 +6,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from bent import bent_flow
+from bent import bent_flow, drawn_likelihoods
 from scipy.stats import multivariate_normal
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.failures import failing_rows
 from flowbench.evaluation.flags import flags_of
 from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
-from flowbench.evaluation.reported import Likelihoods, drawn_likelihoods, reported_likelihoods
+from flowbench.evaluation.reported import Likelihoods, reported_likelihoods
 from flowbench.models.background import Background
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
 from flowbench.models.classical.gaussian_mixture import MixtureDensity, MixtureOptions

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from bent import bent_flow
+from bent import bent_flow, drawn_likelihoods
 from torch import Tensor
 
 from flowbench.data.lattice import Lattice
@@ -15,7 +15,7 @@ from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.evaluation.certificates import certify
 from flowbench.evaluation.evaluation_options import EvaluationOptions
 from flowbench.evaluation.flags import flags_of
-from flowbench.evaluation.reported import Likelihoods, drawn_likelihoods, reported_likelihoods
+from flowbench.evaluation.reported import Likelihoods, reported_likelihoods
 from flowbench.evaluation.rounding import ROUNDING
 from flowbench.evaluation.solver_error import covering_factor
 from flowbench.models.classical.gaussian import GaussianFlow, GaussianOptions
