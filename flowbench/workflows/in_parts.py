@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from flowbench import __version__
 from flowbench.errors import DataError, IntegrationError
 from flowbench.evaluation.solver_levels import OnRows
@@ -102,11 +104,11 @@ def do_in_parts(job: Job, path: Path, tell: Tell) -> None:
 
 
 def about_run(run: Run) -> dict[str, Any]:
-    """What everything that comes of a `run` depends on: its weights, its configuration, and this version."""
+    """What all that comes of a `run` depends on: its weights, its configuration, flowbench and torch."""
     stored = StoredRun(run)
     described = to_json({"config": stored.config.model_dump(), "dataset": stored.dataset})
     return {
-        "version of flowbench": __version__,
+        "version": [__version__, torch.__version__],
         "run": [sha256_of(run.path / MODEL), hashlib.sha256(described.encode()).hexdigest()],
     }
 
