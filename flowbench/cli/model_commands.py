@@ -158,8 +158,8 @@ def score(
         terminal.say(f"{name}: {note}")
     if sums.incomplete:
         terminal.say(
-            f"{sums.incomplete:,} of {sums.rows:,} rows have missing cells; their log-likelihood is that of the "
-            "cells that are there, by a mean over completions of the others"
+            f"{sums.incomplete:,} of {sums.rows:,} rows have missing cells; their log-likelihood is that of "
+            "the cells that are there, by a mean over completions of the others"
         )
     _say_flagged(sums)
     say_dequantised(written.dequantised)

@@ -13,8 +13,9 @@ from flowbench.data.column_type import ColumnType
 from flowbench.data.files import TableFile
 from flowbench.data.formats import reading_errors
 from flowbench.data.read_options import ReadOptions
-from flowbench.data.table_reading import UnfitCell, as_expected, read_rows, rows_of_cells
+from flowbench.data.table_reading import as_expected, read_rows
 from flowbench.data.text_stream import open_plain_text
+from flowbench.data.unfit_rows import UnfitCell, rows_of_cells
 
 if TYPE_CHECKING:
     import pyarrow as pa
