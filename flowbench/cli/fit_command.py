@@ -11,7 +11,13 @@ from flowbench.cli.fit_display import INTERRUPTED, command_line, label_of, print
 from flowbench.cli.interruption import stop_on_signals
 from flowbench.cli.option_groups import FitOptions, refuse_for_series, with_options
 from flowbench.cli.progress_line import ProgressLine
-from flowbench.cli.remarks import describe_series_figures, resume_command, say_dequantised, say_support
+from flowbench.cli.remarks import (
+    describe_series_figures,
+    resume_command,
+    say_dequantised,
+    say_periodic,
+    say_support,
+)
 from flowbench.cli.standard_input import kept_stdin
 from flowbench.errors import ConfigurationError
 
@@ -97,6 +103,7 @@ def _report_fit(run: "Run", home: Path, json: bool) -> int:
             terminal.say(f"likelihoods while training, of validation too, had a divergence {divergence}")
         say_dequantised(list(run.dataset.get("lattices", {})))
         say_support(run.dataset.get("support", {}))
+        say_periodic(run.dataset.get("periodic", {}))
     for name, each in certificates.items():
         if not each.passed:
             verb = "fails" if each.settled else "cannot settle"

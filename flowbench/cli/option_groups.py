@@ -139,6 +139,13 @@ class FitOptions:
             "than others), none, or values such as rain=0,price=0."
         ),
     ] = None
+    periodic: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns that begin anew where they end: auto (the default: times of day, and hours and "
+            "angles by name and values), none, or periods such as hour=24,phase=-180:180."
+        ),
+    ] = None
     rows: Annotated[
         int | None, typer.Option(help="Rows to draw of a toy density, or series of a toy of series.")
     ] = None
@@ -180,6 +187,7 @@ class FitOptions:
             "data.dequantise": self.dequantise,
             "data.support": self.support,
             "data.atoms": self.atoms,
+            "data.periodic": self.periodic,
             "data.rows": self.rows,
             "threads": self.threads,
             "device": self.device,
@@ -260,6 +268,7 @@ def refuse_for_series(options: FitOptions) -> None:
         "--support": options.support,
         "--atoms": options.atoms,
         "--categories": options.reading.categories,
+        "--periodic": options.periodic,
         "--group": options.reading.group,
         "--split-column": options.reading.split_column,
         "--weights": options.reading.weights,

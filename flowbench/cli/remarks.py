@@ -40,6 +40,19 @@ def say_support(ends: Mapping[str, Sequence[float | None]]) -> None:
         )
 
 
+def say_periodic(ends: Mapping[str, Sequence[float]]) -> None:
+    """Name the columns that are periodic, if any: low and high end of one period by column."""
+    from flowbench.data.periods import Period
+
+    if ends:
+        each = [f"{name} {Period(*own).in_words}" for name, own in ends.items()]
+        more = f" and {len(each) - MOST_NAMED} more" if len(each) > MOST_NAMED else ""
+        terminal.say(
+            f"periodic: {', '.join(each[:MOST_NAMED])}{more}; a density has no cut there, and adds up to 1 "
+            "over one period; `--periodic none` takes all columns for lines"
+        )
+
+
 def resume_command(run: "Run", home: Path) -> str:
     """The command that goes on with a run."""
     name = run.name if run.path == home / "runs" / run.name else str(run.path)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbench.encoding.atoms import Atoms
+from flowbench.encoding.circle import Circle
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.support_map import ROOM, SupportMap
 from flowbench.encoding.transform import Transform
@@ -21,15 +22,17 @@ class TableEncoder(nn.Module):
     All models encode rows through this class. A row goes through the `dequantiser`, through the `support` and
     then through the `transforms`, one after another. A rounded value stands for an interval, its cell; the
     dequantiser replaces it by a place in that cell. A value that is one of the `atoms` is replaced by a
-    stand-in (`flowbench.encoding.atoms.Atoms`). The support maps columns with ends onto the whole line.
+    stand-in (`flowbench.encoding.atoms.Atoms`). The `circle` cuts periodic columns open
+    (`flowbench.encoding.circle.Circle`). The support maps columns with ends onto the whole line.
     The transforms are fitted on training rows. All parts hold buffers that are saved with the model's
-    weights. Without a `dequantiser` all columns are continuous, without a `support` none has an end, and
-    without `atoms` no value has a probability.
+    weights. Without a `dequantiser` all columns are continuous, without a `support` none has an end, without
+    `atoms` no value has a probability, and without a `circle` no column is periodic.
 
     `columns` names the d columns, in the order of every `x: (n, d)`, float64, data units. There are two kinds
     of rows: those of the table, and those at places in cells, with stand-ins. Rows at places always have a
     density. Rows of the table have one only if all columns are continuous. Each method says which kind it
-    takes.
+    takes. Values of periodic columns lie within their period, at places too, but for stand-ins. On the line
+    they have several copies (`unroll`), each of which is encoded by itself.
 
     Raises `ConfigurationError` if the dequantiser or a transform was made for other columns, or if rows do
     not have d columns.
@@ -42,17 +45,20 @@ class TableEncoder(nn.Module):
         dequantiser: Dequantiser | None = None,
         support: SupportMap | None = None,
         atoms: Atoms | None = None,
+        circle: Circle | None = None,
     ) -> None:
         super().__init__()
         self.columns = tuple(columns)
         self.dequantiser = Dequantiser(self.columns) if dequantiser is None else dequantiser
         self.support = SupportMap(self.columns) if support is None else support
         self.atoms = Atoms(self.columns) if atoms is None else atoms
+        self.circle = Circle(self.columns) if circle is None else circle
         self.transforms = nn.ModuleList(transforms)
-        parts: list[Dequantiser | SupportMap | Atoms | Transform] = [
+        parts: list[Dequantiser | SupportMap | Atoms | Circle | Transform] = [
             self.dequantiser,
             self.support,
             self.atoms,
+            self.circle,
             *self._transforms(),
         ]
         for part in parts:
@@ -68,7 +74,7 @@ class TableEncoder(nn.Module):
         return bool(self.dequantiser) or bool(self.atoms)
 
     def fit(self, x: Tensor, tell: Tell = silent, weights: Tensor | None = None) -> Tensor:
-        """Fit the transforms to training rows `x: (n, d)` at places in their cells, as `dequantise` has them.
+        """Fit the transforms to training rows `x: (n, d)` at places in their cells, on the line, with atoms.
 
         Returns the rows in model space, `(n, d)`, with other rows' values in place of atoms. Each transform
         is fitted to the output of the one before. `tell` gets a sentence about each transform. A row of
@@ -80,6 +86,7 @@ class TableEncoder(nn.Module):
             x = self.atoms.fit(x, weights)
         self.check_support(x)
         self.support.fit(x, weights)
+        x, _ = self.circle.to_line(x)
         x, _ = self.support.to_line(x)
         for transform in self._transforms():
             tell(f"fitting the transform {transform.options.name}")
@@ -90,8 +97,13 @@ class TableEncoder(nn.Module):
     def dequantise(self, x: Tensor, generator: np.random.Generator) -> Tensor:
         """Rows of the table `x: (n, d)`, each at a random place in its cell, but for atoms, which stay."""
         self._check(x)
-        placed = self.dequantiser.jitter(x, generator)
-        return torch.where(self.absent(x), x, placed) if self.atoms else placed
+        return self._keep_atoms(x, self.circle.wrap(self.dequantiser.jitter(x, generator)))
+
+    def unroll(self, x: Tensor, generator: np.random.Generator) -> Tensor:
+        """Rows `x: (n, d)` at places, but for atoms, at random copies on the line (`Circle.unroll`)."""
+        if not self.circle:
+            return x
+        return self._keep_atoms(x, self.circle.unroll(x, generator, self.absent(x)))
 
     def jitter(self, x: Tensor, generator: np.random.Generator) -> Tensor:
         """Rows of the table `x: (n, d)`, each at a random place in its cell, with random stand-ins."""
@@ -108,8 +120,19 @@ class TableEncoder(nn.Module):
         The places depend on the row alone (`Dequantiser.spread`), and so do stand-ins (`Atoms.spread`).
         """
         self._check(x)
-        placed = self.dequantiser.spread(x, draw, draws)
+        x = self.wrap(x)
+        placed = self.circle.wrap(self.dequantiser.spread(x, draw, draws))
         return self._fill(x, placed, self.atoms.spread(x, draw)) if self.atoms else placed
+
+    def wrap(self, x: Tensor) -> Tensor:
+        """Rows of the table `x: (n, d)` with the values of periodic columns within their period.
+
+        Those of dequantised columns are then in the middle of their cells. Atoms stay as they are.
+        """
+        if not self.circle:
+            return x
+        middles = self.circle.settle(self.dequantiser.restore(self.circle.wrap(x)), self.dequantiser.steps)
+        return self._keep_atoms(x, torch.where(self.circle.is_periodic, middles, x))
 
     def absent(self, x: Tensor) -> Tensor:
         """Which cells of rows of the table `x: (n, d)` hold an atom: `(n, d)`."""
@@ -124,6 +147,17 @@ class TableEncoder(nn.Module):
         each = -0.5 * z.square() - 0.5 * math.log(2 * math.pi) + log_slope
         return torch.where(absent, each, 0.0).sum(1)
 
+    def _keep_atoms(self, x: Tensor, moved: Tensor) -> Tensor:
+        """Rows `moved: (n, d)` with the atoms of `x: (n, d)`, and no others."""
+        if not self.atoms:
+            return moved
+        absent = self.absent(x)
+        if self.circle:
+            # 360 is moved to 0, which may be an atom where 360 is none.
+            hits = self.absent(moved) & ~absent & self.circle.is_periodic
+            moved = torch.where(hits, torch.nextafter(moved, torch.full_like(moved, math.inf)), moved)
+        return torch.where(absent, x, moved)
+
     def _fill(self, x: Tensor, placed: Tensor, normal: Tensor) -> Tensor:
         """Rows `placed: (n, d)` with stand-ins, `normal: (n, d)` in model space, for the atoms of `x`."""
         return torch.where(self.absent(x), self.to_data(normal)[0], placed)
@@ -134,7 +168,8 @@ class TableEncoder(nn.Module):
         # The ends of a support lie a little outside the outermost cells.
         steps = self.dequantiser.steps
         inside = x.maximum(self.support.low + 2 * ROOM * steps).minimum(self.support.high - 2 * ROOM * steps)
-        return self.dequantiser.restore(torch.where(steps.isnan(), x, inside))
+        restored = self.dequantiser.restore(torch.where(steps.isnan(), x, inside))
+        return self.circle.settle(restored, steps)
 
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rows `x: (n, d)` at places to `z: (n, d)` in model space, and log|det dz/dx|: `(n,)`, nats.
@@ -147,7 +182,9 @@ class TableEncoder(nn.Module):
     def to_model_by_column(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As `to_model`, but with log(dz/dx) of each cell: `(n, d)`, nats."""
         self._check(x)
+        x, of_circle = self.circle.to_line(x)
         x, log_slope = self.support.to_line(x)
+        log_slope = log_slope + of_circle
         for transform in self._transforms():
             x, part = transform.to_model(x)
             log_slope = log_slope + part
@@ -162,11 +199,15 @@ class TableEncoder(nn.Module):
             z, part = transform.to_data(z)
             log_slope = log_slope + part
         x, part = self.support.to_rows(z)
-        return x, (log_slope + part).sum(1)
+        x, of_circle = self.circle.to_rows(x)
+        return x, (log_slope + part + of_circle).sum(1)
 
     def whole_box(self, box: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-        """A `box`, low and high of each of the d columns, enlarged to whole cells and cut at the support."""
-        ends = zip(self.support.low.tolist(), self.support.high.tolist(), strict=True)
+        """A `box`, low and high of each of the d columns, enlarged to whole cells and cut at the ends."""
+        on_circle = self.circle.is_periodic
+        lowest = torch.where(on_circle, self.circle.low, self.support.low)
+        highest = torch.where(on_circle, self.circle.high, self.support.high)
+        ends = zip(lowest.tolist(), highest.tolist(), strict=True)
         whole = zip(self.dequantiser.whole_cells(box), ends, strict=True)
         return tuple((max(low, least), min(high, most)) for (low, high), (least, most) in whole)
 

@@ -27,7 +27,8 @@ class Forecast:
 
     `density_rank: (n,)` is the share of a row's own draws that are likelier than the row; `pit: (n, d)` are
     the probability integral transforms of its columns. Both are uniform on [0, 1] where the density is right.
-    `crps: (n, d)` are the ranked probability scores of the columns, in their own units.
+    `crps: (n, d)` are the ranked probability scores of the columns, in their own units. A periodic column is
+    cut at the low end of its period for `pit`, and has distances along the circle in `crps`.
     """
 
     density_rank: Floats
@@ -56,11 +57,13 @@ def forecast(
     own = loose.score_places(placed, context=rows.context).log_prob
     # In a column's own units an atom is itself, and not its stand-in.
     draws, told = (each.numpy().reshape(n, DRAWS, d) for each in (drawn, model.put_atoms(drawn, context)))
+    periods = model.encoder.circle.periods
+    lengths = [periods[name].length if name in periods else None for name in model.columns]
     likelier = (scores.log_prob.view(n, DRAWS) > own[:, None]).sum(1).numpy()
     return Forecast(
         (likelier + rng.random(n)) / (DRAWS + 1),
         np.stack([pit(draws[..., i], placed[:, i].numpy(), rng) for i in range(d)], 1),
-        np.stack([crps(told[..., i], rows.x[:, i].numpy()) for i in range(d)], 1),
+        np.stack([crps(told[..., i], rows.x[:, i].numpy(), lengths[i]) for i in range(d)], 1),
     )
 
 

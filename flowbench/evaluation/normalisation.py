@@ -1,4 +1,8 @@
-"""The integral of a density: by quadrature in one or two columns, by bridge sampling in more."""
+"""The integral of a density: by quadrature in one or two columns, by bridge sampling in more.
+
+Where columns are periodic, it is the density on the line that is integrated. That on the circle is the sum
+over copies (`flowbench.encoding.circle.Circle`), and has the same integral.
+"""
 
 import math
 from dataclasses import dataclass
@@ -137,7 +141,7 @@ class _Proposal:
 
 def _draws(model: Places, n: int, generator: torch.Generator) -> Tensor:
     """`n` draws `(n, d)` of the model, in model space; raises `FloatingPointError` if one is not finite."""
-    z = model.encoder.to_model(model.draw_places(n, generator)[0])[0]
+    z = model.encoder.to_model(model.sample_line(n, generator))[0]
     if lost := int((~torch.isfinite(z).all(1)).sum()):
         raise FloatingPointError(f"{lost:,} of {n:,} draws of the model are not finite")
     return z
@@ -145,7 +149,7 @@ def _draws(model: Places, n: int, generator: torch.Generator) -> Tensor:
 
 def _log_prob_in_model_space(model: Places, z: Tensor) -> Tensor:
     x, log_det = model.encoder.to_data(z)
-    return model.score_places(x, torch.Generator().manual_seed(0)).log_prob + log_det
+    return model.score_line(x, torch.Generator().manual_seed(0)).log_prob + log_det
 
 
 def _log_mean(log_values: Tensor) -> float:

@@ -236,15 +236,16 @@ def draw_rows(
     covers the changes of reference draws. If the model solves nothing, the error is the difference between
     the log-likelihood from the way there and that from the way back, on reference draws.
 
-    Values of dequantised columns are moved to the middles of their cells, and the rows are scored as
-    `score_rows` does. `restore` rounds rows to what their table can hold; they are scored as rounded.
+    Values of dequantised columns are moved to the middles of their cells. Such rows, and those with periodic
+    columns, are scored as `score_rows` does. `restore` rounds rows to what their table can hold; they are
+    scored as rounded.
 
     Raises `IntegrationError` if a solve fails.
     """
     options, levels = budget.options, budget.levels
     exact = levels.exact_model()
-    if levels.model.encoder.has_places:
-        x = levels.model.restore(exact.draw_places(n, generator, context=context)[0], context)
+    if levels.model.encoder.has_places or levels.model.encoder.circle:
+        x = levels.model.restore(exact.sample_places(n, generator, context=context), context)
         if restore is not None:
             x = torch.from_numpy(restore(x.numpy()))
         return x, _likelihoods_of_draws(budget, Rows(x, context))

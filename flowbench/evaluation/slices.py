@@ -48,13 +48,17 @@ def tabulate_slices(
     drawn = coarse.sample_places_for_each(DRAWS, generator, context=given)[:, :, 0].numpy()
     low, high = drawn.min(1), drawn.max(1)
     reach = MARGIN * (high - low)
-    even = np.linspace(low - reach, high + reach, POINTS // 2, axis=1)
+    low, high = low - reach, high + reach
+    if period := list(model.encoder.circle.periods.values()):
+        low, high = low.clip(min=period[0].low), high.clip(max=period[0].high)
+    even = np.linspace(low, high, POINTS // 2, axis=1)
     levels = (np.arange(POINTS // 2) + 0.5) / (POINTS // 2)
     y = np.sort(np.hstack([even, np.quantile(drawn, levels, axis=1).T]), axis=1)
     scores = coarse.score_places(
         torch.from_numpy(y.reshape(-1, 1)), context=given.repeat_interleave(POINTS, 0)
     )
-    return Slices(given.numpy(), x[chosen, 0].numpy(), y, scores.log_prob.double().numpy().reshape(y.shape))
+    own = model.encoder.wrap(x[chosen])[:, 0].numpy()
+    return Slices(given.numpy(), own, y, scores.log_prob.double().numpy().reshape(y.shape))
 
 
 def tabulate_slice_planes(
@@ -72,7 +76,7 @@ def tabulate_slice_planes(
     chosen, given = _pick(x, context, model.absent(context))
     coarse = _coarse(model, options)
     drawn = coarse.sample_places_for_each(DRAWS, generator, context=given).numpy()
-    own = x[chosen].numpy()
+    own = model.encoder.wrap(x[chosen]).numpy()
     low = np.minimum(np.quantile(drawn, TAIL, axis=1), own)
     high = np.maximum(np.quantile(drawn, 1 - TAIL, axis=1), own)
     reach = SIDE_MARGIN * (high - low)

@@ -52,9 +52,10 @@ def judge(
 
     Draws, held-out rows and `train` rows, data units, are compared in model space, where all columns
     have the same scale. The transforms are one-to-one, so that two distributions are equal there if they are
-    equal in data units. Each value of a dequantised column is moved to a random place in its cell, which
-    keeps equal distributions equal. Every two-sample statistic has a floor: the statistic of train rows
-    against held-out rows, which no model can be expected to beat.
+    equal in data units. Each value of a dequantised column is moved to a random place in its cell, and each
+    of a periodic column to one of its copies on the line, which keeps equal distributions equal. Every
+    two-sample statistic has a floor: the statistic of train rows against held-out rows, which no model can be
+    expected to beat.
     Rows with missing cells are left out.
 
     Under a conditional model a draw is made for the context of a held-out row. Rows are compared together
@@ -76,7 +77,7 @@ def judge(
     held_out_rows, train = held_out_rows[torch.from_numpy(whole)], train[~has_gaps(train)]
     drawn_rows = Rows.of_arrays(results.samples.x, results.samples.context)
     drawn, held_out, seen = (
-        _in_model_space(model, rows.at(model.encoder.jitter(rows.x, rng)))
+        _in_model_space(model, rows.at(model.unroll(model.encoder.jitter(rows.x, rng), rng, rows.context)))
         for rows in (drawn_rows, held_out_rows, train)
     )
     finite = np.isfinite(drawn).all(1)

@@ -23,13 +23,17 @@ class Conditioned:
         """The encoder of the rows."""
         return self.model.encoder
 
+    def score_line(self, x: Tensor, generator: torch.Generator | None = None) -> Scores:
+        """As `DensityModel.score_line`, given the context."""
+        return self.model.score_line(x, generator, context=self._repeated(len(x)))
+
     def score_places(self, x: Tensor, generator: torch.Generator | None = None) -> Scores:
         """As `DensityModel.score_places`, given the context."""
         return self.model.score_places(x, generator, context=self._repeated(len(x)))
 
-    def draw_places(self, n: int, generator: torch.Generator) -> tuple[Tensor, Scores]:
-        """As `DensityModel.draw_places`, given the context."""
-        return self.model.draw_places(n, generator, context=self._repeated(n))
+    def sample_line(self, n: int, generator: torch.Generator) -> Tensor:
+        """As `DensityModel.sample_line`, given the context."""
+        return self.model.sample_line(n, generator, context=self._repeated(n))
 
     def _repeated(self, n: int) -> Tensor:
         return self.context.expand(n, -1)

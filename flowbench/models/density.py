@@ -60,6 +60,23 @@ class Scores:
         return type(self)(self.log_prob.masked_scatter(rows, scores.log_prob), self.nfe, error)
 
 
+def sum_of(parts: Sequence[Scores]) -> Scores:
+    """The scores of densities that are the sums of those of `parts`, which are of the same rows.
+
+    A local error of the sum is the mean of the local errors, by the shares of the densities in the sum.
+    """
+    each = torch.stack([part.log_prob for part in parts])
+    log_prob = each.logsumexp(0)
+    errors = [part.local_error for part in parts if part.local_error is not None]
+    nfes = [part.nfe for part in parts if part.nfe is not None]
+    local_error = None
+    if errors:
+        # Where all densities are zero, there is no error.
+        shares = (each - log_prob).exp().nan_to_num(nan=0.0)
+        local_error = (shares * torch.stack(errors).to(shares)).sum(0)
+    return Scores(log_prob, max(nfes, default=None), local_error)
+
+
 @dataclass(frozen=True)
 class Mapped:
     """Rows carried through a flow, from data to base or back.

@@ -1,18 +1,20 @@
 """An encoder and a flow together: a density over the rows of a table, in the table's own units."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
 
 from flowbench.encoding.dequantiser import PLACES
 from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError
 from flowbench.models.background import Background
-from flowbench.models.density import Density, Flow, Scores, repeating
+from flowbench.models.density import Density, Flow, Scores, repeating, sum_of
+from flowbench.models.flow_distribution import FlowDistribution
 from flowbench.models.givens import Givens
 from flowbench.models.incomplete_mixture import IncompleteMixture
 from flowbench.models.probability_mass import ProbabilityMass
@@ -34,7 +36,8 @@ class DensityModel(nn.Module):
     log-likelihood of a row is the log-density there. Where columns are dequantised it is the mean of the
     log-density over the row's cell, at `PLACES` places: a lower bound of the logarithm of the cell's mass by
     its volume (`flowbench.encoding.dequantiser.Dequantiser`). `score_places` and `draw_places` speak of the
-    density itself, at places in cells.
+    density itself, at places in cells. Where columns are periodic, that is the sum of the densities at the
+    copies of a row on the line (`flowbench.encoding.circle.Circle`).
 
     With `givens`, c further columns, the density is conditional. Every method then takes `context: (n, c)`,
     the values of these columns for each row, in their own data units. The `mass` is a probability mass
@@ -127,11 +130,35 @@ class DensityModel(nn.Module):
     def score_places(
         self, x: Tensor, generator: torch.Generator | None = None, *, context: Tensor | None = None
     ) -> Scores:
-        """Log-densities at places `x: (n, d)` in cells, as `score` gives log-likelihoods of rows."""
-        x = x.double()
+        """Log-densities at places `x: (n, d)` in cells, as `score` gives log-likelihoods of rows.
+
+        A value of any period of a periodic column counts.
+        """
+        x, circle = x.double(), self.encoder.circle
+        if not circle:
+            return self.score_line(x, generator, context=context)
+        copies = list(circle.copies(x, self.absent(context)))
+        same = [None] * len(copies) if generator is None else repeating(generator, len(copies))
+        parts = []
+        for (copy, there), each in zip(copies, same, strict=True):
+            scores = self.score_line(copy, each, context=context)
+            parts.append(replace(scores, log_prob=scores.log_prob.masked_fill(~there, -math.inf)))
+        return sum_of(parts)
+
+    def score_line(
+        self, x: Tensor, generator: torch.Generator | None = None, *, context: Tensor | None = None
+    ) -> Scores:
+        """Log-densities on the line, at copies `x: (n, d)` of places: of these alone.
+
+        Without periodic columns they are those that `score_places` gives.
+        """
         return Scores.join(
             [self._score(x[rows], given, generator) for rows, given in self._chunks(len(x), context)]
         )
+
+    def unroll(self, x: Tensor, generator: np.random.Generator, context: Tensor | None = None) -> Tensor:
+        """Places `x: (n, d)` with stand-ins at random copies on the line (`Circle.unroll`)."""
+        return self.encoder.circle.unroll(x, generator, self.absent(context))
 
     @property
     def has_levels(self) -> bool:
@@ -172,7 +199,7 @@ class DensityModel(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator, *, context: Tensor | None = None) -> Tensor:
         """Draw `n` >= 1 rows `(n, d)`; dequantised columns hold the values of their cells, or atoms."""
-        return self.restore(self.draw_places(n, generator, context=context)[0], context)
+        return self.restore(self.sample_places(n, generator, context=context), context)
 
     def sample_and_log_prob(
         self, n: int, generator: torch.Generator, *, context: Tensor | None = None
@@ -188,17 +215,43 @@ class DensityModel(nn.Module):
 
         Where columns are dequantised, the rows are scored once they are drawn.
         """
-        x, scores = self.draw_places(n, generator, context=context)
         if not self.encoder.has_places:
-            return x, scores
-        x = self.restore(x, context)
+            return self.draw_places(n, generator, context=context)
+        x = self.sample(n, generator, context=context)
         return x, self.score(x, generator, context=context)
+
+    def sample_places(self, n: int, generator: torch.Generator, *, context: Tensor | None = None) -> Tensor:
+        """Draw `n` >= 1 places in cells `(n, d)`."""
+        return self._within_period(self._draw_line(n, generator, context)[0], context)
+
+    def sample_line(self, n: int, generator: torch.Generator, *, context: Tensor | None = None) -> Tensor:
+        """Draw `n` >= 1 copies of places `(n, d)` on the line."""
+        return self._draw_line(n, generator, context)[0]
 
     @torch.no_grad()
     def draw_places(
         self, n: int, generator: torch.Generator, *, context: Tensor | None = None
     ) -> tuple[Tensor, Scores]:
-        """Draw `n` >= 1 places in cells `(n, d)`, with the scores that `score_places` gives them."""
+        """Draw `n` >= 1 places in cells `(n, d)`, with the scores that `score_places` gives them.
+
+        Where columns are periodic, places are scored once they are drawn. One that is not finite gets NaN.
+        """
+        x, scores = self._draw_line(n, generator, context)
+        if not self.encoder.circle:
+            return x, scores
+        x = self._within_period(x, context)
+        finite = x.isfinite().all(1)
+        scores = self.score_places(torch.where(finite[:, None], x, 0.0), generator, context=context)
+        return x, replace(scores, log_prob=scores.log_prob.masked_fill(~finite, math.nan))
+
+    def _within_period(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Places from copies `x: (n, d)` on the line, with stand-ins, which stay."""
+        absent, wrapped = self.absent(context), self.encoder.circle.wrap(x)
+        return wrapped if absent is None else torch.where(absent, x, wrapped)
+
+    @torch.no_grad()
+    def _draw_line(self, n: int, generator: torch.Generator, context: Tensor | None) -> tuple[Tensor, Scores]:
+        """Draw `n` copies of places `(n, d)`, with their log-densities on the line."""
         parts = [
             self._draw(rows.stop - rows.start, given, generator) for rows, given in self._chunks(n, context)
         ]
@@ -221,13 +274,15 @@ class DensityModel(nn.Module):
         parts = torch.split(given, max(1, self.chunk // max(1, m)))
         each = zip(parts, repeating(generator, len(parts)), strict=True)
         drawn = torch.cat([self._draw_for_each(m, part, same) for part, same in each])
-        return self.encoder.to_data(drawn.flatten(0, 1))[0].view(drawn.shape)
+        x = self.encoder.to_data(drawn.flatten(0, 1))[0]
+        return self._within_period(x, context.repeat_interleave(m, 0)).view(drawn.shape)
 
     def trajectory(
         self, n: int, times: Tensor, generator: torch.Generator, *, context: Tensor | None = None
     ) -> Tensor | None:
         """Paths `(k, n, d)` of `n` samples of the flow at `times: (k,)`: places in cells, data units.
 
+        Periodic columns are on the line, where the flow moves.
         None for a density without a time axis.
         """
         if not isinstance(self.flow, Flow):
@@ -249,7 +304,7 @@ class DensityModel(nn.Module):
 
     def as_distribution(
         self, generator: torch.Generator, *, context: Tensor | None = None
-    ) -> "FlowDistribution":
+    ) -> FlowDistribution:
         """A `torch.distributions.Distribution` over rows in data units, drawing from `generator`.
 
         Of a conditional model it is a batch of them, one for each row of `context: (..., c)`.
@@ -332,52 +387,6 @@ class DensityModel(nn.Module):
             # Where the background holds the density, the flow's error counts for little.
             local_error = local_error * self.background.flow_share(log_prob, mixed)
         return Scores(mixed, flow.nfe, local_error)
-
-
-class FlowDistribution(Distribution):
-    """A `DensityModel` seen as a distribution of rows, with event shape (d,); `rsample` is not offered.
-
-    With a `context: (..., c)` of a conditional model, its leading axes are the batch shape: one distribution
-    for each row of givens. Where columns are dequantised, `sample` gives rows of the table, with the values
-    of their cells, and `log_prob` is the lower bound that `DensityModel.log_prob` gives them.
-    """
-
-    arg_constraints: dict[str, constraints.Constraint] = {}
-    support = constraints.real_vector
-
-    def __init__(
-        self, model: DensityModel, generator: torch.Generator, context: Tensor | None = None
-    ) -> None:
-        batch_shape = torch.Size() if context is None else context.shape[:-1]
-        event_shape = torch.Size([len(model.columns)])
-        super().__init__(batch_shape=batch_shape, event_shape=event_shape, validate_args=False)
-        self.model = model
-        self.generator = generator
-        self.context = context
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log-likelihood of `value: (..., d)`: `(...)`, float64, nats, data units.
-
-        The leading axes of `value` broadcast against the batch shape.
-        """
-        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)  # type: ignore[no-untyped-call]
-        flat = value.expand(shape + self.event_shape).reshape(-1, *self.event_shape)
-        return self.model.log_prob(flat, context=self._context_of(shape)).reshape(shape)
-
-    @torch.no_grad()
-    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw `sample_shape + batch_shape + (d,)` values in data units."""
-        shape = torch.Size(sample_shape) + self.batch_shape
-        if not shape.numel():
-            return torch.empty(shape + self.event_shape, dtype=torch.float64)
-        drawn = self.model.sample(shape.numel(), self.generator, context=self._context_of(shape))
-        return drawn.reshape(shape + self.event_shape)
-
-    def _context_of(self, shape: torch.Size) -> Tensor | None:
-        """The context (n, c) of the n values of a `shape` that ends in the batch shape."""
-        if self.context is None:
-            return None
-        return self.context.expand(*shape, -1).reshape(-1, self.context.shape[-1])
 
 
 def _mean(parts: Sequence[Scores]) -> Scores:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from flowbench.data.periods import Period
 from flowbench.data.schema import Support
 from flowbench.report.numbers import count, listed, plural, significant
 
@@ -97,6 +98,33 @@ def about_ends(datasets: Sequence[Mapping[str, object]]) -> list[str]:
         ]
     each = [f"{name} {support.in_words}" for name, support in supports[0].items()]
     return [f"Every value is {_first(each)}. Other values have no density, and are not drawn."]
+
+
+def about_periods(datasets: Sequence[Mapping[str, object]]) -> list[str]:
+    """A sentence on periodic columns, from what each run says of its data set, if there are any."""
+    found = [_periods(dataset.get("periodic")) for dataset in datasets]
+    if not any(found):
+        return []
+    if any(each != found[0] for each in found):
+        return [
+            "The models differ in the columns that they take for periodic. run.json has the periods under "
+            "`periodic`."
+        ]
+    each = [f"{name} ({period.in_words})" for name, period in found[0].items()]
+    return [
+        f"Periodic: {_first(each)}. A density has no cut where a period ends, and adds up to 1 over one "
+        "period."
+    ]
+
+
+def _periods(values: object) -> dict[str, Period]:
+    """The periods that a run stores, by column; without any that is not as flowbench writes it."""
+    found = {}
+    for name, ends in typed(dict, values).items():
+        with suppress(TypeError, ValueError):
+            low, high = map(float, ends)
+            found[str(name)] = Period(low, high)
+    return found
 
 
 def _supports(values: object) -> dict[str, Support]:

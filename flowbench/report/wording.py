@@ -13,7 +13,14 @@ from flowbench.report.numbers import (
     with_half_width,
 )
 from flowbench.report.records import RunRecord
-from flowbench.report.table_cautions import Objection, about_cells, about_ends, about_table, typed
+from flowbench.report.table_cautions import (
+    Objection,
+    about_cells,
+    about_ends,
+    about_periods,
+    about_table,
+    typed,
+)
 from flowbench.statistics.paired import CONFIDENCE, PairedDifference
 
 #: With fewer test rows than this, an interval from their mean and spread is rough.
@@ -122,6 +129,7 @@ def cautions(section: Section, sections: Sequence[Section], unfinished: Sequence
         *about_table(section.pitfalls, section.record.dataset),
         *about_cells(section.record.dataset),
         *about_ends([run.record.dataset for model in section.models for run in model.runs]),
+        *about_periods([run.record.dataset for model in section.models for run in model.runs]),
         *_about_rows(section, sections),
         *_about_weights(section),
         *_about_seeds(section),

@@ -13,21 +13,31 @@ Floats = NDArray[np.float64]
 TERCILES = 3
 
 
-def crps(draws: Floats, values: Floats) -> Floats:
+def crps(draws: Floats, values: Floats, period: float | None = None) -> Floats:
     """The continuous ranked probability score `(n,)` of `values: (n,)`, in their units; lower is better.
 
     E|X - y| - E|X - X'| / 2 over the `draws: (n, m)` of each row (Gneiting and Raftery 2007). The second mean
     is over pairs of different draws, so that the score of m draws has the mean of that of the density (the
-    fair score of Ferro 2014). Raises `ValueError` for fewer than two draws.
+    fair score of Ferro 2014). Of a column with a `period` all distances are along the circle (Grimit,
+    Gneiting, Berrocal and Johnson 2006). Raises `ValueError` for fewer than two draws.
     """
     m = draws.shape[1]
     if m < 2:
         raise ValueError(f"a ranked probability score takes two draws of each row at least; got {m}")
+    if period is not None:
+        pairs = sum(_along(draws - np.roll(draws, shift, 1), period).sum(1) for shift in range(1, m))
+        return np.asarray(_along(draws - values[:, None], period).mean(1) - pairs / (2 * m * (m - 1)))
     ascending = np.sort(draws, axis=1)
     # The sum over ordered pairs, by how many pairs each sorted draw is the larger of.
     weights = 2 * np.arange(1, m + 1) - m - 1
     apart = ascending @ weights / (m * (m - 1))
     return np.asarray(np.abs(draws - values[:, None]).mean(1) - apart)
+
+
+def _along(differences: Floats, period: float) -> Floats:
+    """The distances along a circle of this period, from `differences`."""
+    turned = np.abs(differences) % period
+    return np.minimum(turned, period - turned)
 
 
 def pit(draws: Floats, values: Floats, generator: np.random.Generator) -> Floats:

@@ -19,7 +19,9 @@ from flowbench.training.trainer import make_objectives
 from flowbench.workflows.config import DataOptions, RunConfig, SplitOptions, resolve
 from flowbench.workflows.config_values import Values
 from flowbench.workflows.dataset_rows import (
+    find_circle,
     find_dequantiser,
+    find_periods,
     given_levels,
     load_rows,
     set_atoms_aside,
@@ -197,9 +199,11 @@ def _check(
     alike = [config for config in configs if _cut(config) == (data, split)]
     dataset, parts = load_rows(alike[0], home.datasets)
     dataset = set_atoms_aside(alike[0], dataset, parts)
+    periods, dataset = find_periods(alike[0], dataset)
+    find_circle(periods, dataset)
     find_dequantiser(alike[0], dataset, parts)
     for config in alike:
-        givens = build_givens(config, dataset.given, given_levels(dataset))
+        givens = build_givens(config, dataset.given, given_levels(dataset), periods)
         make_objectives(
             config.plan, build_flow(config, len(dataset.target_names), givens.width if givens else 0)
         )

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_
 
 from flowbench.data.read_options import ReadOptions
 from flowbench.encoding.atoms import parse_atoms
+from flowbench.encoding.circle import parse_periods
 from flowbench.encoding.dequantiser import parse_spacings
 from flowbench.encoding.support_map import parse_supports
 from flowbench.errors import ConfigurationError, UnknownNameError
@@ -47,7 +48,9 @@ class DataOptions(ReadOptions):
     "mass=0:,share=0:1" those between these ends. Ends are no values, but those of a dequantised column are.
     `atoms` are values with a probability of their own (`flowbench.encoding.atoms.Atoms`): "auto" those that
     many more rows hold than others (`flowbench.data.repeats.find_atoms`), "none" no values, "rain=0,price=0"
-    these.
+    these. `periodic` are columns that begin anew where they end (`flowbench.encoding.circle.Circle`): "auto"
+    those that unit or name and values show (`flowbench.data.periods.infer_period`), "none" no columns, and
+    "hour=24,phase=-180:180" these, with their periods.
     `seed` draws a toy's rows, every data set's split and places in cells; runs that share it share their test
     rows.
     """
@@ -59,6 +62,7 @@ class DataOptions(ReadOptions):
     dequantise: str = "auto"
     support: str = "auto"
     atoms: str = "auto"
+    periodic: str = "auto"
     seed: NonNegativeInt = 0
 
     @field_validator("given")
@@ -80,6 +84,13 @@ class DataOptions(ReadOptions):
     def _says_which(cls, text: str) -> str:
         if text not in ("auto", "none"):
             parse_atoms(text)
+        return text
+
+    @field_validator("periodic")
+    @classmethod
+    def _says_how_long(cls, text: str) -> str:
+        if text not in ("auto", "none"):
+            parse_periods(text)
         return text
 
     @field_validator("support")

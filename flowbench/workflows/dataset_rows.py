@@ -1,6 +1,6 @@
 """The rows of a run: the data set, its split, its cells, and what is wrong with the table."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from flowbench.data import Dataset, Split, load_dataset
 from flowbench.data.column_inference import infer_support
 from flowbench.data.column_type import FLOAT64
 from flowbench.data.lattice import Lattice
+from flowbench.data.periods import Period, infer_period
 from flowbench.data.repeats import find_atoms, find_copies, unite_groups
 from flowbench.data.schema import REAL, Support
 from flowbench.encoding.atoms import parse_atoms
+from flowbench.encoding.circle import MOST, Circle, check_periods, parse_periods
 from flowbench.encoding.dequantiser import Dequantiser, choose_dequantiser, parse_spacings
 from flowbench.encoding.support_map import SupportMap, parse_supports, to_cells
 from flowbench.errors import ConfigurationError, DataError, unknown_name
@@ -159,10 +161,72 @@ def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequa
     return choose_dequantiser(_others(dataset, split.train), spacings)
 
 
-def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) -> SupportMap:
+def find_periods(config: RunConfig, dataset: Dataset) -> tuple[dict[str, Period], Dataset]:
+    """The periods of columns, given ones too, that the configuration asks for; and the data set, with notes.
+
+    By default they are those that are plain (`flowbench.data.periods.infer_period`), and none of a toy, of
+    levels, of a table with published figures and of one with missing cells. Raises `ConfigurationError` for a column that is not there or has levels, for a toy, and for more periodic
+    targets than a density can have.
+    """
+    wanted = config.data.periodic
+    numeric = [column for column in dataset.columns if dataset.levels(column.name) is None]
+    names, notes = [column.name for column in numeric], list(dataset.notes)
+    is_of_density = dataset.density is not None or bool(dataset.published)
+    if wanted == "none" or (wanted == "auto" and (is_of_density or dataset.has_gaps)):
+        return {}, dataset
+    if dataset.has_gaps:
+        raise ConfigurationError(
+            "`--missing model` does not go with `--periodic` yet; say `--missing drop`, or `--periodic none`"
+        )
+    values = {name: dataset.rows[:, dataset.column_names.index(name)] for name in names}
+    if wanted != "auto":
+        if dataset.density is not None:
+            raise ConfigurationError(
+                f"`periodic` is for tables; `{dataset.name}` is drawn from a density; leave it out"
+            )
+        found = parse_periods(wanted)
+        check_periods(found, names)
+    else:
+        each = {
+            column.name: infer_period(column.name, column.type.unit, values[column.name])
+            for column in numeric
+        }
+        found = {name: period for name, period in each.items() if period is not None}
+        more = [name for name in dataset.target_names if name in found][MOST:]
+        found = {name: period for name, period in found.items() if name not in more}
+        notes += [
+            f"column `{name}` begins anew where it ends, {period.in_words}; `--periodic none` takes it for a "
+            "line"
+            for name, period in found.items()
+        ]
+        notes += [
+            f"column `{name}` is periodic too, but taken for a line: a density has at most {MOST} of them"
+            for name in more
+        ]
+    for name, period in found.items():
+        atoms = dataset.atoms.get(name, ())
+        outside = (values[name] < period.low) | (values[name] >= period.high)
+        if count := int((outside & ~np.isin(values[name], atoms)).sum()):
+            notes.append(
+                f"column `{name}`: {count:,} of {len(dataset.rows):,} values lie outside its period, "
+                f"{period.in_words}, and are moved into it by whole periods; its high end is its low one"
+            )
+    return found, replace(dataset, notes=tuple(notes))
+
+
+def find_circle(periods: Mapping[str, Period], dataset: Dataset) -> Circle:
+    """The circle of a data set's targets; raises `ConfigurationError` if too many of them have `periods`."""
+    names = dataset.target_names
+    return Circle(names, {name: each for name, each in periods.items() if name in names})
+
+
+def find_support(
+    config: RunConfig, dataset: Dataset, dequantiser: Dequantiser, periods: Collection[str] = ()
+) -> SupportMap:
     """The support that the configuration asks for, of a data set's targets; that of a toy is real by default.
 
-    Raises `ConfigurationError` for a column that is not there, and `DataError` for a value outside.
+    Columns with `periods` have no ends. Raises `ConfigurationError` for a column that is not there or is
+    periodic, and `DataError` for a value outside.
     """
     wanted, names = config.data.support, dataset.target_names
     lattices = dequantiser.lattices
@@ -172,12 +236,18 @@ def find_support(config: RunConfig, dataset: Dataset, dequantiser: Dequantiser) 
         found = {
             name: _found(each, lattices.get(name), dataset.atoms.get(name, ()))
             for name, each in _others(dataset).items()
+            if name not in periods
         }
         return SupportMap(names, found)
     given = parse_supports(wanted)
     for name in given:
         if name not in names:
             raise ConfigurationError(f"`support`: {unknown_name('column', name, names)}")
+        if name in periods:
+            raise ConfigurationError(
+                f"`support`: `{name}` is periodic and has no ends; leave it out, or take it for a line by "
+                "`--periodic none`"
+            )
     supports = {name: _of_places(each, lattices.get(name), holds_ends=True) for name, each in given.items()}
     for name, each in supports.items():
         values = dataset.targets[:, names.index(name)]
@@ -223,7 +293,10 @@ def tell_pitfalls(
 
 
 def describe_dataset(
-    dataset: Dataset, dequantiser: Dequantiser, support: SupportMap | None = None
+    dataset: Dataset,
+    dequantiser: Dequantiser,
+    support: SupportMap | None = None,
+    periods: Mapping[str, Period] | None = None,
 ) -> dict[str, Any]:
     """What `run.json` says of a data set; the weights, and not this, tell how its rows are encoded."""
     return {
@@ -242,6 +315,7 @@ def describe_dataset(
         **_published(dataset, dequantiser),
         "lattices": dequantiser.to_values(),
         **({"support": support.to_values()} if support else {}),
+        **({"periodic": {name: [each.low, each.high] for name, each in periods.items()}} if periods else {}),
         "types": {
             column.name: column.type.to_values() for column in dataset.columns if column.type != FLOAT64
         },

@@ -21,7 +21,9 @@ from flowbench.training.trainer import Trainer
 from flowbench.workflows.config import RunConfig, with_evaluation
 from flowbench.workflows.dataset_rows import (
     describe_dataset,
+    find_circle,
     find_dequantiser,
+    find_periods,
     find_support,
     given_levels,
     load_rows,
@@ -39,6 +41,7 @@ from flowbench.workflows.preparation import (
     build_givens,
     build_mass,
     make_trainer,
+    periods_in,
     place_rows,
     prepare,
     random_stream,
@@ -75,11 +78,13 @@ def fit(
     with cpu_threads(config.threads), ExitStack() as held:
         dataset, split = load_rows(config, home.datasets)
         dataset = set_atoms_aside(config, dataset, split)
+        periods, dataset = find_periods(config, dataset)
+        circle = find_circle(periods, dataset)
         dequantiser = find_dequantiser(config, dataset, split)
         pitfalls = tell_pitfalls(config, dataset, split, dequantiser, watch.on_table or watch.on_warning)
-        support = find_support(config, dataset, dequantiser)
-        encoder = build_encoder(config, dataset.target_names, dequantiser, support, dataset.atoms)
-        givens = build_givens(config, dataset.given, given_levels(dataset))
+        support = find_support(config, dataset, dequantiser, periods)
+        encoder = build_encoder(config, dataset.target_names, dequantiser, support, dataset.atoms, circle)
+        givens = build_givens(config, dataset.given, given_levels(dataset), periods)
         work = _Work.begin(config, dataset, split, encoder, givens, watch)
         stem = f"{Path(config.data.dataset).name.partition('.')[0]}-{config.flow.name}"
         run = home.create_run(name, stem, config.to_values(), work.describe(command, pitfalls), held)
@@ -165,7 +170,9 @@ class _Work:
             **describe_start(self.config, command),
             "model": self.config.flow.name,
             **({"divergence": divergence} if divergence else {}),
-            "dataset": describe_dataset(self.dataset, model.encoder.dequantiser, model.encoder.support),
+            "dataset": describe_dataset(
+                self.dataset, model.encoder.dequantiser, model.encoder.support, periods_in(model)
+            ),
             "pitfalls": asdict(pitfalls),
             "split": split_sizes(self.split),
         }

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from flowbench.data import Dataset
+from flowbench.data.periods import Period
 from flowbench.encoding.atoms import Atoms
+from flowbench.encoding.circle import Circle
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.standardise import mean_of_rows
 from flowbench.encoding.support_map import SupportMap
@@ -98,27 +100,32 @@ def build_encoder(
     dequantiser: Dequantiser | None = None,
     support: SupportMap | None = None,
     atoms: Mapping[str, Sequence[float]] | None = None,
+    circle: Circle | None = None,
 ) -> TableEncoder:
     """The encoder of `columns` with the transforms of a configuration, which are not fitted yet.
 
-    Without a `dequantiser` all columns are continuous, without a `support` none has an end, and without
-    `atoms` no value has a probability.
+    Without a `dequantiser` all columns are continuous, without a `support` none has an end, without `atoms`
+    no value has a probability, and without a `circle` no column is periodic.
     """
     names = tuple(columns)
     transforms = [TRANSFORMS.get(options.name)(names, options) for options in config.transforms]
-    return TableEncoder(names, transforms, dequantiser, support, Atoms(names, atoms))
+    return TableEncoder(names, transforms, dequantiser, support, Atoms(names, atoms), circle)
 
 
 def build_givens(
-    config: RunConfig, columns: Sequence[str], levels: Mapping[str, Sequence[float]] | None = None
+    config: RunConfig,
+    columns: Sequence[str],
+    levels: Mapping[str, Sequence[float]] | None = None,
+    periods: Mapping[str, Period] | None = None,
 ) -> Givens | None:
     """What a model is given: `columns`, behind the transforms of a configuration; None without any.
 
-    Those of categories have `levels`.
+    Those of categories have `levels`. Those that are periodic are among the `periods`, which may have others.
     """
     levels = levels or {}
-    numeric = [name for name in columns if name not in levels]
-    return Givens(build_encoder(config, numeric), columns, levels) if columns else None
+    own = {name: each for name, each in (periods or {}).items() if name in columns}
+    numeric = [name for name in columns if name not in levels and name not in own]
+    return Givens(build_encoder(config, numeric), columns, levels, own) if columns else None
 
 
 def build_mass(categorical: Sequence[str], levels: Mapping[str, Sequence[float]]) -> ProbabilityMass | None:
@@ -152,10 +159,20 @@ def build_model(
     return DensityModel(encoder, flow, background, givens, mass, imputer)
 
 
+def periods_in(model: DensityModel) -> dict[str, Period]:
+    """The periods of the periodic columns of a model, given ones too."""
+    own = model.encoder.circle.periods
+    return own if model.givens is None else own | model.givens.circular.periods
+
+
 def place_rows(encoder: TableEncoder, dataset: Dataset, seed: int) -> Rows:
-    """The rows of a data set that a model learns from, each at a random place in its cell, with its atoms."""
+    """The rows of a data set that a model learns from, each at a random place in its cell, with its atoms.
+
+    Values of periodic columns are at random copies on the line.
+    """
     rows = Rows.of_arrays(dataset.targets, dataset.context, dataset.weights)
-    return rows.at(encoder.dequantise(rows.x, np.random.default_rng((seed, DEQUANTISATION))))
+    generator = np.random.default_rng((seed, DEQUANTISATION))
+    return rows.at(encoder.unroll(encoder.dequantise(rows.x, generator), generator))
 
 
 def prepare(
@@ -171,7 +188,7 @@ def prepare(
 ) -> Prepared:
     """A model that is ready to train on rows `(n, d)` and to validate on rows `(m, d)`.
 
-    The rows are at places in their cells, as `TableEncoder.dequantise` gives them, with the values of the
+    The rows are at places in their cells, as `place_rows` gives them, with the values of the
     `givens` as context. Both encoders are fitted to the train rows here, unless they are fitted already: then
     `spent` are the seconds, wall and CPU, that this took, and the weights of a run are loaded later: nothing
     is tried then. `tell` hears where it stands.
@@ -280,13 +297,16 @@ def _fit_encoders(model: DensityModel, rows: Rows, tell: Tell) -> Rows:
 def _with_stand_ins(encoder: TableEncoder, x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows `x: (n, d)` with atoms in model space, and log|det| of the encoder: `(n,)`, nats.
 
-    Stand-ins for atoms are drawn, always the same. The latter is less their log-density.
+    Stand-ins for atoms are drawn, always the same. The latter is less their log-density, and less the
+    log-probability of a row's copy: so log-densities on the line become lower bounds of those on the circle.
     """
     if not encoder.atoms:
-        return encoder.to_model(x)
-    placed = encoder.fill(x, np.random.default_rng(0))
+        z, log_det = encoder.to_model(x)
+        return z, log_det - encoder.circle.log_share(x)
+    placed, absent = encoder.fill(x, np.random.default_rng(0)), encoder.absent(x)
     z, log_det = encoder.to_model(placed)
-    return z, log_det - encoder.log_stand_in(placed, encoder.absent(x))
+    log_share = encoder.circle.log_share(placed, absent)
+    return z, log_det - log_share - encoder.log_stand_in(placed, absent)
 
 
 def _fit_mass(model: DensityModel, rows: Rows, copies: int) -> None:

@@ -380,6 +380,8 @@ def _restore(
         rounded = rows.copy()
         for number, each in rounding.items():
             rounded[:, number] = each.restore(rows[:, number])
+        # What is rounded onto the high end of a period is its low end.
+        rounded = encoder.wrap(torch.from_numpy(rounded)).numpy()
         held = encoder.support.holds(torch.from_numpy(rounded)).numpy()
         return np.where(held, rounded, rows)
 

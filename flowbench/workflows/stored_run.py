@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
+from flowbench.data.periods import Period
+from flowbench.encoding.circle import Circle, periods_of
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.support_map import SupportMap
 from flowbench.encoding.table_encoder import TableEncoder
@@ -72,6 +74,14 @@ class StoredRun(StoredFiles[RunConfig]):
         """The atoms of columns, by name; the last of the given columns tell which one a row holds."""
         return dict(self.dataset.get("atoms", {}))
 
+    @cached_property
+    def periods(self) -> dict[str, Period]:
+        """The periods of the periodic columns, given ones too, by name."""
+        try:
+            return periods_of(self.dataset.get("periodic", {}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise self._not_as_written("periodic", error) from error
+
     @property
     def states(self) -> tuple[str, ...]:
         """Those of the given columns that tell which atom a row holds; no table has them."""
@@ -107,7 +117,7 @@ class StoredRun(StoredFiles[RunConfig]):
             model = build_model(
                 self.config,
                 build_encoder(self.config, self.columns, atoms=self.atoms),
-                build_givens(self.config, self.given, self.levels),
+                build_givens(self.config, self.given, self.levels, self.periods),
                 build_mass(self.categorical, self.levels),
             )
         except ConfigurationError as error:
@@ -128,7 +138,7 @@ class StoredRun(StoredFiles[RunConfig]):
         """What a run goes on from; where none was saved, the dequantiser that it was begun with alone."""
         arrays, metadata = self.run.load_resume() if self.run.has_resume else ({}, {})
         training = TrainingState.unpack(arrays, metadata) if arrays else None
-        givens = build_givens(self.config, self.given, self.levels)
+        givens = build_givens(self.config, self.given, self.levels, self.periods)
         if not any(name.startswith(_IN_STATE) for name in arrays):
             # None was saved yet, or by a version that did not save the encoder.
             encoder = build_encoder(
@@ -137,6 +147,7 @@ class StoredRun(StoredFiles[RunConfig]):
                 self._described_dequantiser(),
                 self._described_support(),
                 self.atoms,
+                self._described("periodic", Circle.of_values),
             )
             return SavedState(training, encoder, givens)
         encoder = build_encoder(self.config, self.columns, atoms=self.atoms)
@@ -175,10 +186,13 @@ class StoredRun(StoredFiles[RunConfig]):
         try:
             return read(self.columns, self.dataset.get(key, {}))
         except (ConfigurationError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DamagedFileError(
-                f"{self.run.path / 'run.json'}: `{key}` of the data set are not as flowbench writes them: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            raise self._not_as_written(key, error) from error
+
+    def _not_as_written(self, key: str, error: Exception) -> DamagedFileError:
+        return DamagedFileError(
+            f"{self.run.path / 'run.json'}: `{key}` of the data set are not as flowbench writes them: "
+            f"{type(error).__name__}: {error}"
+        )
 
     def _as_named_now(self, tensors: Tensors) -> Tensors:
         """The tensors of a model by their present names.

@@ -115,6 +115,7 @@ def test_the_lattices_are_buffers_with_nothing_where_a_column_is_continuous() ->
     assert list(state) == [
         *("dequantiser.steps", "dequantiser.origins"),
         *("support.low", "support.high", "support.unit"),
+        *("circle.low", "circle.high"),
     ]
     assert torch.equal(
         state["dequantiser.steps"].nan_to_num(-1), torch.tensor([1, -1, 0.1], dtype=torch.float64)

@@ -243,12 +243,10 @@ def test_a_bridge_takes_more_draws_where_they_may_settle_it(
 
 def test_a_check_that_breaks_down_is_a_failed_one() -> None:
     class Broken(DensityModel):
-        def draw_places(
-            self, n: int, generator: torch.Generator, *, context: Tensor | None = None
-        ) -> tuple[Tensor, Scores]:
-            x, scores = super().draw_places(n, generator, context=context)
+        def sample_line(self, n: int, generator: torch.Generator, *, context: Tensor | None = None) -> Tensor:
+            x = super().sample_line(n, generator, context=context)
             x[0, 0] = torch.inf
-            return x, scores
+            return x
 
     healthy = fitted("planar", 4)
     model = Broken(healthy.encoder, healthy.flow)
