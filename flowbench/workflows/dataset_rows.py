@@ -165,8 +165,9 @@ def find_periods(config: RunConfig, dataset: Dataset) -> tuple[dict[str, Period]
     """The periods of columns, given ones too, that the configuration asks for; and the data set, with notes.
 
     By default they are those that are plain (`flowbench.data.periods.infer_period`), and none of a toy, of
-    levels, of a table with published figures and of one with missing cells. Raises `ConfigurationError` for a column that is not there or has levels, for a toy, and for more periodic
-    targets than a density can have.
+    levels, of a table with published figures and of one with missing cells. Raises `ConfigurationError` for
+    a column that is not there or has levels, for a toy, for missing cells, and for more periodic targets than
+    a density can have.
     """
     wanted = config.data.periodic
     numeric = [column for column in dataset.columns if dataset.levels(column.name) is None]
