@@ -154,7 +154,8 @@ def as_before(run: Run) -> None:
         kept = {
             name.removeprefix("encoder."): tensor
             for name, tensor in tensors.items()
-            if not {"dequantiser", "support"} & set(name.split(".")) and not name.startswith("encoder/")
+            if not {"dequantiser", "support", "circle"} & set(name.split("."))
+            and not name.startswith("encoder/")
         }
         metadata.pop("encoder_seconds", None)
         save(kept, metadata)
