@@ -1,7 +1,7 @@
 """Log-likelihoods that are reported, each with an error that adds up its sources."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from flowbench.evaluation.rounding import ROUNDING, last_digits
 from flowbench.evaluation.solver_error import Regime, covering_factor, local_error
 from flowbench.evaluation.solver_levels import OnRows, SolverLevels
 from flowbench.models.density import Scores
-from flowbench.models.density_model import DensityModel, chunk_sizes
+from flowbench.models.density_model import DensityModel
 from flowbench.models.rows import Rows
 
 #: Rounds rows `(n, d)`, data units, to values that their table can hold.
@@ -251,7 +251,7 @@ def draw_rows(
         return x, _likelihoods_of_draws(budget, Rows(x, context))
     parts = []
     done = 0
-    for size in chunk_sizes(n, exact.chunk):
+    for size in _chunk_sizes(n, exact.chunk):
         given = None if context is None else context[done : done + size]
         parts.append(exact.draw_places(size, generator, context=given))
         done += size
@@ -293,3 +293,9 @@ def _add_up(bound: float | None, log_prob: Tensor, parts: Mapping[str, Tensor]) 
 def _above(error: Tensor, bound: float | None) -> Tensor:
     """Which errors `(n,)` are above `bound`, NaN among them; none without a bound."""
     return torch.zeros_like(error, dtype=torch.bool) if bound is None else ~(error <= bound)
+
+
+def _chunk_sizes(n: int, most: int) -> Iterator[int]:
+    """`n` in parts of `most` and a rest."""
+    for start in range(0, n, most):
+        yield min(most, n - start)

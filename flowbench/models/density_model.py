@@ -395,9 +395,3 @@ def _mean(parts: Sequence[Scores]) -> Scores:
     errors = [part.local_error for part in parts if part.local_error is not None]
     nfes = [part.nfe for part in parts if part.nfe is not None]
     return Scores(log_prob, max(nfes, default=None), torch.stack(errors).mean(0) if errors else None)
-
-
-def chunk_sizes(n: int, most: int) -> Iterator[int]:
-    """`n` in parts of `most` and a rest."""
-    for start in range(0, n, most):
-        yield min(most, n - start)
