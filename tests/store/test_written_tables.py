@@ -159,7 +159,7 @@ def test_an_unknown_ending_is_refused_before_anything_is_written(tmp_path: Path)
         ({"x": np.zeros(3), "y": np.zeros(2)}, "equally long"),
         ({"x": np.zeros((3, 2))}, "equally long"),
         ({}, "equally long"),
-        ({"x": np.array([True, False])}, "column `x` must hold numbers or text"),
+        ({"x": np.array([1j, 2j])}, "column `x` must hold numbers or text"),
         ({"x": np.array(["a", 1], dtype=object)}, "column `x` must hold numbers or text"),
         ({"x": np.array(["a", None], dtype=object)}, "column `x` must hold numbers or text"),
         ({"x": np.array([b"a", b"b"])}, "column `x` must hold numbers or text"),
