@@ -75,7 +75,12 @@ def read_known_levels(cells: Cells, expected: ColumnType) -> Cells:
     levels = expected.levels or ()
     values = values_of(cells)
     place = {level: float(number) for number, level in enumerate(levels)}
-    texts = [str(each) if isinstance(each, str) else _text(each) for each in values.plain()]
+    texts = [each if isinstance(each, str) else _text(each) for each in values.plain()]
+    if sorted(map(str.casefold, levels)) == ["false", "true"]:
+        # Truth values are spelt in one way or another, and stored as 0 and 1.
+        place = {level.casefold(): number for level, number in place.items()}
+        place |= {"0": place["false"], "1": place["true"]}
+        texts = [text.casefold() for text in texts]
     found = np.array([place.get(text, UNKNOWN_LEVEL) for text in texts] + [np.nan])
     numbers: NDArray[np.float64] = found[values.codes]
     missing = cells.is_missing & np.isnan(numbers)

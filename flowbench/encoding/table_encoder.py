@@ -168,7 +168,13 @@ class TableEncoder(nn.Module):
         # The ends of a support lie a little outside the outermost cells.
         steps = self.dequantiser.steps
         inside = x.maximum(self.support.low + 2 * ROOM * steps).minimum(self.support.high - 2 * ROOM * steps)
-        restored = self.dequantiser.restore(torch.where(steps.isnan(), x, inside))
+        inside = torch.where(steps.isnan(), x, inside)
+        restored = self.dequantiser.restore(inside)
+        if self.atoms:
+            # The cell of an atom holds nothing else, so that another draw there belongs to the next cell.
+            side = torch.where(inside < restored, -1.0, 1.0)
+            is_atom = self.absent(restored) & ~steps.isnan()
+            restored = torch.where(is_atom, restored + side * steps, restored)
         return self.circle.settle(restored, steps)
 
     def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:

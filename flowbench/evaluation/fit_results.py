@@ -19,6 +19,7 @@ from flowbench.evaluation.grid import data_box, grid_axes, grid_mass, tabulate
 from flowbench.evaluation.incomplete import has_gaps, score_known
 from flowbench.evaluation.reported import Likelihoods, draw_rows
 from flowbench.evaluation.slices import tabulate_slice_planes, tabulate_slices
+from flowbench.models.completion import filled
 from flowbench.models.density_model import DensityModel
 from flowbench.models.rows import Rows
 from flowbench.statistics.paired import estimate_mean
@@ -55,7 +56,7 @@ def compute_results(
         model, dataset, ids, rows, weights, likelihoods, log_mass, options.max_error
     )
     # Pictures and certificates take rows without missing cells.
-    rows = rows[~has_gaps(rows)]
+    rows = _complete_rows(model, rows)
     exact = model.for_evaluation(options.integrator)
     context = model.draw_context(options.samples, generator)
     if context is None:
@@ -104,6 +105,15 @@ def compute_results(
         certificates=certificates,
         provenance=provenance,
     )
+
+
+def _complete_rows(model: DensityModel, rows: Rows) -> Rows:
+    """The `rows` without missing cells; where there are none, all of them, filled in by draws."""
+    whole = rows[~has_gaps(rows)]
+    if len(whole) or model.imputer is None:
+        return whole
+    rng = np.random.default_rng(0)
+    return filled(model, rows.at(model.encoder.dequantise(rows.x, rng)), rng)
 
 
 def _contexts(rows: Rows, n: int) -> Tensor | None:

@@ -33,7 +33,10 @@ def grid_mass(log_prob: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[
 
 
 def data_box(rows: NDArray[np.float64], margin: float = 0.25) -> Box:
-    """The range of each column of `rows: (n, d)`, extended on every side by `margin` times its width."""
-    low, high = rows.min(0), rows.max(0)
+    """The range of each column of `rows: (n, d)`, extended on every side by `margin` times its width.
+
+    Missing values, NaN, do not count.
+    """
+    low, high = np.nanmin(rows, 0), np.nanmax(rows, 0)
     grow = margin * (high - low)
     return tuple(zip((low - grow).tolist(), (high + grow).tolist(), strict=True))

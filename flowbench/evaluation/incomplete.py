@@ -45,6 +45,8 @@ def score_known(budget: ErrorBudget, rows: Rows) -> tuple[Likelihoods, Tensor | 
         log_prob[open_] -= log_mass[open_]
     flagged = torch.zeros(n, dtype=torch.bool)
     flagged[kept] = found.flagged
+    if (bound := budget.options.max_error) is not None:
+        flagged[open_] = ~(error[open_] <= bound)
     places = kept.tolist()
     return replace(
         found,

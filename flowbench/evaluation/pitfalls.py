@@ -48,7 +48,8 @@ def find_pitfalls(dataset: Dataset, split: Split, dequantiser: Dequantiser, test
         torch.tensor(train[:, modelled]), np.random.default_rng(0)
     ).numpy()
     # Givens may determine one another: nothing is learnt of their density.
-    found = [group for group in find_relations(jittered) if set(group) & set(modelled)]
+    groups = find_relations(jittered) if len(jittered) > 1 else []
+    found = [group for group in groups if set(group) & set(modelled)]
     originals = _without_copies(dataset)
     return Pitfalls(
         relations=tuple(tuple(names[i] for i in group) for group in found),

@@ -72,7 +72,10 @@ def complete(model: DensityModel, rows: Rows, uniform: Floats, *, wider: bool = 
     x = torch.where(missing, drawn, rows.x)
     context = rows.context
     if model.mass is not None and context is not None:
-        context = model.put_mass(context, model.mass.levels.at(done.places))
+        own = model.of_mass(context)
+        sizes = np.array(model.mass.levels.sizes)
+        values = model.mass.levels.at(np.minimum(done.places, sizes - 1))
+        context = model.put_mass(context, torch.where(own.isnan(), values, own))
     slopes = model.encoder.to_model_by_column(torch.where(missing, x, _ordinary(model)))[1]
     return Completed(Rows(x, context), torch.from_numpy(log_q) + torch.where(missing, slopes, 0.0).sum(1))
 
@@ -115,9 +118,12 @@ def observed_log_prob(model: DensityModel, rows: Rows, score: Score) -> tuple[Te
     """
     each = torch.stack([weight for _, weight in completions(model, rows, score, COMPLETIONS)])
     most = each.amax(0)
-    relative = (each - most).exp()
+    # Where no completion has a density, such as outside the support, that is certain.
+    nowhere = most.isneginf()
+    relative = (each - most.masked_fill(nowhere, 0.0)).exp()
     mean = relative.mean(0)
-    return most + mean.log(), SURE * relative.std(0) / mean / math.sqrt(COMPLETIONS)
+    error = SURE * relative.std(0) / mean / math.sqrt(COMPLETIONS)
+    return most + mean.log().masked_fill(nowhere, 0.0), error.masked_fill(nowhere, 0.0)
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,10 @@ def impute(model: DensityModel, rows: Rows, score: Score) -> Imputed:
     Where nothing is missing but states of atoms, these are those of the completed values.
     """
     drawn = list(completions(model, rows, score, IMPUTATIONS))
-    weights = torch.softmax(torch.stack([weight for _, weight in drawn]), 0).numpy()
+    each = torch.stack([weight for _, weight in drawn])
+    # A row outside the support has no density with any completion; these count alike then.
+    each = torch.where(each.amax(0).isneginf(), 0.0, each)
+    weights = torch.softmax(each, 0).numpy()
     values = np.stack([model.restore(whole.x, whole.context).numpy() for whole, _ in drawn])
     x, gone = rows.x.numpy(), rows.x.isnan().numpy()
     low, high, mean = x.copy(), x.copy(), x.copy()

@@ -28,6 +28,8 @@ LEAST_GAIN = 1e-4
 RIDGE, COUNTED = 1e-3, 0.5
 #: Draws that stand for missing numbers in a likelihood come from wider normals, by this factor.
 WIDER = 1.2
+#: The share of an even distribution in those from which such categories come: no level is left out then.
+EVEN = 0.2
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class IncompleteMixture(GrowingBuffers):
         """Draw the missing cells of n rows given the others; and log q: `(n,)`, nats, their log-density.
 
         `uniform: (n, draws)` are random numbers in (0, 1). It counts a probability for a category. With
-        `wider`, numbers are drawn from wider normals.
+        `wider`, numbers are drawn from wider normals, and categories more evenly.
         """
         from scipy.special import ndtri
 
@@ -131,6 +133,8 @@ class IncompleteMixture(GrowingBuffers):
             for column, size in enumerate(self.levels.sizes):
                 gone = cells.places[rows, column] < 0
                 shares = mixture.shares[:, start : start + size]
+                if wider:
+                    shares = (1 - EVEN) * shares + EVEN / size
                 drawn_level = _choose(shares[component], uniform[rows, 1 + self.features + column])
                 places[rows[gone], column] = drawn_level[gone]
                 log_post[gone] += np.log(shares[:, drawn_level[gone]].T)
@@ -226,7 +230,7 @@ def _step(
         start = 0
         for column, size in enumerate(sizes):
             places = own.places[:, column]
-            known = places >= 0
+            known = (places >= 0) & (places < size)
             for k in range(components):
                 held = np.bincount(places[known], shares[known, k], minlength=size)
                 # A missing category is expected to be as it was.
@@ -271,7 +275,8 @@ def _posterior(
     start = 0
     for column, size in enumerate(sizes):
         places = cells.places[:, column]
-        held = places >= 0
+        # A level that no row of the fit holds tells nothing.
+        held = (places >= 0) & (places < size)
         log_parts[held] += np.log(mixture.shares[:, start : start + size][:, places[held]].T)
         start += size
     return log_parts, (means, roots)

@@ -58,7 +58,9 @@ def level_table(section: Section) -> TextTable | None:
         values = sorted(named, key=lambda value: (-np.sum(context[:, place] == value), value))
         left_out += max(len(values) - MOST_LEVELS, 0)
         for value in values[:MOST_LEVELS]:
-            held = estimate_mean((tested[:, place] == value).astype(np.float64), weights)
+            known = ~np.isnan(tested[:, place])
+            own_weights = None if weights is None else weights[known]
+            held = estimate_mean((tested[known, place] == value).astype(np.float64), own_weights)
             own = estimate_mean((drawn[:, place] == value).astype(np.float64))
             rows.append((name, named[value], _share(held), _share(own), probability(_p_value(held, own))))
     header = ("column", "category", "test rows", "draws", "p")

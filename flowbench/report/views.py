@@ -132,6 +132,8 @@ def _describe_dots(plane: Plane, points: Floats, noun: str) -> str:
 def _corner_gallery(section: Section, key: str) -> Gallery | None:
     if _grids(section):
         return None
+    if not len(section.whole_rows):
+        return None
     limits = corner_limits(section.whole_rows)
     panels = []
     for number, (model, run) in enumerate(shown_runs(section)):

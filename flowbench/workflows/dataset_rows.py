@@ -47,12 +47,12 @@ def load_rows(config: RunConfig, datasets: Path) -> tuple[Dataset, Split]:
         .giving(data.given)
         .with_mass(data.categories or ())
     )
-    if dataset.has_gaps and len(dataset.given) > len(dataset.categorical):
+    if data.missing == "model" and len(dataset.given) > len(dataset.categorical):
         raise ConfigurationError(
             f"`--missing model` learns all columns of `{dataset.name}` together, and does not go with "
             "`--given`; say `--missing drop`"
         )
-    if dataset.weights is not None and dataset.has_gaps:
+    if dataset.weights is not None and data.missing == "model":
         raise ConfigurationError(
             f"`--missing model` does not go with `--weights {data.weights}` yet; say `--missing drop`"
         )

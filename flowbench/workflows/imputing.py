@@ -1,6 +1,6 @@
 """Filling in the missing cells of a table by a fitted run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowbench.data import table_file
-from flowbench.data.column_type import FLOAT64
+from flowbench.data.column_type import FLOAT64, ColumnType
+from flowbench.data.files import TableFile
 from flowbench.data.table_reading import read_rows
 from flowbench.errors import ConfigurationError, DataError
 from flowbench.evaluation.error_budget import ErrorBudget
@@ -84,6 +85,7 @@ def impute_table(
     if unfit:
         row, cell = min(unfit.items())
         raise DataError(f"{file}: row {row + 1}: {cell.reason}; such a row cannot be filled in")
+    _check_levels(stored, x, tuple(types), file)
     whole, features = torch.from_numpy(x), len(stored.columns)
     values = whole[:, :features]
     context = (
@@ -138,10 +140,10 @@ def _table(
         for key, values in {"": own, **beside}.items():
             if parts:
                 values[gaps] = np.concatenate([getattr(part, fills[key])[:, place] for part in parts])
-        columns[name] = write(type_.restore(own))
+        columns[name] = _written(own, gone, type_, write)
         for key, values in beside.items():
             is_share = key == "probability"
-            columns[f"{name}_{key}"] = values if is_share else write(type_.restore(values))
+            columns[f"{name}_{key}"] = values if is_share else _written(values, gone, type_, write)
             units[f"{name}_{key}"] = "1" if is_share else type_.unit or "data units"
         if gone.any():
             filled[name] = int(gone.sum())
@@ -149,3 +151,28 @@ def _table(
             units[name] = type_.unit
         types[name] = type_.storage
     return ImputedTable(columns, filled, units, types, notes, dequantised)
+
+
+def _written(
+    values: NDArray[np.float64],
+    gone: NDArray[np.bool_],
+    type_: ColumnType,
+    write: Callable[[NDArray[np.float64]], NDArray[Any]],
+) -> NDArray[Any]:
+    """The column `values: (n,)` as it is written; of those that were `gone`, what the column can hold."""
+    values = np.where(gone, type_.restore(values), values)
+    is_broken = type_.is_integer and bool((values != np.rint(values)).any())
+    return values if is_broken else write(values)
+
+
+def _check_levels(stored: StoredRun, x: NDArray[np.float64], names: Sequence[str], file: TableFile) -> None:
+    """Raise `DataError`, which names the first, if a category in `x: (n, k)` is in no row of the fit."""
+    for name, levels in stored.levels.items():
+        if name in names:
+            own = x[:, names.index(name)]
+            unknown = np.flatnonzero(~(np.isin(own, levels) | np.isnan(own)))
+            if len(unknown):
+                raise DataError(
+                    f"{file}: column `{name}`, row {unknown[0] + 1}: it holds this in no row of the fit; "
+                    "leave the row out, or empty the cell to have it filled in"
+                )

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from flowbench.errors import ConfigurationError
+from flowbench.evaluation.incomplete import has_gaps
 from flowbench.evaluation.solver_ladder import climb
 from flowbench.evaluation.solver_levels import OnRows
 from flowbench.evaluation.suite import judge
@@ -52,7 +53,8 @@ def tradeoff(
     """
     stored = StoredRun(run)
     scored = run.read_results().scored
-    few = Rows.of_arrays(scored.x, scored.context)[:rows]
+    few = Rows.of_arrays(scored.x, scored.context)
+    few = few[~has_gaps(few)][:rows]
     if len(few) < 2:
         raise ConfigurationError(
             f"the run `{run.name}` has one test row, from which no interval of a bias follows; fit with more"

@@ -327,6 +327,11 @@ def _givens(stored: StoredRun, given: Mapping[str, float | str] | str | None, fo
             f"the run `{stored.run.name}` models {', '.join(stored.columns)} given {', '.join(names)}; say "
             f"for which values rows are drawn, with `--given {example}` or `--given FILE`"
         )
+    if isinstance(given, str) and stored.states:
+        raise ConfigurationError(
+            f"the run `{stored.run.name}` has learnt which rows hold atoms, such as `{stored.states[0]}`, "
+            "which no table has; give a value for each of its categories by name"
+        )
     if not isinstance(given, str):
         for name in given:
             if name not in names:
@@ -335,7 +340,7 @@ def _givens(stored: StoredRun, given: Mapping[str, float | str] | str | None, fo
             raise ConfigurationError(
                 f"`given` lacks a value for `{missing[0]}`; name all of {', '.join(names)}"
             )
-        values = [_number(name, given[name], stored.types[name]) for name in names]
+        values = [_number(name, given[name], stored) for name in names]
         return torch.tensor([values], dtype=torch.float64)
     types = {name: stored.types[name] for name in names}
     options = reading_of(stored.config.data, {}, types)
@@ -346,8 +351,9 @@ def _givens(stored: StoredRun, given: Mapping[str, float | str] | str | None, fo
     return torch.tensor(table.rows)
 
 
-def _number(name: str, value: object, type_: ColumnType) -> float:
+def _number(name: str, value: object, stored: StoredRun) -> float:
     """The value of a given column; raises `ConfigurationError` unless it is a finite number, or a level."""
+    type_, levels = stored.types[name], stored.levels.get(name)
     if type_.levels is not None:
         if value not in type_.levels:
             raise ConfigurationError(
@@ -356,6 +362,9 @@ def _number(name: str, value: object, type_: ColumnType) -> float:
         return float(type_.levels.index(str(value)))
     with suppress(TypeError, ValueError):
         number = float(value)  # type: ignore[arg-type]
+        if levels is not None and number not in levels:
+            known = [f"{each:g}" for each in levels]
+            raise ConfigurationError(f"`given`: {unknown_name(f'level of `{name}`', str(value), known)}")
         if math.isfinite(number):
             return number
     raise ConfigurationError(f"`given`: the value of `{name}` must be a finite number; got {value!r}")
@@ -366,7 +375,7 @@ def _restore(
 ) -> Restore | None:
     """What rounds rows to the values that their table can hold; None where it can hold any.
 
-    A value that would be rounded out of its column's support stays as it is.
+    A value that would be rounded out of its column's support, or onto an atom, stays as it is.
     """
     rounding = {
         number: types[name]
@@ -382,7 +391,9 @@ def _restore(
             rounded[:, number] = each.restore(rows[:, number])
         # What is rounded onto the high end of a period is its low end.
         rounded = encoder.wrap(torch.from_numpy(rounded)).numpy()
-        held = encoder.support.holds(torch.from_numpy(rounded)).numpy()
-        return np.where(held, rounded, rows)
+        held = encoder.support.holds(torch.from_numpy(rounded))
+        # A value that is no atom must not become one.
+        becomes_atom = encoder.absent(torch.from_numpy(rounded)) & ~encoder.absent(torch.from_numpy(rows))
+        return np.where((held & ~becomes_atom).numpy(), rounded, rows)
 
     return restore

@@ -109,3 +109,15 @@ def test_one_level_is_constant(tmp_path: Path) -> None:
     path = written(tmp_path, pd.DataFrame({"w": words("US"), "x": X}))
     with pytest.raises(DataError, match="column `w` is constant: US from row 1 to row 40"):
         load_dataset(str(path))
+
+
+@pytest.mark.parametrize("texts", [("True", "False"), ("TRUE", "FALSE"), ("true", "false"), ("1", "0")])
+def test_truth_values_are_the_same_however_they_are_spelt(tmp_path: Path, texts: tuple[str, str]) -> None:
+    type_ = ColumnType("bool", levels=("false", "true"))
+    path = tmp_path / "t.csv"
+    path.write_text("x,w\n" + "".join(f"{i},{text}\n" for i, text in enumerate(texts)))
+    assert read_rows(path, ["x", "w"], types={"x": ColumnType(), "w": type_})[0][:, 1].tolist() == [1, 0]
+    pd.DataFrame({"x": [0.0, 1.0], "w": [True, False]}).to_parquet(tmp_path / "t.parquet")
+    spelt = ColumnType("string", levels=("False", "True"))
+    found = read_rows(tmp_path / "t.parquet", ["x", "w"], types={"x": ColumnType(), "w": spelt})
+    assert found[0][:, 1].tolist() == [1, 0]

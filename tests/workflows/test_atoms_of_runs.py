@@ -166,3 +166,16 @@ def test_a_value_outside_the_support_that_is_an_atom_has_a_probability(
     found = scored(mixture, frame, tmp_path, home)
     assert np.isfinite(found.log_prob[:2]).all() and np.isneginf(found.log_prob[2])
     assert "-1 is not above 0, as `rain` has to be" in found.flagged[2]
+
+
+def test_no_draw_is_rounded_onto_an_atom_that_it_is_not(home: Home, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ages = np.where(rng.random(2000) < 0.15, 40, rng.normal(100, 60, 2000).round())
+    pd.DataFrame({"age": ages, "x": rng.normal(size=2000)}).to_csv(home.datasets / "ages.csv", index=False)
+    overrides = {"plan.steps": 10, "evaluation.certificates": False}
+    run = fit(resolve("ages", "gaussian", overrides=overrides, settings=SMALL), home=home)
+    assert StoredRun(run).atoms == {"age": [40.0]}
+    drawn = sample(run, 3000, home=home)
+    drawn.save(tmp_path / "drawn.csv", run)
+    again = score(run, str(tmp_path / "drawn.csv"), home=home)
+    np.testing.assert_allclose(again.log_prob, drawn.log_prob, atol=1e-9)

@@ -201,3 +201,67 @@ def test_what_does_not_go_with_missing_cells_is_refused(home: Home, pairs: Run, 
     other = fitted(home, "gaussian", "pairs", {"data.missing": "drop"})
     with pytest.raises(ConfigurationError, match="fills in no cells"):
         impute_table(other, str(tmp_path / "bad.csv"), tmp_path / "filled.csv", home=home)
+
+
+def test_a_row_outside_the_support_has_no_density_and_is_filled_all_the_same(
+    home: Home, tmp_path: Path
+) -> None:
+    run = fitted(home, values={"data.support": "amount=-0.5:", "data.atoms": "none"})
+    frame = table(3, seed=8).assign(a=np.nan, amount=[1.0, -1.0, 0.5])
+    found = scored(run, frame, tmp_path, home)
+    assert np.isneginf(found.log_prob[1]) and found.log_prob_error[1] == 0
+    assert np.isfinite(found.log_prob[[0, 2]]).all()
+    assert "the density is zero there" in found.flagged[1]
+    filled = impute_table(run, str(tmp_path / "rows.csv"), tmp_path / "filled.csv", home=home)
+    assert np.isfinite(filled.columns["a"]).all()
+
+
+def test_errors_above_the_largest_asked_for_are_flagged(gaps: Run, home: Home, tmp_path: Path) -> None:
+    holes(table(30, seed=9), 0.4).to_csv(tmp_path / "rows.csv", index=False)
+    settings = ["evaluation.max_error=1e-9"]
+    found = score(gaps, str(tmp_path / "rows.csv"), settings=settings, home=home)
+    assert found.above == 30 and (found.flagged != "").all()
+
+
+def test_an_unknown_category_beside_a_missing_cell_counts_as_any_other(
+    gaps: Run, home: Home, tmp_path: Path
+) -> None:
+    frame = table(3, seed=8).assign(a=[np.nan, 1.0, 1.0], word=["odd", "odd", "low"])
+    found = scored(gaps, frame, tmp_path, home)
+    assert np.isfinite(found.log_prob).all()
+    assert all("`word` holds what it holds in no row" in text for text in found.flagged[:2])
+    with pytest.raises(DataError, match="column `word`, row 1: it holds this in no row of the fit"):
+        impute_table(gaps, str(tmp_path / "rows.csv"), tmp_path / "filled.csv", home=home)
+
+
+def test_cells_that_are_there_are_written_as_they_are(home: Home, tmp_path: Path) -> None:
+    whole = pd.DataFrame({"n": np.random.default_rng(0).poisson(20, 300), "x": np.arange(300) % 7 / 10})
+    whole["x"] += np.random.default_rng(1).normal(size=300).round(1)
+    whole.astype({"n": "Int64"}).mask(np.random.default_rng(2).random((300, 2)) < 0.1).to_csv(
+        home.datasets / "rounded.csv", index=False
+    )
+    run = fitted(home, "gaussian", "rounded", {"data.dequantise": "none"})
+    (tmp_path / "rows.csv").write_text("n,x\n2.5,1.234\n20,\n,0.1\n")
+    filled = impute_table(run, str(tmp_path / "rows.csv"), tmp_path / "filled.csv", home=home)
+    assert filled.columns["x"][0] == 1.234 and filled.columns["n"][0] == 2.5
+    assert filled.columns["n"][2] == np.rint(filled.columns["n"][2])
+
+
+def test_tables_without_a_complete_row_are_learnt(home: Home, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    wide = pd.DataFrame(rng.normal(size=(400, 12)), columns=[f"c{i}" for i in range(12)])
+    wide["word"] = rng.choice(["a", "b"], 400)
+    gone = rng.random(wide.shape) < 0.3
+    gone[np.arange(400), np.arange(400) % 12] = True
+    wide.mask(gone).to_csv(home.datasets / "wide.csv", index=False)
+    run = fitted(home, "gaussian", "wide", {"evaluation.certificates": True})
+    results = run.read_results()
+    assert np.isfinite(results.scored.log_prob).all()
+    assert results.certificates["mass"].passed
+    write_report([run], tmp_path)
+
+
+def test_two_columns_have_a_picture(pairs: Run) -> None:
+    results = pairs.read_results()
+    assert results.grid is not None and np.isfinite(results.grid.log_prob).all()
+    assert results.metrics["grid_mass"].value == pytest.approx(1, abs=0.05)
