@@ -343,7 +343,7 @@ def test_too_large_a_model_says_so(run: Call, home: Path) -> None:
 
 
 def test_a_fault_of_ours_is_said_to_be_one(run: Call, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowbench.workflows.sampling.sample", lambda *arguments, **options: 1 / 0)
+    monkeypatch.setattr("flowbench.workflows.sampling.sample_to", lambda *arguments, **options: 1 / 0)
     code, _, err = run("sample", "g")
     assert code == 70
     assert err.startswith("internal error: ZeroDivisionError: division by zero; set FLOWBENCH_DEBUG=1")
