@@ -99,10 +99,6 @@ class Atoms(nn.Module):
             x[absent[:, place], place] = known[torch.from_numpy(chosen)]
         return x
 
-    def anchored(self, x: Tensor) -> Tensor:
-        """Rows `x: (n, d)` with an ordinary value in place of each atom."""
-        return torch.where(self.absent(self.states(x)), self.anchors, x) if self else x
-
     def spread(self, x: Tensor, draw: int) -> Tensor:
         """Standard normal stand-ins `(n, d)` of number `draw` for rows `x: (n, d)`; they follow from the row.
 

@@ -86,12 +86,7 @@ def impute_table(
         row, cell = min(unfit.items())
         raise DataError(f"{file}: row {row + 1}: {cell.reason}; such a row cannot be filled in")
     _check_levels(stored, x, tuple(types), file)
-    whole, features = torch.from_numpy(x), len(stored.columns)
-    values = whole[:, :features]
-    context = (
-        torch.cat([whole[:, features:], model.encoder.atoms.states(values)], 1) if stored.given else None
-    )
-    rows = Rows(values, context)
+    rows = stored.rows_of(x)
     gaps = has_gaps(rows).nonzero().squeeze(1)
     budget = ErrorBudget(model, options)
 

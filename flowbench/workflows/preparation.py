@@ -16,6 +16,7 @@ from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.standardise import mean_of_rows
 from flowbench.encoding.support_map import SupportMap
 from flowbench.encoding.table_encoder import TableEncoder
+from flowbench.evaluation.incomplete import has_gaps
 from flowbench.models.background import Background
 from flowbench.models.completion import cells_of, filled
 from flowbench.models.density import Density
@@ -276,8 +277,7 @@ def _complete(
             model, train.each(lambda part: torch.from_numpy(fill_by_others(part.numpy(), others))), tell
         )
     model.imputer.fit(cells_of(model, train), tell)
-    has_gaps = any(bool(part.isnan().any()) for part in (train.x, train.context) if part is not None)
-    copies = max(1, min(COPIES, MOST_COMPLETED // len(train))) if has_gaps else 1
+    copies = max(1, min(COPIES, MOST_COMPLETED // len(train))) if bool(has_gaps(train).any()) else 1
     train = Rows.join([filled(model, train, rng) for _ in range(copies)])
     validation = filled(model, validation, rng)
     return train, validation, _encode(model, train)[0]
@@ -315,10 +315,11 @@ def _fit_mass(model: DensityModel, rows: Rows, copies: int) -> None:
     The rows are `copies` completions of rows with missing cells, one after another.
     """
     if model.mass is not None and model.givens is not None and rows.context is not None:
-        places = [model.givens.columns.index(name) for name in model.mass.columns]
         # Copies of a row that differ in what was filled in count as one row.
         once = slice(None, len(rows) // copies)
-        model.mass.fit(rows.context[once, places], None if rows.weights is None else rows.weights[once])
+        model.mass.fit(
+            model.of_mass(rows.context[once]), None if rows.weights is None else rows.weights[once]
+        )
 
 
 def _encode(model: DensityModel, rows: Rows) -> tuple[Rows, Tensor]:

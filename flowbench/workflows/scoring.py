@@ -24,7 +24,6 @@ from flowbench.evaluation.incomplete import has_gaps, score_known
 from flowbench.evaluation.reported import Likelihoods
 from flowbench.evaluation.solver_levels import OnRows
 from flowbench.models.givens import Givens
-from flowbench.models.rows import Rows
 from flowbench.registry import TOYS
 from flowbench.store import Run, write_table
 from flowbench.workflows import in_parts
@@ -212,17 +211,14 @@ class Scorer:
         is_fit = np.ones(size, dtype=bool)
         is_fit[list(chunk.unfit)] = False
         fit = np.flatnonzero(is_fit)
-        whole, features = torch.from_numpy(chunk.x[fit]), len(self.stored.columns)
-        x = whole[:, :features]
-        context = None
-        if self.stored.given:
-            context = torch.cat([whole[:, features:], model.encoder.atoms.states(x)], 1)
-        found, log_mass = score_known(self._budget, Rows(x, context))
+        rows = self.stored.rows_of(chunk.x[fit])
+        x, context = rows.x, rows.context
+        found, log_mass = score_known(self._budget, rows)
         scored = self._table(chunk, fit, found)
         scored = replace(
             scored,
             out_of_place=model.encoder.dequantiser.out_of_place(x),
-            incomplete=int(has_gaps(Rows(x, context)).sum()),
+            incomplete=int(has_gaps(rows).sum()),
         )
         _tell_outside(scored, fit, x, model.encoder)
         if log_mass is not None:

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from flowbench.data.periods import Period
 from flowbench.encoding.circle import Circle, periods_of
 from flowbench.encoding.dequantiser import Dequantiser
@@ -14,6 +18,7 @@ from flowbench.encoding.table_encoder import TableEncoder
 from flowbench.errors import ConfigurationError, DamagedFileError
 from flowbench.models.density_model import DensityModel
 from flowbench.models.givens import Givens
+from flowbench.models.rows import Rows
 from flowbench.store import Run
 from flowbench.training.state import Tensors, TrainingState, from_arrays, to_arrays
 from flowbench.workflows.config import Configuration, RunConfig
@@ -127,6 +132,14 @@ class StoredRun(StoredFiles[RunConfig]):
             ) from error
         self.load(model, tensors, "the model")
         return model
+
+    def rows_of(self, x: NDArray[np.float64]) -> Rows:
+        """The model's rows with the values `x: (n, k)` of the columns `read`, and the states of atoms."""
+        whole, features = torch.from_numpy(x), len(self.columns)
+        own = whole[:, :features]
+        if not self.given:
+            return Rows(own)
+        return Rows(own, torch.cat([whole[:, features:], self.model.encoder.atoms.states(own)], 1))
 
     def model_on_device(self) -> DensityModel:
         """The fitted model, its flow on the device that it learnt on, where there is one here."""

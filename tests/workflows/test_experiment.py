@@ -286,7 +286,7 @@ def test_what_is_wrong_with_a_table_is_told_before_training(home: Home, tmp_path
         on_start=lambda run: told.append("start"),
         should_stop=lambda: True,
     )
-    run = fit(small(table, "planar", **{"data.atoms": "none"}), home=home, watch=watch)
+    run = fit(small(table, "planar", 20, **{"data.atoms": "none"}), home=home, watch=watch)
     told = [each for each in told if each != "preparation" or told.index(each) < 2]
     assert "b = 0 (" in told[0] and told[1].startswith("30 of 330 rows repeat others")
     assert not any("\n" in each for each in told)
@@ -309,7 +309,11 @@ def test_a_comparison_tells_what_is_wrong_once_for_each_table(home: Home, tmp_pa
     ]
     told: list[str] = []
     compare(
-        [small(table, model, **{"data.atoms": "none"}) for table in tables for model in ("gaussian", "kde")],
+        [
+            small(table, model, 20, **{"data.atoms": "none"})
+            for table in tables
+            for model in ("gaussian", "kde")
+        ],
         home.report_path("zeros", []),
         home=home,
         watch=lambda config: Watch(on_warning=told.append),
