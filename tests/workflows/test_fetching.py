@@ -198,7 +198,11 @@ def test_without_a_server_the_message_says_what_to_do(
         fetch_benchmark("power", tmp_path)
 
 
-@pytest.mark.parametrize("content", [ARCHIVE[: len(ARCHIVE) // 2], b"no archive", packed({"a": b"b"})])
+@pytest.mark.parametrize(
+    "content",
+    [ARCHIVE[: len(ARCHIVE) // 2], b"no archive", packed({"a": b"b"})],
+    ids=["half", "no archive", "another archive"],  # packed bytes hold the time of packing
+)
 def test_a_damaged_archive_is_a_data_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
 ) -> None:
