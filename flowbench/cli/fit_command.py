@@ -102,7 +102,7 @@ def _report_fit(run: "Run", home: Path, json: bool) -> int:
         if "estimated" in (divergence := str(info.get("divergence", ""))):
             terminal.say(f"likelihoods while training, of validation too, had a divergence {divergence}")
         say_dequantised(list(run.dataset.get("lattices", {})))
-        say_support(run.dataset.get("support", {}))
+        say_support(run.dataset.get("support", {}), run.dataset.get("atoms", {}))
         say_periodic(run.dataset.get("periodic", {}))
     for name, each in certificates.items():
         if not each.passed:

@@ -27,15 +27,16 @@ def say_dequantised(names: Sequence[str]) -> None:
         )
 
 
-def say_support(ends: Mapping[str, Sequence[float | None]]) -> None:
-    """Name the columns that have ends, if any: low and high end by column, None for no end."""
+def say_support(ends: Mapping[str, Sequence[float | None]], atoms: Mapping[str, Sequence[float]]) -> None:
+    """Name the columns that have ends, if any: low and high end by column, None for no end, and `atoms`."""
     from flowbench.data.schema import Support
 
     if ends:
-        each = [f"{name} {Support.of_ends(own).in_words}" for name, own in ends.items()]
-        more = f" and {len(each) - MOST_NAMED} more columns so" if len(each) > MOST_NAMED else ""
+        each = [Support.of_ends(own).of(name, atoms.get(name, ())) for name, own in ends.items()]
+        more = f" and {len(each) - MOST_NAMED} more" if len(each) > MOST_NAMED else ""
         terminal.say(
-            f"every value is {', '.join(each[:MOST_NAMED])}{more}: others have no density and are not drawn; "
+            f"columns with ends: {', '.join(each[:MOST_NAMED])}{more}; other values have no density and are "
+            "not drawn; "
             "`--support none` takes all numbers"
         )
 

@@ -265,7 +265,7 @@ def _check_can_be_fitted(table: Table, keep: Sequence[str]) -> None:
         if name not in (*keep, *table.categories) and (markers := find_markers(values)):
             each = [
                 f"row {_row(table, marker.row)}: {_shown(table, name, marker.value)}"
-                + (f" (as {marker.count:,} cells are)" if marker.count > 1 else "")
+                + (f" (in {marker.count:,} cells)" if marker.count > 1 else "")
                 for marker in markers
             ]
             options = " ".join(

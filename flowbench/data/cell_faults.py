@@ -85,7 +85,10 @@ def _fault(cells: Cells, may_be_missing: bool, may_leave_out: bool) -> _Fault | 
     if missing[row]:
         remedy = "fill in missing cells"
         if may_leave_out:
-            remedy += ", or leave their rows out with `--missing drop`"
+            remedy += (
+                ", leave their rows out with `--missing drop`, or learn from the other cells with "
+                "`--missing model`"
+            )
         return _Fault("missing", row + 1, "the cell is missing", int(missing.sum()), remedy)
     if infinite[row]:
         return _Fault(

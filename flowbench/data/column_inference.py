@@ -12,7 +12,7 @@ from flowbench.data.cell_faults import listed, shown
 from flowbench.data.cells import Cells
 from flowbench.data.column_type import ColumnType
 from flowbench.data.column_values import ColumnValues, Floats
-from flowbench.data.lattice import Lattice, lattice_of_repeats
+from flowbench.data.lattice import LOOSE, Lattice, lattice_of_repeats
 from flowbench.data.markers import find_markers
 from flowbench.data.repeats import find_atoms
 from flowbench.data.schema import LEVELLED, NUMERIC, POSITIVE, REAL, Atom, ColumnSchema, Kind, Level, Support
@@ -26,8 +26,6 @@ NEAR = 0.1
 #: Intervals that are taken for a support. A time of day lies between 0 and 86,400 seconds.
 BOUNDS = (Support(0, 1), Support(0, 100), Support(-1, 1), Support(0, 360))
 DAY = Support(0, 86400)
-#: That of whole numbers from 0 on, each of which stands for the interval around it.
-COUNTS = Support(-0.5)
 #: Tails are heavy if the range from 1% to 99%, in interquartile ranges, exceeds this many times a normal's.
 HEAVY = 1.5
 NORMAL_RANGE = 4.652696 / 1.348980
@@ -147,26 +145,27 @@ def _numeric(schema: ColumnSchema, numbers: Floats) -> ColumnSchema:
 def infer_support(numbers: Floats) -> tuple[Support, str]:
     """The support in which all finite `numbers: (n,)` of a column lie, and the evidence for it.
 
-    Unlike in a schema, whose atoms may lie on an end, it is real then. That of whole numbers from about 0 on
-    is above -0.5.
+    Unlike in a schema, whose atoms may lie on an end, it is real then. That of evenly spaced values from
+    about 0 on, such as counts, is above the lower half of the cell of 0.
     """
     atoms = [value for value, _ in find_atoms(numbers)]
     others = numbers[~np.isin(numbers, atoms)]
     support, why = _support(others, numbers, BOUNDS)
     if support != REAL and support.holds(numbers).all():
         return support, why
-    return _support_of_counts(numbers)
+    return _support_of_rounded(numbers)
 
 
-def _support_of_counts(numbers: Floats) -> tuple[Support, str]:
+def _support_of_rounded(numbers: Floats) -> tuple[Support, str]:
+    """Above the cell of 0 for evenly spaced values from about 0 on, 0 among the places; else real."""
     low, high = float(numbers.min()), float(numbers.max())
     lattice = lattice_of_repeats(numbers)
-    if low < 0 or lattice is None or lattice.step != 1 or (numbers != np.rint(numbers)).any():
+    if low < 0 or lattice is None or lattice.off(np.zeros(1))[0] > LOOSE:
         return REAL, ""
     lower, upper = np.quantile(numbers, [0.25, 0.75])
-    if low > max(1.0, NEAR * float(upper - lower)):
+    if low > max(lattice.step, NEAR * float(upper - lower)):
         return REAL, ""
-    return COUNTS, f"whole numbers from {low:.0f} to {high:.0f}"
+    return Support(-lattice.step / 2), f"evenly spaced values from {low:g} to {high:g}"
 
 
 def _spaced(lattice: Lattice | None, schema: ColumnSchema) -> str:

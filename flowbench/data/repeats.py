@@ -12,6 +12,8 @@ Integers = NDArray[np.int64]
 #: The share of the rows that an atom has at least, and its least ratio to the typical count of other values.
 #: Counts of rounded values vary by less, also for densities with heavy tails.
 ATOM_SHARE, ATOM_EXCESS = 0.01, 8
+#: Where other values hold more than this share of the rows each, all values repeat alike.
+TYPICAL_SHARE = 0.05
 #: Rows that are hashed at once.
 _BLOCK = 2**16
 #: Stands for a missing value among others.
@@ -25,7 +27,7 @@ def find_atoms(values: Floats) -> tuple[tuple[float, float], ...]:
 
     They are sorted by share, largest first. Each atom has at least `ATOM_SHARE` of the rows and at least
     `ATOM_EXCESS` times a typical count. Three quarters of the other rows have a value with at most the
-    typical count, which is itself below `ATOM_SHARE` of the rows. There are no atoms if all values repeat
+    typical count, which is itself below `TYPICAL_SHARE` of the rows. There are no atoms if all values repeat
     alike, as whole numbers do, or if there are hardly any other values.
     """
     distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
@@ -37,7 +39,7 @@ def find_atoms(values: Floats) -> tuple[tuple[float, float], ...]:
     for size in range(min(int((counts >= least).sum()), len(counts) - ATOM_EXCESS), 0, -1):
         # A quarter of the other rows have a value that is at least as frequent.
         typical = counts[np.searchsorted(held, 0.75 * held[size - 1] + 0.25 * held[-1])]
-        if typical < least and counts[size - 1] >= ATOM_EXCESS * typical:
+        if typical < max(least, TYPICAL_SHARE * len(values)) and counts[size - 1] >= ATOM_EXCESS * typical:
             found = order[:size]
             shares = counts[:size] / len(values)
             return tuple(zip(distinct[found].tolist(), shares.tolist(), strict=True))

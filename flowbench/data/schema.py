@@ -64,6 +64,11 @@ class Support:
             return f"above {self.low:g}"
         return f"below {self.high:g}" if math.isinf(self.low) else f"between {self.low:g} and {self.high:g}"
 
+    def of(self, name: str, atoms: Sequence[float] = ()) -> str:
+        """What the values of a column are, such as "rain above 0 or equal to 0" where 0 is an atom."""
+        outside = [f"{each:g}" for each in atoms if not self.low < each < self.high]
+        return f"{name} {self.in_words}" + (f" or equal to {' or '.join(outside)}" if outside else "")
+
     def __str__(self) -> str:
         return f"({self.low:g}, {self.high:g})" if self.name == "bounded" else self.name
 

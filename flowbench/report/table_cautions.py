@@ -96,8 +96,9 @@ def about_ends(datasets: Sequence[Mapping[str, object]]) -> list[str]:
             "The models differ in the values that a column can have: some give no density to values beyond "
             "an end, and others do. run.json has the ends under `support`."
         ]
-    each = [f"{name} {support.in_words}" for name, support in supports[0].items()]
-    return [f"Every value is {_first(each)}. Other values have no density, and are not drawn."]
+    atoms = typed(dict, datasets[0].get("atoms"))
+    each = [support.of(name, typed(list, atoms.get(name))) for name, support in supports[0].items()]
+    return [f"Columns with ends: {_first(each)}. Other values have no density, and are not drawn."]
 
 
 def about_periods(datasets: Sequence[Mapping[str, object]]) -> list[str]:

@@ -478,7 +478,7 @@ add(
     "markers in many rows",
     "t.csv",
     as_csv(with_cell(-999, count=9)),
-    refuses=("row 12: -999 (as 9 cells are)",),
+    refuses=("row 12: -999 (in 9 cells)",),
 )
 add(
     "two markers",

@@ -316,6 +316,8 @@ def test_pbcseq_has_a_positive_column_and_a_mass_at_0() -> None:
         (np.random.default_rng(0).normal(170, 8, 500), REAL),
         (np.random.default_rng(0).poisson(3, 500).astype(float), Support(-0.5)),
         (np.random.default_rng(0).poisson(500, 500).astype(float), REAL),
+        # Rounded to halves, with some at 0 and none below.
+        (np.random.default_rng(0).exponential(3, size=500).round() / 2, Support(-0.25)),
         # Values on an end have a probability mass there, so that the end is no bound of a density.
         (np.random.default_rng(0).exponential(size=500) * (np.arange(500) % 5 > 0), REAL),
         (np.clip(np.random.default_rng(0).normal(0.5, 0.3, 500), 0, 1), REAL),

@@ -64,6 +64,22 @@ def test_whole_numbers_that_repeat_alike_are_no_atoms(high: int) -> None:
     assert find_atoms(np.empty(0)) == ()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_zeros_beside_rounded_amounts_are_an_atom(seed: int) -> None:
+    """Tenths of a millimetre of rain, of which a frequent one holds more than a hundredth of the rows."""
+    rng = np.random.default_rng(seed)
+    rain = np.where(rng.random(1500) < 0.55, 0, rng.lognormal(0.8, 0.9, 1500).round(1))
+    assert np.sort(np.unique(rain, return_counts=True)[1])[-10] > 15
+    assert [value for value, _ in find_atoms(rain)] == [0.0]
+
+
+def test_frequent_zeros_of_counts_are_no_atom() -> None:
+    rng = np.random.default_rng(0)
+    assert find_atoms(rng.poisson(0.1, 5000).astype(float)) == ()
+    assert find_atoms(rng.geometric(0.3, 5000).astype(float)) == ()
+    assert find_atoms(rng.lognormal(1, 1.5, 5000).round()) == ()
+
+
 def test_both_ends_of_a_censored_column_are_atoms() -> None:
     values = np.random.default_rng(0).normal(size=4000).clip(-1, 2)
     (first, share), (second, other) = find_atoms(values)

@@ -227,7 +227,8 @@ def test_every_unfit_column_is_listed(tmp_path: Path) -> None:
         read_table(path)
     assert str(caught.value) == (
         f"{path}: column `b`, row 2: the cell is missing; also unfit: `c` (row 1), `d` (row 1); "
-        "fill in missing cells, or leave their rows out with `--missing drop`; replace infinite values; "
+        "fill in missing cells, leave their rows out with `--missing drop`, or learn from the other cells "
+        "with `--missing model`; replace infinite values; "
         "turn text into numbers, or name the column with `--categories`; or leave out what cannot be used "
         "with `--columns a`"
     )

@@ -137,11 +137,11 @@ def test_fit_and_report_say_which_columns_have_ends(
     assert run_app([*line, "found", *small]) == 0
     said = capfd.readouterr().err
     # No waiting time is 0, so the least one with two decimals is 0.01.
-    assert "every value is waiting above 0.005, share above 0, count above -0.5: others" in said
+    assert "columns with ends: waiting above 0.005, share above 0, count above -0.5; other" in said
     assert run_app([*line, "none", "--support", "none", *small]) == 0
-    assert "every value" not in capfd.readouterr().err
+    assert "columns with ends" not in capfd.readouterr().err
     page = tmp_path / "page"
     text = write_report([home.run("found")], page).markdown.read_text(encoding="utf-8")
-    assert "Every value is waiting above 0.005, share above 0 and count above -0.5." in text
+    assert "Columns with ends: waiting above 0.005, share above 0 and count above -0.5." in text
     text = write_report([home.run("found"), home.run("none")], page).markdown.read_text(encoding="utf-8")
     assert "The models differ in the values that a column can have" in text
