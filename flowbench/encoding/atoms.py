@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbench.data.row_hashes import hash_rows, uniform_of_hashes
+from flowbench.encoding.column_items import NONE, column_items
 from flowbench.errors import ConfigurationError, unknown_name
 
 #: The set of random numbers of a row from which its first stand-ins come; lower ones are the dequantiser's.
@@ -111,15 +112,19 @@ class Atoms(nn.Module):
 
 
 def parse_atoms(text: str) -> dict[str, list[float]]:
-    """The atoms of each column in "rain=0,price=0,price=99"; raises `ConfigurationError` for other text."""
+    """The atoms of each column in "rain=0,price=0,price=99"; raises `ConfigurationError` for other text.
+
+    "auto" in front is passed over, and "price=none" stands for a column without any.
+    """
     found: dict[str, set[float]] = {}
-    for item in text.split(","):
+    for item in column_items(text):
         name, _, number = (part.strip() for part in item.rpartition("="))
         try:
-            value = float(number)
+            values = set[float]() if number == NONE else {float(number)}
         except ValueError:
-            value = math.nan
-        if not name or not math.isfinite(value):
+            values = {math.nan}
+        is_settled = name in found and not (values and found[name])
+        if not name or is_settled or not all(map(math.isfinite, values)):
             raise ConfigurationError(f"takes auto, none, or values such as rain=0,price=0; got `{text}`")
-        found.setdefault(name, set()).add(value)
+        found.setdefault(name, set()).update(values)
     return {name: sorted(values) for name, values in found.items()}

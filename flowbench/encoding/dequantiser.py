@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowbench.data.lattice import LOOSE, Lattice, anchored, lattice_of_repeats
 from flowbench.data.row_hashes import hash_rows, uniform_of_hashes
+from flowbench.encoding.column_items import NONE, column_items
 from flowbench.errors import ConfigurationError, unknown_name
 
 Floats = NDArray[np.float64]
@@ -165,16 +166,19 @@ def _digits_that_tell(step: float) -> float:
     return float(10.0 ** min(max(0, 10 - int(np.floor(np.log10(step)))), 300))
 
 
-def parse_spacings(text: str) -> dict[str, float]:
-    """The spacing of each column in "age=1, height=0.1"; raises `ConfigurationError` for other text."""
-    spacings: dict[str, float] = {}
-    for item in text.split(","):
+def parse_spacings(text: str) -> dict[str, float | None]:
+    """The spacing of each column in "age=1, height=0.1"; raises `ConfigurationError` for other text.
+
+    "auto" in front is passed over, and "height=none" stands for a column of points, None.
+    """
+    spacings: dict[str, float | None] = {}
+    for item in column_items(text):
         name, _, number = (part.strip() for part in item.rpartition("="))
         try:
-            step = float(number)
+            step = None if number == NONE else float(number)
         except ValueError:
-            step = -1
-        if not (name and 0 < step < np.inf):
+            step = -1.0
+        if not (name and (step is None or 0 < step < np.inf)):
             raise ConfigurationError(
                 f"takes auto, none, or positive spacings such as age=1,height=0.1; got `{text}`"
             )
@@ -185,22 +189,25 @@ def parse_spacings(text: str) -> dict[str, float]:
 
 
 def choose_dequantiser(
-    columns: Mapping[str, Floats], spacings: Mapping[str, float] | None = None
+    columns: Mapping[str, Floats], spacings: Mapping[str, float | None] | None = None, *, others: bool = True
 ) -> Dequantiser:
     """The dequantiser of `columns` by name, chosen by their training values.
 
-    With `spacings` it dequantises the columns that they name. Without, it dequantises the columns whose
-    values are evenly spaced and mostly shared by several rows. Raises `ConfigurationError` for a column that
-    is not there, and for a spacing that its values cannot have.
+    It dequantises the columns with `spacings`, where None stands for a column of points. Of those that are
+    not there it dequantises, if `others`, each whose values are evenly spaced and mostly shared by several
+    rows. Raises `ConfigurationError` for a column that is not there, and for a spacing that its values
+    cannot have.
     """
-    names = tuple(columns)
-    if spacings:
-        _check_known(spacings, names)
-        return Dequantiser(
-            names,
-            {name: anchored(name, columns[name], step, "`dequantise`") for name, step in spacings.items()},
-        )
-    found = {name: lattice for name, each in columns.items() if (lattice := lattice_of_repeats(each))}
+    names, given = tuple(columns), spacings or {}
+    _check_known(given, names)
+    found = dict[str, Lattice]()
+    for name, values in columns.items():
+        step = given.get(name)
+        lattice = lattice_of_repeats(values) if step is not None or (others and name not in given) else None
+        if step is not None and (lattice is None or lattice.step != step):
+            lattice = anchored(name, values, step, "`dequantise`")
+        if lattice is not None:
+            found[name] = lattice
     return Dequantiser(names, found)
 
 

@@ -10,6 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from flowbench.data.lattice import Lattice
 from flowbench.data.schema import REAL, Support
+from flowbench.encoding.column_items import column_items
 from flowbench.errors import ConfigurationError, unknown_name
 from flowbench.statistics.weighting import quantile_of
 
@@ -189,11 +190,14 @@ class SupportMap(nn.Module):
 def parse_supports(text: str) -> dict[str, Support]:
     """The support of each column in "mass=0:,share=0:1"; raises `ConfigurationError` for other text.
 
-    An end that is left out is infinite.
+    An end that is left out is infinite. "auto" in front is passed over. Parentheses, as in "mass=(0:)", say
+    that ends are no values of a dequantised column either (`open_supports`).
     """
     supports: dict[str, Support] = {}
-    for item in text.split(","):
+    for item in column_items(text):
         name, equals, ends = (part.strip() for part in item.rpartition("="))
+        if _is_open(ends):
+            ends = ends[1:-1]
         low, colon, high = (part.strip() for part in ends.partition(":"))
         try:
             found = (float(low) if low else -math.inf, float(high) if high else math.inf)
@@ -207,6 +211,16 @@ def parse_supports(text: str) -> dict[str, Support]:
             raise ConfigurationError(f"names `{name}` twice; got `{text}`")
         supports[name] = Support(*found)
     return supports
+
+
+def open_supports(text: str) -> set[str]:
+    """The columns whose interval stands in parentheses in the text of `parse_supports`."""
+    parts = [item.rpartition("=") for item in column_items(text)]
+    return {name.strip() for name, _, ends in parts if _is_open(ends.strip())}
+
+
+def _is_open(ends: str) -> bool:
+    return ends.startswith("(") and ends.endswith(")")
 
 
 def to_cells(support: Support, lattice: Lattice, *, holds_ends: bool) -> Support:

@@ -45,12 +45,15 @@ class DataOptions(ReadOptions):
     no columns, "age=1,height=0.1" these, with their spacings. `support` says which values a column can have
     (`flowbench.encoding.support_map.SupportMap`): "auto" those between ends that the values of a table come
     close to, such as 0 (`flowbench.data.column_inference.infer_support`), "none" all numbers, and
-    "mass=0:,share=0:1" those between these ends. Ends are no values, but those of a dequantised column are.
+    "mass=0:,share=0:1" those between these ends. Ends are no values, but those of a dequantised column are,
+    unless they stand in parentheses, as in "mass=(0:)".
     `atoms` are values with a probability of their own (`flowbench.encoding.atoms.Atoms`): "auto" those that
     many more rows hold than others (`flowbench.data.repeats.find_atoms`), "none" no values, "rain=0,price=0"
-    these. `periodic` are columns that begin anew where they end (`flowbench.encoding.circle.Circle`): "auto"
-    those that unit or name and values show (`flowbench.data.periods.infer_period`), "none" no columns, and
-    "hour=24,phase=-180:180" these, with their periods.
+    these. Each of these three may begin with "auto": "auto,rain=0,price=none" has those of `rain`, none of
+    `price`, and finds those of other columns. `periodic` are columns that begin anew where they end
+    (`flowbench.encoding.circle.Circle`): "auto" those that unit or name and values show
+    (`flowbench.data.periods.infer_period`), "none" no columns, and "hour=24,phase=-180:180" these, with their
+    periods.
     `seed` draws a toy's rows, every data set's split and places in cells; runs that share it share their test
     rows.
     """
@@ -75,15 +78,13 @@ class DataOptions(ReadOptions):
     @field_validator("dequantise")
     @classmethod
     def _says_how(cls, text: str) -> str:
-        if text not in ("auto", "none"):
-            parse_spacings(text)
+        parse_spacings(text)
         return text
 
     @field_validator("atoms")
     @classmethod
     def _says_which(cls, text: str) -> str:
-        if text not in ("auto", "none"):
-            parse_atoms(text)
+        parse_atoms(text)
         return text
 
     @field_validator("periodic")
@@ -96,8 +97,7 @@ class DataOptions(ReadOptions):
     @field_validator("support")
     @classmethod
     def _says_where(cls, text: str) -> str:
-        if text not in ("auto", "none"):
-            parse_supports(text)
+        parse_supports(text)
         return text
 
 

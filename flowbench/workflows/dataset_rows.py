@@ -17,8 +17,9 @@ from flowbench.data.repeats import find_atoms, find_copies, unite_groups
 from flowbench.data.schema import REAL, Support
 from flowbench.encoding.atoms import parse_atoms
 from flowbench.encoding.circle import MOST, Circle, check_periods, parse_periods
+from flowbench.encoding.column_items import infers_others
 from flowbench.encoding.dequantiser import Dequantiser, choose_dequantiser, parse_spacings
-from flowbench.encoding.support_map import SupportMap, parse_supports, to_cells
+from flowbench.encoding.support_map import SupportMap, open_supports, parse_supports, to_cells
 from flowbench.errors import ConfigurationError, DataError, unknown_name
 from flowbench.evaluation.pitfalls import Pitfalls, find_pitfalls
 from flowbench.report.table_cautions import about_table
@@ -91,14 +92,12 @@ def set_atoms_aside(config: RunConfig, dataset: Dataset, split: Split) -> Datase
     """
     wanted, names = config.data.atoms, dataset.target_names
     train = dict(zip(names, dataset.targets[split.train].T, strict=True))
-    if wanted == "auto":
-        is_of_density = dataset.density is not None or bool(dataset.published)
-        if is_of_density or len(dataset.given) > len(dataset.categorical):
-            return dataset
-        found = {name: sorted(value for value, _ in find_atoms(values)) for name, values in train.items()}
-        return _telling(dataset, {name: atoms for name, atoms in found.items() if atoms})
-    given = {} if wanted == "none" else parse_atoms(wanted)
-    if given and (dataset.density is not None or len(dataset.given) > len(dataset.categorical)):
+    given, found = parse_atoms(wanted), dict[str, list[float]]()
+    has_none = dataset.density is not None or len(dataset.given) > len(dataset.categorical)
+    if infers_others(wanted) and not has_none and not dataset.published:
+        others = {name: values for name, values in train.items() if name not in given}
+        found = {name: sorted(value for value, _ in find_atoms(values)) for name, values in others.items()}
+    if any(given.values()) and has_none:
         raise ConfigurationError(
             "`atoms` is for tables whose columns are all learnt together, not for toys or with `--given`; "
             "leave it out"
@@ -108,13 +107,13 @@ def set_atoms_aside(config: RunConfig, dataset: Dataset, split: Split) -> Datase
             raise ConfigurationError(f"`atoms`: {unknown_name('column', name, names)}")
         if missing := [value for value in atoms if value not in train[name]]:
             raise DataError(f"{dataset.name}: no train row has {missing[0]:g} in `{name}`, as `atoms` says")
-        others = train[name][~(np.isin(train[name], atoms) | np.isnan(train[name]))]
-        if len(np.unique(others)) < 2:
+        left = train[name][~(np.isin(train[name], atoms) | np.isnan(train[name]))]
+        if len(np.unique(left)) < 2:
             raise DataError(
-                f"{dataset.name}: the atoms of `{name}` leave {len(np.unique(others))} other value, which "
+                f"{dataset.name}: the atoms of `{name}` leave {len(np.unique(left))} other value, which "
                 "has no density; leave it out of `atoms`"
             )
-    return _telling(dataset, given)
+    return _telling(dataset, {name: atoms for name, atoms in (found | given).items() if atoms})
 
 
 def _telling(dataset: Dataset, atoms: Mapping[str, Sequence[float]]) -> Dataset:
@@ -149,16 +148,14 @@ def find_dequantiser(config: RunConfig, dataset: Dataset, split: Split) -> Dequa
     Raises `ConfigurationError` for spacings that the columns cannot have, or of a toy.
     """
     wanted = config.data.dequantise
-    spacings = None if wanted in ("auto", "none") else parse_spacings(wanted)
+    spacings = parse_spacings(wanted)
     if spacings and dataset.density is not None:
         raise ConfigurationError(
             f"`dequantise` is for tables; `{dataset.name}` is drawn from a density; leave it out"
         )
     # Published figures are densities at points.
-    is_of_points = wanted == "none" or dataset.density is not None or bool(dataset.published)
-    if is_of_points and spacings is None:
-        return Dequantiser(dataset.target_names)
-    return choose_dequantiser(_others(dataset, split.train), spacings)
+    others = infers_others(wanted) and dataset.density is None and not dataset.published
+    return choose_dequantiser(_others(dataset, split.train), spacings, others=others)
 
 
 def find_periods(config: RunConfig, dataset: Dataset) -> tuple[dict[str, Period], Dataset]:
@@ -230,17 +227,15 @@ def find_support(
     periodic, and `DataError` for a value outside.
     """
     wanted, names = config.data.support, dataset.target_names
-    lattices = dequantiser.lattices
-    if wanted == "none" or (wanted == "auto" and dataset.density is not None):
-        return SupportMap(names)
-    if wanted == "auto":
+    lattices, given = dequantiser.lattices, parse_supports(wanted)
+    values = _others(dataset)
+    found = dict[str, Support]()
+    if infers_others(wanted) and dataset.density is None:
         found = {
             name: _found(each, lattices.get(name), dataset.atoms.get(name, ()))
-            for name, each in _others(dataset).items()
-            if name not in periods
+            for name, each in values.items()
+            if name not in periods and name not in given
         }
-        return SupportMap(names, found)
-    given = parse_supports(wanted)
     for name in given:
         if name not in names:
             raise ConfigurationError(f"`support`: {unknown_name('column', name, names)}")
@@ -249,34 +244,41 @@ def find_support(
                 f"`support`: `{name}` is periodic and has no ends; leave it out, or take it for a line by "
                 "`--periodic none`"
             )
-    supports = {name: _of_places(each, lattices.get(name), holds_ends=True) for name, each in given.items()}
-    for name, each in supports.items():
-        values = dataset.targets[:, names.index(name)]
-        passed = np.isin(values, dataset.atoms.get(name, ())) | np.isnan(values)
-        outside = np.flatnonzero(~each.holds(values) & ~passed)
+    is_open = open_supports(wanted)
+    for name, each in given.items():
+        support = _of_places(each, lattices.get(name), holds_ends=name not in is_open)
+        cells = dataset.targets[:, names.index(name)]
+        passed = np.isin(cells, dataset.atoms.get(name, ())) | np.isnan(cells)
+        outside = np.flatnonzero(~support.holds(cells) & ~passed)
         if len(outside):
             (number,) = dataset.numbers(outside[:1]).tolist()
             also = f", and {len(outside) - 1:,} more" if len(outside) > 1 else ""
             raise DataError(
-                f"{dataset.name}: column `{name}`, row {number + 1}: {values[outside[0]]:g} is not "
-                f"{each.in_words}, as `support` says{also}; widen the support, whose ends are no values "
+                f"{dataset.name}: column `{name}`, row {number + 1}: {cells[outside[0]]:g} is not "
+                f"{support.in_words}, as `support` says{also}; widen the support, whose ends are no values "
                 "themselves, or leave the row out"
             )
-    return SupportMap(names, supports)
+        ends = _within_atoms(REAL, values[name], dataset.atoms.get(name, ()))
+        ends = _of_places(ends, lattices.get(name), holds_ends=False)
+        found[name] = Support(max(support.low, ends.low), min(support.high, ends.high))
+    return SupportMap(names, found)
 
 
 def _found(values: NDArray[np.float64], lattice: Lattice | None, atoms: Sequence[float]) -> Support:
-    """The support of a column's `values: (n,)`, real if one of them would lie outside another.
-
-    No value lies beyond an atom that is the least or the greatest value of all: it is an end.
-    """
-    found = infer_support(values)[0]
-    if atoms and atoms[0] < values.min():
-        found = replace(found, low=max(found.low, atoms[0]))
-    if atoms and atoms[-1] > values.max():
-        found = replace(found, high=min(found.high, atoms[-1]))
+    """The support of a column's `values: (n,)` beside its `atoms`, real if one would lie outside another."""
+    found = _within_atoms(infer_support(values)[0], values, atoms)
     found = _of_places(found, lattice, holds_ends=False)
     return found if found.holds(values).all() else REAL
+
+
+def _within_atoms(support: Support, values: NDArray[np.float64], atoms: Sequence[float]) -> Support:
+    """The part of a `support` within those `atoms` that are ends.
+
+    No value lies beyond an atom that is less or greater than all `values: (n,)`.
+    """
+    low = atoms[0] if atoms and atoms[0] < values.min() else support.low
+    high = atoms[-1] if atoms and atoms[-1] > values.max() else support.high
+    return Support(max(support.low, low), min(support.high, high))
 
 
 def _of_places(support: Support, lattice: Lattice | None, *, holds_ends: bool) -> Support:

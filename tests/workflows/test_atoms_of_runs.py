@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from flowbench.data.schema import Support
 from flowbench.errors import ConfigurationError, DataError
 from flowbench.registry import MODELS
 from flowbench.report import write_report
@@ -122,6 +123,10 @@ def test_atoms_are_told_named_or_not_looked_for(home: Home, tmp_path: Path) -> N
     page = write_report([run], tmp_path).markdown.read_text()
     assert "| atom of rain | none |" in page and "which gets a probability" in page
     assert StoredRun(fitted(home, values={"data.atoms": "none"})).atoms == {}
+    mixed = StoredRun(fitted(home, values={"data.atoms": "auto,rain=none", "data.support": "gauge=:"}))
+    assert mixed.atoms == {"gauge": [30.0]}
+    # No value is drawn beyond an atom that is the greatest, whatever is said of the support.
+    assert mixed.model.encoder.support.supports == {"gauge": Support(high=30.0)}
     assert StoredRun(fitted(home, values={"data.atoms": "gauge=30"})).atoms == {"gauge": [30.0]}
 
 

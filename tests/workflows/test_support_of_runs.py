@@ -77,6 +77,16 @@ def test_no_model_draws_outside_and_scores_say_why_there_is_no_density(
     ]
 
 
+def test_ends_by_hand_stand_beside_those_that_are_found(home: Home) -> None:
+    run = fitted(home, {"data.support": "auto,share=-1:2", "data.dequantise": "auto"})
+    supports = StoredRun(run).model.encoder.support.supports
+    assert supports["share"] == Support(-1.0, 2.0)
+    assert supports["waiting"].low == pytest.approx(0.005)
+    # In parentheses an end is no value.
+    with pytest.raises(DataError, match=r"0 is not above 0\.5"):
+        fitted(home, {"data.support": "count=(0:)"})
+
+
 def test_the_density_integrates_to_one_between_its_ends(home: Home) -> None:
     values = {"data.columns": ("share",), "data.support": "share=0:1", "data.dequantise": "none"}
     run = fitted(home, {**values, "transforms": ["standardise"]})
