@@ -1,6 +1,7 @@
 """Finds out what a column holds from its cells, with the evidence in words."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -21,6 +22,10 @@ from flowbench.data.schema import LEVELLED, NUMERIC, POSITIVE, REAL, Atom, Colum
 FEWEST_NAMES, NEARLY_ALL = 10, 0.95
 #: A column of numbers is ordinal with at most this many levels, half of which hold at least this many cells.
 MOST_LEVELS, FEW_CELLS = 12, 5
+#: Evenly spaced numbers are levels if there are at most so many, and this is how even they have to be.
+MOST_EVEN, EVEN = 3, 1e-6
+#: More texts than `MOST_LEVELS` are categories if they hold this many cells each, on average.
+FEWEST_CELLS = 5
 #: Values come close to a bound if they come as near to it as this share of the interquartile range.
 NEAR = 0.1
 #: Intervals that are taken for a support. A time of day lies between 0 and 86,400 seconds.
@@ -38,8 +43,14 @@ _TRUTH = tuple(
 )
 
 
-def infer_column(name: str, cells: Cells, values: ColumnValues, kind: Kind | None = None) -> ColumnSchema:
-    """What the column `name` holds; `kind` is its kind if that is known.
+def infer_column(
+    name: str,
+    cells: Cells,
+    values: ColumnValues,
+    kind: Kind | None = None,
+    atoms: Sequence[float] | None = None,
+) -> ColumnSchema:
+    """What the column `name` holds; `kind` and `atoms` are those of it if they are known.
 
     `values` are those of its `cells`. Missing cells decide nothing, nor does the order of the rows. A `kind`
     must be one that the values can have.
@@ -58,7 +69,7 @@ def infer_column(name: str, cells: Cells, values: ColumnValues, kind: Kind | Non
         unit=None if values.is_text else cells.type.unit,
     )
     if found in NUMERIC:
-        schema = _numeric(schema, values.numbers)
+        schema = _numeric(schema, values.numbers, atoms)
     elif found in LEVELLED:
         schema = replace(schema, levels=_levels(values, found))
     return schema.saying(*_oddities(cells, values))
@@ -85,6 +96,8 @@ def _kind_of_text(name: str, values: ColumnValues) -> tuple[Kind, str]:
         return "identifier", f"{k:,} of {n:,} texts differ, as names do"
     if has_name_of_groups(name) and k > MOST_LEVELS:
         return "identifier", f"its name is an identifier's, and its texts repeat, {k:,} of them"
+    if rare := why_rare(values):
+        return "identifier", rare
     if k == 2 and frozenset(word.lower() for word in words) in _TRUTH:
         return "boolean", f"the texts are `{shown(words[0])}` and `{shown(words[1])}`"
     declared = ", as the file declares them" if values.declared == "categories" else ""
@@ -110,7 +123,7 @@ def _kind_of_numbers(name: str, type_: ColumnType, values: ColumnValues) -> tupl
     if why := why_identifier(name, numbers):
         return "identifier", why
     # A probability mass at each value describes so few of them better than a density does.
-    if are_few(values.counts):
+    if are_few(np.asarray(values.distinct), values.counts):
         return "ordinal", f"{'whole ' * whole}numbers {ends}, only {k} distinct"
     lattice = lattice_of_repeats(numbers)
     if whole and low >= 0 and lattice is not None and lattice.step == 1:
@@ -118,18 +131,45 @@ def _kind_of_numbers(name: str, type_: ColumnType, values: ColumnValues) -> tupl
     return "continuous", f"{'whole ' * whole}numbers {ends}, {k:,} of {n:,} distinct"
 
 
-def are_few(counts: NDArray[np.int64]) -> bool:
+def why_rare(values: ColumnValues) -> str | None:
+    """Why nothing can be learnt of most texts of a column, in words; None if something can."""
+    k, n = len(values.distinct), int(values.counts.sum())
+    if k <= MOST_LEVELS or n >= FEWEST_CELLS * k:
+        return None
+    return f"its text has {k:,} levels in {n:,} cells, too few of each to learn from"
+
+
+def repeat_often(counts: NDArray[np.int64]) -> bool:
     """Whether distinct values with these `counts: (k,)` are few, and most of them in several cells."""
     return len(counts) <= MOST_LEVELS and bool(np.median(counts) >= FEW_CELLS)
 
 
-def _numeric(schema: ColumnSchema, numbers: Floats) -> ColumnSchema:
-    """The schema with support, atoms, spacing and tails of its `numbers: (n,)`, and the evidence."""
-    atoms = tuple(Atom(*each) for each in find_atoms(numbers))
+def are_few(distinct: Floats, counts: NDArray[np.int64]) -> bool:
+    """Whether each of `distinct: (k,)` ascending numbers is a level: they are few, and `counts: (k,)` high.
+
+    Evenly spaced numbers, of which there are more than `MOST_EVEN`, are counts or rounded measurements.
+    """
+    if not repeat_often(counts):
+        return False
+    with np.errstate(all="ignore"):
+        gaps = np.diff(distinct)
+        return len(distinct) <= MOST_EVEN or not bool((np.abs(gaps / gaps.min() - 1) < EVEN).all())
+
+
+def _numeric(schema: ColumnSchema, numbers: Floats, known: Sequence[float] | None) -> ColumnSchema:
+    """The schema with support, atoms, spacing and tails of its `numbers: (n,)`, and the evidence.
+
+    The atoms are those `known`, if they are.
+    """
+    shares = (
+        find_atoms(numbers) if known is None else [(each, float((numbers == each).mean())) for each in known]
+    )
+    atoms = tuple(Atom(*each) for each in shares)
     others = numbers[~np.isin(numbers, [each.value for each in atoms])]
     clauses = [
         f"{_shown(each.value)} holds {each.share:.1%} of the values, many more than others hold"
         for each in atoms
+        if known is None
     ]
     support, why = REAL, ""
     if schema.kind in ("continuous", "time"):

@@ -10,15 +10,11 @@ from numpy.typing import NDArray
 
 from flowbench.data.cell_faults import join_names, shown
 from flowbench.data.cells import Cells
-from flowbench.data.column_inference import MOST_LEVELS, are_few, infer_kind
+from flowbench.data.column_inference import are_few, infer_kind, why_rare
 from flowbench.data.column_type import UNKNOWN_LEVEL, ColumnType
 from flowbench.data.column_values import values_of
 from flowbench.data.read_options import ReadOptions
 
-#: More levels than `MOST_LEVELS` are taken for categories if they hold this many cells each, on average.
-FEWEST_CELLS = 5
-#: Evenly spaced numbers are levels if there are at most so many, and this is how even they have to be.
-MOST_EVEN, LOOSE = 3, 1e-6
 #: Text that may be a number with a sign or a unit, a date, or a number in a notation that is not known.
 _NUMBER_LIKE = re.compile(r"^\W*\d[\d.,:/'\s]*(\W?[^\W\d]{1,5}([+-]?\d+)?)?\W*$|^0x[0-9a-fA-F]+$")
 #: A note names at most this many levels.
@@ -52,16 +48,10 @@ def read_levels(name: str, cells: Cells, *, wanted: bool = False) -> Cells:
     if not wanted:
         if sum(bool(_NUMBER_LIKE.match(level)) for level in levels) >= len(levels) / 2:
             return cells
-        kind, why = infer_kind(name, cells.type, values)
-        if kind == "identifier":
-            return replace(cells, fault=f"it names the rows: {why}; `--categories` learns what it names")
-        known = int(values.counts.sum())
-        if len(levels) > MOST_LEVELS and known < FEWEST_CELLS * len(levels):
-            fault = (
-                f"its text has {len(levels):,} levels in {known:,} cells, too few of each to learn from; "
-                "`--categories` learns what it names"
-            )
-            return replace(cells, fault=fault)
+        (kind, why), rare = infer_kind(name, cells.type, values), why_rare(values)
+        names_rows = kind == "identifier" and why != rare
+        if fault := f"it names the rows: {why}" if names_rows else rare:
+            return replace(cells, fault=f"{fault}; `--categories` learns what it names")
     storage = "bool" if values.declared == "boolean" else "string"
     numbers = np.where(values.codes >= 0, values.codes.astype(np.float64), np.nan)
     return replace(cells, numbers=numbers, type=ColumnType(storage, levels=levels))
@@ -88,20 +78,9 @@ def read_known_levels(cells: Cells, expected: ColumnType) -> Cells:
 
 
 def are_levels(numbers: NDArray[np.float64]) -> bool:
-    """Whether `numbers: (n,)`, NaN where missing, are 0 and 1 alone, or so few that each is a level.
-
-    Evenly spaced numbers, of which there are more than `MOST_EVEN`, are counts or rounded measurements.
-    """
+    """Whether `numbers: (n,)`, NaN where missing, are 0 and 1 alone, or so few that each is a level."""
     distinct, counts = np.unique(numbers[~np.isnan(numbers)], return_counts=True)
-    if len(distinct) <= 1:
-        return False
-    if len(distinct) > MOST_EVEN and len(distinct) <= MOST_LEVELS:
-        with np.errstate(all="ignore"):
-            gaps = np.diff(distinct)
-            is_even = (np.abs(gaps / gaps.min() - 1) < LOOSE).all()
-        if is_even:
-            return False
-    return are_few(counts) or np.array_equal(distinct, [0, 1])
+    return len(distinct) > 1 and (are_few(distinct, counts) or np.array_equal(distinct, [0, 1]))
 
 
 def describe_levels(name: str, numbers: NDArray[np.float64], type_: ColumnType) -> str:

@@ -20,7 +20,6 @@ from flowbench.data.schema import (
     POSITIVE,
     REAL,
     SUPPORTED,
-    Atom,
     ColumnSchema,
     Kind,
     Level,
@@ -46,6 +45,11 @@ class ColumnSettings(Options):
     atoms: tuple[float, ...] | None = None
     spacing: Any = None
     levels: tuple[Any, ...] | None = None
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys that are there, beside the kind."""
+        return {name for name, value in self if value is not None and name != "kind"}
 
     @field_validator("kind", mode="before")
     @classmethod
@@ -128,14 +132,19 @@ def override(
     """
     check = _Check(inferred.name, cells, values, where)
     schema, kind = inferred, settings.kind or inferred.kind
+    changed, said = None, list[str]()
     if kind != inferred.kind:
         check.kind(kind)
-        schema = infer_column(inferred.name, cells, values, kind)
-        schema = replace(schema, overridden=(f"kind is {kind}, where the values suggest {inferred.kind}",))
-    given = {
-        name for name in ("support", "atoms", "spacing", "levels") if getattr(settings, name) is not None
-    }
-    if idle := sorted(given - _USED[kind]):
+        changed = kind
+        schema = infer_column(inferred.name, cells, values, changed)
+        said.append(f"kind is {kind}, where the values suggest {inferred.kind}")
+    atoms = {each.value for each in schema.atoms}
+    if kind in NUMERIC and settings.atoms is not None and set(settings.atoms) != atoms:
+        # What is not said of the column follows from these atoms.
+        schema = infer_column(inferred.name, cells, values, changed, settings.atoms)
+        said.append(f"atoms are {_listed(settings.atoms)}, where the values suggest {_listed(atoms)}")
+    schema = replace(schema, overridden=tuple(said))
+    if idle := sorted(settings.keys - USED[kind]):
         schema = schema.saying(f"{' and '.join(f'`{each}`' for each in idle)} of {where} have no use here")
     if kind in NUMERIC:
         return _numeric(schema, settings, check)
@@ -144,7 +153,8 @@ def override(
     return schema
 
 
-_USED: Mapping[Kind, frozenset[str]] = (
+#: The keys beside the kind that columns of each kind use.
+USED: Mapping[Kind, frozenset[str]] = (
     dict.fromkeys(NUMERIC, frozenset({"atoms", "spacing"}))
     | dict.fromkeys(SUPPORTED, frozenset({"support", "atoms", "spacing"}))
     | dict.fromkeys(LEVELLED, frozenset({"levels"}))
@@ -153,13 +163,7 @@ _USED: Mapping[Kind, frozenset[str]] = (
 
 
 def _numeric(schema: ColumnSchema, settings: ColumnSettings, check: "_Check") -> ColumnSchema:
-    numbers = check.values.numbers
     said = list(schema.overridden)
-    if settings.atoms is not None and set(settings.atoms) != {each.value for each in schema.atoms}:
-        shares = {value: float((numbers == value).mean()) for value in settings.atoms}
-        said.append(f"atoms are {_listed(shares)}, where the values suggest "
-                    f"{_listed(each.value for each in schema.atoms)}")  # fmt: skip
-        schema = replace(schema, atoms=tuple(Atom(*each) for each in shares.items()))
     if schema.kind not in SUPPORTED:
         settings = settings.model_copy(update={"support": None})
     if settings.support is not None and settings.support != schema.support:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from flowbench.data.cells import Cells
-from flowbench.data.column_inference import infer_column
+from flowbench.data.column_inference import infer_column, repeat_often
 from flowbench.data.column_values import ColumnValues, values_of
 from flowbench.data.description import read_cells
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
@@ -87,7 +87,11 @@ def _relations(data: Sequence[ColumnSchema], values: Mapping[str, ColumnValues])
         for group in find_relations(np.column_stack(columns)) if len(rows) else []:
             names = tuple(numeric[i] for i in group)
             found.append(Relation(names, names))
-    levelled = {each.name: values[each.name].codes for each in data if each.kind in LEVELLED}
+    levelled = {
+        each.name: values[each.name].codes
+        for each in data
+        if each.kind in LEVELLED or repeat_often(values[each.name].counts)
+    }
     pairs = find_following(levelled)
     for first, second in pairs:
         both = (second, first) in pairs

@@ -41,7 +41,9 @@ KINDS: dict[str, tuple[Any, str]] = {
     "multiples of 25": (25 * np.rint(10 * np.abs(NORMAL) + 50), "continuous"),
     "Poisson": (RANDOM.poisson(20.0, 1000), "count"),
     "Poisson with missing cells": (np.where(NORMAL > 1, np.nan, RANDOM.poisson(20.0, 1000)), "count"),
-    "few whole numbers": (RANDOM.integers(1, 8, 1000), "ordinal"),
+    "few whole numbers, evenly spaced": (RANDOM.integers(1, 8, 1000), "count"),
+    "few numbers, evenly spaced": (np.tile([0.5, 1.0, 1.5, 2.0], 250), "continuous"),
+    "few whole numbers": (np.tile([1, 2, 3, 5], 250), "ordinal"),
     "few numbers": (RANDOM.choice([0.5, 1.0, 2.5, 10.0], 1000), "ordinal"),
     "few numbers, one of them once": (RANDOM.permutation([*[3.0] * 40, *[4.0] * 40, 5.0]), "ordinal"),
     "seven numbers, each once": ([1.5, 2.25, 3, 7.125, 8, 9, 20.5], "continuous"),
@@ -54,6 +56,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "a short index": (np.arange(6), "continuous"),
     "days": (np.arange("2020-01-01", "2020-04-01", dtype="datetime64[D]"), "date"),
     "names": ([f"n{i}" for i in range(30)], "identifier"),
+    "rare words": ([f"{'ab'[i % 2]}{chr(97 + i % 20)}" for i in range(40)], "identifier"),
     "nine names": ([f"n{i}" for i in range(9)], "categorical"),
     "words": (RANDOM.choice(["red", "green", "blue"], 100), "categorical"),
     "two words": (RANDOM.choice(["m", "f"], 100), "categorical"),
@@ -255,7 +258,7 @@ REAL_TABLES = {
         "sex": "categorical", "day": "count", "ascites": "boolean", "hepato": "boolean",
         "spiders": "boolean", "edema": "ordinal", "bili": "continuous", "chol": "count",
         "albumin": "continuous", "alk.phos": "count", "ast": "continuous", "platelet": "count",
-        "protime": "continuous", "stage": "ordinal",
+        "protime": "continuous", "stage": "count",
     },
 }  # fmt: skip
 

@@ -96,6 +96,18 @@ def test_a_file_overrides_what_is_inferred_and_that_is_said(tmp_path: Path) -> N
     assert not found.column("day").overridden
 
 
+def test_what_is_not_said_follows_from_the_atoms_that_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rain = np.where(rng.random(300) < 0.4, 0.0, rng.lognormal(size=300))
+    path = write(tmp_path, {"rain": rain, "x": rng.standard_normal(300)})
+    assert check_table(path).column("rain").support.name == "positive"
+    settings = settings_from_values({"columns": {"rain": {"atoms": []}}}, "s.toml")
+    found = check_table(path, settings=settings).column("rain")
+    # A zero that is no atom is a value, so that 0 is no end.
+    assert (found.atoms, found.support) == ((), REAL)
+    assert found.overridden == ("atoms are none, where the values suggest 0",)
+
+
 def test_settings_without_use_are_passed_over_in_words(tmp_path: Path) -> None:
     found = check('[columns.code]\nkind = "continuous"\nlevels = [0, 1, 2]', tmp_path).column("code")
     assert found.kind == "continuous" and not found.levels
