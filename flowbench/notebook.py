@@ -27,6 +27,7 @@ from flowbench.workflows.fit import fit as fit_run
 from flowbench.workflows.home import Home
 from flowbench.workflows.preparation import Watch
 from flowbench.workflows.sampling import sample
+from flowbench.workflows.schema_options import apply_schema
 from flowbench.workflows.scoring import ScoredTable, score
 from flowbench.workflows.stored_run import load_model
 
@@ -149,6 +150,7 @@ def fit(
     steps: int | None = None,
     preset: str = "default",
     options: Mapping[str, Any] | None = None,
+    schema: str | Path | None = None,
     seed: int | None = None,
     name: str | None = None,
     folder: str | Path = ".",
@@ -176,6 +178,9 @@ def fit(
         "default", or a published recipe of the model, such as "ffjord" for "cnf".
     options
         Further options by dotted name, such as {"flow.field.width": 128}. The other arguments override them.
+    schema
+        A file with what the columns are, as `flowbench datasets check --schema` writes it. `tell` hears what
+        it settles.
     seed
         Seed of the weights and the batches; 0 by default.
     name
@@ -191,7 +196,7 @@ def fit(
     home = Home(Path(folder))
     own = _overrides(options, given, time_budget, steps, seed)
     if isinstance(data, RunConfig):
-        if own or model is not None or preset != "default":
+        if own or model is not None or schema is not None or preset != "default":
             raise ConfigurationError(
                 "a configuration holds everything: beside it, `fit` takes `name`, `folder` and `tell` alone"
             )
@@ -201,6 +206,7 @@ def fit(
         model = model.name
     with _kept(data, home) as kept:
         config = resolve(kept.name, model, preset=preset, overrides=own)
+        (config,) = _with_schema([config], schema, home, tell)
         run = fit_run(config, home=home, name=name, watch=_watch(tell, kept))
     return FittedRun(run, home, kept.kind)
 
@@ -214,6 +220,7 @@ def compare(
     steps: int | None = None,
     seeds: int = 1,
     options: Mapping[str, Any] | None = None,
+    schema: str | Path | None = None,
     name: str | None = None,
     folder: str | Path = ".",
     tell: Tell = _silent,
@@ -229,6 +236,7 @@ def compare(
     own = _overrides(options, given, time_budget, steps, None)
     with _kept(data, home) as kept:
         configs = comparison_configs([kept.name], chosen, range(seeds), overrides=own)
+        configs = _with_schema(configs, schema, home, tell)
         place = home.report_path(name, [Path(kept.name).stem])
         watch = _watch(tell, kept)
         return compare_runs(configs, place, home=home, watch=lambda config: watch, on_warning=_warn)
@@ -251,6 +259,18 @@ def _overrides(
     names = [given] if isinstance(given, str) else list(given)
     own = {"plan.seconds": time_budget, "plan.steps": steps, "seed": seed, "data.given": names or None}
     return {**(options or {}), **{name: value for name, value in own.items() if value is not None}}
+
+
+def _with_schema(
+    configs: list[RunConfig], schema: str | Path | None, home: Home, tell: Tell
+) -> list[RunConfig]:
+    """The `configs` with what a `schema` file says, if there is one, of which `tell` hears."""
+    if schema is None:
+        return configs
+    found, lines = apply_schema(configs, Path(schema), home.datasets)
+    for line in lines:
+        tell(line)
+    return found
 
 
 def _told(options: PartOptions) -> dict[str, Any]:

@@ -146,6 +146,10 @@ class FitOptions:
             "angles by name and values), none, or periods such as hour=24,phase=-180:180."
         ),
     ] = None
+    schema: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with what the columns are, as `datasets check --schema` writes it."),
+    ] = None
     rows: Annotated[
         int | None, typer.Option(help="Rows to draw of a toy density, or series of a toy of series.")
     ] = None
@@ -269,6 +273,7 @@ def refuse_for_series(options: FitOptions) -> None:
         "--atoms": options.atoms,
         "--categories": options.reading.categories,
         "--periodic": options.periodic,
+        "--schema": options.schema,
         "--group": options.reading.group,
         "--split-column": options.reading.split_column,
         "--weights": options.reading.weights,

@@ -1,7 +1,7 @@
 """Columns that number or name the rows of a table and hold no data about them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ class Bookkeeping:
 
 
 def find_bookkeeping(
-    names: Sequence[str], columns: Mapping[str, Cells], unnamed: Sequence[str], keep: Sequence[str]
+    names: Sequence[str], columns: Mapping[str, Cells], unnamed: Sequence[str], keep: Collection[str]
 ) -> dict[str, Bookkeeping]:
     """Columns that may be no data, by name.
 
@@ -65,7 +65,8 @@ def find_bookkeeping(
     found: dict[str, Bookkeeping] = {}
     if set(_OWN) <= set(names):
         why = "flowbench wrote it beside the table's own columns"
-        found = {name: Bookkeeping(why, True) for name in (*_OWN, *_OWN_TOO) if name in names}
+        own = [name for name in (*_OWN, *_OWN_TOO) if name in names and name not in keep]
+        found = {name: Bookkeeping(why, True) for name in own}
     for name, cells in columns.items():
         if name in found or name in keep:
             continue

@@ -203,7 +203,12 @@ def _load_file(
     return Dataset(
         table_stem(file),
         tuple(
-            Column(name, "categorical" if name in table.categories else "continuous", type=table.types[name])
+            Column(
+                name,
+                "categorical" if name in table.categories else "continuous",
+                type=table.types[name],
+                levels=table.levels.get(name),
+            )
             for name in table.names
         ),
         table.rows,

@@ -21,13 +21,15 @@ class Column:
     """The name of a column, the kind of its values and the interval they lie in (data units).
 
     A categorical column has few values, its levels: numbers, or the places of the levels that `type` names.
-    `type` is the type and notation of the values in the column's table.
+    `type` is the type and notation of the values in the column's table. `levels` are the levels of a
+    categorical column of numbers, ascending, if there may be others than those in the rows.
     """
 
     name: str
     kind: Literal["continuous", "categorical"] = "continuous"
     support: tuple[float, float] = (-math.inf, math.inf)
     type: ColumnType = FLOAT64
+    levels: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,8 @@ class Dataset:
             return None
         if column.type.levels is not None:
             return [float(place) for place in range(len(column.type.levels))]
+        if column.levels is not None:
+            return list(column.levels)
         values = self.rows[:, self.column_names.index(name)]
         return [float(each) for each in np.unique(values[~np.isnan(values)])]
 

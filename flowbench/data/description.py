@@ -85,6 +85,11 @@ class DatasetCells:
     left_out: Mapping[str, tuple[Cells, str]] = field(default_factory=dict)
     published: tuple[PublishedFigure, ...] = ()
 
+    @property
+    def every(self) -> dict[str, Cells]:
+        """The cells of all columns, those that a fit leaves out first."""
+        return {**{name: each for name, (each, _) in self.left_out.items()}, **self.cells}
+
 
 def read_cells(
     name_or_path: str, columns: Sequence[str] | None, folder: Path, reading: ReadOptions

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +12,9 @@ from flowbench.data.cell_faults import join_names, shown
 from flowbench.data.cells import Cells
 from flowbench.data.column_inference import are_few, infer_kind, why_rare
 from flowbench.data.column_type import UNKNOWN_LEVEL, ColumnType
-from flowbench.data.column_values import values_of
+from flowbench.data.column_values import ColumnValues, values_of
 from flowbench.data.read_options import ReadOptions
+from flowbench.errors import DataError
 
 #: Text that may be a number with a sign or a unit, a date, or a number in a notation that is not known.
 _NUMBER_LIKE = re.compile(r"^\W*\d[\d.,:/'\s]*(\W?[^\W\d]{1,5}([+-]?\d+)?)?\W*$|^0x[0-9a-fA-F]+$")
@@ -33,28 +34,69 @@ def is_of_levels(cells: Cells) -> bool:
     return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean))
 
 
-def read_levels(name: str, cells: Cells, *, wanted: bool = False) -> Cells:
+def read_levels(
+    name: str, cells: Cells, *, wanted: bool = False, levels: Sequence[str | float] | None = None
+) -> Cells:
     """The `cells` of a column of text as the places of its levels.
 
     The levels are sorted, so that the order of the rows does not matter. Missing cells are no level. If the
     text names rows, or has so many levels that nothing can be learnt of most, the column gets a fault. Text
     that may mean numbers, such as 5 kg, stays text, which the caller refuses. The user may say that levels
-    are `wanted` all the same.
+    are `wanted` all the same, and which `levels` there are, in their order. Raises `DataError` for another.
     """
     values = values_of(cells)
-    levels = tuple(str(each) for each in values.distinct)
-    if not levels or int(values.counts.sum()) == 1:
+    found = tuple(str(each) for each in values.distinct)
+    if not found or int(values.counts.sum()) == 1:
         return cells
+    if levels is not None:
+        return _as_told(name, cells, values, tuple(map(str, levels)))
     if not wanted:
-        if sum(bool(_NUMBER_LIKE.match(level)) for level in levels) >= len(levels) / 2:
+        if sum(bool(_NUMBER_LIKE.match(level)) for level in found) >= len(found) / 2:
             return cells
         (kind, why), rare = infer_kind(name, cells.type, values), why_rare(values)
         names_rows = kind == "identifier" and why != rare
         if fault := f"it names the rows: {why}" if names_rows else rare:
             return replace(cells, fault=f"{fault}; `--categories` learns what it names")
+    return _placed(cells, values, values.codes, found)
+
+
+def _placed(cells: Cells, values: ColumnValues, places: NDArray[np.int64], levels: tuple[str, ...]) -> Cells:
+    """The `cells` as the `places: (n,)` of `levels`, -1 where missing."""
     storage = "bool" if values.declared == "boolean" else "string"
-    numbers = np.where(values.codes >= 0, values.codes.astype(np.float64), np.nan)
+    numbers = np.where(places >= 0, places.astype(np.float64), np.nan)
     return replace(cells, numbers=numbers, type=ColumnType(storage, levels=levels))
+
+
+def _as_told(name: str, cells: Cells, values: ColumnValues, levels: tuple[str, ...]) -> Cells:
+    """The `cells` as the places of `levels` that the user told; raises `DataError` for another level."""
+    place = {level: number for number, level in enumerate(levels)}
+    places = np.array([place.get(str(each), -1) for each in values.distinct] + [-1])
+    unknown = (values.codes >= 0) & (places[values.codes] < 0)
+    if unknown.any():
+        row = int(np.argmax(unknown))
+        raise DataError(_none_of_them(name, row, str(values.distinct[values.codes[row]])))
+    return _placed(cells, values, places[values.codes], levels)
+
+
+def known_levels(
+    name: str, numbers: NDArray[np.float64], told: Sequence[str | float], rows: NDArray[np.int64] | None
+) -> tuple[float, ...]:
+    """The levels, ascending, that are `told` of a column of `numbers: (n,)`, NaN where missing.
+
+    `rows: (n,)` are their numbers in the file, from 0, if some were dropped. Raises `DataError` for a number
+    that is none of them.
+    """
+    levels = np.array([each for each in told if isinstance(each, float)])
+    unknown = ~(np.isin(numbers, levels) | np.isnan(numbers))
+    if unknown.any():
+        place = int(np.argmax(unknown))
+        row = place if rows is None else int(rows[place])
+        raise DataError(_none_of_them(name, row, _text(float(numbers[place]))))
+    return tuple(np.sort(levels).tolist())
+
+
+def _none_of_them(name: str, row: int, value: str) -> str:
+    return f"column `{name}`, row {row + 1}: `{shown(value)}` is none of the `levels` that the schema names"
 
 
 def read_known_levels(cells: Cells, expected: ColumnType) -> Cells:
@@ -106,11 +148,12 @@ def categorical_columns(
     Columns of few numbers are categories beside others only. Where all columns are categories, they are
     numbers with a spacing.
     """
-    told = {*(reading.categories or ()), *(name for name, each in types.items() if each.levels is not None)}
+    named = reading.categories or ()
+    told = {name for name, each in types.items() if each.levels is not None or name in named}
     few = {
         name
         for name, values in numbers.items()
-        if name not in told and name not in (reading.keep or ())
+        if name not in told and name not in reading.as_numbers
         if types[name].unit is None and are_levels(values)
     }
     if len(told) + len(few) == len(types):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from flowbench.options import Options
 
@@ -19,8 +19,21 @@ SEPARATORS = {
 _THOUSANDS = {"comma": ",", "point": ".", "blank": " ", "space": " ", "apostrophe": "'"}
 
 
+#: Levels of a column: text alone or numbers alone.
+Levels = tuple[str, ...] | tuple[float, ...]
+
 #: The options that describe the layout of a text file.
 LAYOUT = ("header", "separator", "decimal", "thousands", "encoding")
+
+
+class ColumnLevels(Options):
+    """All levels of a column, text or numbers: also those that no row holds.
+
+    A configuration has to be hashable, so that this stands in place of a mapping.
+    """
+
+    column: str
+    values: Levels = Field(min_length=1)
 
 
 class ReadOptions(Options):
@@ -35,6 +48,10 @@ class ReadOptions(Options):
     `categories` are levels, each with a probability. Rows with the same cell in the column `group` stay in
     one part of the split. The column `split_column` names the part of each row: train, validation or test.
     The column `weights` says how much each row counts (`flowbench.data.row_weights`).
+
+    A schema file settles more: the values of columns in `numeric` are numbers, dates or times, however few
+    they are. Columns in `leave_out` are no data, unless columns are selected. `levels` are all levels of
+    some of the columns in `categories`.
     """
 
     header: Literal["yes", "no"] | None = None
@@ -50,6 +67,18 @@ class ReadOptions(Options):
     group: str | None = None
     split_column: str | None = None
     weights: str | None = None
+    numeric: tuple[str, ...] | None = None
+    leave_out: tuple[str, ...] | None = None
+    levels: tuple[ColumnLevels, ...] | None = None
+
+    @property
+    def as_numbers(self) -> tuple[str, ...]:
+        """The columns that are told to hold numbers, however few these are."""
+        return (*(self.keep or ()), *(self.numeric or ()))
+
+    def levels_of(self, name: str) -> Levels | None:
+        """The levels that are told of a column."""
+        return next((each.values for each in self.levels or () if each.column == name), None)
 
     @field_validator("separator")
     @classmethod

@@ -1,6 +1,7 @@
 """The schema of a whole table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,11 @@ import numpy as np
 from flowbench.data.cells import Cells
 from flowbench.data.column_inference import infer_column, repeat_often
 from flowbench.data.column_values import ColumnValues, values_of
-from flowbench.data.description import read_cells
+from flowbench.data.description import DatasetCells, read_cells
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
 from flowbench.data.relations import RELATION_ROWS, find_following, find_relations
 from flowbench.data.repeats import number_rows
-from flowbench.data.schema import LEVELLED, NUMERIC, ColumnSchema, Relation, TableSchema
+from flowbench.data.schema import LEVELLED, NUMERIC, ColumnSchema, Kind, Relation, TableSchema
 from flowbench.data.schema_settings import ColumnSettings, override
 from flowbench.errors import UnknownColumnError, unknown_name
 
@@ -35,19 +36,12 @@ def check_table(
     is not there, and `DataError` for settings that its values contradict.
     """
     read = read_cells(name_or_path, columns, folder, reading)
-    cells: dict[str, Cells] = {**{name: each for name, (each, _) in read.left_out.items()}, **read.cells}
-    given = dict(settings or {})
-    notes = list(read.notes)
-    if unknown := [name for name in given if name not in cells]:
-        if columns is None:
-            raise UnknownColumnError(f"{where}: {unknown_name('column', unknown[0], list(cells))}")
-        notes.append(f"{where}: entries of columns that `--columns` leaves out are passed over")
-    values = {name: values_of(each) for name, each in cells.items()}
+    given, notes = settings_there(read, settings or {}, columns, where)
+    checked = check_columns(read.every, given, where)
+    values = {name: each.values for name, each in checked.items()}
     found = []
-    for name, each in cells.items():
-        schema = infer_column(name, each, values[name])
-        if name in given:
-            schema = override(schema, each, values[name], given[name], where)
+    for name, each in checked.items():
+        schema = each.schema
         if name in read.left_out:
             schema = schema.saying(f"a fit leaves it out: {read.left_out[name][1]}")
         notes += [f"{where}: column `{name}`: {what}" for what in schema.overridden]
@@ -55,13 +49,55 @@ def check_table(
     data = [each for each in found if each.kind != "identifier" and each.name not in read.left_out]
     return TableSchema(
         name=read.name,
-        rows=len(next(iter(cells.values())).numbers),
+        rows=len(next(iter(read.cells.values())).numbers),
         columns=tuple(found),
         repeated_rows=_repeated_rows([values[each.name] for each in data]),
         relations=_relations(data, values),
         provenance=read.provenance,
-        notes=tuple(notes),
+        notes=(*read.notes, *notes),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedColumn:
+    """What a column is by a schema file, its values, and its kind by these values alone."""
+
+    schema: ColumnSchema
+    values: ColumnValues
+    suggested: Kind
+
+
+def settings_there(
+    read: DatasetCells, settings: Mapping[str, ColumnSettings], columns: Sequence[str] | None, where: str
+) -> tuple[dict[str, ColumnSettings], list[str]]:
+    """The `settings` of the columns that were read, and notes on those that are passed over.
+
+    These may be of columns that a selection, `columns`, leaves out. Without one, raises `UnknownColumnError`,
+    which says `where` they are, for a column that is not there.
+    """
+    there = read.every
+    notes = []
+    if unknown := [name for name in settings if name not in there]:
+        if columns is None:
+            raise UnknownColumnError(f"{where}: {unknown_name('column', unknown[0], list(there))}")
+        notes.append(f"{where}: entries of columns that `--columns` leaves out are passed over")
+    return {name: each for name, each in settings.items() if name in there}, notes
+
+
+def check_columns(
+    cells: Mapping[str, Cells], settings: Mapping[str, ColumnSettings], where: str
+) -> dict[str, CheckedColumn]:
+    """What columns with these `cells` are, by what `settings` say of some, and else by their values.
+
+    Raises `DataError`, which says `where` the settings are, for those that the values contradict.
+    """
+    found = {}
+    for name, each in cells.items():
+        values = values_of(each)
+        inferred = infer_column(name, each, values)
+        schema = override(inferred, each, values, settings[name], where) if name in settings else inferred
+        found[name] = CheckedColumn(schema, values, inferred.kind)
+    return found
 
 
 def _repeated_rows(columns: Sequence[ColumnValues]) -> int:

@@ -19,6 +19,7 @@ from flowbench.data.level_reading import (
     categorical_columns,
     describe_levels,
     is_of_levels,
+    known_levels,
     read_known_levels,
     read_levels,
 )
@@ -41,7 +42,8 @@ class Table:
     `categories` names the columns of few levels: those of text hold the places of their levels, as their type
     says, and those of numbers the numbers. `groups: (n,)` number the cells of the column that groups rows, if
     there is one. `parts: (n,)` number the parts of the split that a column gives: 0 train, 1 validation, 2
-    test. `weights: (n,)` say how much each row counts, if there is such a column.
+    test. `weights: (n,)` say how much each row counts, if there is such a column. `levels` are those of some
+    categorical columns of numbers, ascending, if the user told them.
     """
 
     names: tuple[str, ...]
@@ -53,6 +55,7 @@ class Table:
     categories: tuple[str, ...] = ()
     parts: NDArray[np.int64] | None = None
     weights: Floats | None = None
+    levels: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def read_table(
@@ -80,7 +83,7 @@ def read_table(
     chosen = read_columns(file, columns, reading, types)
     with reading_errors(file):
         if types is None:
-            chosen = _with_levels(chosen, reading.categories or (), named=columns is not None)
+            chosen = _with_levels(chosen, reading, named=columns is not None)
         return _checked_table(chosen, reading, may_leave_out, few_are_categories)
 
 
@@ -122,18 +125,21 @@ def read_columns(
         raw = read_raw_table(file, reading, wanted)
         names, named = _named(raw)
         _check_names(names, None if columns is None else [*columns, *aside])
-        if reading.keep:
-            select_columns(names, reading.keep, f"{file}: `--keep`")
-        if reading.categories:
-            select_columns(names, reading.categories, f"{file}: `--categories`")
+        for option in ("--keep", "--categories", "numeric", "leave_out"):
+            if told := getattr(reading, option.strip("-")):
+                select_columns(names, told, f"{file}: `{option}`")
         for name, option in aside.items():
             select_columns(names, [name], f"{file}: `{option}`")
         if raw.n_rows == 0 or not names:
             raise DataError("it holds no rows")
-        wanted_indices = select_columns(names, columns, str(file))
+        wanted_indices, omitted = select_columns(names, columns, str(file)), reading.leave_out or ()
         if columns is None:
-            wanted_indices = [i for i in wanted_indices if names[i] not in aside]
-        listed = [i for i in wanted_indices if columns is not None or i not in raw.bookkeeping]
+            wanted_indices = [i for i in wanted_indices if names[i] not in (*aside, *omitted)]
+            if omitted and not wanted_indices:
+                raise DataError("no column is left to learn")
+        as_data = {*reading.as_numbers, *(reading.categories or ())}
+        indices = {i: why for i, why in raw.bookkeeping.items() if names[i] not in as_data}
+        listed = [i for i in wanted_indices if columns is not None or i not in indices]
         expected = dict.fromkeys(reading.keep or (), FLOAT64) | dict(types or {})
         cells = {}
         for index in listed or wanted_indices:
@@ -142,12 +148,13 @@ def read_columns(
         notes, left_out = list(raw.notes), dict[str, tuple[Cells, str]]()
         if columns is None:
             unnamed = [name for name, own in zip(names, raw.names, strict=True) if not own]
-            found = find_bookkeeping(list(cells), cells, unnamed, reading.keep or ())
-            reasons = {names[i]: why for i, why in raw.bookkeeping.items() if listed}
+            found = find_bookkeeping(list(cells), cells, unnamed, as_data)
+            reasons = {names[i]: why for i, why in indices.items() if listed and names[i] not in omitted}
             reasons |= {name: each.why for name, each in found.items() if each.is_certain}
             kept = {name: each for name, each in cells.items() if name not in reasons}
             if not kept:
                 kept, reasons = cells, {}
+            notes += [f"column `{name}` is left out, as the schema says" for name in omitted]
             notes += [
                 f"column `{name}` is left out: {why}; `--columns` keeps what it names"
                 for name, why in reasons.items()
@@ -285,14 +292,14 @@ def _repeated(names: Sequence[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-def _with_levels(columns: Columns, wanted: Sequence[str], *, named: bool) -> Columns:
+def _with_levels(columns: Columns, reading: ReadOptions, *, named: bool) -> Columns:
     """The same `columns`, those of text as the places of their levels; names of rows are left out.
 
-    The user wants the columns `wanted` to be categories. The user has `named` all columns, or else a column
-    that cannot be read so is left out with a note.
+    The user has `named` all columns, or else a column that cannot be read so is left out with a note.
     """
+    wanted = reading.categories or ()
     text = {
-        name: read_levels(name, each, wanted=name in wanted)
+        name: read_levels(name, each, wanted=name in wanted, levels=reading.levels_of(name))
         for name, each in columns.cells.items()
         if is_of_levels(each)
     }
@@ -347,10 +354,16 @@ def _checked_table(
     types = {name: each.type for name, each in columns.cells.items()}
     values = dict(zip(columns.cells, rows.T, strict=True))
     categories = categorical_columns(values if few_are_categories else {}, types, reading)
+    levels = {
+        name: known_levels(name, values[name], named, kept)
+        for name in categories
+        if types[name].levels is None and (named := reading.levels_of(name)) is not None
+    }
     notes += [describe_levels(name, each, types[name]) for name, each in values.items() if name in categories]
     if weights is not None and kept is not None:
         weights = weights[kept]
-    return Table(tuple(columns.cells), rows, types, tuple(notes), kept, groups, categories, parts, weights)
+    names = tuple(columns.cells)
+    return Table(names, rows, types, tuple(notes), kept, groups, categories, parts, weights, levels)
 
 
 def _weighty(weights: Floats, kept: NDArray[np.int64] | None) -> tuple[NDArray[np.int64] | None, int]:

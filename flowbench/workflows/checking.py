@@ -30,7 +30,7 @@ def check_with_file(
         if file is not None:
             _write(file, found)
         return found, file is not None
-    settings = settings_from_values(read_file(file), str(file))
+    settings = settings_from_values(read_file(file, "schema file"), str(file))
     found = check_table(
         name_or_path, columns=columns, folder=folder, reading=reading, settings=settings, where=str(file)
     )

@@ -26,12 +26,12 @@ def has_budget(plan: Any) -> bool:
     return isinstance(plan, Mapping) and any(plan.get(key) is not None for key in BUDGETS)
 
 
-def read_file(path: Path) -> Values:
-    """A TOML configuration file; raises `ConfigurationError` if it cannot be read or parsed."""
+def read_file(path: Path, kind: str = "configuration file") -> Values:
+    """A TOML file of a `kind`; raises `ConfigurationError` if it cannot be read or parsed."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"cannot read the configuration file {path}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot read the {kind} {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError among them
         raise ConfigurationError(f"{path} is not valid TOML: {error}") from None
 

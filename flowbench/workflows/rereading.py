@@ -24,6 +24,7 @@ def reading_of(
     # All rows are scored, whatever part of a split they were in and whatever they count, and columns are of
     # types that are known.
     told |= dict.fromkeys(("group", "split_column", "weights", "keep", "categories"))
+    told |= dict.fromkeys(("numeric", "leave_out", "levels"))
     told["missing"] = "model" if data.missing == "model" else None
     told["date_format"] = told["date_format"] or formats or None
     if file is not None and is_own_text(file):
