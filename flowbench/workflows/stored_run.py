@@ -28,6 +28,8 @@ from flowbench.workflows.stored_files import REMEDY, StoredFiles
 
 #: What the names of the encoder's tensors begin with, among the weights and in the state of training.
 _IN_MODEL, _IN_STATE, _GIVENS_IN_STATE = "encoder.", "encoder/", "givens/"
+#: The largest relative difference between a number and the nearest one in single precision.
+SINGLE = float(np.finfo(np.float32).eps) / 2
 #: In the state, the seconds that went into the fit of the encoder.
 _SECONDS = "encoder_seconds"
 
@@ -135,11 +137,25 @@ class StoredRun(StoredFiles[RunConfig]):
 
     def rows_of(self, x: NDArray[np.float64]) -> Rows:
         """The model's rows with the values `x: (n, k)` of the columns `read`, and the states of atoms."""
-        whole, features = torch.from_numpy(x), len(self.columns)
+        whole, features = torch.from_numpy(self._at_known_values(x)), len(self.columns)
         own = whole[:, :features]
         if not self.given:
             return Rows(own)
         return Rows(own, torch.cat([whole[:, features:], self.model.encoder.atoms.states(own)], 1))
+
+    def _at_known_values(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rows `x: (n, k)` of the columns `read`, in which what rounds to an atom or a level is one.
+
+        A table in single precision holds 0.1 as another number than one in double precision does.
+        """
+        for place, name in enumerate(self.read):
+            known = np.unique([*self.levels.get(name, ()), *self.atoms.get(name, ())])
+            if len(known):
+                after = np.searchsorted((known[1:] + known[:-1]) / 2, x[:, place])
+                is_near = np.abs(x[:, place] - known[after]) <= SINGLE * np.abs(known[after])
+                x = x.copy()
+                x[is_near, place] = known[after[is_near]]
+        return x
 
     def model_on_device(self) -> DensityModel:
         """The fitted model, its flow on the device that it learnt on, where there is one here."""

@@ -173,6 +173,35 @@ def test_a_value_outside_the_support_that_is_an_atom_has_a_probability(
     assert "-1 is not above 0, as `rain` has to be" in found.flagged[2]
 
 
+def test_tables_in_single_precision_hold_the_same_atoms_and_levels(home: Home, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "gauge": np.where(rng.random(600) < 0.2, 28.6, rng.normal(20, 3, 600)),
+            "dose": rng.choice([0.1, 0.3, 2.7], 600),
+            "x": rng.normal(size=600),
+        }
+    )
+    single = frame.astype("float32")
+    overrides = {"plan.steps": 10, "evaluation.certificates": False}
+    for ours, theirs in ((frame, single), (single, frame)):
+        ours.to_parquet(home.datasets / "gauge.parquet", index=False)
+        run = fit(resolve("gauge", "gaussian", overrides=overrides, settings=SMALL), home=home)
+        assert set(StoredRun(run).atoms) == {"gauge"} and StoredRun(run).categorical[0] == "dose"
+        found = []
+        for part in (ours, theirs):
+            part.iloc[:50].to_parquet(tmp_path / "part.parquet", index=False)
+            found.append(score(run, str(tmp_path / "part.parquet"), home=home))
+        # Stand-ins follow from the digits of a row, so cells with an atom have others.
+        beside = ours.iloc[:50]["gauge"].round(3) != 28.6
+        first, second = (each.log_prob for each in found)
+        np.testing.assert_allclose(first[beside], second[beside], atol=1e-4)
+        np.testing.assert_allclose(first, second, atol=0.2)
+        assert found[0].log_mass is not None and found[1].log_mass is not None
+        np.testing.assert_array_equal(found[0].log_mass, found[1].log_mass)
+        assert not found[1].counts()
+
+
 def test_no_draw_is_rounded_onto_an_atom_that_it_is_not(home: Home, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     ages = np.where(rng.random(2000) < 0.15, 40, rng.normal(100, 60, 2000).round())
