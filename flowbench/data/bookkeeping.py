@@ -121,18 +121,19 @@ def has_name_of_groups(name: str) -> bool:
 
 
 def _counts(numbers: Floats) -> bool:
-    return (
-        len(numbers) >= _FEWEST
-        and bool(np.all(numbers[1:3] - numbers[:2] == 1))
-        and bool(np.all(np.diff(numbers) == 1))
-    )
+    with np.errstate(over="ignore"):
+        return (
+            len(numbers) >= _FEWEST
+            and bool(np.all(numbers[1:3] - numbers[:2] == 1))
+            and bool(np.all(np.diff(numbers) == 1))
+        )
 
 
 def _rises_evenly(numbers: Floats) -> bool:
     if len(numbers) < _FEWEST:
         return False
-    step = numbers[1] - numbers[0]
     with np.errstate(over="ignore", invalid="ignore"):
+        step = numbers[1] - numbers[0]
         if not np.isfinite(step) or step == 0 or abs(numbers[2] - numbers[1] - step) > 1e-6 * abs(step):
             return False
         return bool(np.all(np.abs(np.diff(numbers) - step) <= 1e-6 * abs(step)))

@@ -102,10 +102,11 @@ def load_dataset(
     does not apply, and `DataError` for a file that cannot be read or used.
     """
     is_file = name_or_path not in TOYS.entries and name_or_path not in SKLEARN_TABLES
-    if reading.weights and not is_file:
-        raise ConfigurationError(
-            f"`weights` names a column of a table file; `{name_or_path}` has none of weights; leave it out"
-        )
+    for option in () if is_file else ("group", "split_column", "weights", "categories", "levels"):
+        if getattr(reading, option):
+            raise ConfigurationError(
+                f"`{option}` speaks of columns of a table file, and `{name_or_path}` is none; leave it out"
+            )
     if name_or_path in TOYS.entries:
         return _draw_toy(name_or_path, columns, DEFAULT_TOY_ROWS if rows is None else rows, seed)
     if rows is not None:

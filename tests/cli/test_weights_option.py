@@ -64,7 +64,7 @@ def test_a_cell_that_is_no_weight(folder: Path, capfd: Captured, value: str, sai
         (["fit", "days.csv", "--weights", "w"], 3, "holds days since 1970-01-01, and no weights"),
         (["fit", "gaps.csv", "--weights", "w", "--missing", "drop"], 3, "weight above 0 have missing cells"),
         (["fit", "table.csv", "--weights", "ww"], 2, "`--weights`: unknown column `ww`; did you mean"),
-        (["fit", "moons", "--weights", "w"], 2, "`moons` has none of weights; leave it out"),
+        (["fit", "moons", "--weights", "w"], 2, "`weights` speaks of columns of a table file"),
         (
             ["fit", "table.csv", "--series", "a", "--time", "b", "--weights", "w"],
             2,

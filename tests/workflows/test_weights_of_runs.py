@@ -196,5 +196,5 @@ def test_a_run_goes_on_with_its_weights_and_tells_other_ones(home: Home, tmp_pat
 
 
 def test_toys_have_no_weights(home: Home) -> None:
-    with pytest.raises(ConfigurationError, match="`moons` has none of weights"):
+    with pytest.raises(ConfigurationError, match="`moons` is none; leave it out"):
         fit(resolve("moons", "gaussian", overrides={"data.weights": "w"}), home=home)
