@@ -18,6 +18,8 @@ from flowbench.errors import DataError
 
 #: Text that may be a number with a sign or a unit, a date, or a number in a notation that is not known.
 _NUMBER_LIKE = re.compile(r"^\W*\d[\d.,:/'\s]*(\W?[^\W\d]{1,5}([+-]?\d+)?)?\W*$|^0x[0-9a-fA-F]+$")
+#: The number in front of a label.
+_NUMBERED = re.compile(r"^\d+\s*[.):-]\s+(?=[^\W\d_])")
 #: A note names at most this many levels.
 _MOST_NAMED = 5
 
@@ -51,13 +53,20 @@ def read_levels(
     if levels is not None:
         return _as_told(name, cells, values, tuple(map(str, levels)))
     if not wanted:
-        if sum(bool(_NUMBER_LIKE.match(level)) for level in found) >= len(found) / 2:
+        if _may_be_numbers(found):
             return cells
         (kind, why), rare = infer_kind(name, cells.type, values), why_rare(values)
         names_rows = kind == "identifier" and why != rare
         if fault := f"it names the rows: {why}" if names_rows else rare:
             return replace(cells, fault=f"{fault}; `--categories` learns what it names")
     return _placed(cells, values, values.codes, found)
+
+
+def _may_be_numbers(levels: Sequence[str]) -> bool:
+    """Whether most of the levels may mean numbers, and not labels that are numbered, such as "1. White"."""
+    alike = [level for level in levels if _NUMBER_LIKE.match(level)]
+    labels = {_NUMBERED.sub("", level).casefold() for level in alike if _NUMBERED.match(level)}
+    return len(alike) >= len(levels) / 2 and len(labels) < len(alike)
 
 
 def _placed(cells: Cells, values: ColumnValues, places: NDArray[np.int64], levels: tuple[str, ...]) -> Cells:

@@ -80,7 +80,7 @@ def test_names_and_rare_levels_are_left_out_or_refused(
     assert kept.categories == ("w",) and len(kept.types["w"].levels or ()) == len(set(texts))
 
 
-@pytest.mark.parametrize("texts", [("5 kg", "6 kg"), ("$5", "€6"), ("0x1F", "0x2F")])
+@pytest.mark.parametrize("texts", [("5 kg", "6 kg"), ("$5", "€6"), ("0x1F", "0x2F"), ("1. kg", "2. kg")])
 def test_text_that_may_mean_numbers_is_refused(tmp_path: Path, texts: tuple[str, ...]) -> None:
     path = written(tmp_path, pd.DataFrame({"w": words(*texts), "x": X}))
     with pytest.raises(DataError, match=r"column `w`, row 1: .* is not a number.*`--categories`"):
@@ -89,7 +89,15 @@ def test_text_that_may_mean_numbers_is_refused(tmp_path: Path, texts: tuple[str,
 
 
 @pytest.mark.parametrize(
-    "texts", [("18-25", "26-35", "36-50"), ("A4", "A5"), ("Q1", "Q2", "Q3"), ("yes", "no")]
+    "texts",
+    [
+        ("18-25", "26-35", "36-50"),
+        ("A4", "A5"),
+        ("Q1", "Q2", "Q3"),
+        ("yes", "no"),
+        ("1. White", "2. Black", "3. Asian"),
+        ("1) yes", "2) no"),
+    ],
 )
 def test_words_with_digits_are_categories(tmp_path: Path, texts: tuple[str, ...]) -> None:
     path = written(tmp_path, pd.DataFrame({"w": words(*texts), "x": X}))
