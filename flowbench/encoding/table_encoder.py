@@ -95,7 +95,7 @@ class TableEncoder(nn.Module):
             tell(f"fitting the transform {transform.options.name}")
             transform.fit(x, weights)
             # In blocks, since a transform takes twenty times the memory of the rows that it moves.
-            x = torch.cat([transform.to_model(block)[0] for block in x.split(BLOCK)])
+            x = torch.cat([transform.to_model(block)[0] for block in torch.split(x, BLOCK)])
         return x
 
     def dequantise(self, x: Tensor, generator: np.random.Generator) -> Tensor:
