@@ -42,8 +42,14 @@ def model_of(kind: type[ContinuousFlow]) -> DensityModel:
     return DensityModel(encoder, flow, None, givens)
 
 
-def failed(kind: type[ContinuousFlow], *, integrator: dict[str, object] | None = None) -> set[str]:
-    model, held_out = model_of(kind), rows()
+#: Tight enough for a gross fault to be told from.
+LOOSER = {"name": "per-row", "atol": 1e-4, "rtol": 1e-4}
+
+
+def failed(
+    kind: type[ContinuousFlow], *, integrator: dict[str, object] | None = None, n: int = 300
+) -> set[str]:
+    model, held_out = model_of(kind), rows(n)
     options = EvaluationOptions(**({} if integrator is None else {"integrator": integrator}))
     scored = reported_likelihoods(model, held_out.x, options, context=held_out.context)
     found = certify(model, held_out, scored, options, torch.Generator().manual_seed(2))
@@ -92,23 +98,24 @@ class OneWay(ContinuousFlow):
 
 def test_a_healthy_model_passes() -> None:
     assert failed(ContinuousFlow) == set()
+    # Nor does one fail that is judged as those with faults are.
+    assert not failed(ContinuousFlow, integrator=LOOSER, n=100)
 
 
 @pytest.mark.parametrize(
     ("kind", "caught"),
     [
-        (Leaking, "batch_invariance"),
-        (Permuted, "batch_invariance"),
-        (Doubled, "normalisation"),
-        (Doubled, "jacobian"),
-        (OneWay, "round_trip"),
+        (Leaking, {"batch_invariance"}),
+        (Permuted, {"batch_invariance"}),
+        (Doubled, {"normalisation", "jacobian"}),
+        (OneWay, {"round_trip"}),
     ],
 )
-def test_a_planted_fault_is_caught(kind: type[ContinuousFlow], caught: str) -> None:
-    assert caught in failed(kind)
+def test_a_planted_fault_is_caught(kind: type[ContinuousFlow], caught: set[str]) -> None:
+    assert caught <= failed(kind, integrator=LOOSER, n=100)
 
 
 def test_rows_that_share_their_steps_are_caught() -> None:
     assert "batch_invariance" in failed(
-        ContinuousFlow, integrator={"name": "native", "atol": 1e-6, "rtol": 1e-6}
+        ContinuousFlow, integrator={"name": "native", "atol": 1e-6, "rtol": 1e-6}, n=100
     )

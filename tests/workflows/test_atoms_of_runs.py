@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy import stats
+from small_models import LOOSE_SOLVES, SMALL_MODELS
 
 from flowbench.data.schema import Support
 from flowbench.errors import ConfigurationError, DataError
@@ -59,7 +60,8 @@ def fitted(
     home: Home, model: str = "mixture", values: Mapping[str, object] | None = None, watch: Watch | None = None
 ) -> Run:
     overrides = {"plan.steps": 30, "evaluation.certificates": False, **(values or {})}
-    return fit(resolve("table", model, overrides=overrides, settings=SMALL), home=home, watch=watch)
+    settings = [*SMALL, *LOOSE_SOLVES, *SMALL_MODELS.get(model, [])]
+    return fit(resolve("table", model, overrides=overrides, settings=settings), home=home, watch=watch)
 
 
 @pytest.fixture(scope="module")

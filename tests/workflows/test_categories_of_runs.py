@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pyarrow import parquet
+from small_models import LOOSE_SOLVES, SMALL_MODELS
 
 from flowbench.cli.app import run_app
 from flowbench.errors import ConfigurationError, DataError
@@ -70,7 +71,8 @@ def fitted(
     watch: Watch | None = None,
 ) -> Run:
     overrides = {"plan.steps": 30, "evaluation.certificates": False, **(values or {})}
-    return fit(resolve(dataset, model, overrides=overrides, settings=SMALL), home=home, watch=watch)
+    settings = [*SMALL, *LOOSE_SOLVES, *SMALL_MODELS.get(model, [])]
+    return fit(resolve(dataset, model, overrides=overrides, settings=settings), home=home, watch=watch)
 
 
 @pytest.fixture(scope="module")

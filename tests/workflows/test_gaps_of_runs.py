@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
+from small_models import LOOSE_SOLVES, SMALL_MODELS
 
 from flowbench.cli.app import run_app
 from flowbench.errors import ConfigurationError, DataError
@@ -59,7 +60,8 @@ def fitted(
     watch: Watch | None = None,
 ) -> Run:
     standing = {"plan.steps": 20, "evaluation.certificates": False, "data.missing": "model"}
-    config = resolve(dataset, model, overrides={**standing, **(values or {})}, settings=SMALL)
+    settings = [*SMALL, *LOOSE_SOLVES, *SMALL_MODELS.get(model, [])]
+    config = resolve(dataset, model, overrides={**standing, **(values or {})}, settings=settings)
     return fit(config, home=home, watch=watch)
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import norm
+from small_models import LOOSE_SOLVES, SMALL_MODELS
 
 from flowbench.data.dataset import Column, Dataset, Provenance
 from flowbench.errors import ConfigurationError, DataError, UnknownColumnError
@@ -28,12 +29,8 @@ SMALL = [
     "evaluation.samples=100",
     "evaluation.grid=20",
     "evaluation.paths=5",
-    "evaluation.integrator.atol=1e-4",
-    "evaluation.integrator.rtol=1e-4",
+    *LOOSE_SOLVES,
 ]
-
-
-TINY = {"ngboost": ["flow.stages=30", "flow.learning_rate=0.1"]}
 
 
 def table(n: int = 600, seed: int = 0) -> pd.DataFrame:
@@ -57,7 +54,7 @@ def fitted(home: Home, model: str, *settings: str, **overrides: object) -> Run:
         "table",
         model,
         overrides={"data.given": ("a", "b"), "plan.steps": 60, **overrides},
-        settings=[*SMALL, *TINY.get(model, []), *settings],
+        settings=[*SMALL, *SMALL_MODELS.get(model, []), *settings],
     )
     return fit(config, home=home)
 
@@ -220,7 +217,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(home: Home) -> None:
         "table",
         "nsf",
         overrides={"data.given": ("a", "b"), "plan.steps": 60, "seed": 5},
-        settings=[*SMALL, "evaluation.certificates=false"],
+        settings=[*SMALL, *SMALL_MODELS["nsf"], "evaluation.certificates=false"],
     )
     part = fit(config, home=home, watch=Watch(should_stop=lambda: next(steps) > 30), name="part")
     assert part.info["status"] == "interrupted"

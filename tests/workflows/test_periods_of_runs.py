@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import vonmises
+from small_models import LOOSE_SOLVES, SMALL_MODELS
 
 from flowbench.cli.app import run_app
 from flowbench.data.periods import Period
@@ -48,7 +49,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def fitted(home: Home, values: Mapping[str, Any], model: str = "mixture", watch: Watch | None = None) -> Run:
     hours = "hour" in values.get("data.columns", ("hour",)) and "data.given" not in values
     standing = {"plan.steps": 40, "data.dequantise": "hour=1" if hours else "none"}
-    config = resolve("table", model, overrides={**standing, **values}, settings=SMALL)
+    settings = [*SMALL, *LOOSE_SOLVES, *SMALL_MODELS.get(model, [])]
+    config = resolve("table", model, overrides={**standing, **values}, settings=settings)
     return fit(config, home=home, watch=watch)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.integrate import quad
+from small_models import LOOSE_SOLVES, SMALL_MODELS
 
 from flowbench.cli.app import run_app
 from flowbench.data.schema import POSITIVE, Support
@@ -47,7 +48,8 @@ def fitted(
 ) -> Run:
     # Without dequantisation a column of decimals is rounded when it is drawn.
     standing = {"plan.steps": 40, "data.support": SUPPORT, "data.dequantise": "count=1"}
-    config = resolve("table", model, overrides={**standing, **values}, settings=SMALL)
+    settings = [*SMALL, *LOOSE_SOLVES, *SMALL_MODELS.get(model, [])]
+    config = resolve("table", model, overrides={**standing, **values}, settings=settings)
     return fit(config, home=home, watch=watch)
 
 
