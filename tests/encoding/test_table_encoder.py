@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowbench.data.lattice import Lattice
 from flowbench.data.schema import POSITIVE, Support
+from flowbench.encoding import table_encoder
 from flowbench.encoding.dequantiser import Dequantiser
 from flowbench.encoding.support_map import SupportMap
 from flowbench.encoding.table_encoder import TableEncoder
@@ -172,3 +173,18 @@ def test_rows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_rows_that_do_not_determine_a_transform_are_refused() -> None:
     with pytest.raises(DataError, match="column `x` has one value"):
         untrained(["standardise"]).fit(torch.tensor([[1.0, 5.0, 2.0], [2.0, 5.0, 3.0]]).double())
+
+
+@pytest.mark.parametrize("name", TRANSFORMS.names())
+def test_rows_in_blocks_are_those_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).exp()
+    kind, columns = TRANSFORMS.get(name), ("a", "b", "c")
+
+    def encoder() -> TableEncoder:
+        return TableEncoder(columns, [kind(columns, kind.Options())])
+
+    whole = encoder().fit(x)
+    monkeypatch.setattr(table_encoder, "BLOCK", 300)
+    blocked = encoder().fit(x)
+    torch.testing.assert_close(blocked, whole, rtol=0, atol=1e-13)
+    assert blocked.stride() == whole.stride()
