@@ -31,8 +31,8 @@ class Source:
     most: int = 1500
 
 
-#: What is left out numbers the rows, is constant, or nearly follows from another column; some levels are
-#: left out too, so that ForestDiffusion ends within half an hour.
+#: What is left out numbers the rows, is constant, or nearly follows from another column; some columns of
+#: levels are left out too, so that ForestDiffusion ends within half an hour.
 SOURCES = {
     "CPS1988": Source(
         "AER",
@@ -81,8 +81,8 @@ def judge(learnt: pd.DataFrame, held_out: pd.DataFrame, drawn: pd.DataFrame, see
     - `columns`: the mean over the columns of the Kolmogorov-Smirnov distance of numbers, and of the total
       variation distance of categories.
     - `pairs`: the mean over pairs of columns of the total variation distance, numbers cut into five parts.
-    - `nearer`: the share of drawn rows that lie nearer to the learnt rows than to as many held-out ones, less
-      ties. It is 0.5 if the drawn rows know nothing of single learnt rows.
+    - `nearer`: the share of drawn rows that lie nearer to the learnt rows than to as many held-out ones; a
+      tie counts half. It is 0.5 if the drawn rows know nothing of single learnt rows.
     - `copies`: the share of drawn rows that equal a learnt row in every column.
     - `lost`: the share of drawn rows with a missing cell, which the other figures leave out.
     """

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+from flowbench.statistics.paired import PairedDifference, estimate_mean
 
 
 @dataclass(frozen=True)
@@ -27,3 +30,15 @@ def relative_error(value: dict[str, np.ndarray], reference: dict[str, np.ndarray
     difference = np.concatenate([(value[name] - reference[name]).ravel() for name in reference])
     whole = np.concatenate([value.ravel() for value in reference.values()])
     return float(np.linalg.norm(difference) / np.linalg.norm(whole))
+
+
+def mean_text(values: NDArray[np.float64], digits: int = 3) -> str:
+    """The mean of the values `(n,)` ± its standard error, which is left out if it is not known."""
+    estimate = estimate_mean(values)
+    error = estimate.standard_error
+    return f"{estimate.mean:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
+def verdict(found: PairedDifference) -> str:
+    """Whether a paired lead is resolved by its 95% t interval: ahead, behind or level."""
+    return "level" if found.low <= 0 <= found.high else "ahead" if found.mean > 0 else "behind"

@@ -206,7 +206,8 @@ def fit(
         model = model.name
     with _kept(data, home) as kept:
         config = resolve(kept.name, model, preset=preset, overrides=own)
-        (config,) = _with_schema([config], schema, home, tell)
+        if schema is not None:
+            (config,) = apply_schema([config], Path(schema), home.datasets, tell)
         run = fit_run(config, home=home, name=name, watch=_watch(tell, kept))
     return FittedRun(run, home, kept.kind)
 
@@ -236,7 +237,8 @@ def compare(
     own = _overrides(options, given, time_budget, steps, None)
     with _kept(data, home) as kept:
         configs = comparison_configs([kept.name], chosen, range(seeds), overrides=own)
-        configs = _with_schema(configs, schema, home, tell)
+        if schema is not None:
+            configs = apply_schema(configs, Path(schema), home.datasets, tell)
         place = home.report_path(name, [Path(kept.name).stem])
         watch = _watch(tell, kept)
         return compare_runs(configs, place, home=home, watch=lambda config: watch, on_warning=_warn)
@@ -259,18 +261,6 @@ def _overrides(
     names = [given] if isinstance(given, str) else list(given)
     own = {"plan.seconds": time_budget, "plan.steps": steps, "seed": seed, "data.given": names or None}
     return {**(options or {}), **{name: value for name, value in own.items() if value is not None}}
-
-
-def _with_schema(
-    configs: list[RunConfig], schema: str | Path | None, home: Home, tell: Tell
-) -> list[RunConfig]:
-    """The `configs` with what a `schema` file says, if there is one, of which `tell` hears."""
-    if schema is None:
-        return configs
-    found, lines = apply_schema(configs, Path(schema), home.datasets)
-    for line in lines:
-        tell(line)
-    return found
 
 
 def _told(options: PartOptions) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 import math
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks.harness import Entry, Outcome, Timing, attempt_all, scratch
 from benchmarks.known_tables import DRAWN_ROWS, LEARNT, TABLES
-from flowbench.statistics.paired import compare_paired, estimate_mean
+from benchmarks.statistics import mean_text
+from flowbench.statistics.paired import compare_paired
 
 RECOVER = "benchmarks.contenders.table_runs:recover"
 RECOVER_INCOMPLETE = "benchmarks.contenders.table_runs:recover_incomplete"
@@ -80,7 +78,7 @@ def _recovered(name: str, timing: Timing, rows: int) -> dict[str, Any]:
     if timing.error:
         return {"failed": timing.error}
     row: dict[str, Any] = {
-        "KL": _mean_text(timing.arrays["truth"] - timing.arrays["log_prob"]),
+        "KL": mean_text(timing.arrays["truth"] - timing.arrays["log_prob"], digits=4),
         "largest error": float(f"{timing.arrays['error'].max():.2g}"),
         "outside": timing.figures["outside"],
     }
@@ -95,16 +93,11 @@ def _recovered(name: str, timing: Timing, rows: int) -> dict[str, Any]:
 def _beside(complete: Timing, timing: Timing) -> dict[str, Any]:
     if timing.error:
         return {"failed": timing.error}
-    row: dict[str, Any] = {"KL": _mean_text(timing.arrays["truth"] - timing.arrays["log_prob"])}
+    row: dict[str, Any] = {"KL": mean_text(timing.arrays["truth"] - timing.arrays["log_prob"], digits=4)}
     if timing is not complete and not complete.error:
         found = compare_paired(complete.arrays["log_prob"], timing.arrays["log_prob"], resample=False)
         if found is not None:
             row["behind"] = f"{found.mean:.4f} ({found.low:.4f} to {found.high:.4f})"
     if "covered" in timing.arrays:
-        row["covered"] = _mean_text(timing.arrays["covered"].astype(float))
+        row["covered"] = mean_text(timing.arrays["covered"].astype(float), digits=4)
     return {**row, "CPU s": round(timing.figures["seconds"], 1)}
-
-
-def _mean_text(values: NDArray[np.float64]) -> str:
-    estimate = estimate_mean(values)
-    return f"{estimate.mean:.4f} ± {estimate.standard_error or 0:.4f}"

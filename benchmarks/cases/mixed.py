@@ -19,7 +19,8 @@ from benchmarks.harness import (
     scratch,
 )
 from benchmarks.mixed import LEARNT, SOURCES, judge, split
-from flowbench.statistics.paired import compare_paired, estimate_mean
+from benchmarks.statistics import mean_text, verdict
+from flowbench.statistics.paired import compare_paired
 
 FLOWBENCH = "benchmarks.contenders.table_runs:generate"
 PEER = "benchmarks.contenders.mixed_peers:peer"
@@ -134,9 +135,7 @@ def _tables(folder: Path, quick: bool) -> dict[str, pd.DataFrame]:
 def _figures(found: pd.DataFrame, timings: list[Timing]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name in map(str, found):
-        estimate = estimate_mean(found[name].to_numpy())
-        error = estimate.standard_error
-        row[name] = f"{estimate.mean:.3f}" + ("" if error is None else f" ± {error:.3f}")
+        row[name] = mean_text(found[name].to_numpy())
     for name in ("fit", "draw") if timings else ():
         row[f"{name}, CPU s"] = round(float(np.mean([timing.figures[name] for timing in timings])), 1)
     return row
@@ -148,11 +147,7 @@ def _verdicts(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, str]:
     for name, best in BEST.items():
         gain = ((theirs[name] - best).clip(0) - (ours[name] - best).clip(0)).to_numpy()
         compared = compare_paired(gain, np.zeros_like(gain), resample=False)
-        if compared is None:
-            row[name] = f"{gain.mean():+.3f}"
-            continue
-        verdict = "level" if compared.low <= 0 <= compared.high else "ahead" if gain.mean() > 0 else "behind"
-        row[name] = f"{compared.mean:+.3f} {verdict}"
+        row[name] = f"{gain.mean():+.3f}" + ("" if compared is None else f" {verdict(compared)}")
     return row
 
 

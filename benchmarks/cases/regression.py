@@ -6,8 +6,9 @@ import numpy as np
 
 from benchmarks.cases.quality import Contenders
 from benchmarks.harness import Entry, NotHereError, Outcome, Timing, attempt_all
+from benchmarks.statistics import mean_text, verdict
 from benchmarks.uci import SOURCES, SPLITS, is_here, read_table
-from flowbench.statistics.paired import compare_paired, estimate_mean
+from flowbench.statistics.paired import compare_paired
 
 FLOWBENCH = "benchmarks.contenders.regression:flowbench"
 PEER = "benchmarks.contenders.regression:peer"
@@ -65,9 +66,9 @@ def fits_row(timings: list[Timing]) -> dict[str, Any]:
         return row
     errors = [np.sqrt(max(timing.arrays["squared_error"].mean(), 0.0)) for timing in done]
     return {
-        "test NLL": _mean_text(-np.array([timing.arrays["log_prob"].mean() for timing in done])),
-        "RMSE": _mean_text(np.array(errors)),
-        "CRPS": _mean_text(np.array([timing.arrays["crps"].mean() for timing in done])),
+        "test NLL": mean_text(-np.array([timing.arrays["log_prob"].mean() for timing in done])),
+        "RMSE": mean_text(np.array(errors)),
+        "CRPS": mean_text(np.array([timing.arrays["crps"].mean() for timing in done])),
         "in the 90% interval": f"{np.concatenate([timing.arrays['covered'] for timing in done]).mean():.1%}",
         "CPU s": round(float(np.mean([timing.figures["seconds"] for timing in done])), 1),
         **row,
@@ -81,18 +82,11 @@ def difference_row(ours: list[Timing], theirs: list[Timing]) -> dict[str, Any]:
     found = compare_paired(first, second, resample=False) if pairs else None
     if found is None:
         return {"splits": len(pairs)}
-    verdict = "level" if found.low <= 0 <= found.high else "ahead" if found.mean > 0 else "behind"
     return {
         f"{OURS} ahead by": f"{found.mean:.3f} ± {found.standard_error:.3f}",
         "splits": len(pairs),
-        "verdict": verdict,
+        "verdict": verdict(found),
     }
-
-
-def _mean_text(values: np.ndarray) -> str:
-    estimate = estimate_mean(values)
-    error = estimate.standard_error
-    return f"{estimate.mean:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
 def _notes(tables: tuple[str, ...], splits: int, seconds: float) -> list[str]:

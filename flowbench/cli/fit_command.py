@@ -7,14 +7,7 @@ import typer
 
 from flowbench.cli import parameters as opt
 from flowbench.cli import terminal
-from flowbench.cli.fit_display import (
-    INTERRUPTED,
-    command_line,
-    label_of,
-    print_config,
-    schema_applied,
-    watch_fit,
-)
+from flowbench.cli.fit_display import INTERRUPTED, command_line, label_of, print_config, watch_fit
 from flowbench.cli.interruption import stop_on_signals
 from flowbench.cli.option_groups import FitOptions, refuse_for_series, with_options
 from flowbench.cli.progress_line import ProgressLine
@@ -75,7 +68,9 @@ def fit(
             dataset, model, preset=options.preset, file=options.config, overrides=overrides, settings=settings
         )
         if options.schema is not None:
-            (resolved,) = schema_applied([resolved], options.schema, place)
+            from flowbench.workflows.schema_options import apply_schema
+
+            (resolved,) = apply_schema([resolved], options.schema, place.datasets, terminal.say)
     if options.dry_run:
         print_config(resolved, json)
         return 0

@@ -1,7 +1,7 @@
 """What the user sees of fits: their configurations and their progress."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from flowbench.cli.progress_line import ProgressLine
 if TYPE_CHECKING:
     from flowbench.store import Run
     from flowbench.workflows.config import RunConfig
-    from flowbench.workflows.home import Home
     from flowbench.workflows.preparation import Watch
     from flowbench.workflows.series_config import SeriesConfig
 
@@ -44,16 +43,6 @@ def watch_fit(line: ProgressLine, stop: StopRequest, farewell: Callable[["Run"],
         on_warning=line.warn,
         should_stop=stop,
     )
-
-
-def schema_applied(configs: "Sequence[RunConfig]", schema: Path, home: "Home") -> "list[RunConfig]":
-    """The `configs` with what a `schema` file says of their columns, which is said in lines."""
-    from flowbench.workflows.schema_options import apply_schema
-
-    found, lines = apply_schema(configs, schema, home.datasets)
-    for line in lines:
-        terminal.say(line)
-    return found
 
 
 def print_config(config: "RunConfig | SeriesConfig", json: bool) -> None:

@@ -8,14 +8,7 @@ import typer
 
 from flowbench.cli import parameters as opt
 from flowbench.cli import terminal
-from flowbench.cli.fit_display import (
-    INTERRUPTED,
-    command_line,
-    label_of,
-    print_config,
-    schema_applied,
-    watch_fit,
-)
+from flowbench.cli.fit_display import INTERRUPTED, command_line, label_of, print_config, watch_fit
 from flowbench.cli.interruption import stop_on_signals
 from flowbench.cli.option_groups import FitOptions, refuse_for_series, split_names, with_options
 from flowbench.cli.progress_line import ProgressLine
@@ -72,7 +65,9 @@ def compare(
             datasets, chosen or DEFAULT_MODELS, range(seeds), preset=options.preset, **told
         )
         if options.schema is not None:
-            of_rows = schema_applied(of_rows, options.schema, place)
+            from flowbench.workflows.schema_options import apply_schema
+
+            of_rows = apply_schema(of_rows, options.schema, place.datasets, terminal.say)
         configs = of_rows
         carry_out = compare_runs
     folder = place.report_path(name, [table_stem(TableFile.of(dataset)) for dataset in datasets])

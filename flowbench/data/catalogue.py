@@ -101,9 +101,8 @@ def load_dataset(
     Raises `UnknownNameError` for a name or column that is not there, `ConfigurationError` for an option that
     does not apply, and `DataError` for a file that cannot be read or used.
     """
-    is_file = name_or_path not in TOYS.entries and name_or_path not in SKLEARN_TABLES
-    for option in () if is_file else ("group", "split_column", "weights", "categories", "levels"):
-        if getattr(reading, option):
+    for option in ("group", "split_column", "weights", "categories", "levels"):
+        if getattr(reading, option) and not is_file(name_or_path):
             raise ConfigurationError(
                 f"`{option}` speaks of columns of a table file, and `{name_or_path}` is none; leave it out"
             )
@@ -116,9 +115,14 @@ def load_dataset(
     return _load_file(find_file(name_or_path, folder), columns, for_fit, reading, types)
 
 
+def is_file(name_or_path: str) -> bool:
+    """Whether a data set is read from a table file, and neither drawn nor scikit-learn's."""
+    return name_or_path not in TOYS.entries and name_or_path not in SKLEARN_TABLES
+
+
 def table_file(name_or_path: str, folder: Path = Path("datasets")) -> TableFile | None:
     """The file that `load_dataset` would read, or None."""
-    if name_or_path in TOYS.entries or name_or_path in SKLEARN_TABLES:
+    if not is_file(name_or_path):
         return None
     with suppress(ConfigurationError, DataError):
         return find_file(name_or_path, folder)

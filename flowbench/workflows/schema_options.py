@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from flowbench.data import ColumnSettings, settings_from_values
+from flowbench.data.catalogue import is_file
 from flowbench.data.cell_faults import join_names, listed
 from flowbench.data.description import DatasetCells, read_cells
 from flowbench.data.periods import infer_period
 from flowbench.data.schema import LEVELLED, NUMERIC, REAL, Kind
 from flowbench.data.schema_settings import NO_SPACING, USED
-from flowbench.data.sklearn_tables import SKLEARN_TABLES
 from flowbench.data.table_check import CheckedColumn, check_columns, settings_there
 from flowbench.encoding.atoms import parse_atoms
 from flowbench.encoding.circle import parse_periods
@@ -18,7 +18,6 @@ from flowbench.encoding.column_items import AUTO, NONE, infers_others
 from flowbench.encoding.dequantiser import parse_spacings
 from flowbench.encoding.support_map import parse_supports
 from flowbench.errors import ConfigurationError
-from flowbench.registry import TOYS
 from flowbench.workflows.config import DataOptions, RunConfig
 from flowbench.workflows.config_values import merge, read_file
 
@@ -34,9 +33,9 @@ _BY_COLUMN: dict[str, tuple[str, Callable[[str], Mapping[str, Any]], Any]] = {
 
 
 def apply_schema(
-    configs: Sequence[RunConfig], file: Path, datasets: Path
-) -> tuple[list[RunConfig], tuple[str, ...]]:
-    """The `configs` with what a schema file says of the columns of their tables, and lines that tell it.
+    configs: Sequence[RunConfig], file: Path, datasets: Path, tell: Callable[[str], None]
+) -> list[RunConfig]:
+    """The `configs` with what a schema file says of the columns of their tables; `tell` hears it in lines.
 
     The settings become options that say the same, so that a run does not need the file later. What the file
     does not say is inferred by the fit, as without it. Raises `ConfigurationError` for a file that is no
@@ -49,8 +48,9 @@ def apply_schema(
     for data in dict.fromkeys(config.data for config in configs):
         found[data], told = _options_of(settings, data, str(file), datasets)
         lines += told
-    told_configs = [type(each)(**merge(each.to_values(), {"data": found[each.data]})) for each in configs]
-    return told_configs, tuple(dict.fromkeys(lines))
+    for line in dict.fromkeys(lines):
+        tell(line)
+    return [type(each)(**merge(each.to_values(), {"data": found[each.data]})) for each in configs]
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _options_of(
     settings: Mapping[str, ColumnSettings], data: DataOptions, where: str, datasets: Path
 ) -> tuple[dict[str, Any], list[str]]:
     """The options of a data set that `settings` stand for, and lines on what they are."""
-    if data.dataset in TOYS.entries or data.dataset in SKLEARN_TABLES:
+    if not is_file(data.dataset):
         raise ConfigurationError(
             f"`--schema` says what the columns of a table file are; `{data.dataset}` is none; leave it out"
         )

@@ -148,12 +148,12 @@ class StoredRun(StoredFiles[RunConfig]):
 
         A table in single precision holds 0.1 as another number than one in double precision does.
         """
+        x = x.copy()
         for place, name in enumerate(self.read):
             known = np.unique([*self.levels.get(name, ()), *self.atoms.get(name, ())])
             if len(known):
                 after = np.searchsorted((known[1:] + known[:-1]) / 2, x[:, place])
                 is_near = np.abs(x[:, place] - known[after]) <= SINGLE * np.abs(known[after])
-                x = x.copy()
                 x[is_near, place] = known[after[is_near]]
         return x
 

@@ -68,7 +68,8 @@ def configured(home: Home, toml: str, **options: object) -> tuple[RunConfig, str
     Path("s.toml").write_text(toml)
     overrides = {f"data.{name}": value for name, value in options.items()}
     config = resolve("t.csv", "gaussian", overrides=overrides, settings=SMALL)
-    (found,), lines = apply_schema([config], Path("s.toml"), home.datasets)
+    lines: list[str] = []
+    (found,) = apply_schema([config], Path("s.toml"), home.datasets, lines.append)
     return found, "\n".join(lines)
 
 
@@ -190,7 +191,7 @@ def test_a_run_goes_on_and_is_repeated_without_the_file(home: Home) -> None:
     toml = '[columns.grade]\nlevels = [1, 2, 3, 5]\n[columns.height]\nspacing = "none"'
     Path("s.toml").write_text(toml)
     config = resolve("t.csv", "planar", overrides={"plan.steps": 6}, settings=SMALL)
-    (config,), _ = apply_schema([config], Path("s.toml"), home.datasets)
+    (config,) = apply_schema([config], Path("s.toml"), home.datasets, print)
     run = fit(config, home=home, watch=Watch(should_stop=lambda: True))
     assert run.status == "interrupted"
     Path("s.toml").unlink()
@@ -304,12 +305,12 @@ def test_other_data_with_another_level_is_refused_with_its_row(home: Home) -> No
 def test_a_file_that_is_not_there_and_data_that_are_no_file_are_refused(home: Home) -> None:
     config = resolve("t.csv", "gaussian")
     with pytest.raises(ConfigurationError, match=r"there is no schema file no\.toml; `flowbench"):
-        apply_schema([config], Path("no.toml"), home.datasets)
+        apply_schema([config], Path("no.toml"), home.datasets, print)
     assert not Path("no.toml").exists()
     Path("s.toml").write_text("")
     for name in ("moons", "iris"):
         with pytest.raises(ConfigurationError, match=f"`{name}` is none"):
-            apply_schema([resolve(name, "gaussian")], Path("s.toml"), home.datasets)
+            apply_schema([resolve(name, "gaussian")], Path("s.toml"), home.datasets, print)
 
 
 @pytest.mark.parametrize(("name", "options"), [(str(PENGUINS), {"missing": "drop"}), ("t.csv", {})])
@@ -319,7 +320,7 @@ def test_a_file_that_is_not_edited_gives_the_fit_that_there_is_without(
     check_with_file(name, folder=home.datasets, file=Path("s.toml"))
     overrides = {f"data.{option}": value for option, value in options.items()}
     config = resolve(name, "gaussian", overrides=overrides, settings=SMALL)
-    (told,), _ = apply_schema([config], Path("s.toml"), home.datasets)
+    (told,) = apply_schema([config], Path("s.toml"), home.datasets, print)
     assert told != config
     plain, with_file = fit(config, home=home), fit(told, home=home)
     for key in ("columns", "categorical", "order", "levels", "atoms", "lattices", "support", "types"):
