@@ -96,6 +96,9 @@ def print_schema(
         Path | None,
         typer.Option(help="TOML file with what the columns are: made for editing, or read if it is there."),
     ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows of a file to draw at random (default: all).")
+    ] = None,
     json: opt.JsonOption = False,
     home: opt.HomeOption = Path(),
 ) -> None:
@@ -111,7 +114,7 @@ def print_schema(
     given, chosen = data.ReadOptions(**reading.given()), split_names(columns, "--columns")
     with lent_stdin(dataset) as lent:
         found, is_new = check_with_file(
-            lent, columns=chosen, folder=Home(home).datasets, reading=given, file=schema
+            lent, columns=chosen, folder=Home(home).datasets, reading=given, file=schema, rows=rows
         )
     for note in found.notes:
         terminal.say(f"{found.name}: {note}")

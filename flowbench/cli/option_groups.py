@@ -151,7 +151,10 @@ class FitOptions:
         typer.Option(help="TOML file with what the columns are, as `datasets check --schema` writes it."),
     ] = None
     rows: Annotated[
-        int | None, typer.Option(help="Rows to draw of a toy density, or series of a toy of series.")
+        int | None,
+        typer.Option(
+            help="Rows to draw: of a toy density, or at random of a table (default: all); or series of a toy."
+        ),
     ] = None
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and samples.")] = None
     name: Annotated[str | None, typer.Option(help="Name of the run's folder in runs/.")] = None

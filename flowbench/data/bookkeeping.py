@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from flowbench.data.cells import Cells
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 #: A column of fewer rows may count up by chance.
 _FEWEST = 10
@@ -75,7 +76,7 @@ def find_bookkeeping(
             if name in unnamed or re.fullmatch(r"Unnamed: \d+", name):
                 found[name] = Bookkeeping("it has neither a name nor a value", True)
             continue
-        counts = _counts(numbers)
+        counts = _counts(numbers, cells.rows)
         if name in unnamed or _UNNAMED.fullmatch(name):
             if counts or _are_distinct(cells):
                 why = "it has no name and values that all differ, as an index that pandas wrote"
@@ -86,7 +87,7 @@ def find_bookkeeping(
         elif counts:
             why = f"it counts the rows, from {numbers[0]:.0f} to {numbers[-1]:.0f}, as an index does"
             found[name] = Bookkeeping(why, False)
-        elif _rises_evenly(numbers):
+        elif _rises_evenly(numbers, cells.rows):
             why = "it rises by the same step from row to row, as an index or a time does"
             found[name] = Bookkeeping(why, False)
         elif _IDENTIFIER.search(name.strip().lower()) and _are_whole(numbers) and _are_distinct(cells):
@@ -120,23 +121,30 @@ def has_name_of_groups(name: str) -> bool:
     return bool(_GROUP.search(name.strip().lower()))
 
 
-def _counts(numbers: Floats) -> bool:
+def _counts(numbers: Floats, rows: Integers | None) -> bool:
+    """Whether `numbers: (n,)` rise by one from row to row, of all rows or of those with these numbers."""
     with np.errstate(over="ignore"):
-        return (
-            len(numbers) >= _FEWEST
-            and bool(np.all(numbers[1:3] - numbers[:2] == 1))
-            and bool(np.all(np.diff(numbers) == 1))
+        return len(numbers) >= _FEWEST and all(
+            np.array_equal(np.diff(numbers[:k]), _apart(rows, k)) for k in (3, len(numbers))
         )
 
 
-def _rises_evenly(numbers: Floats) -> bool:
+def _rises_evenly(numbers: Floats, rows: Integers | None) -> bool:
     if len(numbers) < _FEWEST:
         return False
     with np.errstate(over="ignore", invalid="ignore"):
-        step = numbers[1] - numbers[0]
-        if not np.isfinite(step) or step == 0 or abs(numbers[2] - numbers[1] - step) > 1e-6 * abs(step):
+        step = (numbers[1] - numbers[0]) / _apart(rows, 2)[0]
+        if not np.isfinite(step) or step == 0:
             return False
-        return bool(np.all(np.abs(np.diff(numbers) - step) <= 1e-6 * abs(step)))
+        return all(
+            np.all(np.abs(np.diff(numbers[:k]) - step * _apart(rows, k)) <= 1e-6 * abs(step))
+            for k in (3, len(numbers))
+        )
+
+
+def _apart(rows: Integers | None, k: int) -> Floats:
+    """How many rows each of the first `k` is behind the one before: `(k - 1,)`."""
+    return np.ones(k - 1) if rows is None else np.diff(rows[:k]).astype(np.float64)
 
 
 def _are_distinct(cells: Cells) -> bool:

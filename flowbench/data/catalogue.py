@@ -21,6 +21,7 @@ from flowbench.data.files import TableFile, table_suffix, unchanged
 from flowbench.data.formats import read_raw_table, reading_errors
 from flowbench.data.markers import find_markers
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
+from flowbench.data.row_draw import RowDraw
 from flowbench.data.sklearn_tables import SKLEARN_TABLES
 from flowbench.data.table_reading import Table, read_table, select_columns
 from flowbench.errors import ConfigurationError, DataError, UnknownNameError, unknown_name
@@ -93,10 +94,10 @@ def load_dataset(
 
     "file.h5:group/table" is one of the tables in a file. `columns` selects columns, in this order. Without
     it, columns that only number the rows are left out, and the data set's notes say so. `reading` sets how a
-    file is read, and `types` are the known types of columns. `rows` is how many rows of a toy to draw
-    (default 1,000,000) and `seed` what to draw them with. `for_fit` also refuses a file that no density can
-    be learnt from: fewer than ten rows, a constant column, or a value so far from the others that it may mean
-    "missing". Without `for_fit` a single row is enough.
+    file is read, and `types` are the known types of columns. `rows` is how many rows to draw with `seed`: of
+    a toy's density (default 1,000,000), or at random of the rows of a table (default all). `for_fit` also
+    refuses a file that no density can be learnt from: fewer than ten rows, a constant column, or a value so
+    far from the others that it may mean "missing". Without `for_fit` a single row is enough.
 
     Raises `UnknownNameError` for a name or column that is not there, `ConfigurationError` for an option that
     does not apply, and `DataError` for a file that cannot be read or used.
@@ -108,11 +109,10 @@ def load_dataset(
             )
     if name_or_path in TOYS.entries:
         return _draw_toy(name_or_path, columns, DEFAULT_TOY_ROWS if rows is None else rows, seed)
-    if rows is not None:
-        raise ConfigurationError(f"`rows` is for toys; `{name_or_path}` is a table, used whole")
+    draw = None if rows is None else RowDraw(rows, seed)
     if name_or_path in SKLEARN_TABLES:
-        return _load_sklearn(name_or_path, columns)
-    return _load_file(find_file(name_or_path, folder), columns, for_fit, reading, types)
+        return _load_sklearn(name_or_path, columns, draw)
+    return _load_file(find_file(name_or_path, folder), columns, for_fit, reading, types, draw)
 
 
 def is_file(name_or_path: str) -> bool:
@@ -170,13 +170,21 @@ def _draw_toy(name: str, columns: Sequence[str] | None, rows: int, seed: int) ->
     )
 
 
-def _load_sklearn(name: str, columns: Sequence[str] | None) -> Dataset:
+def _load_sklearn(name: str, columns: Sequence[str] | None, draw: RowDraw | None) -> Dataset:
     facts = SKLEARN_TABLES[name]
     table = facts.load()
     wanted = select_columns(table.names, columns, name)
     rows = table.rows[:, wanted]
     provenance = Provenance(facts.source, _sha256_of_rows(rows), facts.licence, facts.description)
-    return Dataset(name, tuple(Column(table.names[index]) for index in wanted), rows, provenance)
+    drawn = None if draw is None else draw.rows(len(rows))
+    return Dataset(
+        name,
+        tuple(Column(table.names[index]) for index in wanted),
+        rows if drawn is None else rows[drawn],
+        provenance,
+        notes=() if draw is None else (draw.note(len(rows)),),
+        row_numbers=drawn,
+    )
 
 
 def _load_file(
@@ -185,6 +193,7 @@ def _load_file(
     for_fit: bool,
     reading: ReadOptions,
     types: Mapping[str, ColumnType] | None,
+    draw: RowDraw | None,
 ) -> Dataset:
     with unchanged(file.path):
         fetched = find_fetched(file.path)
@@ -197,6 +206,7 @@ def _load_file(
             types=types,
             # The columns of a benchmark are those of a density.
             few_are_categories=fetched is None,
+            draw=draw,
         )
         provenance = file_provenance(file, fetched)
     if for_fit:

@@ -89,24 +89,28 @@ def _fault(cells: Cells, may_be_missing: bool, may_leave_out: bool) -> _Fault | 
                 ", leave their rows out with `--missing drop`, or learn from the other cells with "
                 "`--missing model`"
             )
-        return _Fault("missing", row + 1, "the cell is missing", int(missing.sum()), remedy)
+        return _Fault("missing", cells.row(row), "the cell is missing", int(missing.sum()), remedy)
     if infinite[row]:
         return _Fault(
-            "infinite", row + 1, "the value is infinite", int(infinite.sum()), "replace infinite values"
+            "infinite",
+            cells.row(row),
+            "the value is infinite",
+            int(infinite.sum()),
+            "replace infinite values",
         )
     text = shown(cells.text(row))
     remedy = "turn text into numbers"
     if not np.isfinite(cells.numbers).any() and may_leave_out:
         remedy += ", or name the column with `--categories`"
     if cells.is_typed and is_plain_number(text):
-        return _Fault("text", row + 1, f"`{text}` is text, not a number", int(foreign.sum()), remedy)
+        return _Fault("text", cells.row(row), f"`{text}` is text, not a number", int(foreign.sum()), remedy)
     if text.startswith(COMMENTS):
         remedy = "it looks like a comment: take the line out"
     elif is_date(text):
         remedy = "say how dates are written with `--date-format`, such as %d.%m.%y"
     elif foreign.sum() < len(foreign) / 2 and cells.text(row).strip():
         remedy += f", or say `--missing-value {shlex.quote(text)}` if that stands for nothing"
-    return _Fault("text", row + 1, f"`{text}` is not a number", int(foreign.sum()), remedy)
+    return _Fault("text", cells.row(row), f"`{text}` is not a number", int(foreign.sum()), remedy)
 
 
 def shown(cell: object) -> str:

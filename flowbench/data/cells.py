@@ -34,7 +34,8 @@ class Cells:
     that is neither a number nor empty. `fault` says why the column cannot be read as numbers without a guess,
     and `notes` say what was guessed. A column that `is_typed` as text holds no numbers, whatever its text
     looks like. `markers` are the user's markers of missing cells that occur in the column. `source` is the
-    column as Arrow has it, if it has been there.
+    column as Arrow has it, if it has been there. `rows: (n,)` are the rows' numbers in the file, from 0, if
+    these are some of them.
     """
 
     numbers: Floats
@@ -46,6 +47,11 @@ class Cells:
     is_typed: bool = False
     markers: frozenset[str] = frozenset()
     source: "pa.ChunkedArray | None" = None
+    rows: NDArray[np.int64] | None = None
+
+    def row(self, place: int) -> int:
+        """The number of a cell's row in the file, from 1."""
+        return 1 + (place if self.rows is None else int(self.rows[place]))
 
     @property
     def is_missing(self) -> Bools:

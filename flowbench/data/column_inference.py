@@ -270,7 +270,9 @@ def _oddities(cells: Cells, values: ColumnValues) -> list[str]:
     found = [cells.fault] if cells.fault else []
     infinite, foreign = np.isinf(cells.numbers), cells.is_foreign
     if infinite.any():
-        found.append(f"{int(infinite.sum()):,} cells are infinite, the first in row {_first(infinite)}")
+        found.append(
+            f"{int(infinite.sum()):,} cells are infinite, the first in row {_first(cells, infinite)}"
+        )
     if values.is_text:
         folded = Counter(str(each).casefold() for each in values.plain())
         alike = [str(each) for each in values.plain() if folded[str(each).casefold()] > 1]
@@ -280,10 +282,10 @@ def _oddities(cells: Cells, values: ColumnValues) -> list[str]:
     if foreign.any():
         text = shown(cells.text(int(np.argmax(foreign))))
         found.append(
-            f"{int(foreign.sum()):,} cells are no numbers, such as `{text}` in row {_first(foreign)}"
+            f"{int(foreign.sum()):,} cells are no numbers, such as `{text}` in row {_first(cells, foreign)}"
         )
     for marker in find_markers(values.numbers):
-        row = int(values.rows[marker.row - 1]) + 1
+        row = cells.row(int(values.rows[marker.row - 1]))
         found.append(
             f"{_shown(marker.value)} in row {row} stands apart from the others, as a mark of missing cells "
             "does; `--missing-value` says so"
@@ -291,8 +293,8 @@ def _oddities(cells: Cells, values: ColumnValues) -> list[str]:
     return found
 
 
-def _first(rows: NDArray[np.bool_]) -> int:
-    return int(np.argmax(rows)) + 1
+def _first(cells: Cells, places: NDArray[np.bool_]) -> int:
+    return cells.row(int(np.argmax(places)))
 
 
 def _percent(share: float) -> str:

@@ -51,8 +51,8 @@ class Dataset:
     """Rows `(n, d)` float64 in data units, NaN where missing, read-only, with columns and provenance.
 
     `density` is the density that the rows were drawn from, if it is known. `notes` say what reading the table
-    guessed or left out. `row_numbers: (n,)` are the rows' numbers in the source, from 0, if some were
-    dropped. `groups: (n,)` are integers that are equal for rows that belong together, such as those of one
+    guessed or left out. `row_numbers: (n,)` are the rows' numbers in the source, from 0, if these are some of
+    them. `groups: (n,)` are integers that are equal for rows that belong together, such as those of one
     patient; a split keeps them in one part. It is None if there are no such groups. `given` names columns
     whose values a conditional density is given; the others are its targets. `categorical` are those of
     `given` whose probability mass is learnt as well. `atoms` are values of target columns with a probability

@@ -12,6 +12,7 @@ from flowbench.data.catalogue import as_fetched, file_provenance, load_dataset, 
 from flowbench.data.cells import Cells
 from flowbench.data.dataset import Provenance
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
+from flowbench.data.row_draw import RowDraw
 from flowbench.data.table_reading import read_columns
 
 
@@ -92,9 +93,16 @@ class DatasetCells:
 
 
 def read_cells(
-    name_or_path: str, columns: Sequence[str] | None, folder: Path, reading: ReadOptions
+    name_or_path: str,
+    columns: Sequence[str] | None,
+    folder: Path,
+    reading: ReadOptions,
+    draw: RowDraw | None = None,
 ) -> DatasetCells:
-    """The cells of a dataset; raises as `load_dataset` does, except for cells."""
+    """The cells of a dataset, of a file those of the rows that are drawn.
+
+    Raises as `load_dataset` does, except for cells.
+    """
     file = table_file(name_or_path, folder)
     if file is None:
         dataset = load_dataset(name_or_path, columns=columns, folder=folder)
@@ -105,7 +113,7 @@ def read_cells(
         return DatasetCells(dataset.name, cells, dataset.provenance, entropy=entropy)
     fetched = find_fetched(file.path)
     reading, notes = as_fetched(reading, fetched)
-    found = read_columns(file, columns, reading)
+    found = read_columns(file, columns, reading, draw=draw)
     return DatasetCells(
         table_stem(file),
         found.cells,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowbench.data.cells import Cells
 from flowbench.data.column_type import ColumnType
@@ -20,14 +21,23 @@ from flowbench.data.files import TableFile
 from flowbench.data.hdf5_table import read_hdf5
 from flowbench.data.raw_table import RawTable, check_size
 from flowbench.data.read_options import ReadOptions
+from flowbench.data.row_draw import RowDraw
 from flowbench.data.sheet_table import read_sheet
 from flowbench.data.text_numbers import EXACT, merged_digits
 from flowbench.errors import DataError, FlowbenchError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet
 
 Wanted = Sequence[str] | None
+
+#: Bytes of a column that are decoded from Parquet at once, whatever the size of its row groups.
+PARQUET_BUFFER = 2**20
+#: What to do about a Parquet file that is too large.
+LESS_PARQUET = (
+    "name some of its columns with `--columns`, or learn from rows drawn at random, such as `--rows 1000000`"
+)
 
 
 @contextmanager
@@ -51,12 +61,14 @@ def reading_errors(path: object) -> Iterator[None]:
         raise DataError(f"{path}: it is damaged, or not what its suffix says ({reason})") from error
 
 
-def read_raw_table(file: TableFile, reading: ReadOptions, wanted: Wanted = None) -> RawTable:
+def read_raw_table(
+    file: TableFile, reading: ReadOptions, wanted: Wanted = None, draw: RowDraw | None = None
+) -> RawTable:
     """Read a file by its suffix; to be called within `reading_errors`.
 
-    Columns that are not `wanted` may be skipped. Raises `DataError` if the file is missing, not a regular
-    file, of an unknown suffix or too large. For a damaged file it raises whatever the format's library
-    raises.
+    Columns that are not `wanted` may be skipped. `draw` says which rows to take, by default all; of Parquet
+    the others are never held. Raises `DataError` if the file is missing, not a regular file, of an unknown
+    suffix or too large. For a damaged file it raises whatever the format's library raises.
     """
     path = file.path
     if path.is_dir():
@@ -67,20 +79,46 @@ def read_raw_table(file: TableFile, reading: ReadOptions, wanted: Wanted = None)
         raise DataError("it is not a regular file")
     if path.stat().st_size == 0:
         raise DataError("the file is empty")
-    return _READERS[file.kind](file, reading, wanted)
+    if file.kind == "parquet":
+        return _read_parquet(file, reading, wanted, draw)
+    table = _READERS[file.kind](file, reading, wanted)
+    return table if draw is None else draw.of(table)
 
 
-def _read_parquet(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTable:
+def _read_parquet(file: TableFile, reading: ReadOptions, wanted: Wanted, draw: RowDraw | None) -> RawTable:
     from pyarrow import parquet
 
-    with parquet.ParquetFile(file.path) as source:
-        schema = source.schema_arrow
+    # Without these a row group is held as a whole.
+    with parquet.ParquetFile(file.path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as source:
+        schema, n = source.schema_arrow, source.metadata.num_rows
         names = _names(schema, wanted)
-        check_size(source.metadata.num_rows * len(names) * 8)
-        table = source.read(list(dict.fromkeys(names)))
-    return RawTable.from_arrow(
+        columns = list(dict.fromkeys(names))
+        rows = None if draw is None else draw.rows(n)
+        check_size((n if rows is None else len(rows)) * len(names) * 8, LESS_PARQUET)
+        table = source.read(columns) if rows is None else _taken(source, columns, rows)
+    found = RawTable.from_arrow(
         tuple(table.column_names), table, reading, _pandas_index(schema, table.column_names)
     )
+    if draw is None:
+        return found
+    cells = found.cells
+    return replace(
+        found,
+        cells=lambda index, expected: replace(cells(index, expected), rows=rows),
+        notes=(draw.note(n),),
+    )
+
+
+def _taken(source: "parquet.ParquetFile", columns: Sequence[str], rows: NDArray[np.int64]) -> "pa.Table":
+    """The `rows: (k,)`, ascending, of a Parquet file, of which a batch is held at a time."""
+    import pyarrow as pa
+
+    first, taken = 0, []
+    for batch in source.iter_batches(columns=list(columns)):
+        low, high = np.searchsorted(rows, [first, first + batch.num_rows])
+        taken.append(batch.take(pa.array(rows[low:high] - first)))
+        first += batch.num_rows
+    return pa.Table.from_batches(taken).unify_dictionaries()
 
 
 def _read_arrow(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTable:
@@ -191,7 +229,6 @@ def _read_hdf5(file: TableFile, reading: ReadOptions, wanted: Wanted) -> RawTabl
 _READERS: dict[str, Callable[[TableFile, ReadOptions, Wanted], RawTable]] = {
     "text": read_csv,
     "json": _read_json,
-    "parquet": _read_parquet,
     "arrow": _read_arrow,
     "npy": _read_npy,
     "npz": _read_npz,

@@ -83,7 +83,7 @@ def _as_told(name: str, cells: Cells, values: ColumnValues, levels: tuple[str, .
     unknown = (values.codes >= 0) & (places[values.codes] < 0)
     if unknown.any():
         row = int(np.argmax(unknown))
-        raise DataError(_none_of_them(name, row, str(values.distinct[values.codes[row]])))
+        raise DataError(_none_of_them(name, cells.row(row), str(values.distinct[values.codes[row]])))
     return _placed(cells, values, places[values.codes], levels)
 
 
@@ -100,12 +100,12 @@ def known_levels(
     if unknown.any():
         place = int(np.argmax(unknown))
         row = place if rows is None else int(rows[place])
-        raise DataError(_none_of_them(name, row, _text(float(numbers[place]))))
+        raise DataError(_none_of_them(name, row + 1, _text(float(numbers[place]))))
     return tuple(np.sort(levels).tolist())
 
 
 def _none_of_them(name: str, row: int, value: str) -> str:
-    return f"column `{name}`, row {row + 1}: `{shown(value)}` is none of the `levels` that the schema names"
+    return f"column `{name}`, row {row}: `{shown(value)}` is none of the `levels` that the schema names"
 
 
 def read_known_levels(cells: Cells, expected: ColumnType) -> Cells:

@@ -126,12 +126,12 @@ def numbered(n: int) -> tuple[str, ...]:
     return tuple(f"c{i + 1}" for i in range(n))
 
 
-def check_size(n_bytes: int) -> None:
-    """Raise `DataError` if a table of `n_bytes` is too large."""
+def check_size(n_bytes: int, remedy: str = "give a file with fewer rows or columns") -> None:
+    """Raise `DataError`, with the `remedy`, if a table of `n_bytes` is too large."""
     if n_bytes > LARGEST_TABLE_BYTES:
         raise DataError(
             f"it holds {n_bytes / 2**30:.1f} GiB, above the bound of {LARGEST_TABLE_BYTES // 2**30} GiB; "
-            "give a file with fewer rows or columns"
+            f"{remedy}"
         )
 
 

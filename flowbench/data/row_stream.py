@@ -11,7 +11,7 @@ from flowbench.data.cell_faults import check_cells
 from flowbench.data.cells import Cells, cells_of_arrow
 from flowbench.data.column_type import ColumnType
 from flowbench.data.files import TableFile
-from flowbench.data.formats import reading_errors
+from flowbench.data.formats import PARQUET_BUFFER, reading_errors
 from flowbench.data.read_options import ReadOptions
 from flowbench.data.table_reading import as_expected, read_rows
 from flowbench.data.text_stream import open_plain_text
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from pyarrow.parquet import FileMetaData
 
 Floats = NDArray[np.float64]
-
-#: Bytes of a column that are decoded from Parquet at once, whatever the size of its row groups.
-_BUFFER = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +136,7 @@ def _parquet_batches(
         group += 1
 
     def batches() -> Iterator["pa.RecordBatch"]:
-        with parquet.ParquetFile(file.path, buffer_size=_BUFFER, pre_buffer=False) as source:
+        with parquet.ParquetFile(file.path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as source:
             groups = list(range(group, metadata.num_row_groups))
             yield from source.iter_batches(size, row_groups=groups, columns=list(columns))
 

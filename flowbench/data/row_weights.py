@@ -32,7 +32,7 @@ def weights_of(name: str, cells: Cells) -> Floats:
     if len(negative):
         more = f", and {len(negative) - 1:,} more are below 0" if len(negative) > 1 else ""
         raise DataError(
-            f"column `{name}`, row {negative[0] + 1}: a weight cannot be negative, as "
+            f"column `{name}`, row {cells.row(negative[0])}: a weight cannot be negative, as "
             f"{weights[negative[0]]:g} is{more}; correct it, give it 0 to leave the row out, or name another "
             "column with `--weights`"
         )

@@ -203,7 +203,7 @@ class _Check:
         """The first row, from 1, whose known value is `unfit: (m,)`, and that value in words."""
         row = int(self.values.rows[int(np.argmax(unfit))])
         value = self.values.plain()[int(self.values.codes[row])]
-        return row + 1, value if isinstance(value, str) else f"{value:.10g}"
+        return self.cells.row(row), value if isinstance(value, str) else f"{value:.10g}"
 
     def kind(self, kind: Kind) -> None:
         """Whether the values can be of this kind."""

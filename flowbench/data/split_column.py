@@ -26,7 +26,7 @@ def part_numbers(cells: Cells, name: str) -> NDArray[np.int64]:
         code = int(values.codes[row])
         found = "a missing cell" if code < 0 else f"`{shown(values.distinct[code])}`"
         raise DataError(
-            f"column `{name}`, row {row + 1}: {found} names no part of the split; `--split-column` takes a "
-            "column of train, validation and test"
+            f"column `{name}`, row {cells.row(row)}: {found} names no part of the split; `--split-column` "
+            "takes a column of train, validation and test"
         )
     return numbers

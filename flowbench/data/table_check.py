@@ -13,6 +13,7 @@ from flowbench.data.description import DatasetCells, read_cells
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
 from flowbench.data.relations import RELATION_ROWS, find_following, find_relations
 from flowbench.data.repeats import number_rows
+from flowbench.data.row_draw import RowDraw
 from flowbench.data.schema import LEVELLED, NUMERIC, ColumnSchema, Kind, Relation, TableSchema
 from flowbench.data.schema_settings import ColumnSettings, override
 from flowbench.errors import UnknownColumnError, unknown_name
@@ -26,16 +27,18 @@ def check_table(
     reading: ReadOptions = AUTOMATIC,
     settings: Mapping[str, ColumnSettings] | None = None,
     where: str = "the schema",
+    draw: RowDraw | None = None,
 ) -> TableSchema:
     """The schema of a dataset: all of its columns, or those in `columns`, whatever their cells are.
 
     `settings` say what some columns are, in place of what their values suggest. Errors about them say
-    `where` they are from. Columns that a fit leaves out are there too.
+    `where` they are from. Columns that a fit leaves out are there too. `draw` says which rows of a file to
+    take, by default all.
 
     Raises as `load_dataset` does, except for cells. Raises `UnknownColumnError` for settings of a column that
     is not there, and `DataError` for settings that its values contradict.
     """
-    read = read_cells(name_or_path, columns, folder, reading)
+    read = read_cells(name_or_path, columns, folder, reading, draw)
     given, notes = settings_there(read, settings or {}, columns, where)
     checked = check_columns(read.every, given, where)
     values = {name: each.values for name, each in checked.items()}

@@ -25,6 +25,7 @@ from flowbench.data.level_reading import (
 )
 from flowbench.data.raw_table import RawTable
 from flowbench.data.read_options import AUTOMATIC, ReadOptions
+from flowbench.data.row_draw import RowDraw
 from flowbench.data.row_weights import counts, weights_of
 from flowbench.data.split_column import part_numbers
 from flowbench.data.unfit_rows import UnfitCell, rows_of_cells
@@ -38,12 +39,12 @@ class Table:
     """Column names and finite rows: `names` has d entries, `rows` is (n, d) float64 with n >= 1.
 
     `types` are the types and notations of the columns in the file. `notes` are sentences on what reading
-    guessed or left out. `row_numbers: (n,)` are the rows' numbers in the file, from 0, if some were dropped.
-    `categories` names the columns of few levels: those of text hold the places of their levels, as their type
-    says, and those of numbers the numbers. `groups: (n,)` number the cells of the column that groups rows, if
-    there is one. `parts: (n,)` number the parts of the split that a column gives: 0 train, 1 validation, 2
-    test. `weights: (n,)` say how much each row counts, if there is such a column. `levels` are those of some
-    categorical columns of numbers, ascending, if the user told them.
+    guessed or left out. `row_numbers: (n,)` are the rows' numbers in the file, from 0, if these are some of
+    them. `categories` names the columns of few levels: those of text hold the places of their levels, as
+    their type says, and those of numbers the numbers. `groups: (n,)` number the cells of the column that
+    groups rows, if there is one. `parts: (n,)` number the parts of the split that a column gives: 0 train, 1
+    validation, 2 test. `weights: (n,)` say how much each row counts, if there is such a column. `levels` are
+    those of some categorical columns of numbers, ascending, if the user told them.
     """
 
     names: tuple[str, ...]
@@ -66,13 +67,15 @@ def read_table(
     may_leave_out: bool = True,
     types: Mapping[str, ColumnType] | None = None,
     few_are_categories: bool = True,
+    draw: RowDraw | None = None,
 ) -> Table:
     """Read a table file of any format in `flowbench.data.files.KINDS`; only `columns`, in this order.
 
     Without `columns`, those that only number or name the rows are left out, with a note. Columns of text or
     of truth values are read as the places of their levels. `types` are the known types of columns, by name.
     `may_leave_out` says whether errors may advise to leave columns out; a model that needs all columns sets
-    it to false. `few_are_categories` says whether columns of few numbers are categorical.
+    it to false. `few_are_categories` says whether columns of few numbers are categorical. `draw` says which
+    rows to take, by default all.
 
     Raises `DataError` for a file that cannot be read, for repeated names, for no rows, and for cells that are
     missing, infinite or not numbers. The error names the file, and the column and row (from 1, without the
@@ -80,7 +83,7 @@ def read_table(
     `ConfigurationError` for a selection that is empty or repeats a column.
     """
     file = path if isinstance(path, TableFile) else TableFile.of(path)
-    chosen = read_columns(file, columns, reading, types)
+    chosen = read_columns(file, columns, reading, types, draw=draw)
     with reading_errors(file):
         if types is None:
             chosen = _with_levels(chosen, reading, named=columns is not None)
@@ -107,11 +110,12 @@ def read_columns(
     reading: ReadOptions = AUTOMATIC,
     types: Mapping[str, ColumnType] | None = None,
     aside: Mapping[str, str] | None = None,
+    draw: RowDraw | None = None,
 ) -> Columns:
     """The columns of a table, whatever their cells are; `types` are those that are known.
 
-    `aside` maps the names of columns that are read beside the data to the options that name them. Raises as
-    `read_table` does, except for cells.
+    `aside` maps the names of columns that are read beside the data to the options that name them. `draw` says
+    which rows to take, by default all. Raises as `read_table` does, except for cells.
     """
     file = path if isinstance(path, TableFile) else TableFile(path)
     with reading_errors(file):
@@ -122,7 +126,7 @@ def read_columns(
         }
         aside = {**{name: option for name, option in own.items() if name}, **(aside or {})}
         wanted = None if columns is None else [*columns, *aside]
-        raw = read_raw_table(file, reading, wanted)
+        raw = read_raw_table(file, reading, wanted, draw)
         names, named = _named(raw)
         _check_names(names, None if columns is None else [*columns, *aside])
         for option in ("--keep", "--categories", "numeric", "leave_out"):
@@ -315,7 +319,8 @@ def _with_levels(columns: Columns, reading: ReadOptions, *, named: bool) -> Colu
 def _checked_table(
     columns: Columns, reading: ReadOptions, may_leave_out: bool, few_are_categories: bool
 ) -> Table:
-    n = len(next(iter(columns.cells.values())).numbers)
+    first = next(iter(columns.cells.values()))
+    n, read = len(first.numbers), first.rows
     kept, notes = None, list(columns.notes)
     weights = weights_of(reading.weights, columns.aside[reading.weights]) if reading.weights else None
     if reading.missing == "drop":
@@ -351,11 +356,12 @@ def _checked_table(
     if reading.split_column:
         parts = part_numbers(columns.aside[reading.split_column], reading.split_column)
         parts = parts if kept is None else parts[kept]
+    numbers = read if kept is None else kept if read is None else read[kept]
     types = {name: each.type for name, each in columns.cells.items()}
     values = dict(zip(columns.cells, rows.T, strict=True))
     categories = categorical_columns(values if few_are_categories else {}, types, reading)
     levels = {
-        name: known_levels(name, values[name], named, kept)
+        name: known_levels(name, values[name], named, numbers)
         for name in categories
         if types[name].levels is None and (named := reading.levels_of(name)) is not None
     }
@@ -363,7 +369,7 @@ def _checked_table(
     if weights is not None and kept is not None:
         weights = weights[kept]
     names = tuple(columns.cells)
-    return Table(names, rows, types, tuple(notes), kept, groups, categories, parts, weights, levels)
+    return Table(names, rows, types, tuple(notes), numbers, groups, categories, parts, weights, levels)
 
 
 def _weighty(weights: Floats, kept: NDArray[np.int64] | None) -> tuple[NDArray[np.int64] | None, int]:

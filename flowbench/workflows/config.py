@@ -34,7 +34,9 @@ DEFAULT_SECONDS = 60.0
 
 
 class DataOptions(ReadOptions):
-    """`dataset` is a name or a path; `columns` selects some of a table's; `rows` is a toy's size.
+    """`dataset` is a name or a path; `columns` selects some of a table's.
+
+    `rows` is how many rows to draw: of a toy's density, or of a table's rows, at random.
 
     `given` names columns whose values the density is given: then the density of the others is learnt at each
     value of these, p(others | given), and nothing of their own. They are read beside the `columns`.
@@ -54,7 +56,7 @@ class DataOptions(ReadOptions):
     (`flowbench.encoding.circle.Circle`): "auto" those that unit or name and values show
     (`flowbench.data.periods.infer_period`), "none" no columns, and "hour=24,phase=-180:180" these, with their
     periods.
-    `seed` draws a toy's rows, every data set's split and places in cells; runs that share it share their test
+    `seed` draws the rows, every data set's split and places in cells; runs that share it share their test
     rows.
     """
 

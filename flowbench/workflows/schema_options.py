@@ -9,6 +9,7 @@ from flowbench.data.catalogue import is_file
 from flowbench.data.cell_faults import join_names, listed
 from flowbench.data.description import DatasetCells, read_cells
 from flowbench.data.periods import infer_period
+from flowbench.data.row_draw import RowDraw
 from flowbench.data.schema import LEVELLED, NUMERIC, REAL, Kind
 from flowbench.data.schema_settings import NO_SPACING, USED
 from flowbench.data.table_check import CheckedColumn, check_columns, settings_there
@@ -74,7 +75,8 @@ def _options_of(
         columns = (*columns, *(name for name in data.given if name not in columns))
     # The table as it is: options from an earlier schema would hide columns.
     plain = data.model_copy(update=dict.fromkeys(("numeric", "leave_out", "levels")))
-    read = read_cells(data.dataset, columns, datasets, plain)
+    draw = None if data.rows is None else RowDraw(data.rows, data.seed)
+    read = read_cells(data.dataset, columns, datasets, plain, draw)
     used = {data.group: "--group", data.split_column: "--split-column", data.weights: "--weights"}
     aside = {name: used[name] for name in settings if name in used and name not in read.every}
     own = {name: each for name, each in settings.items() if name not in aside}

@@ -158,11 +158,6 @@ def test_too_few_rows(tmp_path: Path) -> None:
         load_dataset("moons", rows=9)
 
 
-def test_options_that_do_not_apply(folder: Path) -> None:
-    with pytest.raises(ConfigurationError, match="`rows` is for toys"):
-        load_dataset("faithful", rows=100, folder=folder)
-
-
 def test_names_that_lead_nowhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     with pytest.raises(UnknownNameError, match=r"unknown dataset `faithfull`; did you mean `faithful`\?"):
