@@ -109,7 +109,7 @@ def why_identifier(name: str, numbers: Floats) -> str | None:
         if has_name_of_groups(name):
             return f"its name is an identifier's, and its whole numbers repeat, {len(distinct):,} of them"
         return None
-    if high - low == n - 1:
+    if high / 2 - low / 2 == (n - 1) / 2:  # the difference itself may overflow
         return f"each whole number from {low:.0f} to {high:.0f} once, as in an index"
     if lower in _INDEX_NAMES or _IDENTIFIER.search(lower) or _UNNAMED.fullmatch(name):
         return "whole numbers that all differ, under the name of an identifier"

@@ -248,7 +248,8 @@ def _tails(values: Floats) -> tuple[Literal["light", "heavy"] | None, str]:
     """
     if len(values) < FEWEST_FOR_TAILS:
         return None, ""
-    low, lower, upper, high = np.quantile(values, [0.01, 0.25, 0.75, 0.99])
+    # Differences of the largest float64 overflow. Halves have the same ratio.
+    low, lower, upper, high = np.quantile(values / 2, [0.01, 0.25, 0.75, 0.99])
     if upper <= lower:
         return None, ""
     ratio = float((high - low) / (upper - lower) / NORMAL_RANGE)

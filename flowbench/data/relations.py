@@ -31,6 +31,8 @@ def find_relations(rows: Floats) -> list[tuple[int, ...]]:
     difference, a product or a quotient of others makes such a group, even if each is shifted or scaled.
     Products are left out for many columns or few rows.
     """
+    # Powers of two keep all digits, and sums do not overflow.
+    rows = np.ldexp(rows, -np.frexp(np.abs(rows).max(0))[1])
     rows = rows[_ordinary(rows)]
     n, d = rows.shape
     spread = rows.std(0)

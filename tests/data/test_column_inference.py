@@ -1,11 +1,13 @@
 """What a column is taken for, by its values alone."""
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -329,3 +331,16 @@ def test_pbcseq_has_a_positive_column_and_a_mass_at_0() -> None:
 def test_the_ends_of_a_column_that_is_learnt(numbers: np.ndarray, support: Support) -> None:
     assert infer_support(numbers)[0] == support
     assert infer_support(numbers[::-1])[0] == support
+
+
+def test_the_largest_numbers_are_described_as_others(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(-0.8, 0.8, 400), rng.integers(-4, 5, 400) / 8
+    for factor in (1.0, 2.0**1023):
+        path = tmp_path / f"{factor}.parquet"
+        pd.DataFrame({"a": a, "b": b, "c": (a + b) / 2}).mul(factor).to_parquet(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = check_table(str(path))
+        assert [each.tails for each in found.columns] == ["light"] * 3
+        assert [set(each.columns) for each in found.relations] == [{"a", "b", "c"}]
