@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowbench.data.row_hashes import hash_rows, uniform_of_hashes
 from flowbench.encoding.column_items import NONE, column_items
@@ -15,7 +15,7 @@ from flowbench.errors import ConfigurationError, unknown_name
 _FIRST_SET = 1 << 20
 
 
-class Atoms(nn.Module):
+class Atoms:
     """The atoms of columns: values, such as 0, that many rows hold, while other values are continuous.
 
     A cell that holds an atom has a probability and no density. So each column with atoms gets a state: a
@@ -30,10 +30,7 @@ class Atoms(nn.Module):
     Raises `ConfigurationError` for a column that is not there, and for atoms that are not so.
     """
 
-    anchors: Tensor
-
     def __init__(self, columns: Sequence[str], values: Mapping[str, Sequence[float]] | None = None) -> None:
-        super().__init__()
         self.columns = tuple(columns)
         given = values or {}
         for name, each in given.items():
@@ -43,8 +40,6 @@ class Atoms(nn.Module):
                 raise ConfigurationError(f"the atoms of `{name}` must be ascending numbers; got {list(each)}")
         self.values = {name: tuple(map(float, given[name])) for name in self.columns if name in given}
         self._places = [self.columns.index(name) for name in self.values]
-        anchors = torch.zeros(len(self.columns), dtype=torch.float64)
-        self.register_buffer("anchors", anchors, persistent=bool(self.values))
 
     def __bool__(self) -> bool:
         """Whether any column has an atom."""
@@ -90,7 +85,6 @@ class Atoms(nn.Module):
         absent, x = self.absent(self.states(x)), x.clone()
         for place in self._places:
             known = x[~absent[:, place], place]
-            self.anchors[place] = known.median()
             count = int(absent[:, place].sum())
             if weights is None:
                 chosen = rng.integers(0, len(known), count)
