@@ -13,9 +13,9 @@ from flowbench import options
 from flowbench.models.continuous.fields.activations import ACTIVATIONS
 from flowbench.models.continuous.fields.mixture_drift import MixtureDrift
 from flowbench.models.continuous.fields.velocity_field import VelocityField, time_column
-from flowbench.models.continuous.fields.waves import Waves
 from flowbench.models.mixture import FEW_ROWS, Mixture
 from flowbench.models.seeded_layers import seeded_linear
+from flowbench.models.waves import Waves
 from flowbench.ode.clock import Clock
 from flowbench.statistics.gaussian_mixtures import Tell, silent
 
