@@ -116,6 +116,7 @@ MODELS = Registry(
         "maf": "flowbench.models.discrete.zuko_flows:MaskedAutoregressiveFlow",
         "nsf": "flowbench.models.discrete.zuko_flows:NeuralSplineFlow",
         "coupling": "flowbench.models.discrete.zuko_flows:CouplingFlow",
+        "made": "flowbench.models.discrete.masked_mixture:MaskedMixture",
         "gaussian": "flowbench.models.classical.gaussian:GaussianFlow",
         "mixture": "flowbench.models.classical.gaussian_mixture:MixtureDensity",
         "ngboost": "flowbench.models.classical.boosted_trees:BoostedTrees",

@@ -1,5 +1,8 @@
 """Layers whose initial weights come from a generator, never from the global random state."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch.nn.utils import skip_init
@@ -31,6 +34,17 @@ def seeded_convolution(
     )
     _fill(layer, inputs * size * size, generator)
     return layer
+
+
+@contextmanager
+def global_seed(generator: torch.Generator) -> Iterator[None]:
+    """Let a library draw initial weights from the global random state, seeded by `generator`.
+
+    The global state is then as it was before.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        yield
 
 
 def _fill(layer: nn.Module, fan_in: int, generator: torch.Generator) -> None:

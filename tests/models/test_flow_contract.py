@@ -34,6 +34,7 @@ OPTIONS = {
     "maf": {"transforms": 3, "hidden": [16, 16]},
     "nsf": {"transforms": 2, "hidden": [16, 16]},
     "coupling": {"transforms": 3, "hidden": [16, 16]},
+    "made": {"components": 4, "hidden": [16, 16], "scales": 2},
     "mixture": {"max_components": 4},
     "ngboost": {"stages": 30, "learning_rate": 0.1},
     "kde": {"max_rows": 500},
@@ -162,7 +163,7 @@ def test_fitted_density_integrates_to_one(name: str, values: dict[str, object]) 
     assert mass.item() == pytest.approx(1, abs=1e-3)
 
 
-@every_flow
+@every_density
 def test_every_parameter_gets_a_gradient(name: str, values: dict[str, object]) -> None:
     flow = perturbed(build(name, values, 3))
     if not list(flow.parameters()):

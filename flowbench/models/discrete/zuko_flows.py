@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from flowbench import options
 from flowbench.models.density import Flow, Mapped
+from flowbench.models.seeded_layers import global_seed
 from flowbench.models.training_defaults import likelihood_phases
 
 
@@ -29,10 +30,7 @@ class ZukoFlow(Flow):
         context_features: int = 0,
     ) -> None:
         super().__init__(features, options, generator, context_features)
-        # zuko draws its weights from the global random state, which is left as it was.
-        with torch.random.fork_rng(devices=[]):
-            seed = int(torch.randint(2**62, (), generator=generator))
-            torch.default_generator.manual_seed(seed)
+        with global_seed(generator):
             self.network = self._build()
 
     @abstractmethod
