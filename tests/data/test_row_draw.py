@@ -121,7 +121,7 @@ def test_errors_name_the_row_of_the_file(kind: str, table: pd.DataFrame, tmp_pat
     missing, negative, marked = (int(each) for each in rows[[20, 40, 60]])
     path = tmp_path / f"t.{kind}"
 
-    def written(**cells: tuple[int, object]) -> str:
+    def written(**cells: tuple[int, float | str]) -> str:
         spoilt = table[["x", "w", "part"]].copy()
         for name, (row, value) in cells.items():
             spoilt.loc[row, name] = value
@@ -148,6 +148,7 @@ def test_errors_name_the_row_of_the_file(kind: str, table: pd.DataFrame, tmp_pat
 
 def test_cells_of_other_rows_do_not_matter(table: pd.DataFrame, tmp_path: Path) -> None:
     rows = RowDraw(DRAWN, 0).rows(ROWS)
+    assert rows is not None
     spoilt = table[["x"]].copy()
     spoilt.loc[np.setdiff1d(np.arange(ROWS), rows)[:50], "x"] = np.nan
     path = tmp_path / "t.parquet"
