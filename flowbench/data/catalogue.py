@@ -197,6 +197,11 @@ def _load_file(
 ) -> Dataset:
     with unchanged(file.path):
         fetched = find_fetched(file.path)
+        if fetched is not None and draw is not None:
+            raise ConfigurationError(
+                f"`{table_stem(file)}` is a benchmark, whose train, validation and test rows are published; "
+                "leave `rows` out"
+            )
         reading, notes = as_fetched(reading, fetched)
         table = read_table(
             file,

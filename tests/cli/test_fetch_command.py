@@ -46,6 +46,8 @@ def test_from_the_net_to_a_report_with_published_figures(
     assert "\npart\t" not in out
     assert "POWER: electricity" in run("datasets", "list")[1]
 
+    code, _, err = run("fit", "power", "--model", "gaussian", "--rows", "50", *SMALL)
+    assert code == 2 and "`power` is a benchmark" in err and "leave `rows` out" in err
     code, _, err = run("fit", "power", "--model", "gaussian", "--name", "p", *SMALL)
     assert code == 0, err
     assert "Train, validation and test rows are those published" in err
