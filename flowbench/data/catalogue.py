@@ -109,7 +109,7 @@ def load_dataset(
             )
     if name_or_path in TOYS.entries:
         return _draw_toy(name_or_path, columns, DEFAULT_TOY_ROWS if rows is None else rows, seed)
-    draw = None if rows is None else RowDraw(rows, seed)
+    draw = RowDraw.asked(rows, seed)
     if name_or_path in SKLEARN_TABLES:
         return _load_sklearn(name_or_path, columns, draw)
     return _load_file(find_file(name_or_path, folder), columns, for_fit, reading, types, draw)
@@ -197,12 +197,7 @@ def _load_file(
 ) -> Dataset:
     with unchanged(file.path):
         fetched = find_fetched(file.path)
-        if fetched is not None and draw is not None:
-            raise ConfigurationError(
-                f"`{table_stem(file)}` is a benchmark, whose train, validation and test rows are published; "
-                "leave `rows` out"
-            )
-        reading, notes = as_fetched(reading, fetched)
+        reading, notes = as_fetched(file, reading, fetched, draw)
         table = read_table(
             file,
             columns,
@@ -242,8 +237,18 @@ def _load_file(
     )
 
 
-def as_fetched(reading: ReadOptions, fetched: FetchedTable | None) -> tuple[ReadOptions, tuple[str, ...]]:
-    """How a fetched table is read, and notes on that; any other table is read as `reading` says."""
+def as_fetched(
+    file: TableFile, reading: ReadOptions, fetched: FetchedTable | None, draw: RowDraw | None
+) -> tuple[ReadOptions, tuple[str, ...]]:
+    """How a `file` that was `fetched` is read, and notes on that; any other is read as `reading` says.
+
+    Raises `ConfigurationError` for a `draw` of rows of a fetched table.
+    """
+    if fetched is not None and draw is not None:
+        raise ConfigurationError(
+            f"`{table_stem(file)}` is a benchmark, whose train, validation and test rows are published; "
+            "leave `rows` out"
+        )
     if fetched is None or reading.split_column not in (None, PART_COLUMN):
         return reading, ()
     notes = [f"train, validation and test rows are those published, in the column `{PART_COLUMN}`"]

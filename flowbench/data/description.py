@@ -112,7 +112,7 @@ def read_cells(
         entropy = dataset.density.entropy if dataset.density is not None else None
         return DatasetCells(dataset.name, cells, dataset.provenance, entropy=entropy)
     fetched = find_fetched(file.path)
-    reading, notes = as_fetched(reading, fetched)
+    reading, notes = as_fetched(file, reading, fetched, draw)
     found = read_columns(file, columns, reading, draw=draw)
     return DatasetCells(
         table_stem(file),

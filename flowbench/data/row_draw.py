@@ -1,6 +1,7 @@
 """Some rows of a table, drawn at random."""
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,11 @@ class RowDraw:
 
     count: int
     seed: int
+
+    @classmethod
+    def asked(cls, count: int | None, seed: int) -> Self | None:
+        """The draw of `count` rows; None stands for all rows."""
+        return None if count is None else cls(count, seed)
 
     def rows(self, n: int) -> Integers | None:
         """The rows to take of `n`, from 0, ascending: `(count,)`; None for all."""

@@ -31,7 +31,7 @@ def check_with_file(
     """
     if rows is not None and not is_file(name_or_path):
         raise ConfigurationError(f"`rows` is for table files here; `{name_or_path}` is none; leave it out")
-    draw = None if rows is None else RowDraw(rows, 0)
+    draw = RowDraw.asked(rows, 0)
     if file is None or not file.exists():
         found = check_table(name_or_path, columns=columns, folder=folder, reading=reading, draw=draw)
         if file is not None:

@@ -75,8 +75,7 @@ def _options_of(
         columns = (*columns, *(name for name in data.given if name not in columns))
     # The table as it is: options from an earlier schema would hide columns.
     plain = data.model_copy(update=dict.fromkeys(("numeric", "leave_out", "levels")))
-    draw = None if data.rows is None else RowDraw(data.rows, data.seed)
-    read = read_cells(data.dataset, columns, datasets, plain, draw)
+    read = read_cells(data.dataset, columns, datasets, plain, RowDraw.asked(data.rows, data.seed))
     used = {data.group: "--group", data.split_column: "--split-column", data.weights: "--weights"}
     aside = {name: used[name] for name in settings if name in used and name not in read.every}
     own = {name: each for name, each in settings.items() if name not in aside}

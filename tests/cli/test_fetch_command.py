@@ -46,8 +46,9 @@ def test_from_the_net_to_a_report_with_published_figures(
     assert "\npart\t" not in out
     assert "POWER: electricity" in run("datasets", "list")[1]
 
-    code, _, err = run("fit", "power", "--model", "gaussian", "--rows", "50", *SMALL)
-    assert code == 2 and "`power` is a benchmark" in err and "leave `rows` out" in err
+    for command in (("fit", "power", "--model", "gaussian"), ("datasets", "check", "power")):
+        code, _, err = run(*command, "--rows", "50")
+        assert code == 2 and "`power` is a benchmark" in err and "leave `rows` out" in err
     code, _, err = run("fit", "power", "--model", "gaussian", "--name", "p", *SMALL)
     assert code == 0, err
     assert "Train, validation and test rows are those published" in err
